@@ -1,0 +1,100 @@
+"""Checks of input: what was required, what came, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+__all__ = ["InputError", "UncertifiableError", "check_choice", "check_pair", "check_samples", "check_weights"]
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what was required, what came, the remedy."""
+
+
+class UncertifiableError(InputError):
+    """A module stands in the way of a proof; the message names its path and how to give it a bound."""
+
+
+def check_choice(value: str, choices: Sequence[str], what: str) -> str:
+    """Returns `value` if it is one of `choices`, else raises :class:`InputError` naming all of them."""
+    if value not in choices:
+        raise InputError(f"Expected {what} to be one of {', '.join(choices)}. Got {value!r}.")
+    return value
+
+
+def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -> Tensor:
+    """Turns an array of samples into a finite real tensor of shape (n, d).
+
+    Arguments:
+        samples: Tensor or array of real numbers, shape (n, d). Integers become float64 (exactly, up to 2^53);
+            half precision becomes float32; float32 and float64 stay as they are, on their device.
+        name: What the error message calls them.
+        minimum: The least n that is accepted.
+
+    Raises:
+        InputError: Not an array of numbers, complex, not two-dimensional, d = 0, fewer than `minimum` rows, or a
+            row that is not finite (the first one is named).
+    """
+    if not isinstance(samples, Tensor):
+        array = np.asarray(samples)
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
+        if array.dtype.itemsize > 8 or array.dtype.kind == "u":
+            array = array.astype(np.float64)
+        elif not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        samples = torch.from_numpy(np.array(array, order="C", copy=True))
+    if samples.is_complex() or samples.dtype == torch.bool:
+        raise InputError(f"Expected {name} to hold real numbers. Got dtype {samples.dtype}. Convert it to float64.")
+    if samples.dtype in (torch.float16, torch.bfloat16):
+        samples = samples.to(torch.float32)
+    elif not samples.is_floating_point():
+        samples = samples.to(torch.float64)
+    shape = tuple(samples.shape)
+    if samples.ndim != 2:
+        remedy = "Use x[:, None] for scalars." if samples.ndim == 1 else "Flatten each sample into one row."
+        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. {remedy}")
+    if shape[1] == 0:
+        raise InputError(f"Expected {name} with at least one column. Got shape {shape}.")
+    if shape[0] < minimum:
+        need = "one sample" if minimum == 1 else f"{minimum} samples"
+        raise InputError(f"Expected {name} with at least {need}. Got {shape[0]}. Give more samples.")
+    finite = torch.isfinite(samples).all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise InputError(
+            f"Expected {name} to be finite. Got NaN or infinity in {int((~finite).sum())} of {shape[0]} rows, "
+            f"the first of them row {row}. Remove or repair these rows."
+        )
+    return samples
+
+
+def check_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, minimum: int = 1) -> tuple[Tensor, Tensor]:
+    """Checks two sample sets, (n, d) and (m, d), of the same dimension d. Raises :class:`InputError`."""
+    x, y = check_samples(x, "x", minimum=minimum), check_samples(y, "y", minimum=minimum)
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"Expected x and y of equal dimension. Got {tuple(x.shape)} and {tuple(y.shape)}. "
+            "Check that both hold the same features."
+        )
+    return x, y
+
+
+def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.ndarray | None:
+    """Checks non-negative finite weights, shape (n,), of positive total; None stands for uniform weights."""
+    if weights is None:
+        return None
+    array = np.asarray(weights.detach().cpu() if isinstance(weights, Tensor) else weights, dtype=np.float64)
+    if array.shape != (n,):
+        raise InputError(f"Expected {name} of shape ({n},), one weight a sample. Got shape {array.shape}.")
+    if not np.isfinite(array).all() or (array < 0).any():
+        row = int(np.flatnonzero(~np.isfinite(array) | (array < 0))[0])
+        raise InputError(f"Expected {name} to be finite and non-negative. Got {array[row]} at position {row}.")
+    if array.sum() <= 0:
+        raise InputError(f"Expected {name} with a positive total. Got all zeros.")
+    return array

@@ -1,0 +1,130 @@
+"""Hydra's door: `wgan-lip COMMAND [key=value …]`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from wgan_lip.checks import InputError
+
+__all__ = ["COMMANDS", "config_directory", "main"]
+
+COMMANDS = {
+    "train": "train a generator against a certified critic",
+    "certify": "prove the saved critic's Lipschitz constant anew",
+    "inspect": "what a run did, in one screen",
+    "sample": "draw samples from a run's generator",
+}
+
+USAGE = """\
+wgan-lip COMMAND [key=value ...] [group=choice ...]
+
+Wasserstein generative modelling with critics whose Lipschitz constant is proved.
+
+commands:
+{commands}
+
+  wgan-lip COMMAND --help     groups, choices and every key of a command
+  wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
+  wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
+        return 0 if arguments else 2
+    command, *overrides = arguments
+    if command == "--version":
+        import wgan_lip
+
+        print(wgan_lip.__version__)
+        return 0
+    if command not in COMMANDS:
+        return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
+    return _guarded(command, overrides)
+
+
+def config_directory() -> Path:
+    """`configs/`: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _guarded(command: str, overrides: list[str]) -> int:
+    """Runs a command with every failure a user can cause told in one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from wgan_lip.training import NonFiniteError
+    from wgan_lip.transport import TransportError
+    from wgan_lip.wasserstein import InvariantViolation
+
+    try:
+        _run(command, overrides)
+    except InputError as error:
+        return _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(_explained(command, overrides, error))
+    except OSError as error:
+        return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
+    except (NonFiniteError, InvariantViolation, TransportError) as error:
+        return _refuse(str(error), status=1)
+    except KeyboardInterrupt:
+        return _refuse("interrupted", status=130)
+    return 0
+
+
+def _run(command: str, overrides: list[str]) -> None:
+    import hydra
+
+    from wgan_lip.cli import commands
+
+    job: Callable = getattr(commands, command)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to _guarded instead of being printed by Hydra
+    saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)()
+    finally:
+        sys.argv = saved
+
+
+def _refuse(message: str, status: int = 2) -> int:
+    print(f"wgan-lip: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _explained(command: str, overrides: list[str], error: Exception) -> str:
+    """One line from Hydra's several, with the legal keys where a key was not known."""
+    message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    message = message.split(" full_key:")[0]
+    unknown = re.search(r"Could not override '([\w.@/]+)'", message)
+    if not unknown:
+        return message
+    path, _, key = unknown.group(1).rpartition(".")
+    legal = _legal_keys(command, [o for o in overrides if re.fullmatch(r"[\w/@]+=[\w,]+", o)], path)
+    return f"Expected a key of {path or command}: {', '.join(legal)}. Got {key!r}." if legal else message
+
+
+def _legal_keys(command: str, choices: list[str], path: str) -> list[str]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        for kept in (choices, []):
+            try:
+                config = compose(command, overrides=kept)
+            except Exception:  # the choices hold the very key that is not known
+                continue
+            section = OmegaConf.select(config, path) if path else config
+            if isinstance(section, DictConfig):
+                return [str(key) for key in section if key != "_target_"]
+    return []

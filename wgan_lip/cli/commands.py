@@ -1,0 +1,232 @@
+"""The jobs behind the commands: each takes Hydra's composed configuration."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from wgan_lip import figures
+from wgan_lip.certificates import Certificate, verify
+from wgan_lip.certificates import certify as certify_critic
+from wgan_lip.checks import InputError
+from wgan_lip.cli import screens
+from wgan_lip.cli.schema import checked
+from wgan_lip.data import Source
+from wgan_lip.files import write_whole
+from wgan_lip.runs import (
+    CERTIFICATE,
+    METRICS,
+    SUMMARY,
+    Run,
+    build,
+    create_run,
+    load_run,
+    save_checkpoint,
+    set_status,
+    write_json,
+)
+from wgan_lip.scoring import score_run
+from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
+from wgan_lip.training import Game, NonFiniteError, Record, train_wgan
+
+__all__ = ["certify", "inspect", "sample", "train"]
+
+HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
+
+
+def train(config: DictConfig) -> float:
+    """Trains a generator against a certified critic in Hydra's output folder; returns the score over the floor."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        settings = checked(
+            config,
+            root={"seed": int, "device": str, "threads": int | None},
+            sections={"training": train_wgan, "evaluation": score_run},
+        )
+        device = _device(settings["device"])
+        if settings["threads"] is not None:
+            torch.set_num_threads(settings["threads"])
+        torch.manual_seed(settings["seed"])
+        source = build(settings["data"]).to(device)
+        sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
+        critic = build(settings["critic"], **sizes).to(device)
+        generator = build(settings["generator"], **sizes).to(device)
+        optimizers = {
+            "critic_optimizer": build(settings["critic_optimizer"], critic.parameters()),
+            "generator_optimizer": build(settings["generator_optimizer"], generator.parameters()),
+        }
+        records = train_wgan(source, generator, critic, **optimizers, **settings["training"], seed=settings["seed"])
+        create_run(directory, settings, list(HydraConfig.get().overrides.task))
+    except Exception:
+        with suppress(OSError):
+            directory.rmdir()  # Hydra made it; nothing was written yet
+        raise
+    seconds = _play(directory, settings, source, sizes, records)
+    return _conclude(directory, settings, source, seconds)
+
+
+def _play(directory: Path, settings: dict, source: Source, sizes: dict, records: Iterator[Record]) -> float:
+    """Plays the game to its end: records to the trackers, checkpoints and status to the folder. Returns seconds."""
+    start, game, step = time.monotonic(), None, 0
+    try:
+        with Trackers(
+            Console(settings["training"]["steps"]),
+            JsonLinesTracker(directory / METRICS),
+            board := TensorBoardTracker(directory),
+        ) as trackers:
+            board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(settings))}```")
+            board.hparams(_flat(settings), HPARAM_METRICS)
+            for record in records:
+                trackers.record(record)
+                game, step = record.game, record.step
+                if record.audited:
+                    save_checkpoint(directory, game.state_dict(), sizes)
+                    set_status(directory, "running", step=step)
+                    board.image("samples", _audit_picture(game, source), step)
+    except NonFiniteError as error:
+        save_checkpoint(directory, error.game.state_dict(), sizes)
+        set_status(directory, "failed", reason=str(error), step=error.game.step)
+        raise
+    except KeyboardInterrupt:
+        if game is not None:
+            save_checkpoint(directory, game.state_dict(), sizes)
+        set_status(directory, "interrupted", reason="interrupted by the user", step=step)
+        raise
+    except BaseException as error:
+        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}", step=step)
+        raise
+    return time.monotonic() - start
+
+
+def _conclude(directory: Path, settings: dict, source: Source, seconds: float) -> float:
+    """Scores the run as it lies on disk, draws its pictures, and shows the last screen."""
+    run = load_run(directory)
+    summary = {**score_run(run, source, **settings["evaluation"]), "training_seconds": round(seconds, 2)}
+    certify_critic(run.critic).save(directory / CERTIFICATE)
+    write_json(directory / SUMMARY, summary)
+    _draw(run, source)
+    set_status(directory, "finished", step=run.step)
+    print(screens.finished(Run(directory)))
+    return summary["score"]["ratio"]
+
+
+def _draw(run: Run, source: Source) -> None:
+    samples = run.sample(min(2000, max(64, len(source.test))))
+    floor = run.metrics[-1].get("eval/w1_floor") if run.metrics else None
+    figures.save(figures.interval_history(run.metrics, floor=floor), run.directory / "interval.png")
+    if source.image_shape is not None:
+        grid = figures.real_beside_generated(source.test, samples, source.image_shape)
+        figures.save(grid, run.directory / "samples.png")
+    elif source.dim == 2:
+        picture = figures.landscape(run.critic, source.test, samples, modes=source.modes)
+        figures.save(picture, run.directory / "samples.png", dpi=150)
+    else:
+        figures.save(figures.generated_cloud(source.test, samples), run.directory / "samples.png", dpi=150)
+
+
+@torch.no_grad()
+def _audit_picture(game: Game, source: Source) -> np.ndarray:
+    """The averaged generator at fixed latents, through time."""
+    rng = torch.Generator(game.latent_rng.device).manual_seed(0)
+    count = 64 if source.image_shape is not None else 1000
+    samples = game.ema(torch.randn(count, game.ema.latent_dim, generator=rng, device=rng.device)).cpu()
+    if source.image_shape is not None:
+        return figures.sample_grid(samples, source.image_shape)
+    if source.dim == 2:
+        return figures.to_array(figures.landscape(game.critic, source.test[:count], samples, modes=source.modes))
+    return figures.to_array(figures.generated_cloud(source.test[:count], samples))
+
+
+def certify(config: DictConfig) -> None:
+    """Certifies the saved critic anew, holds the stored certificate against it, and writes it."""
+    run = load_run(checked(config, root={"run": str})["run"])
+    proved = certify_critic(run.critic)
+    path = run.directory / CERTIFICATE
+    note = "new"
+    if path.exists():
+        try:
+            verify(Certificate.load(path), run.critic)
+            note = "agrees with the stored one"
+        except InputError as error:
+            note = f"replaces a stored one that did not verify: {error}"
+    proved.save(path)
+    print(screens.certificate(proved, path, note))
+
+
+def inspect(config: DictConfig) -> None:
+    """Shows in one screen what a run did."""
+    settings = checked(config, root={"run": str, "json": bool})
+    run = Run(settings["run"])
+    try:
+        certificate: Certificate | None = certify_critic(run.critic)
+        problem = None
+    except InputError as error:
+        certificate, problem = None, str(error)
+    if settings["json"]:
+        content = {
+            "status": run.status,
+            "summary": run.summary,
+            "last_record": run.metrics[-1] if run.metrics else None,
+            "certificate": asdict(certificate) if certificate else None,
+            "problem": problem,
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        print(screens.inspection(run, certificate, problem))
+
+
+def sample(config: DictConfig) -> None:
+    """Draws n samples of a run's averaged generator into a file."""
+    settings = checked(config, root={"run": str, "n": int, "out": str, "seed": int})
+    out = Path(settings["out"]).expanduser()
+    if out.suffix not in (".npy", ".png"):
+        raise InputError(f"Expected out to end in .npy or .png. Got {settings['out']!r}.")
+    if not out.parent.is_dir():
+        raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
+    run = load_run(settings["run"])
+    samples = run.sample(settings["n"], seed=settings["seed"])
+    if out.suffix == ".npy":
+        write_whole(out, lambda stream: np.save(stream, samples.numpy()))
+    elif run.image_shape is not None:
+        from PIL import Image
+
+        grid = Image.fromarray(figures.sample_grid(samples, run.image_shape))
+        write_whole(out, lambda stream: grid.save(stream, format="PNG"))
+    else:
+        figures.save(figures.generated_cloud(run.source.test, samples), out, dpi=150)
+    print(f"{settings['n']} samples of {run.directory} at step {run.step}: {out}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"Expected a GPU for device={name}. Got {torch.cuda.device_count()} of them. Use device=cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
+    return device
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Section.key → scalar, as TensorBoard's table of hyperparameters wants them."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

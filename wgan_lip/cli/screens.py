@@ -1,0 +1,122 @@
+"""What a person reads at the end of a command, as plain text."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from pathlib import Path
+from typing import Any
+
+from wgan_lip.certificates import Certificate
+from wgan_lip.runs import CERTIFICATE, CHECKPOINT, Run
+from wgan_lip.tracking import clock_time, rounded
+
+__all__ = ["certificate", "finished", "inspection"]
+
+
+def finished(run: Run) -> str:
+    """The last screen of a training run."""
+    return "\n".join([_headline(run), "", *_results(run.summary), "", *_places(run)])
+
+
+def inspection(run: Run, certificate: Certificate | None, problem: str | None) -> str:
+    """One screen about a run in any state; `certificate` was proved just now, or `problem` says why not."""
+    lines = [_headline(run), ""]
+    if run.summary is not None:
+        lines += _results(run.summary)
+    elif run.metrics:
+        lines += _last_audit(run.metrics)
+    if certificate is not None:
+        lines += ["", f"  Re-proved now        Lip(f) ≤ {_up(certificate.lipschitz, 7)} for the stored weights "
+                  f"{certificate.weights_sha256[:12]}, {len(certificate.layers)} layers"]  # fmt: skip
+    else:
+        lines += ["", f"  No certificate       {problem}"]
+    return "\n".join([*lines, *_warnings(run), "", *_places(run)])
+
+
+def certificate(proved: Certificate, path: Path, note: str) -> str:
+    """A certificate as a table, one line a layer."""
+    rows = [("layer", "norm in", "norm out", "Lip ≤", "method")]
+    rows += [(x.path, x.norm_in, x.norm_out, _up(x.lipschitz, 9), x.method) for x in proved.layers]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    table = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
+    return "\n".join([
+        *table,
+        "",
+        f"Lip(f) ≤ {proved.lipschitz!r} from {proved.norm_in} to {proved.norm_out}",
+        f"weights {proved.weights_sha256}",
+        f"{path} ({note})",
+    ])  # fmt: skip
+
+
+def _headline(run: Run) -> str:
+    data, critic = (str(run.config.get(name, {}).get("_target_", "?")).split(".")[-1] for name in ("data", "critic"))
+    status = run.status
+    head = f"{_shown(run.directory)}: {data}, {critic}, {status['state']} at step {status.get('step', 0)}"
+    if run.summary is not None:
+        head += f" after {clock_time(run.summary['training_seconds'])} of training"
+    return head + (f"\n  {status['reason']}" if status.get("reason") else "")
+
+
+def _results(summary: dict[str, Any]) -> list[str]:
+    interval, score, modes = summary["interval"], summary["score"], summary["modes"]
+    lines = [
+        f"  Critic, certified    Lip(f) ≤ {_up(summary['lipschitz'], 7)}; largest gradient found by search "
+        f"{summary['largest_gradient_found']:.4f}",
+        f"  W1(generated, test)  {_down(interval['lower'])} ≤ W1 = {rounded(interval['exact'], 4)} ≤ "
+        f"{_up(interval['upper'])}, for {interval['n']} + {interval['n']} samples in dimension {interval['dim']}",
+        f"                       lower: certified critic, fitted to these samples (as trained: "
+        f"{_down(interval['lower_as_trained'])}); W1 and upper: exact transport",
+        f"  Floor W1(real, test) {rounded(score['floor'], 4)}: what fresh real samples reach in the generator's place",
+        f"  Score over floor     {rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)} over "
+        f"{score['repeats']} draws of {score['n']} samples; 1 is perfect",
+    ]
+    if modes:
+        lines.append(f"  Modes                {modes['covered']} of {modes['total']} covered, "
+                     f"{100 * modes['within']:.1f} % of samples within 3 sigma of one")  # fmt: skip
+    return lines
+
+
+def _last_audit(records: list[dict[str, Any]]) -> list[str]:
+    audits = [record for record in records if "w1/exact" in record]
+    if not audits:
+        return [f"  No audit yet; the last record is at step {records[-1]['step']}"]
+    last = audits[-1]
+    return [
+        f"  Last audit           step {last['step']}: {_down(last['w1/lower'])} ≤ W1 = {rounded(last['w1/exact'], 4)} "
+        f"≤ {_up(last['w1/upper'])}, score over floor {rounded(last['eval/w1_over_floor'], 4)}"
+    ]
+
+
+def _warnings(run: Run) -> list[str]:
+    warnings, summary = [], run.summary
+    if summary is not None:
+        if summary["score"]["ratio"] > 2:
+            warnings.append("the generator is more than twice as far from the test set as real samples are")
+        if summary["modes"] and summary["modes"]["covered"] < summary["modes"]["total"]:
+            warnings.append("the generator misses modes of the data")
+        if summary["lipschitz"] > 1.001:
+            warnings.append("the critic's constant is above 1; was it trained without retraction?")
+    return ["", *(f"  Note: {warning}" for warning in warnings)] if warnings else []
+
+
+def _places(run: Run) -> list[str]:
+    files = [("Samples", "samples.png"), ("Interval over time", "interval.png"), ("Checkpoint", CHECKPOINT),
+             ("Certificate", CERTIFICATE), ("Records", "metrics.jsonl")]  # fmt: skip
+    lines = [f"  {name:<20} {_shown(run.directory / file)}" for name, file in files if (run.directory / file).exists()]
+    for events in sorted(run.directory.glob("events.out.tfevents.*"))[:1]:
+        lines.append(f"  {'TensorBoard events':<20} {_shown(events)}")
+    return [*lines, f"  {'Look at it':<20} tensorboard --logdir {_shown(run.directory)}"]
+
+
+def _shown(path: Path) -> str:
+    """As short as it can be typed: relative to here where that is below here."""
+    here = Path.cwd()
+    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
+
+
+def _down(value: float, digits: int = 4) -> str:
+    return rounded(value, digits, ROUND_FLOOR)
+
+
+def _up(value: float, digits: int = 4) -> str:
+    return rounded(value, digits, ROUND_CEILING)

@@ -1,0 +1,294 @@
+"""A run on disk: configuration, checkpoint, status, reload.
+
+Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is
+plain data, and the classes it names must lie in the few modules of :data:`TARGETS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+import wgan_lip
+from wgan_lip.checks import InputError
+from wgan_lip.data import Source
+from wgan_lip.files import write_whole
+from wgan_lip.generators import draw_latents
+from wgan_lip.tracking import read_records
+
+__all__ = [
+    "CERTIFICATE",
+    "CHECKPOINT",
+    "METRICS",
+    "SUMMARY",
+    "TARGETS",
+    "Run",
+    "build",
+    "create_run",
+    "load_run",
+    "save_checkpoint",
+    "set_status",
+    "target_class",
+    "versions",
+    "write_json",
+]
+
+TARGETS: dict[str, type] = {
+    "wgan_lip.critics": nn.Module,
+    "wgan_lip.generators": nn.Module,
+    "wgan_lip.data": Source,
+    "torch.optim": torch.optim.Optimizer,
+}
+"""Modules whose classes a configuration may name, and what such a class must be."""
+
+CHECKPOINT, CONFIG, CERTIFICATE, METRICS, STATUS, SUMMARY = (
+    "checkpoint.pt", "config.yaml", "certificate.json", "metrics.jsonl", "status.json", "summary.json",
+)  # fmt: skip
+
+T = TypeVar("T")
+
+
+def target_class(target: str) -> type:
+    """The class that `_target_: target` names. Raises :class:`InputError` unless it is one of :data:`TARGETS`."""
+    module, _, name = str(target).rpartition(".")
+    base = TARGETS.get(module)
+    found = getattr(importlib.import_module(module), name, None) if base and name.isidentifier() else None
+    if base is None or not (inspect.isclass(found) and issubclass(found, base)):
+        raise InputError(
+            f"Expected _target_ to name a class of {', '.join(TARGETS)}. Got {target!r}. "
+            "A run may only name classes of this package and torch's optimisers."
+        )
+    return found
+
+
+def build(config: Mapping[str, Any], *args: Any, **offered: Any) -> Any:
+    """Builds the object that `config` describes.
+
+    Arguments:
+        config: `_target_` and the keyword arguments of that class.
+        args: Positional arguments that come first.
+        offered: Keyword arguments passed where the class takes them and `config` doesn't set them: the data's sizes.
+
+    Raises:
+        InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
+    """
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise InputError(f"Expected a configuration with _target_. Got {config!r}.")
+    cls = target_class(config["_target_"])
+    keywords = {key: value for key, value in config.items() if key != "_target_"}
+    legal = [name for name in inspect.signature(cls).parameters if name not in ("self", "params")]
+    unknown = sorted(set(keywords) - set(legal))
+    if unknown:
+        raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
+    taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
+    return cls(*args, **keywords, **taken)
+
+
+def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
+    """Makes a run's folder and writes its configuration, its overrides and a first status.
+
+    Raises:
+        InputError: The folder holds a run already (nothing is overwritten), or can't be written to.
+    """
+    directory = Path(directory)
+    taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if (directory / name).exists()]
+    if taken:
+        raise InputError(
+            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. "
+            "Choose another hydra.run.dir."
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(directory / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
+        write_json(directory / "overrides.json", overrides)
+        set_status(directory, "running")
+    except OSError as error:
+        raise InputError(f"Expected a folder that can be written to. Got {directory}: {error.strerror}.") from None
+    return directory
+
+
+def set_status(directory: Path, state: str, *, reason: str | None = None, step: int = 0) -> None:
+    """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions."""
+    path, now = directory / STATUS, time.time()
+    started = _read_json(path).get("started", now) if path.exists() else now
+    status = {"state": state, "reason": reason, "step": step, "pid": os.getpid(), "started": started, "updated": now}
+    write_json(path, {**status, "versions": versions()})
+
+
+def versions() -> dict[str, str]:
+    """What a number in this run was made with."""
+    return {
+        "wgan_lip": wgan_lip.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} torch threads",
+    }
+
+
+def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[str, Any]) -> Path:
+    """Writes the game's state and the data's sizes to one file: under a temporary name, synced, then renamed."""
+    content = {"format": 1, "sizes": dict(sizes), "game": dict(state)}
+    return write_whole(directory / CHECKPOINT, lambda stream: torch.save(content, stream))
+
+
+def load_run(directory: str | Path) -> Run:
+    """Loads a run with its trained players.
+
+    Arguments:
+        directory: A folder that `wgan-lip train` wrote.
+
+    Returns:
+        :class:`Run`, whose `critic`, `generator`, `config` and `metrics` are at hand.
+
+    Raises:
+        InputError: No such folder, no run, no checkpoint, or a file in it that is damaged.
+    """
+    run = Run(directory)
+    _ = run.critic, run.generator
+    return run
+
+
+class Run:
+    """A run's folder, read when asked; works on running, failed and half-written runs as far as they go.
+
+    Arguments:
+        directory: The folder.
+
+    Raises:
+        InputError: The folder doesn't exist or isn't a run's. Each attribute raises it if its file is missing or
+            damaged.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory).expanduser()
+        if not self.directory.is_dir():
+            raise InputError(f"Expected the folder of a run. Got {self.directory}, which is no folder. Check the path.")
+        if not (self.directory / CONFIG).exists():
+            raise InputError(
+                f"Expected the folder of a run. Got {self.directory}, which has no {CONFIG}. Give a folder that "
+                "`wgan-lip train` wrote, such as one under outputs/train."
+            )
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as plain data."""
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(self.directory / CONFIG), resolve=False)
+        except (OSError, ValueError, OmegaConfBaseException) as error:
+            raise self._damaged(CONFIG, error) from None
+        except Exception as error:  # the YAML reader's own errors share no base with ValueError
+            raise self._damaged(CONFIG, error) from None
+        if not isinstance(config, dict):
+            raise self._damaged(CONFIG, "not a mapping")
+        return config
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The content of `status.json`, read afresh; `state` is unknown where there is none."""
+        path = self.directory / STATUS
+        return _read_json(path) if path.exists() else {"state": "unknown", "reason": f"there is no {STATUS}", "step": 0}
+
+    @cached_property
+    def summary(self) -> dict[str, Any] | None:
+        """The final numbers, or None while there are none."""
+        path = self.directory / SUMMARY
+        return _read_json(path) if path.exists() else None
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records, in order; a half-written last line is left out."""
+        path = self.directory / METRICS
+        return read_records(path) if path.exists() else []
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        path = self.directory / CHECKPOINT
+        if not path.exists():
+            raise InputError(
+                f"Expected a checkpoint in {self.directory}. Got none; the run's state is {self.status['state']}. "
+                "Wait for its first audit, or train again."
+            )
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            return {"sizes": dict(checkpoint["sizes"]), "game": dict(checkpoint["game"])}
+        except Exception as error:  # torch.load raises many unrelated types on a damaged file
+            raise self._damaged(CHECKPOINT, str(error).splitlines()[0]) from None
+
+    @property
+    def step(self) -> int:
+        """Generator steps done at the checkpoint."""
+        return int(self.checkpoint["game"]["step"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(c, h, w) where the samples are images, else None."""
+        shape = self.checkpoint["sizes"]["image_shape"]
+        return None if shape is None else tuple(shape)
+
+    @cached_property
+    def critic(self) -> nn.Module:
+        """The trained critic, (b, d) → (b,), on the CPU."""
+        return self._player("critic", "critic")
+
+    @cached_property
+    def generator(self) -> nn.Module:
+        """The averaged generator, (b, k) → (b, d), on the CPU."""
+        return self._player("generator", "ema")
+
+    @cached_property
+    def source(self) -> Source:
+        """The data the run was trained on, built anew."""
+        return build(self._section("data"))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""
+        if n < 1:
+            raise InputError(f"Expected at least one sample. Got n={n}.")
+        return self.generator(draw_latents(self.generator, n, torch.Generator().manual_seed(seed)))
+
+    def _section(self, name: str) -> dict[str, Any]:
+        if not isinstance(self.config.get(name), dict):
+            raise self._damaged(CONFIG, f"it has no section {name}")
+        return self.config[name]
+
+    def _player(self, section: str, saved_as: str) -> nn.Module:
+        player = build(self._section(section), **self.checkpoint["sizes"])
+        try:
+            player.load_state_dict(self.checkpoint["game"][saved_as])
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {str(error).splitlines()[0]}") from None
+        return player.eval().requires_grad_(False)
+
+    def _damaged(self, name: str, error: object) -> InputError:
+        return InputError(
+            f"Expected a whole {name} in {self.directory}. Got a damaged one: {error}. Restore it, or train again."
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Expected JSON in {path}. Got a damaged file: {error}. Restore it, or train again.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"Expected a JSON object in {path}. Got {type(content).__name__}.")
+    return content

@@ -1,0 +1,60 @@
+"""The final scores of a run: its interval, its exact score over the floor, its critic's tightness."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from wgan_lip.certificates import certify, estimate_lipschitz
+from wgan_lip.data import Source
+from wgan_lip.duality import fitted
+from wgan_lip.metrics import mode_coverage, w1_over_floor
+from wgan_lip.runs import Run
+from wgan_lip.transport import solve
+from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
+
+__all__ = ["score_run"]
+
+
+def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, fit_steps: int = 200) -> dict[str, Any]:
+    """Scores a run as it lies on disk, on the CPU.
+
+    Arguments:
+        run: The run.
+        source: Its data.
+        size: Samples n of each law, at most the test set.
+        repeats: Draws of generated and of real samples in the score over the floor.
+        fit_steps: Ascents of a copy of the critic on the evaluated samples, which closes the interval from below;
+            0 for none.
+
+    Returns:
+        Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's own bound),
+        `score` (see :class:`wgan_lip.metrics.ScoreOverFloor`), `modes` or None, `lipschitz`,
+        `largest_gradient_found`, `ray_gradient_norm`.
+
+    Raises:
+        wgan_lip.wasserstein.InvariantViolation: A certified lower bound above the exact value.
+    """
+    test = source.test[:size]
+    generated = run.sample(len(test), seed=0)
+    certificate = certify(run.critic)
+    transport = solve(test, generated)
+    trained = bracket(run.critic, test, generated, transport=transport, certificate=certificate)
+    best = trained
+    if fit_steps > 0:
+        candidate = bracket(fitted(run.critic, test, generated, steps=fit_steps), test, generated, transport=transport)
+        best = max(trained, candidate, key=lambda interval: interval.lower)
+    coverage = None
+    if source.modes is not None:
+        coverage = asdict(mode_coverage(generated, source.modes, source.mode_std))
+    return {
+        "interval": {
+            "lower": best.lower, "exact": best.exact, "upper": best.upper, "lower_as_trained": trained.lower,
+            "n": best.n, "dim": best.dim,
+        },
+        "score": asdict(w1_over_floor(lambda n, seed: run.sample(n, seed=seed), source, size=size, repeats=repeats)),
+        "modes": coverage,
+        "lipschitz": certificate.lipschitz,
+        "largest_gradient_found": estimate_lipschitz(run.critic, test),
+        "ray_gradient_norm": estimate_ray_gradient_norm(run.critic, test, generated, transport.plan),
+    }  # fmt: skip

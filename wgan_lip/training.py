@@ -1,0 +1,313 @@
+"""The WGAN game, as one loop a person can read."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.certificates import certify
+from wgan_lip.checks import InputError, check_choice
+from wgan_lip.data import Source
+from wgan_lip.duality import ascend
+from wgan_lip.generators import draw_latents
+from wgan_lip.layers import retract_after_steps
+from wgan_lip.metrics import mode_coverage
+from wgan_lip.transport import solve
+from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
+
+__all__ = ["Game", "NonFiniteError", "Record", "train_wgan"]
+
+
+class NonFiniteError(RuntimeError):
+    """A value stopped being finite. The message names the step and the culprit; `game` is in its last good state."""
+
+    def __init__(self, message: str, game: Game) -> None:
+        super().__init__(message)
+        self.game = game
+
+
+@dataclass
+class Game:
+    """The two players and all that moves while they play; what a checkpoint holds.
+
+    Attributes:
+        generator: Latents (b, k) → samples (b, d).
+        critic: Samples (b, d) → values (b,).
+        ema: Exponential moving average of the generator, the player to sample from.
+        generator_optimizer: Minimises over the generator.
+        critic_optimizer: Maximises over the critic, which is retracted after every step.
+        latent_rng: Source of latents, on the players' device.
+        data_rng: Source of training samples.
+        step: Generator steps done.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+    ema: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer
+    latent_rng: torch.Generator
+    data_rng: torch.Generator
+    step: int = 0
+
+    def state_dict(self) -> dict:
+        """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
+        parts = {name: getattr(self, name).state_dict() for name in self._modules_and_optimizers()}
+        rngs = {name: getattr(self, name).get_state() for name in ("latent_rng", "data_rng")}
+        return {**parts, **rngs, "step": self.step}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Puts everything back as it was when `state` was taken."""
+        for name in self._modules_and_optimizers():
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("latent_rng", "data_rng"):
+            getattr(self, name).set_state(state[name].cpu())
+        self.step = state["step"]
+
+    @staticmethod
+    def _modules_and_optimizers() -> tuple[str, ...]:
+        return "generator", "critic", "ema", "generator_optimizer", "critic_optimizer"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known after `step` generator steps.
+
+    Attributes:
+        step: Generator steps done.
+        scalars: Tag → value; see `wgan_lip.tracking` for the tags.
+        game: The live players, for checkpoints and pictures. It moves on when the iteration does.
+        audited: Whether this record holds a bracketing by exact transport.
+    """
+
+    step: int
+    scalars: Mapping[str, float]
+    game: Game = field(repr=False, compare=False)
+    audited: bool = False
+
+
+def train_wgan(
+    source: Source,
+    generator: nn.Module,
+    critic: nn.Module,
+    *,
+    generator_optimizer: torch.optim.Optimizer,
+    critic_optimizer: torch.optim.Optimizer,
+    steps: int = 4000,
+    batch_size: int = 256,
+    critic_steps: int = 3,
+    warmup_steps: int = 100,
+    schedule: str = "linear",
+    ema_half_life: float = 20_000.0,
+    log_every: int = 50,
+    audit_every: int = 500,
+    audit_size: int = 500,
+    seed: int = 0,
+) -> Iterator[Record]:
+    r"""Trains a generator against a certified critic, yielding a record every `log_every` steps and every audit.
+
+    .. math:: \min_G \max_{\mathrm{Lip}(f) \le 1} E_P f(x) - E_z f(G(z))
+
+    Per generator step: `critic_steps` dual ascents on fresh samples and latents, one descent of the generator. Every
+    `audit_every` steps a fixed held batch is bracketed between the critic's certified dual value and exact transport.
+
+    Arguments:
+        source: Where samples x (b, d) come from.
+        generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k.
+        critic: Samples (b, d) → values (b,), made of layers that can be certified.
+        generator_optimizer: Any torch optimiser over the generator's parameters.
+        critic_optimizer: Any torch optimiser over the critic's parameters; the retraction is registered on it.
+        steps: Generator steps.
+        batch_size: Samples b of each law a step.
+        critic_steps: Dual ascents a generator step.
+        warmup_steps: Dual ascents before the first generator step.
+        schedule: Both learning rates over the run: `constant`, `linear` to zero, or `cosine` to zero.
+        ema_half_life: Half-life of the generator's average, in generated samples.
+        log_every: Generator steps between records.
+        audit_every: Generator steps between audits.
+        audit_size: Samples of each law in an audit, at most the size of the test set.
+        seed: Seed of latents and of the choice of samples.
+
+    Yields:
+        :class:`Record` in order of step; the last one is at `steps` and audited.
+
+    Raises:
+        NonFiniteError: A value was not finite; the players are put back to the last good state first.
+        wgan_lip.wasserstein.InvariantViolation: A certified dual value above the exact W1.
+        InputError: Settings that make no sense together.
+    """
+    _check_settings(steps, batch_size, critic_steps, log_every, audit_every, audit_size, ema_half_life)
+    check_choice(schedule, list(SCHEDULES), "schedule")
+    device = next(critic.parameters()).device
+    certify(critic)  # refuses a critic that can't be certified before any time is spent on it
+    retract_after_steps(critic_optimizer, critic)
+    game = Game(
+        generator,
+        critic,
+        copy.deepcopy(generator).requires_grad_(False),
+        generator_optimizer,
+        critic_optimizer,
+        latent_rng=torch.Generator(device).manual_seed(seed),
+        data_rng=torch.Generator().manual_seed(seed),
+    )
+    audit = _Audit(source, generator, size=audit_size, seed=seed, device=device)
+    schedulers = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES[schedule](step / steps))
+        for optimizer in (generator_optimizer, critic_optimizer)
+    ]
+    window, window_start = _Window(device), time.perf_counter()
+    last_good = _snapshot(game)
+
+    def dual_ascent() -> Tensor:
+        x = source.sample(batch_size, game.data_rng).to(device, non_blocking=True)  # (b, d)
+        with torch.no_grad():
+            y = generator(draw_latents(generator, batch_size, game.latent_rng))  # (b, d)
+        return ascend(critic, critic_optimizer, x, y)
+
+    for _ in range(warmup_steps):
+        dual_ascent()
+
+    while game.step < steps:
+        for _ in range(critic_steps):
+            value = dual_ascent()
+        loss = _descend(generator, critic, generator_optimizer, draw_latents(generator, batch_size, game.latent_rng))
+        _average(game.ema, generator, weight=1 - 0.5 ** (batch_size / ema_half_life))
+        for scheduler in schedulers:
+            scheduler.step()
+        game.step += 1
+        window.add(value, loss)
+
+        audited = game.step % audit_every == 0 or game.step == steps
+        if not audited and game.step % log_every:
+            continue
+        scalars = window.close(game, last_good)  # the only wait for the device
+        last_good = _snapshot(game)
+        elapsed, window_start = time.perf_counter() - window_start, time.perf_counter()
+        scalars["perf/steps_per_second"] = window.length / elapsed
+        scalars["perf/samples_per_second"] = window.length * batch_size * (critic_steps + 1) / elapsed
+        if audited:
+            scalars |= audit(game)
+            window_start = time.perf_counter()
+        window = _Window(device)
+        yield Record(game.step, scalars, game, audited)
+
+
+SCHEDULES = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: max(0.0, 1.0 - progress),
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),
+}
+
+
+def _descend(generator: nn.Module, critic: nn.Module, optimizer: torch.optim.Optimizer, latents: Tensor) -> Tensor:
+    """One descent of the generator on −E f(G(z)); the critic takes no gradient. Returns the loss, detached."""
+    critic.requires_grad_(False)
+    optimizer.zero_grad(set_to_none=True)
+    loss = -critic(generator(latents)).mean()
+    loss.backward()
+    optimizer.step()
+    critic.requires_grad_(True)
+    return loss.detach()
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, generator: nn.Module, weight: float) -> None:
+    torch._foreach_lerp_(list(ema.parameters()), list(generator.parameters()), weight)
+    for averaged, current in zip(ema.buffers(), generator.buffers()):
+        averaged.copy_(current)
+
+
+class _Window:
+    """Values of the steps since the last record, left on the device until it is read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.values: list[Tensor] = []
+        self.losses: list[Tensor] = []
+
+    @property
+    def length(self) -> int:
+        return len(self.values)
+
+    def add(self, value: Tensor, loss: Tensor) -> None:
+        self.values.append(value)
+        self.losses.append(loss)
+
+    def close(self, game: Game, last_good: dict) -> dict[str, float]:
+        """Means over the window, once all of it is known to be finite; else puts `last_good` back and raises."""
+        table = torch.stack((torch.stack(self.values), torch.stack(self.losses)), dim=1).cpu()  # (steps, 2)
+        first = game.step - self.length + 1
+        bad = (~torch.isfinite(table)).nonzero()
+        culprits = [f"parameter {name}" for name in _non_finite_parameters(game)]
+        if len(bad) or culprits:
+            step, column = (first + int(bad[0, 0]), int(bad[0, 1])) if len(bad) else (game.step, -1)
+            what = ["the critic's dual value", "the generator's loss", "a parameter"][column]
+            named = f"; not finite now: {', '.join(culprits[:4])}" if culprits else ""
+            game.load_state_dict(last_good)
+            raise NonFiniteError(
+                f"Expected finite values. Got NaN or infinity in {what} at step {step}{named}. "
+                f"The last good state, after step {game.step}, was kept. Lower the learning rates, or check the data.",
+                game,
+            )
+        value, loss = table.mean(dim=0).tolist()
+        return {"w1/critic": value, "generator/loss": loss}
+
+
+def _non_finite_parameters(game: Game) -> list[str]:
+    named = [(f"{owner}.{name}", parameter) for owner in ("generator", "critic")
+             for name, parameter in getattr(game, owner).named_parameters()]  # fmt: skip
+    sizes = torch.stack(torch._foreach_norm([parameter.detach() for _, parameter in named])).cpu()
+    return [name for (name, _), size in zip(named, sizes.tolist()) if not math.isfinite(size)]
+
+
+def _snapshot(game: Game) -> dict:
+    return copy.deepcopy(game.state_dict())
+
+
+class _Audit:
+    """Brackets W1 between a fixed held batch and the generator at fixed latents, and scores the averaged generator."""
+
+    def __init__(self, source: Source, generator: nn.Module, *, size: int, seed: int, device: torch.device) -> None:
+        self.source = source
+        self.test = source.test[:size]
+        self.floor = solve(source.reference(len(self.test), seed), self.test).value
+        rng = torch.Generator(device).manual_seed(seed + 1)
+        self.latents = draw_latents(generator, len(self.test), rng)
+
+    @torch.no_grad()
+    def __call__(self, game: Game) -> dict[str, float]:
+        generated, averaged = (player(self.latents).cpu() for player in (game.generator, game.ema))
+        transport = solve(self.test, generated)
+        interval = bracket(game.critic, self.test, generated, transport=transport)
+        score = solve(self.test, averaged).value
+        scalars = {
+            "w1/lower": interval.lower,
+            "w1/upper": interval.upper,
+            "w1/exact": interval.exact,
+            "certificate/lipschitz": interval.certificate.lipschitz,
+            "critic/grad_norm": estimate_ray_gradient_norm(game.critic, self.test, generated, transport.plan),
+            "eval/w1_test": score,
+            "eval/w1_floor": self.floor,
+            "eval/w1_over_floor": score / self.floor if self.floor > 0 else math.nan,
+        }
+        if self.source.modes is not None:
+            coverage = mode_coverage(averaged, self.source.modes, self.source.mode_std)
+            scalars |= {"eval/modes_covered": float(coverage.covered), "eval/within_3_sigma": coverage.within}
+        return scalars
+
+
+def _check_settings(
+    steps: int, batch: int, critic_steps: int, log_every: int, audit_every: int, audit_size: int, half_life: float
+) -> None:
+    positive = {"steps": steps, "batch_size": batch, "critic_steps": critic_steps, "log_every": log_every,
+                "audit_every": audit_every, "ema_half_life": half_life}  # fmt: skip
+    for name, value in positive.items():
+        if value <= 0:
+            raise InputError(f"Expected training.{name} above zero. Got {value}.")
+    if audit_size < 2:
+        raise InputError(f"Expected training.audit_size of at least 2. Got {audit_size}.")
