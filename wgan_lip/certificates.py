@@ -244,9 +244,7 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     return Evaluation(state, error)
 
 
-def estimate_lipschitz(
-    critic: nn.Module, x: Tensor, *, starts: int = 1024, steps: int = 40, seed: int = 0
-) -> float:
+def estimate_lipschitz(critic: nn.Module, x: Tensor, *, starts: int = 1024, steps: int = 40, seed: int = 0) -> float:
     r"""Searches for the largest gradient norm of `critic`: an estimate from below, which proves nothing from above.
 
     Multi-start random ascent in float64: from samples, from points between them and from a wide cloud around them,

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 import wgan_lip
@@ -94,7 +93,12 @@ def build(config: Mapping[str, Any], *args: Any, **offered: Any) -> Any:
     if unknown:
         raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
     taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
-    return cls(*args, **keywords, **taken)
+    try:
+        return cls(*args, **keywords, **taken)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # such as torch's on a negative learning rate
+        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {_first_line(error)}.") from None
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -157,7 +161,7 @@ def load_run(directory: str | Path) -> Run:
         InputError: No such folder, no run, no checkpoint, or a file in it that is damaged.
     """
     run = Run(directory)
-    _ = run.critic, run.generator
+    _ = run.checkpoint, run.critic, run.generator
     return run
 
 
@@ -187,10 +191,8 @@ class Run:
         """The resolved configuration, as plain data."""
         try:
             config = OmegaConf.to_container(OmegaConf.load(self.directory / CONFIG), resolve=False)
-        except (OSError, ValueError, OmegaConfBaseException) as error:
-            raise self._damaged(CONFIG, error) from None
-        except Exception as error:  # the YAML reader's own errors share no base with ValueError
-            raise self._damaged(CONFIG, error) from None
+        except Exception as error:  # the YAML reader's errors share no base with OmegaConf's
+            raise self._damaged(CONFIG, _first_line(error)) from None
         if not isinstance(config, dict):
             raise self._damaged(CONFIG, "not a mapping")
         return config
@@ -225,7 +227,7 @@ class Run:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             return {"sizes": dict(checkpoint["sizes"]), "game": dict(checkpoint["game"])}
         except Exception as error:  # torch.load raises many unrelated types on a damaged file
-            raise self._damaged(CHECKPOINT, str(error).splitlines()[0]) from None
+            raise self._damaged(CHECKPOINT, _first_line(error)) from None
 
     @property
     def step(self) -> int:
@@ -270,7 +272,7 @@ class Run:
         try:
             player.load_state_dict(self.checkpoint["game"][saved_as])
         except (KeyError, RuntimeError, TypeError) as error:
-            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {str(error).splitlines()[0]}") from None
+            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {_first_line(error)}") from None
         return player.eval().requires_grad_(False)
 
     def _damaged(self, name: str, error: object) -> InputError:
@@ -282,6 +284,10 @@ class Run:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

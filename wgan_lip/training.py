@@ -134,14 +134,16 @@ def train_wgan(
         audit_size: Samples of each law in an audit, at most the size of the test set.
         seed: Seed of latents and of the choice of samples.
 
-    Yields:
-        :class:`Record` in order of step; the last one is at `steps` and audited.
+    Returns:
+        An iterator of :class:`Record` in order of step; the last one is at `steps` and audited. The game is played
+        as it is iterated.
 
     Raises:
         NonFiniteError: A value was not finite; the players are put back to the last good state first.
         wgan_lip.wasserstein.InvariantViolation: A certified dual value above the exact W1.
         InputError: Settings that make no sense together.
     """
+    # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
     _check_settings(steps, batch_size, critic_steps, log_every, audit_every, audit_size, ema_half_life)
     check_choice(schedule, list(SCHEDULES), "schedule")
     device = next(critic.parameters()).device
@@ -161,8 +163,6 @@ def train_wgan(
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES[schedule](step / steps))
         for optimizer in (generator_optimizer, critic_optimizer)
     ]
-    window, window_start = _Window(device), time.perf_counter()
-    last_good = _snapshot(game)
 
     def dual_ascent() -> Tensor:
         x = source.sample(batch_size, game.data_rng).to(device, non_blocking=True)  # (b, d)
@@ -170,32 +170,31 @@ def train_wgan(
             y = generator(draw_latents(generator, batch_size, game.latent_rng))  # (b, d)
         return ascend(critic, critic_optimizer, x, y)
 
-    for _ in range(warmup_steps):
-        dual_ascent()
+    def play() -> Iterator[Record]:
+        window, last_good = _Window(), _snapshot(game)
+        for _ in range(warmup_steps):
+            dual_ascent()
+        while game.step < steps:
+            for _ in range(critic_steps):
+                value = dual_ascent()
+            latents = draw_latents(generator, batch_size, game.latent_rng)  # (b, k)
+            loss = _descend(generator, critic, generator_optimizer, latents)
+            _average(game.ema, generator, weight=1 - 0.5 ** (batch_size / ema_half_life))
+            for scheduler in schedulers:
+                scheduler.step()
+            game.step += 1
+            window.add(value, loss)
 
-    while game.step < steps:
-        for _ in range(critic_steps):
-            value = dual_ascent()
-        loss = _descend(generator, critic, generator_optimizer, draw_latents(generator, batch_size, game.latent_rng))
-        _average(game.ema, generator, weight=1 - 0.5 ** (batch_size / ema_half_life))
-        for scheduler in schedulers:
-            scheduler.step()
-        game.step += 1
-        window.add(value, loss)
+            audited = game.step % audit_every == 0 or game.step == steps
+            if audited or game.step % log_every == 0:
+                scalars = window.close(game, last_good, batch_size)  # the only wait for the device
+                last_good = _snapshot(game)
+                if audited:
+                    scalars |= audit(game)
+                yield Record(game.step, scalars, game, audited)
+                window = _Window()
 
-        audited = game.step % audit_every == 0 or game.step == steps
-        if not audited and game.step % log_every:
-            continue
-        scalars = window.close(game, last_good)  # the only wait for the device
-        last_good = _snapshot(game)
-        elapsed, window_start = time.perf_counter() - window_start, time.perf_counter()
-        scalars["perf/steps_per_second"] = window.length / elapsed
-        scalars["perf/samples_per_second"] = window.length * batch_size * (critic_steps + 1) / elapsed
-        if audited:
-            scalars |= audit(game)
-            window_start = time.perf_counter()
-        window = _Window(device)
-        yield Record(game.step, scalars, game, audited)
+    return play()
 
 
 SCHEDULES = {
@@ -224,24 +223,21 @@ def _average(ema: nn.Module, generator: nn.Module, weight: float) -> None:
 
 
 class _Window:
-    """Values of the steps since the last record, left on the device until it is read."""
+    """Values of the steps since the last record, left on the device until they are read."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         self.values: list[Tensor] = []
         self.losses: list[Tensor] = []
-
-    @property
-    def length(self) -> int:
-        return len(self.values)
+        self.start = time.perf_counter()
 
     def add(self, value: Tensor, loss: Tensor) -> None:
         self.values.append(value)
         self.losses.append(loss)
 
-    def close(self, game: Game, last_good: dict) -> dict[str, float]:
+    def close(self, game: Game, last_good: dict, batch_size: int) -> dict[str, float]:
         """Means over the window, once all of it is known to be finite; else puts `last_good` back and raises."""
         table = torch.stack((torch.stack(self.values), torch.stack(self.losses)), dim=1).cpu()  # (steps, 2)
-        first = game.step - self.length + 1
+        first = game.step - len(table) + 1
         bad = (~torch.isfinite(table)).nonzero()
         culprits = [f"parameter {name}" for name in _non_finite_parameters(game)]
         if len(bad) or culprits:
@@ -255,7 +251,13 @@ class _Window:
                 game,
             )
         value, loss = table.mean(dim=0).tolist()
-        return {"w1/critic": value, "generator/loss": loss}
+        rate = len(table) / (time.perf_counter() - self.start)
+        return {
+            "w1/critic": value,
+            "generator/loss": loss,
+            "perf/steps_per_second": rate,
+            "perf/samples_per_second": rate * batch_size,
+        }
 
 
 def _non_finite_parameters(game: Game) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from wgan_lip.checks import InputError
@@ -83,16 +82,30 @@ def _guarded(command: str, overrides: list[str]) -> int:
 
 def _run(command: str, overrides: list[str]) -> None:
     import hydra
+    from omegaconf import DictConfig
 
     from wgan_lip.cli import commands
 
-    job: Callable = getattr(commands, command)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to _guarded instead of being printed by Hydra
+    failures: list[Exception] = []
+
+    def job(config: DictConfig) -> float | None:
+        """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
+        try:
+            return getattr(commands, command)(config)
+        except Exception as error:
+            failures.append(error)
+            return None
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
     saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)()
     finally:
         sys.argv = saved
+    for failure in failures[:-1]:
+        _refuse(str(failure))
+    if failures:
+        raise failures[-1]
 
 
 def _refuse(message: str, status: int = 2) -> int:
@@ -102,8 +115,12 @@ def _refuse(message: str, status: int = 2) -> int:
 
 def _explained(command: str, overrides: list[str], error: Exception) -> str:
     """One line from Hydra's several, with the legal keys where a key was not known."""
+    from hydra.errors import OverrideParseException
+
     message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    message = message.split(" full_key:")[0]
+    if isinstance(error, OverrideParseException):
+        return f"Expected key=value. Got {error.override!r}: {message.split(' See https')[0]}"
+    message = re.split(r" full_key:| Config search path:", message)[0]
     unknown = re.search(r"Could not override '([\w.@/]+)'", message)
     if not unknown:
         return message

@@ -55,6 +55,8 @@ def train(config: DictConfig) -> float:
         )
         device = _device(settings["device"])
         if settings["threads"] is not None:
+            if settings["threads"] < 1:
+                raise InputError(f"Expected threads of at least 1. Got {settings['threads']}.")
             torch.set_num_threads(settings["threads"])
         torch.manual_seed(settings["seed"])
         source = build(settings["data"]).to(device)

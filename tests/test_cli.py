@@ -1,0 +1,251 @@
+"""The command line, end to end on a tiny budget, and every way a user can get it wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from wgan_lip.cli import COMMANDS, config_directory, main
+from wgan_lip.runs import Run, load_run
+
+SETS_2D = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def only_run(folder: str = "outputs/train") -> Path:
+    (directory,) = Path(folder).iterdir()
+    return directory
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Runs a command that must fail with status 2 and one line; returns the line."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("wgan-lip: "), captured.err
+    assert "Traceback" not in captured.err and captured.out == ""
+    return lines[0]
+
+
+def test_a_run_leaves_everything_it_promises(tiny_run):
+    names = {path.name for path in tiny_run.iterdir()}
+    assert names >= {"config.yaml", "overrides.json", "checkpoint.pt", "certificate.json", "summary.json", "status.json",
+                     "metrics.jsonl", "samples.png", "interval.png"}  # fmt: skip
+    assert json.loads((tiny_run / "overrides.json").read_text())[0] == TINY[0]
+    (events,) = tiny_run.glob("events.out.tfevents.*")
+    board = EventAccumulator(str(events), size_guidance={"scalars": 0, "images": 0}).Reload()
+    assert [event.step for event in board.Scalars("w1/exact")] == [3, 6]
+    assert [event.step for event in board.Images("samples")] == [3, 6]
+    assert {"w1/lower", "w1/upper", "w1/critic", "certificate/lipschitz", "critic/grad_norm", "generator/loss",
+            "eval/w1_over_floor", "perf/samples_per_second"} <= set(board.Tags()["scalars"])  # fmt: skip
+    with Image.open(tiny_run / "samples.png") as picture:
+        assert picture.size[0] > 300
+
+
+def test_the_last_screen_says_what_a_person_needs(capsys):
+    assert main(["train", *TINY]) == 0
+    screen = capsys.readouterr().out
+    directory = only_run()
+    summary = Run(directory).summary
+    for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Score over floor", f"{directory}/samples.png",
+                     f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
+        assert expected in screen
+    assert f"{summary['interval']['n']} + {summary['interval']['n']} samples" in screen
+
+
+@pytest.mark.parametrize("name", SETS_2D)
+def test_2d_experiments_run_with_either_critic(name, capsys):
+    critic = "fixed_width" if name == "moons" else "resnet"
+    assert main(["train", f"experiment={name}", f"critic={critic}", "data.test_size=30", *TINY]) == 0
+    summary = Run(only_run()).summary
+    assert summary["interval"]["dim"] == 2
+    assert (summary["modes"] is not None) == name.startswith("gaussians")
+    assert ("Modes" in capsys.readouterr().out) == name.startswith("gaussians")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adamw"])
+def test_every_optimizer_keeps_the_certificate(optimizer):
+    assert main(["train", f"optimizer@critic_optimizer={optimizer}", *TINY]) == 0
+    assert Run(only_run()).summary["lipschitz"] <= 1
+
+
+def test_vectors_from_a_file_train(capsys):
+    np.save("x.npy", np.random.default_rng(0).normal(size=(100, 3)))
+    assert main(["train", "data=file", "data.path=x.npy", *TINY]) == 0
+    run = load_run(only_run())
+    assert run.sample(4).shape == (4, 3) and run.image_shape is None
+
+
+def test_a_sweep_runs_every_job():
+    assert main(["train", "--multirun", "critic=resnet,fixed_width", "seed=0,1", *TINY]) == 0
+    jobs = [Run(path) for path in Path("outputs/multirun").glob("*/[0-9]")]
+    targets = sorted((job.config["critic"]["_target_"].split(".")[-1], job.config["seed"]) for job in jobs)
+    assert targets == [("FixedWidthCritic", 0), ("FixedWidthCritic", 1), ("ResNetCritic", 0), ("ResNetCritic", 1)]
+    assert all(job.status["state"] == "finished" for job in jobs)
+
+
+def test_two_runs_within_a_second_do_not_collide():
+    for _ in range(2):
+        assert main(["train", *TINY, "evaluation.fit_steps=0"]) == 0
+    assert len(list(Path("outputs/train").iterdir())) == 2
+
+
+def test_help_names_groups_choices_and_keys(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code in (0, None)
+    text = capsys.readouterr().out
+    for expected in ("critic: fixed_width, resnet", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
+        assert expected in text
+
+
+def test_usage_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dance"], "Expected a command: train, certify, inspect, sample. Got 'dance'"),
+        (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
+        (["train", "critic=cubic"], "Available options in 'critic': fixed_width"),
+        (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale. Got 'wi"),
+        (["train", "widht=3"], "Expected a key of train: data, critic"),
+        (["train", "+critic.foo=1"], "Got critic.foo"),
+        (["train", "+foo=1"], "Got foo"),
+        (["train", "critic.width=five"], "Expected critic.width of type int. Got 'five'"),
+        (["train", "critic.width=2.5"], "Expected critic.width of type int. Got 2.5"),
+        (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
+        (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus. Got 'sine'"),
+        (["train", "training.schedule=3"], "Expected training.schedule of type str. Got 3"),
+        (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
+        (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
+        (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
+        (["train", "critic._target_=os.system"], "Expected _target_ to name a class"),
+        (["train", "device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
+        (["train", "device=cuda:99"], "Expected a GPU for device=cuda:99"),
+        (["train", "seed=x"], "Expected seed of type int. Got 'x'"),
+        (["train", "threads=0"], "Expected threads of at least 1. Got 0"),
+        (["train", "data=file"], "Expected a value for data.path"),
+        (["train", "data=file", "data.path=none.npy"], "none.npy"),
+        (["train", "data=mnist", "data.download=false", "data.root=empty"], "MNIST"),
+        (["train", "critic.width="], "critic.width"),
+        (["train", "critic.width={"], "Expected key=value. Got 'critic.width={'"),
+        (["certify"], "Expected a value for run"),
+        (["certify", "run=nowhere"], "which is no folder"),
+        (["inspect", "run=nowhere"], "which is no folder"),
+        (["sample", "run=nowhere", "out=x.npy"], "which is no folder"),
+        (["sample", "run=nowhere", "out=x.jpg"], "Expected out to end in .npy or .png"),
+        (["sample", "run=nowhere", "out=nowhere/x.npy"], "Expected out in a folder that exists"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, capsys):
+    assert message in refused(capsys, *arguments)
+    assert [path for path in Path.cwd().rglob("*") if path.is_file()] == []
+    assert not list(Path("outputs").glob("train/*"))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((50, 2), np.nan), "the first of them row 0"),
+        (np.array([[1.0, 2.0]] * 9 + [[np.inf, 0.0]]), "row 9"),
+        (np.ones(7), "shape (n, d)"),
+        (np.ones((1, 2)), "at least"),
+        (np.ones((0, 2)), "at least"),
+        (np.array([["a", "b"]] * 4), "real numbers"),
+        (np.ones((5, 2)) * 1j, "real numbers"),
+    ],
+)
+def test_unusable_data_is_refused(array, message, capsys):
+    np.save("x.npy", array)
+    assert message in refused(capsys, "train", "data=file", "data.path=x.npy")
+
+
+def test_a_file_that_is_not_what_its_ending_says_is_refused(capsys):
+    for name in ("x.npy", "x.npz", "x.pt", "x.csv"):
+        Path(name).write_bytes(b"\x00\x01 not data")
+        assert name in refused(capsys, "train", "data=file", f"data.path={name}")
+
+
+def test_an_existing_run_is_not_written_over(tiny_run, capsys):
+    before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
+    assert "Expected an empty run folder" in refused(capsys, "train", f"hydra.run.dir={tiny_run}")
+    assert before == {path.name: path.read_bytes() for path in tiny_run.iterdir()}
+
+
+def test_a_run_that_diverges_keeps_its_last_good_state(capsys):
+    assert main(["train", *TINY, "generator_optimizer.lr=1e38", "training.schedule=constant"]) == 1
+    assert "Expected finite values" in capsys.readouterr().err
+    run = load_run(only_run())
+    assert run.status["state"] == "failed" and "finite" in run.status["reason"]
+    assert torch.isfinite(run.sample(3)).all()
+    assert main(["inspect", f"run={run.directory}"]) == 0
+    screen = capsys.readouterr().out
+    assert "failed" in screen and "Re-proved now" in screen
+
+
+def test_certify_holds_the_stored_certificate_against_the_weights(tiny_run, tmp_path, capsys):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    assert main(["certify", f"run={copy}"]) == 0
+    assert "agrees with the stored one" in capsys.readouterr().out
+    path = copy / "certificate.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"lipschitz": 0.5}))
+    assert main(["certify", f"run={copy}"]) == 0
+    assert "did not verify" in capsys.readouterr().out
+    assert json.loads(path.read_text()) == content
+
+
+def test_sample_writes_rows_and_pictures(tiny_run, capsys):
+    for name in ("a.npy", "b.npy"):
+        assert main(["sample", f"run={tiny_run}", "n=7", "seed=3", f"out={name}"]) == 0
+    assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+    assert np.array_equal(np.load("a.npy"), load_run(tiny_run).sample(7, seed=3).numpy())
+    assert main(["sample", f"run={tiny_run}", "n=7", "out=grid.png"]) == 0
+    with Image.open("grid.png") as grid:
+        assert grid.size[0] >= 40
+
+
+def test_inspect_shows_runs_in_any_state(tiny_run, tmp_path, capsys):
+    assert main(["inspect", f"run={tiny_run}"]) == 0
+    screen = capsys.readouterr().out
+    assert "finished at step 6" in screen and "Re-proved now" in screen
+    assert main(["inspect", f"run={tiny_run}", "json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"] == Run(tiny_run).summary
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    for name in ("summary.json", "checkpoint.pt", "status.json"):
+        (copy / name).unlink()
+        assert main(["inspect", f"run={copy}"]) == 0
+        screen = capsys.readouterr().out
+        assert "Last audit" in screen
+    assert "No certificate" in screen and "unknown" in screen
+
+
+def test_every_experiment_and_choice_composes():
+    from hydra import compose, initialize_config_dir
+
+    from wgan_lip.runs import target_class
+
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        for group in ("data", "critic", "generator", "experiment"):
+            for path in (config_directory() / group).glob("*.yaml"):
+                config = compose("train", overrides=[f"{group}={path.stem}"])
+                for section in ("data", "critic", "generator", "critic_optimizer", "generator_optimizer"):
+                    assert target_class(config[section]["_target_"])

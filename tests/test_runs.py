@@ -1,0 +1,216 @@
+"""A run on disk: it comes back as it was, and nothing in it can run code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import wgan_lip
+from wgan_lip.certificates import Certificate, certify, verify
+from wgan_lip.checks import InputError
+from wgan_lip.critics import ResNetCritic
+from wgan_lip.data import Gaussians8
+from wgan_lip.files import write_whole
+from wgan_lip.runs import Run, build, create_run, load_run, save_checkpoint, set_status, target_class
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+
+
+def test_another_process_gives_the_same_certificate_and_the_same_samples(tiny_run):
+    script = (
+        "import sys, hashlib, wgan_lip\n"
+        "run = wgan_lip.load_run(sys.argv[1])\n"
+        "c = wgan_lip.certify(run.critic)\n"
+        "print(c.weights_sha256, repr(c.lipschitz), hashlib.sha256(run.sample(9, seed=4).numpy().tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = [
+        subprocess.run([sys.executable, "-c", script, tiny_run], capture_output=True, text=True, env=environment)
+        for _ in range(2)
+    ]
+    assert out[0].returncode == 0, out[0].stderr
+    assert out[0].stdout == out[1].stdout
+    stored = Certificate.load(tiny_run / "certificate.json")
+    assert out[0].stdout.split()[:2] == [stored.weights_sha256, repr(stored.lipschitz)]
+
+
+def test_the_stored_certificate_verifies_for_the_stored_critic(tiny_run):
+    run = load_run(tiny_run)
+    assert verify(Certificate.load(tiny_run / "certificate.json"), run.critic) == certify(run.critic)
+
+
+def test_a_run_says_what_it_is(tiny_run):
+    run = wgan_lip.load_run(tiny_run)
+    assert run.config["data"]["_target_"] == "wgan_lip.data.Digits"
+    assert run.config["training"]["steps"] == run.step == 6
+    assert run.image_shape == (1, 8, 8)
+    assert run.status["state"] == "finished"
+    assert [record["step"] for record in run.metrics] == [3, 6]
+    assert run.sample(5).shape == (5, 64)
+    assert torch.equal(run.sample(5, seed=1), run.sample(5, seed=1))
+    assert not torch.equal(run.sample(5, seed=1), run.sample(5, seed=2))
+    assert (run.source.test == run.source.test).all() and run.source.image_shape == run.image_shape
+    interval = run.summary["interval"]
+    assert interval["lower_as_trained"] <= interval["lower"] <= interval["exact"] <= interval["upper"]
+
+
+def test_no_samples_are_refused(tiny_run):
+    with pytest.raises(InputError, match="at least one sample. Got n=0"):
+        load_run(tiny_run).sample(0)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "builtins.eval", "torch.hub.load", "torch.load", "torch.optim.lr_scheduler", "wgan_lip.data.Path",
+     "wgan_lip.data.import_torchvision", "wgan_lip.runs.Run", "wgan_lip.critics.nn.Linear", "wgan_lip.critics.", "", 3,
+     "wgan_lip.critics.Norm"],
+)  # fmt: skip
+def test_a_target_outside_the_few_classes_is_refused(target):
+    with pytest.raises(InputError, match="Expected _target_ to name a class"):
+        target_class(target)
+
+
+def test_build_offers_sizes_and_refuses_unknown_keys():
+    critic = build({"_target_": "wgan_lip.critics.ResNetCritic", "width": 6}, dim=3, low=0.0, image_shape=None)
+    assert isinstance(critic, ResNetCritic) and critic.dim == 3
+    assert isinstance(build({"_target_": "wgan_lip.data.Gaussians8"}), Gaussians8)
+    with pytest.raises(InputError, match=r"keys of ResNetCritic: dim, width, .* Got widht"):
+        build({"_target_": "wgan_lip.critics.ResNetCritic", "widht": 6}, dim=3)
+    with pytest.raises(InputError, match="with _target_"):
+        build({"width": 6})
+
+
+class Payload:
+    """Unpickling this makes a folder: proof that code ran."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("as_torch", [True, False])
+def test_a_checkpoint_that_carries_code_is_refused_and_the_code_does_not_run(run_copy, tmp_path, as_torch):
+    evidence = tmp_path / "code_ran"
+    payload = {"sizes": {}, "game": Payload(evidence)}
+    path = run_copy / "checkpoint.pt"
+    torch.save(payload, path) if as_torch else path.write_bytes(pickle.dumps(payload))
+    with pytest.raises(InputError, match="whole checkpoint.pt"):
+        load_run(run_copy)
+    assert not evidence.exists()
+
+
+def test_a_configuration_that_carries_code_is_refused_and_the_code_does_not_run(run_copy, tmp_path):
+    evidence = tmp_path / "code_ran"
+    (run_copy / "config.yaml").write_text(f"critic: !!python/object/apply:os.mkdir ['{evidence}']\n")
+    with pytest.raises(InputError, match="whole config.yaml"):
+        load_run(run_copy)
+    assert not evidence.exists()
+
+
+def test_interpolations_in_a_configuration_are_not_resolved(run_copy, monkeypatch):
+    monkeypatch.setenv("SECRET", "xyz")
+    path = run_copy / "config.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: ${oc.env:SECRET}"))
+    assert "xyz" not in json.dumps(load_run(run_copy).config)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("checkpoint.pt", b"", "whole checkpoint.pt"),
+        ("checkpoint.pt", b"PK\x03\x04 no archive", "whole checkpoint.pt"),
+        ("config.yaml", b"[1, 2", "whole config.yaml"),
+        ("config.yaml", b"- 1\n", "not a mapping"),
+        ("config.yaml", b"data: 3\n", "no section"),
+        ("config.yaml", b"\xff\xfe\x00", "whole config.yaml"),
+    ],
+)
+def test_a_damaged_file_is_named(run_copy, file, content, message):
+    (run_copy / file).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_run(run_copy)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_refused(run_copy, share):
+    path = run_copy / "checkpoint.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"whole checkpoint.pt.*Restore it, or train again"):
+        load_run(run_copy)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(run_copy):
+    path = run_copy / "config.yaml"
+    path.write_text(path.read_text().replace("depth: 2", "depth: 3", 1))
+    with pytest.raises(InputError, match="does not fit config.yaml"):
+        load_run(run_copy)
+
+
+def test_folders_that_are_no_runs_are_refused(tmp_path):
+    with pytest.raises(InputError, match="which is no folder"):
+        load_run(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"has no config\.yaml"):
+        load_run(tmp_path)
+    create_run(tmp_path / "new", {"data": {}}, [])
+    with pytest.raises(InputError, match=r"Expected a checkpoint in .* state is running"):
+        load_run(tmp_path / "new")
+    assert Run(tmp_path / "new").metrics == []
+
+
+def test_a_run_is_never_written_over(tiny_run):
+    before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
+    with pytest.raises(InputError, match=r"empty run folder.*checkpoint\.pt"):
+        create_run(tiny_run, {}, [])
+    assert before == {path.name: path.read_bytes() for path in tiny_run.iterdir()}
+
+
+def test_a_checkpoint_that_fails_to_write_leaves_the_old_one(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, {"step": 1}, {"dim": 2})
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(tmp_path, {"step": 2}, {"dim": 2})
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fails(stream):
+        stream.write(b"half")
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        write_whole(path, fails)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_status_keeps_when_the_run_began(tmp_path):
+    set_status(tmp_path, "running")
+    began = json.loads((tmp_path / "status.json").read_text())["started"]
+    set_status(tmp_path, "failed", reason="because", step=4)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["started"] == began <= status["updated"]
+    assert (status["state"], status["reason"], status["step"]) == ("failed", "because", 4)
+    assert "torch" in status["versions"]

@@ -1,0 +1,198 @@
+"""Laws of the WGAN game, on laws whose optimum is known."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.bounds import Norm
+from wgan_lip.certificates import certify
+from wgan_lip.checks import InputError, UncertifiableError
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.data import Source
+from wgan_lip.layers import Claim, Linear
+from wgan_lip.training import NonFiniteError, train_wgan
+from wgan_lip.wasserstein import InvariantViolation
+
+MEAN = torch.tensor([1.0, -2.0])
+
+
+class Gaussian(Source):
+    """N(MEAN, I), of which `poison_from` makes NaN from that draw on."""
+
+    name, dim = "gaussian", 2
+
+    def __init__(self, poison_from: float = math.inf) -> None:
+        self.draws, self.poison_from = 0, poison_from
+        self.test = self.reference(60, 99)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        self.draws += 1
+        samples = MEAN + torch.randn(n, 2, generator=rng)
+        return samples * (math.nan if self.draws >= self.poison_from else 1.0)
+
+    def reference(self, n: int, seed: int) -> Tensor:
+        return MEAN + torch.randn(n, 2, generator=torch.Generator().manual_seed(1000 + seed))
+
+
+class Shift(nn.Module):
+    """z ↦ z + θ: its WGAN optimum is θ = MEAN."""
+
+    latent_dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(2))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return latents + self.theta
+
+
+class LyingLinear(Linear):
+    """Claims constant 1 and triples its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "believe me", self.norm_in, self.norm_out, super().claim().rounding)
+
+
+def play(
+    source=None, generator=None, critic=None, critic_optimizer=torch.optim.Adam, lr=0.02, critic_lr=0.01, **settings
+):
+    torch.manual_seed(0)
+    source, generator = source or Gaussian(), generator or Shift()
+    critic = critic or ResNetCritic(2, width=16, depth=2)
+    settings = {"steps": 8, "batch_size": 32, "critic_steps": 1, "warmup_steps": 3, "log_every": 2, "audit_every": 4,
+                "audit_size": 30, "ema_half_life": 64.0} | settings  # fmt: skip
+    return train_wgan(
+        source, generator, critic,
+        generator_optimizer=torch.optim.Adam(generator.parameters(), lr=lr),
+        critic_optimizer=critic_optimizer(critic.parameters(), lr=critic_lr),
+        **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("critic", [ResNetCritic(2, width=16, depth=2), FixedWidthCritic(2, depth=3)], ids="AB")
+def test_the_generator_finds_the_optimum_of_a_translation(critic):
+    *_, last = play(
+        critic=critic, steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05
+    )
+    assert (last.game.ema.theta - MEAN).norm() < 0.25
+    assert (last.game.generator.theta - MEAN).norm() < 0.25
+
+
+def test_records_come_in_order_and_every_audit_keeps_the_invariant():
+    records = list(play(steps=9))
+    assert [record.step for record in records] == [2, 4, 6, 8, 9]
+    assert [record.audited for record in records] == [False, True, False, True, True]
+    for record in records:
+        assert all(math.isfinite(value) for value in record.scalars.values())
+        assert record.audited == ("w1/exact" in record.scalars)
+        if record.audited:
+            lower, exact, upper = (record.scalars[f"w1/{end}"] for end in ("lower", "exact", "upper"))
+            assert 0 <= lower <= exact <= upper
+            assert upper - exact < 1e-9 * exact
+            assert record.scalars["certificate/lipschitz"] <= 1
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
+def test_any_optimizer_keeps_the_critic_certified(optimizer):
+    *_, last = play(critic_optimizer=optimizer)
+    assert certify(last.game.critic).lipschitz <= 1
+
+
+def test_equal_seeds_play_equal_games():
+    games = [list(play(seed=seed))[-1].game for seed in (3, 3, 4)]
+    thetas = [game.generator.theta.detach() for game in games]
+    assert torch.equal(thetas[0], thetas[1])
+    assert not torch.equal(thetas[0], thetas[2])
+
+
+def test_the_state_holds_all_that_moves():
+    *_, last = play()
+    state = copy.deepcopy(last.game.state_dict())
+    draws = [torch.rand(3, generator=last.game.latent_rng), torch.rand(3, generator=last.game.data_rng)]
+    theta = last.game.ema.theta.clone()
+    last.game.step = 0
+    with torch.no_grad():
+        last.game.ema.theta.zero_()
+    last.game.load_state_dict(state)
+    assert last.game.step == 8
+    assert torch.equal(last.game.ema.theta, theta)
+    again = [torch.rand(3, generator=last.game.latent_rng), torch.rand(3, generator=last.game.data_rng)]
+    assert all(torch.equal(one, two) for one, two in zip(draws, again))
+
+
+def test_the_average_has_the_stated_half_life():
+    from wgan_lip.training import _average
+
+    ema, generator = Shift(), Shift()
+    with torch.no_grad():
+        generator.theta.fill_(1.0)
+    for _ in range(10):  # ten steps of 100 samples are one half-life of 1000
+        _average(ema, generator, weight=1 - 0.5 ** (100 / 1000))
+    assert torch.allclose(ema.theta, torch.tensor(0.5))
+
+
+def test_the_schedule_ends_at_zero():
+    for schedule, half in (("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)):
+        rates = [record.game.generator_optimizer.param_groups[0]["lr"] / 0.02 for record in play(schedule=schedule)]
+        assert rates[1] == pytest.approx(half)
+        assert rates[-1] == pytest.approx(0.0 if schedule != "constant" else 1.0)
+
+
+def test_a_value_that_is_not_finite_stops_the_run_at_its_step_with_the_last_good_state():
+    # 3 warm-up draws and one a step: draw 9 is step 6; records at 2, 4, 6
+    records, error = [], None
+    thetas = {}
+    try:
+        for record in play(source=Gaussian(poison_from=9)):
+            records.append(record.step)
+            thetas[record.step] = record.game.generator.theta.detach().clone()
+    except NonFiniteError as caught:
+        error = caught
+    assert records == [2, 4]
+    assert "dual value at step 6" in str(error)
+    assert error.game.step == 4
+    assert torch.equal(error.game.generator.theta, thetas[4])
+    assert math.isfinite(certify(error.game.critic).lipschitz)
+
+
+def test_a_generator_that_blows_up_is_named():
+    with pytest.raises(NonFiniteError, match=r"at step 2.*generator\.theta.*after step 0"):
+        list(play(lr=math.inf))
+
+
+def test_a_critic_that_lies_about_its_constant_is_caught_by_exact_transport():
+    critic = ResNetCritic(2, width=4, depth=1)
+    critic.readout = LyingLinear(Norm.euclidean(4), Norm((1,)))
+    with pytest.raises(InvariantViolation, match="at most the cost of a coupling"):
+        list(play(critic=critic, steps=200, lr=1e-6))
+
+
+def test_a_critic_without_a_proof_is_refused_before_training():
+    source = Gaussian()
+    critic = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1), nn.Flatten(0))
+    with pytest.raises(UncertifiableError, match="At '1'.*BatchNorm1d"):
+        list(play(source=source, critic=critic))
+    assert source.draws == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"steps": 0}, "training.steps above zero. Got 0"),
+        ({"batch_size": -3}, "training.batch_size above zero. Got -3"),
+        ({"audit_size": 1}, "training.audit_size of at least 2. Got 1"),
+        ({"schedule": "wavy"}, "constant, linear, cosine. Got 'wavy'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        list(play(**setting))
