@@ -16,6 +16,7 @@ COMMANDS = {
     "certify": "prove the saved critic's Lipschitz constant anew",
     "inspect": "what a run did, in one screen",
     "sample": "draw samples from a run's generator",
+    "benchmark": "the measurements behind the README's tables",
 }
 
 USAGE = """\

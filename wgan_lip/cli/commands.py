@@ -19,6 +19,7 @@ from wgan_lip import figures
 from wgan_lip.certificates import Certificate, verify
 from wgan_lip.certificates import certify as certify_critic
 from wgan_lip.checks import InputError
+from wgan_lip.cli import benchmark as benchmarks
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
@@ -39,7 +40,7 @@ from wgan_lip.scoring import score_run
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training import Game, NonFiniteError, Record, train_wgan
 
-__all__ = ["certify", "inspect", "sample", "train"]
+__all__ = ["benchmark", "certify", "inspect", "sample", "train"]
 
 HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
@@ -207,6 +208,12 @@ def sample(config: DictConfig) -> None:
     else:
         figures.save(figures.generated_cloud(run.source.test, samples), out, dpi=150)
     print(f"{settings['n']} samples of {run.directory} at step {run.step}: {out}")
+
+
+def benchmark(config: DictConfig) -> None:
+    """Runs a suite of measurements and prints its table."""
+    settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
+    print(benchmarks.benchmark(**settings))
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from wgan_lip.certificates import Certificate
 from wgan_lip.runs import CERTIFICATE, CHECKPOINT, Run
 from wgan_lip.tracking import clock_time, rounded
 
-__all__ = ["certificate", "finished", "inspection"]
+__all__ = ["certificate", "finished", "inspection", "rounded_down", "rounded_up"]
 
 
 def finished(run: Run) -> str:
@@ -26,7 +26,7 @@ def inspection(run: Run, certificate: Certificate | None, problem: str | None) -
     elif run.metrics:
         lines += _last_audit(run.metrics)
     if certificate is not None:
-        lines += ["", f"  Re-proved now        Lip(f) ≤ {_up(certificate.lipschitz, 7)} for the stored weights "
+        lines += ["", f"  Re-proved now        Lip(f) ≤ {rounded_up(certificate.lipschitz, 7)} for the stored weights "
                   f"{certificate.weights_sha256[:12]}, {len(certificate.layers)} layers"]  # fmt: skip
     else:
         lines += ["", f"  No certificate       {problem}"]
@@ -36,7 +36,7 @@ def inspection(run: Run, certificate: Certificate | None, problem: str | None) -
 def certificate(proved: Certificate, path: Path, note: str) -> str:
     """A certificate as a table, one line a layer."""
     rows = [("layer", "norm in", "norm out", "Lip ≤", "method")]
-    rows += [(x.path, x.norm_in, x.norm_out, _up(x.lipschitz, 9), x.method) for x in proved.layers]
+    rows += [(x.path, x.norm_in, x.norm_out, rounded_up(x.lipschitz, 9), x.method) for x in proved.layers]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     table = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
     return "\n".join([
@@ -60,12 +60,12 @@ def _headline(run: Run) -> str:
 def _results(summary: dict[str, Any]) -> list[str]:
     interval, score, modes = summary["interval"], summary["score"], summary["modes"]
     lines = [
-        f"  Critic, certified    Lip(f) ≤ {_up(summary['lipschitz'], 7)}; largest gradient found by search "
+        f"  Critic, certified    Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}; largest gradient found by search "
         f"{summary['largest_gradient_found']:.4f}",
-        f"  W1(generated, test)  {_down(interval['lower'])} ≤ W1 = {rounded(interval['exact'], 4)} ≤ "
-        f"{_up(interval['upper'])}, for {interval['n']} + {interval['n']} samples in dimension {interval['dim']}",
+        f"  W1(generated, test)  {rounded_down(interval['lower'])} ≤ W1 = {rounded(interval['exact'], 4)} ≤ "
+        f"{rounded_up(interval['upper'])}, for {interval['n']} + {interval['n']} samples in dimension {interval['dim']}",
         f"                       lower: certified critic, fitted to these samples (as trained: "
-        f"{_down(interval['lower_as_trained'])}); W1 and upper: exact transport",
+        f"{rounded_down(interval['lower_as_trained'])}); W1 and upper: exact transport",
         f"  Floor W1(real, test) {rounded(score['floor'], 4)}: what fresh real samples reach in the generator's place",
         f"  Score over floor     {rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)} over "
         f"{score['repeats']} draws of {score['n']} samples; 1 is perfect",
@@ -82,8 +82,8 @@ def _last_audit(records: list[dict[str, Any]]) -> list[str]:
         return [f"  No audit yet; the last record is at step {records[-1]['step']}"]
     last = audits[-1]
     return [
-        f"  Last audit           step {last['step']}: {_down(last['w1/lower'])} ≤ W1 = {rounded(last['w1/exact'], 4)} "
-        f"≤ {_up(last['w1/upper'])}, score over floor {rounded(last['eval/w1_over_floor'], 4)}"
+        f"  Last audit           step {last['step']}: {rounded_down(last['w1/lower'])} ≤ W1 = {rounded(last['w1/exact'], 4)} "
+        f"≤ {rounded_up(last['w1/upper'])}, score over floor {rounded(last['eval/w1_over_floor'], 4)}"
     ]
 
 
@@ -114,9 +114,11 @@ def _shown(path: Path) -> str:
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
 
 
-def _down(value: float, digits: int = 4) -> str:
+def rounded_down(value: float, digits: int = 4) -> str:
+    """A lower bound as text that is one as well."""
     return rounded(value, digits, ROUND_FLOOR)
 
 
-def _up(value: float, digits: int = 4) -> str:
+def rounded_up(value: float, digits: int = 4) -> str:
+    """An upper bound as text that is one as well."""
     return rounded(value, digits, ROUND_CEILING)
