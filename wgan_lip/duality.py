@@ -45,7 +45,7 @@ def ascend(critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Te
     return value.detach()
 
 
-def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 200, learning_rate: float = 2e-3) -> nn.Module:
+def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learning_rate: float = 1e-2) -> nn.Module:
     """Returns a copy of `critic` after ascents of the KR dual on all of x and y; `critic` stays as it is.
 
     The copy's certified dual value on the same x and y is as valid a lower bound as that of any critic, and closer to

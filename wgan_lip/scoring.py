@@ -16,7 +16,7 @@ from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
 __all__ = ["score_run"]
 
 
-def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, fit_steps: int = 200) -> dict[str, Any]:
+def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, fit_steps: int = 300) -> dict[str, Any]:
     """Scores a run as it lies on disk, on the CPU.
 
     Arguments:

@@ -80,9 +80,9 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
         return 0.0
     if not math.isfinite(certificate.lipschitz):
         raise InputError(f"Expected a finite Lipschitz constant. Got {certificate.lipschitz}. Train with retraction.")
-    at_x, at_y = evaluate(critic, x), evaluate(critic, y)
-    error = max(float(at_x.error.max()), float(at_y.error.max()))
-    value = lower_bound_kr(at_x.values, at_y.values, error=error) / certificate.lipschitz
+    at = evaluate(critic, torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
+    at_x, at_y = at.values[: len(x)], at.values[len(x) :]
+    value = lower_bound_kr(at_x, at_y, error=float(at.error.max())) / certificate.lipschitz
     return max(0.0, value * (1 - 2.0**-52))
 
 

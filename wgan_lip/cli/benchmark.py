@@ -72,8 +72,8 @@ def _wgan_table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['case']} | {row['seed']} | {score['ratio']:.2f} ± {score['spread']:.2f} "
             f"| {rounded_down(interval['lower'])} ≤ {rounded(interval['exact'], 4)} ≤ {rounded_up(interval['upper'])} "
-            f"| {coverage[0]} | {coverage[1]} | {rounded_up(row['lipschitz'], 7)} | {row['largest_gradient_found']:.4f} "
-            f"| {row['training_seconds']:.0f} |"
+            f"| {coverage[0]} | {coverage[1]} | {rounded_up(row['lipschitz'], 7)} "
+            f"| {row['largest_gradient_found']:.4f} | {row['training_seconds']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -26,10 +26,10 @@ def inspection(run: Run, certificate: Certificate | None, problem: str | None) -
     elif run.metrics:
         lines += _last_audit(run.metrics)
     if certificate is not None:
-        lines += ["", f"  Re-proved now        Lip(f) ≤ {rounded_up(certificate.lipschitz, 7)} for the stored weights "
-                  f"{certificate.weights_sha256[:12]}, {len(certificate.layers)} layers"]  # fmt: skip
+        weights = f"{len(certificate.layers)} layers, weights {certificate.weights_sha256[:12]}"
+        lines += ["", _row("Re-proved now", f"Lip(f) ≤ {rounded_up(certificate.lipschitz, 7)}", weights)]
     else:
-        lines += ["", f"  No certificate       {problem}"]
+        lines += ["", f"  No certificate: {problem}"]
     return "\n".join([*lines, *_warnings(run), "", *_places(run)])
 
 
@@ -59,32 +59,47 @@ def _headline(run: Run) -> str:
 
 def _results(summary: dict[str, Any]) -> list[str]:
     interval, score, modes = summary["interval"], summary["score"], summary["modes"]
+    found, n, dim = summary["largest_gradient_found"], interval["n"], interval["dim"]
+    draws = f"over {score['repeats']} draws of {score['n']} samples" if score["repeats"] > 1 else "one draw"
     lines = [
-        f"  Critic, certified    Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}; largest gradient found by search "
-        f"{summary['largest_gradient_found']:.4f}",
-        f"  W1(generated, test)  {rounded_down(interval['lower'])} ≤ W1 = {rounded(interval['exact'], 4)} ≤ "
-        f"{rounded_up(interval['upper'])}, for {interval['n']} + {interval['n']} samples in dimension {interval['dim']}",
-        f"                       lower: certified critic, fitted to these samples (as trained: "
-        f"{rounded_down(interval['lower_as_trained'])}); W1 and upper: exact transport",
-        f"  Floor W1(real, test) {rounded(score['floor'], 4)}: what fresh real samples reach in the generator's place",
-        f"  Score over floor     {rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)} over "
-        f"{score['repeats']} draws of {score['n']} samples; 1 is perfect",
+        _row(
+            "Certified critic",
+            f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}",
+            f"largest gradient found: {found:.4f}",
+        ),
+        _row("W1(generated, test)", _interval(**interval), f"{n} + {n} samples in dimension {dim}"),
+        _row("  lower end", rounded_down(interval["lower"]), "a certified critic fitted to these samples"),
+        _row("", rounded_down(interval["lower_as_trained"]), "the critic as trained"),
+        _row("  upper end", rounded_up(interval["upper"]), "the cost of an optimal plan"),
+        _row("Floor W1(real, test)", rounded(score["floor"], 4), "what fresh real samples reach"),
+        _row(
+            "Score over floor",
+            f"{rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)}",
+            f"{draws}; 1 is perfect",
+        ),
     ]
     if modes:
-        lines.append(f"  Modes                {modes['covered']} of {modes['total']} covered, "
-                     f"{100 * modes['within']:.1f} % of samples within 3 sigma of one")  # fmt: skip
+        covered = f"{modes['covered']} of {modes['total']} covered"
+        lines.append(_row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
     return lines
 
 
 def _last_audit(records: list[dict[str, Any]]) -> list[str]:
     audits = [record for record in records if "w1/exact" in record]
     if not audits:
-        return [f"  No audit yet; the last record is at step {records[-1]['step']}"]
+        return [_row("Last record", f"step {records[-1]['step']}", "no audit yet")]
     last = audits[-1]
-    return [
-        f"  Last audit           step {last['step']}: {rounded_down(last['w1/lower'])} ≤ W1 = {rounded(last['w1/exact'], 4)} "
-        f"≤ {rounded_up(last['w1/upper'])}, score over floor {rounded(last['eval/w1_over_floor'], 4)}"
-    ]
+    ends = {name: last[f"w1/{name}"] for name in ("lower", "exact", "upper")}
+    score = f"step {last['step']}; score over floor {rounded(last['eval/w1_over_floor'], 4)}"
+    return [_row("Last audit", _interval(**ends), score)]
+
+
+def _interval(*, lower: float, exact: float, upper: float, **_: object) -> str:
+    return f"{rounded_down(lower)} ≤ W1 = {rounded(exact, 4)} ≤ {rounded_up(upper)}"
+
+
+def _row(name: str, figure: str, comment: str) -> str:
+    return f"  {name:<21} {figure:<27}  {comment}"
 
 
 def _warnings(run: Run) -> list[str]:
@@ -102,10 +117,10 @@ def _warnings(run: Run) -> list[str]:
 def _places(run: Run) -> list[str]:
     files = [("Samples", "samples.png"), ("Interval over time", "interval.png"), ("Checkpoint", CHECKPOINT),
              ("Certificate", CERTIFICATE), ("Records", "metrics.jsonl")]  # fmt: skip
-    lines = [f"  {name:<20} {_shown(run.directory / file)}" for name, file in files if (run.directory / file).exists()]
+    lines = [f"  {name:<21} {_shown(run.directory / file)}" for name, file in files if (run.directory / file).exists()]
     for events in sorted(run.directory.glob("events.out.tfevents.*"))[:1]:
-        lines.append(f"  {'TensorBoard events':<20} {_shown(events)}")
-    return [*lines, f"  {'Look at it':<20} tensorboard --logdir {_shown(run.directory)}"]
+        lines.append(f"  {'TensorBoard events':<21} {_shown(events)}")
+    return [*lines, f"  {'Look at it':<21} tensorboard --logdir {_shown(run.directory)}"]
 
 
 def _shown(path: Path) -> str:
