@@ -133,7 +133,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic.width=2.5"], "Expected critic.width of type int. Got 2.5"),
         (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
         (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus. Got 'sine'"),
-        (["train", "training.schedule=3"], "Expected training.schedule of type str. Got 3"),
+        (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
         (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
         (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
@@ -191,7 +191,7 @@ def test_an_existing_run_is_not_written_over(tiny_run, capsys):
 
 
 def test_a_run_that_diverges_keeps_its_last_good_state(capsys):
-    assert main(["train", *TINY, "generator_optimizer.lr=1e38", "training.schedule=constant"]) == 1
+    assert main(["train", *TINY, "generator_optimizer.lr=1e38", "training.generator_schedule=constant"]) == 1
     assert "Expected finite values" in capsys.readouterr().err
     run = load_run(only_run())
     assert run.status["state"] == "failed" and "finite" in run.status["reason"]

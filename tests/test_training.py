@@ -15,7 +15,7 @@ from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.data import Source
 from wgan_lip.layers import Claim, Linear
-from wgan_lip.training import NonFiniteError, train_wgan
+from wgan_lip.training import SCHEDULES, NonFiniteError, train_wgan
 from wgan_lip.wasserstein import InvariantViolation
 
 MEAN = torch.tensor([1.0, -2.0])
@@ -140,11 +140,18 @@ def test_the_average_has_the_stated_half_life():
     assert torch.allclose(ema.theta, torch.tensor(0.5))
 
 
-def test_the_schedule_ends_at_zero():
-    for schedule, half in (("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)):
-        rates = [record.game.generator_optimizer.param_groups[0]["lr"] / 0.02 for record in play(schedule=schedule)]
-        assert rates[1] == pytest.approx(half)
-        assert rates[-1] == pytest.approx(0.0 if schedule != "constant" else 1.0)
+def test_each_player_follows_its_schedule():
+    cases = {"linear": (0.5, 0), "cosine": (0.5, 0), "constant": (1, 1), "linear_to_tenth": (0.55, 0.1),
+             "late_linear": (1, 0)}  # fmt: skip
+    assert cases.keys() == SCHEDULES.keys()
+    for schedule, (half, end) in cases.items():
+        rates = [
+            (record.game.generator_optimizer.param_groups[0]["lr"] / 0.02,
+             record.game.critic_optimizer.param_groups[0]["lr"] / 0.01)
+            for record in play(generator_schedule=schedule, critic_schedule="linear_to_tenth")
+        ]  # fmt: skip
+        assert rates[1] == pytest.approx((half, 0.55))
+        assert rates[-1] == pytest.approx((end, 0.1))
 
 
 def test_a_value_that_is_not_finite_stops_the_run_at_its_step_with_the_last_good_state():
@@ -190,7 +197,7 @@ def test_a_critic_without_a_proof_is_refused_before_training():
         ({"steps": 0}, "training.steps above zero. Got 0"),
         ({"batch_size": -3}, "training.batch_size above zero. Got -3"),
         ({"audit_size": 1}, "training.audit_size of at least 2. Got 1"),
-        ({"schedule": "wavy"}, "constant, linear, cosine. Got 'wavy'"),
+        ({"critic_schedule": "wavy"}, "critic_schedule to be one of constant, .*cosine. Got 'wavy'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting, message):

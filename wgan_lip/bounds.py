@@ -74,11 +74,13 @@ def gamma(operations: int) -> float:
 
 
 def product_up(*factors: float) -> float:
-    """Multiplies non-negative numbers, rounding up: at least the real product of `factors`."""
+    """Multiplies non-negative numbers, rounding up: at least the real product of `factors`, and 0 if one of them is."""
+    if 0.0 in factors:
+        return 0.0
     product = 1.0
     for factor in factors:
-        exact_one = product == 1.0 or factor == 1.0 or product == 0.0 or factor == 0.0
-        product = product * factor if exact_one else math.nextafter(product * factor, math.inf)
+        exact = product == 1.0 or factor == 1.0
+        product = product * factor if exact else math.nextafter(product * factor, math.inf)
     return product
 
 
@@ -117,8 +119,10 @@ def upper_bound_norm(matrix: Tensor | np.ndarray) -> float:
     frobenius_squared = float(np.square(scaled).sum()) * (1 + gamma(side * inner + 2)) + side * inner * SMALLEST_NORMAL
     gram_error = gamma(inner) * frobenius_squared + side * inner * SMALLEST_NORMAL
 
-    squared = min(_shifted_cholesky_bound(gram) + gram_error, frobenius_squared) * (1 + 2.0**-48)
-    return _rescaled_up(math.sqrt(squared), exponent)
+    squared = _shifted_cholesky_bound(gram) + gram_error
+    if not squared < frobenius_squared:  # NaN included: the guesses may be anything
+        squared = frobenius_squared
+    return _rescaled_up(math.sqrt(squared * (1 + 2.0**-48)), exponent)
 
 
 def _shifted_cholesky_bound(gram: np.ndarray) -> float:
@@ -128,6 +132,8 @@ def _shifted_cholesky_bound(gram: np.ndarray) -> float:
     try:
         guess = float(np.linalg.eigvalsh(gram)[-1])
     except np.linalg.LinAlgError:
+        return math.inf
+    if not math.isfinite(guess):
         return math.inf
     for raise_by in (8.0, 64.0, 512.0, 4096.0):
         shift = guess * (1 + raise_by * side * UNIT_ROUNDOFF)
@@ -150,7 +156,7 @@ def _shifted_cholesky_bound(gram: np.ndarray) -> float:
 
 def upper_bound_vector_norm(vector: Tensor | np.ndarray) -> float:
     """Bounds the Euclidean norm of all entries of `vector` from above. Raises :class:`InputError` if not finite."""
-    array = np.asarray(vector.detach().cpu().double() if isinstance(vector, Tensor) else vector, dtype=np.float64)
+    array = _float64(vector)
     if array.size == 0:
         return 0.0
     scaled, exponent = _scaled_float64(array.reshape(1, -1))
@@ -207,9 +213,15 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
     return _rescaled_up(bound + scaled.shape[1] * math.sqrt(scaled.size * SMALLEST_NORMAL), exponent)
 
 
+def _float64(values: Tensor | np.ndarray) -> np.ndarray:
+    if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
+        raise InputError(f"Expected real weights. Got {values.dtype}. Use a real dtype.")
+    return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
 def _scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None]:
     """The matrix in float64 times 2^-e with its largest entry in [1/2, 1), and e; (matrix, None) if it is zero."""
-    array = np.asarray(matrix.detach().cpu().double() if isinstance(matrix, Tensor) else matrix, dtype=np.float64)
+    array = _float64(matrix)
     if array.ndim != 2 or array.size == 0:
         raise InputError(f"Expected a non-empty matrix. Got shape {array.shape}.")
     largest = float(np.abs(array).max())

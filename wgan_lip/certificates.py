@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _module_state
 
 from wgan_lip.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.checks import InputError, UncertifiableError, check_samples
@@ -78,12 +79,16 @@ class Certificate:
             expected = {field.name for field in fields(Certificate)}
             if not isinstance(content, dict) or set(content) != expected:
                 raise ValueError(f"its keys are not {', '.join(sorted(expected))}")
+            for part in (content, *content["layers"]):
+                for key, value in part.items():
+                    wanted = {"lipschitz": (int, float), "layers": (list,)}.get(key, (str,))
+                    if type(value) not in wanted:
+                        raise ValueError(f"{key} is {value!r}")
             layers = tuple(LayerCertificate(**layer) for layer in content.pop("layers"))
-            lipschitz = float(content.pop("lipschitz"))
-            return Certificate(lipschitz=lipschitz, layers=layers, **content)
+            return Certificate(layers=layers, **content)
         except FileNotFoundError:
             raise InputError(f"Expected a certificate at {path}. Got no such file. Run `wgan-lip certify`.") from None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"Expected a certificate at {path}. Got: {error}. Run `wgan-lip certify` again.") from None
 
 
@@ -102,7 +107,7 @@ def certify(critic: nn.Module) -> Certificate:
 
     Arguments:
         critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of `nn.Linear`, `nn.ReLU`,
-            `nn.LeakyReLU`, `nn.Tanh`, `nn.Sigmoid`, `nn.Identity`, `nn.Flatten()`. Any device, dtype and mode.
+            `nn.LeakyReLU`, `nn.Tanh`, `nn.Identity`, `nn.Flatten()`. Any device, dtype and mode.
 
     Returns:
         The certificate; `critic` is unchanged.
@@ -124,30 +129,22 @@ def certify(critic: nn.Module) -> Certificate:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), sections 3 and 4
     """
     layers, constants = [], []
-    norm_in = state = None
-    for path, module in _chain(critic):
-        claim = _claim(path, module)
-        if claim.norm_in is not None and state is not None and claim.norm_in != state:
-            raise UncertifiableError(
-                f"Expected '{path}' to take the norm before it, {state}. Got a layer for {claim.norm_in}. "
-                "Put a Linear(norm_in, norm_out) between them."
-            )
-        before = claim.norm_in or state
-        state = claim.norm_out or before
-        norm_in = norm_in or before
+    norm_in = norm_out = None
+    for path, module, claim, before, after in _proofs(critic):
+        norm_in, norm_out = norm_in or before, after
         constants.append(claim.lipschitz)
         description = " ".join(repr(module).split())
-        layers.append(LayerCertificate(path, description, _name(before), _name(state), claim.lipschitz, claim.method))
+        layers.append(LayerCertificate(path, description, _name(before), _name(after), claim.lipschitz, claim.method))
     lipschitz = product_up(*constants)
     return Certificate(
         lipschitz=lipschitz,
         norm_in=_name(norm_in),
-        norm_out=_name(state),
+        norm_out=_name(norm_out),
         layers=tuple(layers),
         weights_sha256=weights_sha256(critic),
         covers=(
             "An upper bound on the Lipschitz constant of the real-arithmetic function with these weights, from "
-            f"{_name(norm_in)} to {_name(state)}, in the units of the samples as the critic receives them. "
+            f"{_name(norm_in)} to {_name(norm_out)}, in the units of the samples as the critic receives them. "
             "Rounding in a floating-point evaluation is not part of it."
         ),
     )
@@ -230,14 +227,19 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     References:
         Accuracy and stability of numerical algorithms (Higham, 2002), section 3.5
     """
-    state = check_samples(x, "x").detach().cpu().double()
+    state = check_samples(x, "x").detach().cpu().double().clone()  # a module may work in place
     error = state.new_zeros(len(state))
-    for path, module in _chain(copy.deepcopy(critic).cpu().double()):
-        claim = _claim(path, module)
-        size = state.flatten(1).norm(dim=1) if state.ndim > 1 else state.abs()
+    for _, module, claim, *_ in _proofs(copy.deepcopy(critic).cpu().double()):
         rounding = claim.rounding
-        local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + rounding.offset)
-        error = (claim.lipschitz * error + local) * (1 + 2.0**-40)
+        if rounding.operations:
+            largest = state.abs().flatten(1).amax(dim=1) if state.ndim > 1 else state.abs()
+            unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
+            size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
+            local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + rounding.offset)
+            underflow = 1e-290 * (1 + rounding.gain)  # 1e17 operations' worth
+            error = (claim.lipschitz * error + local + underflow) * (1 + 2.0**-40)
+        else:
+            error = claim.lipschitz * error * (1 + 2.0**-40)
         state = module(state)
     if state.ndim != 1:
         raise InputError(f"Expected a potential with values (n,). Got {tuple(state.shape)}. End it with Squeeze().")
@@ -288,44 +290,69 @@ def estimate_lipschitz(critic: nn.Module, x: Tensor, *, starts: int = 1024, step
     return float(best.max())
 
 
+def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | None, Norm | None]]:
+    """Each layer with its path, its claim, and the norms before and after it, which must meet."""
+    state = None
+    for path, module in _chain(critic):
+        claim = _claim(path, module)
+        if claim.norm_in is not None and state is not None and claim.norm_in != state:
+            raise UncertifiableError(
+                f"Expected '{path}' to take the norm before it, {state}. Got a layer for {claim.norm_in}. "
+                "Put a Linear(norm_in, norm_out) between them."
+            )
+        before = claim.norm_in or state
+        state = claim.norm_out or before
+        yield path, module, claim, before, state
+
+
 def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers that a forward pass applies one after the other, with their paths."""
-    _refuse_altered_forward(module, path)
+    _refuse_disguises(module, path)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for name, child in module._modules.items():  # named_children() would skip a layer that is used twice
             yield from _chain(child, f"{path}.{name}" if path else name)
     else:
         for inner_path, inner in module.named_modules():
-            _refuse_altered_forward(inner, ".".join(part for part in (path, inner_path) if part))
+            _refuse_disguises(inner, ".".join(part for part in (path, inner_path) if part))
         yield path or type(module).__name__, module
 
 
-def _refuse_altered_forward(module: nn.Module, path: str) -> None:
-    altered = [
-        ("a replaced forward", "forward" in module.__dict__),
-        ("forward hooks", bool(module._forward_hooks or module._forward_pre_hooks)),
-        ("a parametrized weight", "parametrizations" in module._modules),
-    ]
-    for what, present in altered:
+def _refuse_disguises(module: nn.Module, path: str) -> None:
+    """Refuses whatever makes calling `module` differ from its class's forward, or its weights from its state dict."""
+    kind = type(module)
+    disguises = {
+        "a method replaced on the instance": {"forward", "claim", "_call_impl"} & module.__dict__.keys(),
+        "forward hooks": module._forward_hooks or module._forward_pre_hooks,
+        "global forward hooks": _module_state._global_forward_hooks or _module_state._global_forward_pre_hooks,
+        "a parametrized weight": "parametrizations" in module._modules,
+        "a class that overrides __call__": kind.__call__ is not nn.Module.__call__,
+        "a class that overrides __iter__": isinstance(module, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
+        "a tensor that is neither parameter nor buffer": any(isinstance(v, Tensor) for v in module.__dict__.values()),
+    }
+    for what, present in disguises.items():
         if present:
             raise UncertifiableError(
-                f"Expected a module that computes its class's forward at '{path or type(module).__name__}'. "
-                f"Got {what}. Remove it; for a parametrization, torch.nn.utils.parametrize.remove_parametrizations."
+                f"Expected a plain module at '{path or kind.__name__}': its class's forward on its own weights. "
+                f"Got {what}. Remove it; a parametrization by torch.nn.utils.parametrize.remove_parametrizations."
             )
+    if isinstance(module, LipschitzLayer):
+        order = kind.__mro__
+        proves = next(i for i, cls in enumerate(order) if "claim" in cls.__dict__)
+        computes = next(i for i, cls in enumerate(order) if "forward" in cls.__dict__)
+        if proves > computes:
+            raise UncertifiableError(
+                f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides forward, to override claim() "
+                "as well. An inherited proof is about another function."
+            )
+
+
+SEQUENTIAL_ITER = nn.Sequential.__iter__
 
 
 def _claim(path: str, module: nn.Module) -> Claim:
     try:
         if isinstance(module, LipschitzLayer):
-            order = type(module).__mro__
-            proves = next(i for i, cls in enumerate(order) if "claim" in cls.__dict__)
-            computes = next(i for i, cls in enumerate(order) if "forward" in cls.__dict__)
-            if proves <= computes:
-                return module.claim()
-            raise UncertifiableError(
-                f"Expected {type(module).__name__}, which overrides forward, to override claim() as well. "
-                "An inherited proof is about another function."
-            )
+            return module.claim()
         if type(module) in STOCK_CLAIMS:
             return STOCK_CLAIMS[type(module)](module)
         raise UncertifiableError(
@@ -344,6 +371,8 @@ def _linear_claim(module: nn.Linear) -> Claim:
 
 
 def _leaky_relu_claim(module: nn.LeakyReLU) -> Claim:
+    if not math.isfinite(module.negative_slope):
+        raise InputError(f"Expected a finite negative_slope. Got {module.negative_slope}.")
     slope = max(1.0, abs(module.negative_slope))
     return Claim(slope, "largest slope", rounding=Rounding(1, slope))
 
@@ -360,7 +389,6 @@ STOCK_CLAIMS: dict[type[nn.Module], Callable[[nn.Module], Claim]] = {
     nn.LeakyReLU: _leaky_relu_claim,
     nn.Linear: _linear_claim,
     nn.ReLU: lambda _: Claim(1.0, "largest slope"),
-    nn.Sigmoid: lambda _: Claim(0.25, "largest slope", rounding=Rounding(16, 1.0, 1.0)),
     nn.Tanh: lambda _: Claim(1.0, "largest slope", rounding=Rounding(16, 1.0)),
 }
 

@@ -41,7 +41,12 @@ def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -
             row that is not finite (the first one is named).
     """
     if not isinstance(samples, Tensor):
-        array = np.asarray(samples)
+        try:
+            array = np.asarray(samples)
+        except ValueError:
+            raise InputError(
+                f"Expected {name} of shape (n, d). Got rows of unequal lengths. Make them equal."
+            ) from None
         if array.dtype.kind not in "fiu":
             raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
         if array.dtype.itemsize > 8 or array.dtype.kind == "u":

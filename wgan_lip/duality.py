@@ -49,7 +49,8 @@ def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learnin
     """Returns a copy of `critic` after ascents of the KR dual on all of x and y; `critic` stays as it is.
 
     The copy's certified dual value on the same x and y is as valid a lower bound as that of any critic, and closer to
-    W1(P_n, Q_m), because the copy was made for these samples. It says nothing more about other samples.
+    W1(P_n, Q_m), because the copy was made for these samples. It says nothing more about other samples. Where the
+    ascents lose more than they win, the copy is that of the start.
 
     Arguments:
         critic: The potential to start from.
@@ -64,7 +65,9 @@ def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learnin
     optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate)
     retract_after_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    start = copy.deepcopy(critic)
     for _ in range(steps):
         ascend(critic, optimizer, x, y)
         schedule.step()
-    return critic
+    with torch.no_grad():
+        return critic if kr_value(critic, x, y) >= kr_value(start, x, y) else start

@@ -177,7 +177,7 @@ class GradientFlow(LipschitzLayer):
         if not math.isfinite(tau):
             raise InputError(f"Expected a finite step tau. Got {tau}. Reload the last good checkpoint.")
         curvature = product_up(abs(tau), bound, bound)
-        lipschitz = max(1.0, math.nextafter(curvature - 1, math.inf)) if tau >= 0 else 1 + product_up(curvature, 1.001)
+        lipschitz = max(1.0, _up(curvature - 1)) if tau >= 0 else _up(1 + curvature)
         activation = ACTIVATIONS[self.activation]
         size = upper_bound_vector_norm(self.weight)
         rounding = Rounding(
@@ -198,6 +198,10 @@ class GradientFlow(LipschitzLayer):
     def extra_repr(self) -> str:
         hidden, dim = self.weight.shape
         return f"dim={dim}, hidden={hidden}, activation={self.activation}"
+
+
+def _up(value: float) -> float:
+    return math.nextafter(value, math.inf)
 
 
 class Linear(LipschitzLayer):
@@ -415,7 +419,7 @@ class Retraction:
                     case SemiOrthogonal(weight):
                         by_shape[tuple(weight.shape), weight.dtype, weight.device].append(weight)
                     case UnitRows(weight, norm):
-                        weight.mul_(self._margin(weight) / _row_norms(weight, norm))
+                        weight.copy_(self._margin(weight) * _unit_rows(weight, norm))
                     case Zero(weight):
                         weight.zero_()
                     case Box(value, low, high):
@@ -442,14 +446,16 @@ class Retraction:
         return cls._margin(weight) * (linear * weight - cubic * product)
 
 
-def _row_norms(weight: Tensor, norm: Norm) -> Tensor:
-    """Sums of the block norms of each row, shape (m, 1), kept away from zero."""
+def _unit_rows(weight: Tensor, norm: Norm) -> Tensor:
+    """Each row over the sum of its block norms, shape (m, n); zero rows stay zero."""
+    tiny = torch.finfo(weight.dtype).tiny
+    weight = weight / weight.abs().amax(dim=1, keepdim=True).clamp_min(tiny)  # no square over- or underflows
     if max(norm.blocks) == 1:
         total = weight.abs().sum(dim=1, keepdim=True)
     else:
         total = torch.cat([part.norm(dim=1, keepdim=True) for part in weight.split(norm.blocks, dim=1)], dim=1)
         total = total.sum(dim=1, keepdim=True)
-    return total.clamp_min(torch.finfo(weight.dtype).tiny)
+    return weight / total.clamp_min(tiny)
 
 
 _RETRACTED: WeakKeyDictionary[torch.optim.Optimizer, list[nn.Module]] = WeakKeyDictionary()

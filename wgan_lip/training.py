@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -103,7 +103,8 @@ def train_wgan(
     batch_size: int = 256,
     critic_steps: int = 3,
     warmup_steps: int = 100,
-    schedule: str = "linear",
+    critic_schedule: str = "linear",
+    generator_schedule: str = "linear",
     ema_half_life: float = 20_000.0,
     log_every: int = 50,
     audit_every: int = 500,
@@ -127,7 +128,8 @@ def train_wgan(
         batch_size: Samples b of each law a step.
         critic_steps: Dual ascents a generator step.
         warmup_steps: Dual ascents before the first generator step.
-        schedule: Both learning rates over the run: `constant`, `linear` to zero, or `cosine` to zero.
+        critic_schedule: The critic's learning rate over the run, a key of :data:`SCHEDULES`.
+        generator_schedule: The generator's, likewise.
         ema_half_life: Half-life of the generator's average, in generated samples.
         log_every: Generator steps between records.
         audit_every: Generator steps between audits.
@@ -145,7 +147,8 @@ def train_wgan(
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
     _check_settings(steps, batch_size, critic_steps, log_every, audit_every, audit_size, ema_half_life)
-    check_choice(schedule, list(SCHEDULES), "schedule")
+    check_choice(critic_schedule, list(SCHEDULES), "training.critic_schedule")
+    check_choice(generator_schedule, list(SCHEDULES), "training.generator_schedule")
     device = next(critic.parameters()).device
     certify(critic)  # refuses a critic that can't be certified before any time is spent on it
     retract_after_steps(critic_optimizer, critic)
@@ -160,8 +163,8 @@ def train_wgan(
     )
     audit = _Audit(source, generator, size=audit_size, seed=seed, device=device)
     schedulers = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES[schedule](step / steps))
-        for optimizer in (generator_optimizer, critic_optimizer)
+        _scheduler(critic_optimizer, critic_schedule, steps),
+        _scheduler(generator_optimizer, generator_schedule, steps),
     ]
 
     def dual_ascent() -> Tensor:
@@ -197,11 +200,18 @@ def train_wgan(
     return play()
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
-    "linear": lambda progress: max(0.0, 1.0 - progress),
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),
+    "linear": lambda progress: 1.0 - progress,
+    "linear_to_tenth": lambda progress: 1.0 - 0.9 * progress,
+    "late_linear": lambda progress: min(1.0, 2.0 - 2.0 * progress),
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
+"""Share of the run done → factor of the learning rate; `late_linear` holds it for the first half of the run."""
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, SCHEDULES[schedule](step / steps)))
 
 
 def _descend(generator: nn.Module, critic: nn.Module, optimizer: torch.optim.Optimizer, latents: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ def bracket(
             f"Got {lower!r} with L = {certificate.lipschitz!r} and weights {certificate.weights_sha256}. "
             "One of the two bounds is wrong: please report this with the run's folder."
         )
-    return W1Interval(lower, transport.upper, transport.value, certificate, len(x), len(y), x.shape[1])
+    exact = max(lower, transport.value)  # at a perfect critic the two differ by rounding
+    return W1Interval(lower, transport.upper, exact, certificate, len(x), len(y), x.shape[1])
 
 
 def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Plan) -> float:
@@ -136,10 +137,11 @@ def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Pl
     References:
         Improved training of Wasserstein GANs (Gulrajani et al., 2017), Proposition 1
     """
-    device = next(critic.parameters()).device
+    x, y = check_pair(x, y)
+    like = next(critic.parameters(), x)
     rows, columns = torch.as_tensor(plan.rows).cpu(), torch.as_tensor(plan.columns).cpu()
-    start, end = x.detach().cpu()[rows].to(device), y.detach().cpu()[columns].to(device)  # (k, d) each
-    mass = torch.as_tensor(plan.mass, dtype=start.dtype, device=device)
+    start, end = x.detach().cpu()[rows].to(like), y.detach().cpu()[columns].to(like)  # (k, d) each
+    mass = torch.as_tensor(plan.mass, dtype=start.dtype, device=start.device)
     points = torch.cat([torch.lerp(start, end, t) for t in (0.25, 0.5, 0.75)]).requires_grad_(True)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(critic(points).sum(), points)
