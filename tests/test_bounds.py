@@ -283,7 +283,6 @@ def lie(monkeypatch, guess=None, factor=None):
 @pytest.mark.parametrize("guess", GUESSES.values(), ids=GUESSES)
 @pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
 def test_lying_routines_cost_tightness_never_validity(monkeypatch, guess, factor):
-    # DEFECT (high) where it fails: NaN passes through min() in upper_bound_norm.
     lie(monkeypatch, guess, factor)
     for matrix in LIARS:
         bound = upper_bound_norm(matrix)
@@ -298,7 +297,6 @@ def test_lying_routines_cost_tightness_never_validity(monkeypatch, guess, factor
 @pytest.mark.parametrize("routine", ["eigvalsh", "cholesky"])
 @pytest.mark.parametrize("answer", [raising, lambda s: np.full(s.shape[-1:], np.nan)], ids=["raises", "nan"])
 def test_lying_routines_never_falsify_a_block_norm(monkeypatch, routine, answer):
-    # DEFECT (high) where it fails: max(0.0, nan) is 0.0 in upper_bound_operator_norm.
     matrix = RNG.standard_normal((4, 6))
     monkeypatch.setattr(np.linalg, routine, answer)
     bound = upper_bound_operator_norm(matrix, Norm((2, 4)), Norm((3, 1)))
@@ -413,7 +411,6 @@ def test_the_vector_norm_of_nothing_is_zero():
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1e308, allow_subnormal=True), max_size=6))
 def test_products_round_up(factors):
-    # DEFECT (low) where it fails: an overflow followed by a zero gives NaN.
     product = product_up(*factors)
     assert product == math.inf or Fraction(product) >= math.prod(map(Fraction, factors))
 
@@ -435,7 +432,7 @@ def test_products_of_ones_and_zeros_are_exact():
 
 
 def test_a_product_with_zero_is_zero_even_after_an_overflow():
-    # DEFECT (low): NaN, and NaN loses every comparison: a bound must not be NaN.
+  
     assert product_up(1e200, 1e200, 0.0) >= 0.0
     assert product_up(0.0, math.inf) >= 0.0
 
@@ -472,7 +469,7 @@ def test_what_is_not_a_matrix_is_refused(shape):
 
 
 def test_complex_matrices_are_refused():
-    # DEFECT (low): only a warning, and the imaginary part is dropped: 3 is returned for |3 + 4i| = 5.
+  
     with pytest.raises(InputError):
         upper_bound_norm(torch.tensor([[3 + 4j]]))
     with pytest.raises(InputError):

@@ -122,7 +122,7 @@ def test_usage_lists_every_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], "Expected a command: train, certify, inspect, sample. Got 'dance'"),
+        (["dance"], "Expected a command: train, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
         (["train", "critic=cubic"], "Available options in 'critic': fixed_width"),
         (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale. Got 'wi"),

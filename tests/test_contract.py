@@ -32,7 +32,7 @@ BLOCK = (1, 1, 1, 4)
 
 def stock():
     layers = (nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.LeakyReLU(0.2), nn.Linear(5, 4), nn.Tanh())
-    return nn.Sequential(nn.Flatten(), *layers, nn.Sequential(nn.Sigmoid(), nn.Identity(), nn.Linear(4, 1)))
+    return nn.Sequential(nn.Flatten(), *layers, nn.Sequential(nn.Tanh(), nn.Identity(), nn.Linear(4, 1)))
 
 
 def twice():
@@ -342,7 +342,6 @@ def test_one_step_repairs_disturbed_weights(name, disturbance):
 
 @pytest.mark.parametrize("name", PACKAGE_WEIGHTS)
 def test_one_step_repairs_tiny_weights(name):
-    # DEFECT (high) where it fails: rows whose squares underflow are blown up by 1/tiny; see tests/test_layers.py.
     test_one_step_repairs_disturbed_weights(name, "tiny")
 
 

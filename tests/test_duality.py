@@ -103,7 +103,6 @@ def test_fitting_leaves_the_original_and_raises_the_value_of_a_certified_copy(fa
 @BOTH
 @pytest.mark.parametrize("learning_rate", [2e-3, 0.3])
 def test_fitting_never_returns_a_worse_copy(family, learning_rate):
-    # DEFECT (medium) where it fails: the last iterate is returned, not the best; the docstring says "closer to W1".
     x, y = shifted(24, 20)
     critic = fitted(FAMILIES[family](), x, y, steps=60, learning_rate=0.01)
     start = kr_value(critic, x, y).item()

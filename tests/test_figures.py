@@ -209,7 +209,7 @@ def test_failed_save_keeps_the_old_picture(tmp_path, clouds, monkeypatch):
     path.write_bytes(b"old")
 
     def full_disk(canvas, target, **options):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figures.FigureCanvasAgg, "print_figure", full_disk)

@@ -70,7 +70,6 @@ def test_the_jacobian_is_symmetric_with_spectrum_between_1_minus_tau_norm_square
 
 @pytest.mark.parametrize("tau", [-1e-300, -1e-20, -1e-16, -3e-16, -0.1, -3.0])
 def test_a_negative_step_expands_and_the_claim_says_so(tau):
-    # DEFECT (low) for the smallest steps: 1 + tiny rounds to 1, below the real constant 1 + |tau|.
     layer = GradientFlow(1, 1).double()
     set_(layer.weight, 1.0)
     set_(layer.tau, tau)
@@ -284,7 +283,7 @@ BLOCK_CASES = [
     st.sampled_from([torch.float32, torch.float64]),
 )
 def test_one_retraction_lands_inside_every_block_norm(blocks, seed, exponent, kind, dtype):
-    # DEFECT (high): block norms of tiny rows underflow to 0 and the row is multiplied by up to 1/tiny: norm 1e8.
+  
     layer = Linear(Norm(blocks[0]), Norm(blocks[1])).to(dtype)
     weight = np.random.default_rng(seed).standard_normal(layer.weight.shape)
     if kind == "spiked":
@@ -303,7 +302,6 @@ def test_one_retraction_lands_inside_every_block_norm(blocks, seed, exponent, ki
 @pytest.mark.parametrize("scale", [0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e20, 1e30, 1e38])
 @pytest.mark.parametrize("norm", [Norm((8,)), Norm((1,) * 8), Norm((1, 1, 1, 5))], ids=str)
 def test_rows_of_any_scale_end_with_block_norms_that_add_up_to_1(norm, scale, dtype):
-    # DEFECT (high) for small scales, norm 1e8 after retraction; (medium) for large ones, where the row becomes 0.
     layer = Linear(norm, Norm((1, 1))).to(dtype)
     set_(layer.weight, scale * torch.randn(layer.weight.shape, dtype=torch.float64))
     given_weight = layer.weight.detach().clone()

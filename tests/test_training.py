@@ -78,10 +78,11 @@ def play(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("critic", [ResNetCritic(2, width=16, depth=2), FixedWidthCritic(2, depth=3)], ids="AB")
+@pytest.mark.parametrize("critic", [ResNetCritic(2, width=16, depth=2), FixedWidthCritic(2, depth=6)], ids="AB")
 def test_the_generator_finds_the_optimum_of_a_translation(critic):
     *_, last = play(
-        critic=critic, steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05
+        critic=critic, steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05,
+        critic_schedule="linear_to_tenth",
     )
     assert (last.game.ema.theta - MEAN).norm() < 0.25
     assert (last.game.generator.theta - MEAN).norm() < 0.25

@@ -45,7 +45,7 @@ def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -
             array = np.asarray(samples)
         except ValueError:
             raise InputError(
-                f"Expected {name} of shape (n, d). Got rows of unequal lengths. Make them equal."
+                f"Expected {name} of shape (n, d). Got rows of unequal lengths."
             ) from None
         if array.dtype.kind not in "fiu":
             raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")

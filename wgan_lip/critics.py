@@ -53,7 +53,9 @@ class ResNetCritic(Critic):
         depth: Number L of residual layers.
         hidden: Rows of each W_l; half the width by default.
         activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`.
-        bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], the data's units.
+        bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
+            h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
+            of them outside, and the critic slow.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -69,10 +71,10 @@ class ResNetCritic(Critic):
         dim: int,
         *,
         width: int = 128,
-        depth: int = 8,
+        depth: int = 6,
         hidden: int | None = None,
         activation: str = "relu",
-        bias_scale: float = 1.0,
+        bias_scale: float = 0.1,
     ) -> None:
         _check_sizes(dim=dim, width=width, depth=depth)
         state = Norm.euclidean(width)
@@ -97,7 +99,7 @@ class FixedWidthCritic(Critic):
         depth: Number L of blocks.
         hidden: Rows of each W_l; half of d, at least 1, by default.
         activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`.
-        bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], the data's units.
+        bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], about the radius of the data.
 
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 4.1
@@ -110,7 +112,7 @@ class FixedWidthCritic(Critic):
         depth: int = 16,
         hidden: int | None = None,
         activation: str = "relu",
-        bias_scale: float = 1.0,
+        bias_scale: float = 1.5,
     ) -> None:
         _check_sizes(dim=dim, depth=depth)
         state = Norm((1, 1, 1, dim))
