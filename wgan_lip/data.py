@@ -122,7 +122,7 @@ class ToySource(Source):
         """n independent samples of the law, shape (n, 2)."""
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        return self._draw(n, rng).to(self.device)
+        return self._draw(n, rng).to(self.device, non_blocking=True)
 
     def reference(self, n: int, seed: int) -> Tensor:
         _check_positive(n=n)
@@ -284,13 +284,13 @@ class FiniteSource(Source):
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(self.train), (n,), generator=rng)
-        return self.train[rows.to(self.train.device)]
+        return self.train[rows.to(self.train.device, non_blocking=True)]
 
     def reference(self, n: int, seed: int) -> Tensor:
         if not 1 <= n <= len(self.train):
             raise InputError(f"Expected between 1 and {len(self.train)} reference samples, the size of train. Got {n}.")
         rows = torch.randperm(len(self.train), generator=_derived_generator(seed, _REFERENCE))[:n]
-        return self.train[rows.to(self.train.device)].cpu()
+        return self.train[rows.to(self.train.device, non_blocking=True)].cpu()
 
     def to(self, device: torch.device | str) -> Source:
         self.train = self.train.to(device)

@@ -1,0 +1,80 @@
+"""What only a GPU can show; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wgan_lip.certificates import certify, weights_sha256
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.data import Digits, Moons
+from wgan_lip.duality import ascend
+from wgan_lip.generators import MLPGenerator, draw_latents
+from wgan_lip.layers import retract_after_steps
+from wgan_lip.training import _average, _descend, train_wgan
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+CRITICS = {
+    "family A": lambda: ResNetCritic(64, width=32, depth=4).cuda(),
+    "family B": lambda: FixedWidthCritic(64, depth=4).cuda(),
+}
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_a_certificate_is_the_same_on_either_device(name):
+    critic = CRITICS[name]()
+    there = certify(critic)
+    here = certify(critic.cpu())
+    assert there == here
+    assert weights_sha256(critic) == here.weights_sha256
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("rate", [1e-3, 1.0, 100.0])
+def test_retraction_on_the_gpu_keeps_the_constant_at_one(name, rate):
+    critic = CRITICS[name]()
+    optimizer = torch.optim.Adam(critic.parameters(), lr=rate, fused=True)
+    retract_after_steps(optimizer, critic)
+    for _ in range(5):
+        ascend(critic, optimizer, torch.randn(64, 64, device="cuda"), torch.randn(64, 64, device="cuda") + 1)
+        assert certify(critic).lipschitz <= 1
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize("source", [Digits, Moons])
+def test_a_training_step_never_waits_for_the_gpu(name, source):
+    source = source().to("cuda")
+    critic = CRITICS[name]() if source.dim == 64 else ResNetCritic(2, width=16, depth=2).cuda()
+    generator = MLPGenerator(source.dim, latent_dim=4, width=16, low=source.low, high=source.high).cuda()
+    ema = MLPGenerator(source.dim, latent_dim=4, width=16, low=source.low, high=source.high).cuda()
+    players = [torch.optim.Adam(player.parameters(), fused=True) for player in (critic, generator)]
+    retract_after_steps(players[0], critic)
+    rng, data_rng = torch.Generator("cuda").manual_seed(0), torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        x = source.sample(32, data_rng)
+        with torch.no_grad():
+            y = generator(draw_latents(generator, 32, rng))
+        ascend(critic, players[0], x, y)
+        _descend(generator, critic, players[1], draw_latents(generator, 32, rng))
+        _average(ema, generator, 0.1)
+
+    step()  # allocations and library handles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_game_on_the_gpu_keeps_the_invariant_and_comes_home():
+    source = Moons(test_size=100).to("cuda")
+    critic, generator = ResNetCritic(2, width=16, depth=2).cuda(), MLPGenerator(2, width=16).cuda()
+    *_, last = train_wgan(
+        source, generator, critic,
+        critic_optimizer=torch.optim.Adam(critic.parameters()),
+        generator_optimizer=torch.optim.Adam(generator.parameters()),
+        steps=20, log_every=10, audit_every=10, audit_size=50,
+    )  # fmt: skip
+    assert last.scalars["w1/lower"] <= last.scalars["w1/exact"] <= last.scalars["w1/upper"]
+    assert all(torch.isfinite(parameter).all() for parameter in last.game.ema.cpu().parameters())
