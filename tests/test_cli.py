@@ -138,6 +138,8 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
         (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
         (["train", "critic._target_=os.system"], "Expected _target_ to name a class"),
+        (["train", "critic_optimizer=sgd"], "as in optimizer@critic_optimizer=sgd"),
+        (["train", "training=3"], "training"),
         (["train", "device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
         (["train", "device=cuda:99"], "Expected a GPU for device=cuda:99"),
         (["train", "seed=x"], "Expected seed of type int. Got 'x'"),
@@ -249,3 +251,26 @@ def test_every_experiment_and_choice_composes():
                 config = compose("train", overrides=[f"{group}={path.stem}"])
                 for section in ("data", "critic", "generator", "critic_optimizer", "generator_optimizer"):
                     assert target_class(config[section]["_target_"])
+
+
+def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
+    from wgan_lip.cli import benchmark
+
+    monkeypatch.setattr(benchmark, "WGAN_CASES", ("gaussians8", "digits"))
+    overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
+    written = []
+    for _ in range(2):
+        assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0
+        folder = Path("outputs/benchmark/wgan")
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        assert [(row["case"], row["seed"]) for row in rows] == [("gaussians8", 0), ("gaussians8", 1), ("digits", 0), ("digits", 1)]
+        assert rows[3]["command"].startswith("wgan-lip train experiment=digits seed=1 training.steps=6")
+        table = (folder / "table.md").read_text()
+        assert table in capsys.readouterr().out and table.count("\n") == 6
+        written.append({path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoint.pt")})
+    assert len(written[0]) == 4 and written[0] == written[1]
+
+
+@pytest.mark.parametrize("bad", ["suite=poetry", "seeds=[]", "seeds=[x]"])
+def test_a_benchmark_refuses_what_it_cannot_measure(bad, capsys):
+    assert "Expected" in refused(capsys, "benchmark", bad)

@@ -53,6 +53,7 @@ def train(config: DictConfig) -> float:
             config,
             root={"seed": int, "device": str, "threads": int | None},
             sections={"training": train_wgan, "evaluation": score_run},
+            built=("data", "critic", "generator", "critic_optimizer", "generator_optimizer"),
         )
         device = _device(settings["device"])
         if settings["threads"] is not None:

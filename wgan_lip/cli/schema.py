@@ -21,13 +21,19 @@ UNIONS = (typing.Union, types.UnionType)
 CHECKED = {bool: (bool,), int: (int,), float: (int, float), str: (str,), type(None): (type(None),)}
 
 
-def checked(config: DictConfig, root: Mapping[str, Any], sections: Mapping[str, Callable] | None = None) -> dict:
+def checked(
+    config: DictConfig,
+    root: Mapping[str, Any],
+    sections: Mapping[str, Callable] | None = None,
+    built: tuple[str, ...] = (),
+) -> dict[str, Any]:
     """Resolves a composed configuration and checks the name and type of every key.
 
     Arguments:
         config: What Hydra composed.
         root: Key → type of the entries outside all sections.
-        sections: Section → the function whose keyword arguments it holds; a section with `_target_` needs none.
+        sections: Section → the function whose keyword arguments it holds.
+        built: Sections that name their class by `_target_`.
 
     Returns:
         Plain dictionaries, lists and scalars.
@@ -47,6 +53,11 @@ def checked(config: DictConfig, root: Mapping[str, Any], sections: Mapping[str, 
             _check_section(key, value, _signature(target_class(value["_target_"])))
         elif isinstance(value, dict) and key in (sections or {}):
             _check_section(key, value, _signature(sections[key]))
+        elif key in built:
+            raise InputError(
+                f"Expected {key} to be a section with _target_. Got {value!r}. "
+                "Name a choice through its group, as in optimizer@critic_optimizer=sgd."
+            )
         else:
             _check_section("", {key: value}, root)
     return plain

@@ -1,0 +1,43 @@
+"""The README tells the truth: its figures are the committed ones, its example runs, its files exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from wgan_lip.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_committed_one():
+    assert (ROOT / "outputs/reference/wgan/table.md").read_text(encoding="utf-8").strip() in README
+
+
+def test_the_screen_is_the_committed_one():
+    assert (ROOT / "outputs/reference/wgan/screen.txt").read_text(encoding="utf-8").rstrip() in README
+
+
+def test_pictures_and_files_exist():
+    for name in re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(outputs/reference/[^`]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_command_is_told_and_every_told_command_exists():
+    told = set(re.findall(r"^(?:\S*bin/)?wgan-lip (\w+)", README, re.MULTILINE))
+    assert told <= COMMANDS.keys()
+    assert all(f"wgan-lip {command}" in README for command in COMMANDS)
+
+
+def test_every_module_is_on_the_map():
+    names = {path.stem for path in (ROOT / "wgan_lip").glob("[a-z]*.py")} | {"cli"}
+    assert names == set(re.findall(r"^\| `(\w+)` \| ", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_examples_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
