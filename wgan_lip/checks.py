@@ -9,7 +9,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-__all__ = ["InputError", "UncertifiableError", "check_choice", "check_pair", "check_samples", "check_weights"]
+__all__ = [
+    "InputError",
+    "UncertifiableError",
+    "check_choice",
+    "check_pair",
+    "check_samples",
+    "check_weights",
+    "one_line",
+]
 
 
 class InputError(ValueError):
@@ -44,9 +52,7 @@ def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -
         try:
             array = np.asarray(samples)
         except ValueError:
-            raise InputError(
-                f"Expected {name} of shape (n, d). Got rows of unequal lengths."
-            ) from None
+            raise InputError(f"Expected {name} of shape (n, d). Got rows of unequal lengths.") from None
         if array.dtype.kind not in "fiu":
             raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
         if array.dtype.itemsize > 8 or array.dtype.kind == "u":
@@ -103,3 +109,9 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
     if array.sum() <= 0:
         raise InputError(f"Expected {name} with a positive total. Got all zeros.")
     return array
+
+
+def one_line(error: BaseException) -> str:
+    """An error of another library in one line: its type and the first sentence of its message."""
+    message = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".:")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import wgan_lip
-from wgan_lip.checks import InputError
+from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
 from wgan_lip.generators import draw_latents
@@ -98,7 +98,7 @@ def build(config: Mapping[str, Any], *args: Any, **offered: Any) -> Any:
     except InputError:
         raise
     except (TypeError, ValueError) as error:  # such as torch's on a negative learning rate
-        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {_first_line(error)}.") from None
+        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from None
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -192,7 +192,7 @@ class Run:
         try:
             config = OmegaConf.to_container(OmegaConf.load(self.directory / CONFIG), resolve=False)
         except Exception as error:  # the YAML reader's errors share no base with OmegaConf's
-            raise self._damaged(CONFIG, _first_line(error)) from None
+            raise self._damaged(CONFIG, one_line(error)) from None
         if not isinstance(config, dict):
             raise self._damaged(CONFIG, "not a mapping")
         return config
@@ -227,7 +227,7 @@ class Run:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             return {"sizes": dict(checkpoint["sizes"]), "game": dict(checkpoint["game"])}
         except Exception as error:  # torch.load raises many unrelated types on a damaged file
-            raise self._damaged(CHECKPOINT, _first_line(error)) from None
+            raise self._damaged(CHECKPOINT, one_line(error)) from None
 
     @property
     def step(self) -> int:
@@ -272,7 +272,7 @@ class Run:
         try:
             player.load_state_dict(self.checkpoint["game"][saved_as])
         except (KeyError, RuntimeError, TypeError) as error:
-            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {_first_line(error)}") from None
+            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {one_line(error)}") from None
         return player.eval().requires_grad_(False)
 
     def _damaged(self, name: str, error: object) -> InputError:
@@ -284,10 +284,6 @@ class Run:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""What a sample source is: training samples, held-out samples, reference samples, which never meet."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wgan_lip.checks import InputError
+
+__all__ = ["REFERENCE", "TEST", "FiniteSource", "Source", "check_positive", "derived_generator", "split_rows"]
+
+TEST, REFERENCE = 0, 1
+
+
+def derived_generator(seed: int, purpose: int) -> torch.Generator:
+    """A generator for `TEST` or `REFERENCE` whose stream no other purpose shares.
+
+    torch's CPU generator reads the low 32 bits of its seed. Bit 31 keeps these streams apart from every
+    `manual_seed` below 2^31, bit 30 keeps the two purposes apart.
+    """
+    if seed < 0:
+        raise InputError(f"Expected a seed of at least 0. Got {seed}.")
+    mixed = int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
+    return torch.Generator().manual_seed(mixed >> 2 | purpose << 30 | 1 << 31)
+
+
+def check_positive(*, or_zero: bool = False, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+            raise InputError(f"Expected {name} to be positive{' or zero' * or_zero} and finite. Got {value}.")
+
+
+class Source(ABC):
+    """Where real samples come from.
+
+    Attributes:
+        name: Its name among :data:`SOURCES`.
+        dim: The dimension d of a sample.
+        test: Held-out samples, shape (m, d), on the CPU. Never drawn by `sample` or `reference`.
+        image_shape: (c, h, w) with c·h·w = d where samples are images, else None.
+        low, high: The range of every coordinate where it is known, else None.
+        modes: Component means of a Gaussian mixture, shape (k, d), else None.
+        mode_std: The components' common standard deviation (isotropic), else None.
+        device: Where `sample` puts its rows; see :meth:`to`.
+    """
+
+    name: str
+    dim: int
+    test: Tensor
+    image_shape: tuple[int, int, int] | None = None
+    low: float | None = None
+    high: float | None = None
+    modes: Tensor | None = None
+    mode_std: float | None = None
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws n independent training samples, shape (n, d), with a CPU generator: equal on every device."""
+
+    @abstractmethod
+    def reference(self, n: int, seed: int) -> Tensor:
+        """Draws n distinct samples of the training law, shape (n, d), on the CPU, fixed by `seed`."""
+
+    def to(self, device: torch.device | str) -> Source:
+        """Lets `sample` hand out rows on `device`; a finite training set is moved there once. Returns itself."""
+        self.device = torch.device(device)
+        return self
+
+
+class FiniteSource(Source):
+    """A finite set of real samples, split into `train` and `test`; its law is uniform on the rows of `train`.
+
+    Rows that are equal in the data may fall on both sides of a split.
+
+    Attributes:
+        train: Training samples, shape (n, d), on :attr:`device`.
+        train_labels, test_labels: Class of each row, shapes (n,) and (m,), on the CPU, where known.
+    """
+
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+
+    def __init__(self, train: Tensor, test: Tensor) -> None:
+        self.train, self.test = train, test
+        self.dim = train.shape[1]
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        rows = torch.randint(len(self.train), (n,), generator=rng)
+        return self.train[rows.to(self.train.device, non_blocking=True)]
+
+    def reference(self, n: int, seed: int) -> Tensor:
+        if not 1 <= n <= len(self.train):
+            raise InputError(f"Expected between 1 and {len(self.train)} reference samples, the size of train. Got {n}.")
+        rows = torch.randperm(len(self.train), generator=derived_generator(seed, REFERENCE))[:n]
+        return self.train[rows.to(self.train.device, non_blocking=True)].cpu()
+
+    def to(self, device: torch.device | str) -> Source:
+        self.train = self.train.to(device)
+        return super().to(device)
+
+
+def split_rows(n: int, test_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits range(n) at random into training rows, shape (n - test_size,), and test rows, shape (test_size,)."""
+    if not 1 <= test_size < n:
+        raise InputError(f"Expected a test_size between 1 and {n - 1}, for {n} samples. Got {test_size}.")
+    rows = torch.randperm(n, generator=derived_generator(seed, TEST))
+    return rows[test_size:], rows[:test_size]
