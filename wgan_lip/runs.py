@@ -138,7 +138,7 @@ def versions() -> dict[str, str]:
         "wgan_lip": wgan_lip.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} torch threads",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
     }
 
 

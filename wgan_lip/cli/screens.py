@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,9 @@ def _places(run: Run) -> list[str]:
     lines = [f"  {name:<21} {_shown(run.directory / file)}" for name, file in files if (run.directory / file).exists()]
     for events in sorted(run.directory.glob("events.out.tfevents.*"))[:1]:
         lines.append(f"  {'TensorBoard events':<21} {_shown(events)}")
-    return [*lines, f"  {'Look at it':<21} tensorboard --logdir {_shown(run.directory)}"]
+    beside_python = Path(sys.executable).parent / "tensorboard"  # where the environment is not activated
+    board = _shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
+    return [*lines, f"  {'Look at it':<21} {board} --logdir {_shown(run.directory)}"]
 
 
 def _shown(path: Path) -> str:
