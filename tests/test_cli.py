@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wgan_lip.cli import COMMANDS, config_directory, main
-from wgan_lip.runs import Run, load_run
+from wgan_lip.runs import Run, create_run, load_run
 
 SETS_2D = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard")
 
@@ -258,6 +258,8 @@ def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
 
     monkeypatch.setattr(benchmark, "WGAN_CASES", ("gaussians8", "digits"))
     overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
+    interrupted = Path("outputs/benchmark/wgan/digits-0")
+    create_run(interrupted, {}, [])
     written = []
     for _ in range(2):
         assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0
@@ -274,3 +276,46 @@ def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
 @pytest.mark.parametrize("bad", ["suite=poetry", "seeds=[]", "seeds=[x]"])
 def test_a_benchmark_refuses_what_it_cannot_measure(bad, capsys):
     assert "Expected" in refused(capsys, "benchmark", bad)
+
+
+def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch, capsys):
+    from wgan_lip import training
+    from wgan_lip.wasserstein import InvariantViolation
+
+    def refuted(*_, **__):
+        raise InvariantViolation("Expected lower <= upper.")
+
+    monkeypatch.setattr(training, "bracket", refuted)
+    assert main(["train", *TINY]) == 1
+    assert "At step 3: Expected lower <= upper." in capsys.readouterr().err
+    run = load_run(only_run())
+    assert (run.status["state"], run.status["step"], run.step) == ("failed", 3, 3)
+
+
+def test_a_failure_in_the_final_scores_is_recorded(monkeypatch):
+    from wgan_lip.cli import commands
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "summary.json")
+
+    monkeypatch.setattr(commands, "write_json", full)
+    assert main(["train", *TINY]) == 2
+    run = load_run(only_run())
+    assert run.status["state"] == "failed" and "No space left" in run.status["reason"] and run.step == 6
+
+
+def test_an_interrupt_keeps_what_was_played(monkeypatch, capsys):
+    from wgan_lip.cli import commands
+
+    real = commands.set_status
+
+    def interrupt_after_the_first_audit(directory, state, **keywords):
+        real(directory, state, **keywords)
+        if keywords.get("step") == 3 and not (directory / "asked").exists():
+            (directory / "asked").touch()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "set_status", interrupt_after_the_first_audit)
+    assert main(["train", *TINY]) == 130
+    run = load_run(only_run())
+    assert (run.status["state"], run.status["step"], run.step) == ("interrupted", 3, 3)

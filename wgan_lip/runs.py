@@ -124,12 +124,15 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
     return directory
 
 
-def set_status(directory: Path, state: str, *, reason: str | None = None, step: int = 0) -> None:
-    """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions."""
+def set_status(directory: Path, state: str, *, reason: str | None = None, step: int | None = None) -> None:
+    """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions.
+
+    When the run began, and the step where none is given, stay as they stand there.
+    """
     path, now = directory / STATUS, time.time()
-    started = _read_json(path).get("started", now) if path.exists() else now
-    status = {"state": state, "reason": reason, "step": step, "pid": os.getpid(), "started": started, "updated": now}
-    write_json(path, {**status, "versions": versions()})
+    before = {"started": now, "step": 0} | (_read_json(path) if path.exists() else {})
+    after = {"state": state, "reason": reason, "step": before["step"] if step is None else step}
+    write_json(path, {**before, **after, "pid": os.getpid(), "updated": now, "versions": versions()})
 
 
 def versions() -> dict[str, str]:

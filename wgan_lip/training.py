@@ -19,17 +19,25 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.layers import retract_after_steps
 from wgan_lip.metrics import mode_coverage
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
+from wgan_lip.wasserstein import InvariantViolation, bracket, estimate_ray_gradient_norm
 
-__all__ = ["Game", "NonFiniteError", "Record", "train_wgan"]
+__all__ = ["SCHEDULES", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError", "train_wgan"]
 
 
-class NonFiniteError(RuntimeError):
-    """A value stopped being finite. The message names the step and the culprit; `game` is in its last good state."""
+class StoppedError(RuntimeError):
+    """The game stopped before its end; `game` holds the players as they should be kept."""
 
     def __init__(self, message: str, game: Game) -> None:
         super().__init__(message)
         self.game = game
+
+
+class NonFiniteError(StoppedError):
+    """A value stopped being finite. The message names the step and the culprit; `game` is in its last good state."""
+
+
+class RefutedError(StoppedError, InvariantViolation):
+    """A certified dual value above the exact W1, at an audit; `game` holds the critic that shows it."""
 
 
 @dataclass
@@ -142,7 +150,7 @@ def train_wgan(
 
     Raises:
         NonFiniteError: A value was not finite; the players are put back to the last good state first.
-        wgan_lip.wasserstein.InvariantViolation: A certified dual value above the exact W1.
+        RefutedError: A certified dual value above the exact W1.
         InputError: Settings that make no sense together.
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
@@ -193,7 +201,10 @@ def train_wgan(
                 scalars = window.close(game, last_good, batch_size)  # the only wait for the device
                 last_good = _snapshot(game)
                 if audited:
-                    scalars |= audit(game)
+                    try:
+                        scalars |= audit(game)
+                    except InvariantViolation as violation:
+                        raise RefutedError(f"At step {game.step}: {violation}", game) from violation
                 yield Record(game.step, scalars, game, audited)
                 window = _Window()
 

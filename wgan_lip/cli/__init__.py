@@ -62,7 +62,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from wgan_lip.training import NonFiniteError
+    from wgan_lip.training import StoppedError
     from wgan_lip.transport import TransportError
     from wgan_lip.wasserstein import InvariantViolation
 
@@ -74,7 +74,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
         return _refuse(_explained(command, overrides, error))
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
-    except (NonFiniteError, InvariantViolation, TransportError) as error:
+    except (StoppedError, InvariantViolation, TransportError) as error:
         return _refuse(str(error), status=1)
     except KeyboardInterrupt:
         return _refuse("interrupted", status=130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,8 @@ def _wgan(seeds: list[int], overrides: list[str], out: Path) -> str:
             directory = out / f"{case}-{seed}"
             command = ["train", f"experiment={case}", f"seed={seed}", *overrides]
             if not _finished(directory):
+                if (directory / "status.json").exists():
+                    shutil.rmtree(directory)  # a case that was interrupted starts again
                 process = [sys.executable, "-m", "wgan_lip", *command, f"hydra.run.dir={directory}"]
                 status = subprocess.run(process, check=False).returncode
                 if status:

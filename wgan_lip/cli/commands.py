@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from wgan_lip.runs import (
 )
 from wgan_lip.scoring import score_run
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
-from wgan_lip.training import Game, NonFiniteError, Record, train_wgan
+from wgan_lip.training import Game, Record, StoppedError, train_wgan
 
 __all__ = ["benchmark", "certify", "inspect", "sample", "train"]
 
@@ -75,40 +75,50 @@ def train(config: DictConfig) -> float:
         with suppress(OSError):
             directory.rmdir()  # Hydra made it; nothing was written yet
         raise
-    seconds = _play(directory, settings, source, sizes, records)
-    return _conclude(directory, settings, source, seconds)
+    with _failures_recorded(directory, sizes):
+        seconds = _play(directory, settings, source, sizes, records)
+        return _conclude(directory, settings, source, seconds)
 
 
-def _play(directory: Path, settings: dict, source: Source, sizes: dict, records: Iterator[Record]) -> float:
-    """Plays the game to its end: records to the trackers, checkpoints and status to the folder. Returns seconds."""
-    start, game, step = time.monotonic(), None, 0
+@contextmanager
+def _failures_recorded(directory: Path, sizes: dict[str, Any]) -> Iterator[None]:
+    """Writes to the run's status why it ended early; keeps the players where the game stopped itself."""
     try:
-        with Trackers(
-            Console(settings["training"]["steps"]),
-            JsonLinesTracker(directory / METRICS),
-            board := TensorBoardTracker(directory),
-        ) as trackers:
-            board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(settings))}```")
-            board.hparams(_flat(settings), HPARAM_METRICS)
-            for record in records:
-                trackers.record(record)
-                game, step = record.game, record.step
-                if record.audited:
-                    save_checkpoint(directory, game.state_dict(), sizes)
-                    set_status(directory, "running", step=step)
-                    board.image("samples", _audit_picture(game, source), step)
-    except NonFiniteError as error:
+        yield
+    except StoppedError as error:
         save_checkpoint(directory, error.game.state_dict(), sizes)
         set_status(directory, "failed", reason=str(error), step=error.game.step)
         raise
     except KeyboardInterrupt:
-        if game is not None:
-            save_checkpoint(directory, game.state_dict(), sizes)
-        set_status(directory, "interrupted", reason="interrupted by the user", step=step)
+        set_status(directory, "interrupted", reason="interrupted by the user")
         raise
     except BaseException as error:
-        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}", step=step)
+        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}")
         raise
+
+
+def _play(directory: Path, settings: dict, source: Source, sizes: dict, records: Iterator[Record]) -> float:
+    """Plays the game to its end: records to the trackers, checkpoints and status to the folder. Returns seconds."""
+    start, record = time.monotonic(), None
+    with Trackers(
+        Console(settings["training"]["steps"]),
+        JsonLinesTracker(directory / METRICS),
+        board := TensorBoardTracker(directory),
+    ) as trackers:
+        board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(settings))}```")
+        board.hparams(_flat(settings), HPARAM_METRICS)
+        try:
+            for record in records:
+                trackers.record(record)
+                if record.audited:
+                    save_checkpoint(directory, record.game.state_dict(), sizes)
+                    set_status(directory, "running", step=record.step)
+                    board.image("samples", _audit_picture(record.game, source), record.step)
+        except KeyboardInterrupt:
+            if record is not None:
+                save_checkpoint(directory, record.game.state_dict(), sizes)
+                set_status(directory, "running", step=record.game.step)
+            raise
     return time.monotonic() - start
 
 
