@@ -97,8 +97,8 @@ def landscape(
         angles="xy", scale_units="xy", scale=steepest / (0.8 * cell), pivot="mid",
         width=0.0019, headwidth=4.5, headlength=5, headaxislength=4.5, minlength=0.3, color=INK, alpha=0.5,
     )  # fmt: skip
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # room for the key above the axes
     axes.quiverkey(field, 0.97, 1.035, 1, r"$\|\nabla f\| = 1$", labelpos="W", labelsep=0.12)
-    axes.set_title(" ")  # room for the key
     _scatter(axes, clouds, labels)
     if modes is not None:
         axes.plot(*_points(modes, 2).T, "+", color="black", markersize=8, markeredgewidth=1.2, label="modes")
