@@ -240,6 +240,19 @@ def test_inspect_shows_runs_in_any_state(tiny_run, tmp_path, capsys):
     assert "No certificate" in screen and "unknown" in screen
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("status.json", "{"), ("status.json", "[]"), ("summary.json", '{"a": 1}'), ("summary.json", ""), ("config.yaml", "["),
+     ("metrics.jsonl", "garbage\n{}\n")],
+)  # fmt: skip
+def test_inspect_names_a_damaged_file(tiny_run, tmp_path, capsys, file, content):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    if file == "metrics.jsonl":
+        (copy / "summary.json").unlink()
+    (copy / file).write_text(content)
+    assert file in refused(capsys, "inspect", f"run={copy}")
+
+
 def test_every_experiment_and_choice_composes():
     from hydra import compose, initialize_config_dir
 

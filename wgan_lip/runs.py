@@ -204,13 +204,20 @@ class Run:
     def status(self) -> dict[str, Any]:
         """The content of `status.json`, read afresh; `state` is unknown where there is none."""
         path = self.directory / STATUS
-        return _read_json(path) if path.exists() else {"state": "unknown", "reason": f"there is no {STATUS}", "step": 0}
+        unknown = {"state": "unknown", "reason": f"there is no {STATUS}", "step": 0}
+        return unknown | _read_json(path) if path.exists() else unknown
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
         """The final numbers, or None while there are none."""
         path = self.directory / SUMMARY
-        return _read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        summary = _read_json(path)
+        expected = {"interval", "score", "modes", "lipschitz", "largest_gradient_found", "training_seconds"}
+        if not expected <= summary.keys():
+            raise self._damaged(SUMMARY, f"it lacks {', '.join(sorted(expected - summary.keys()))}")
+        return summary
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

@@ -87,7 +87,8 @@ def _results(summary: dict[str, Any]) -> list[str]:
 
 
 def _last_audit(records: list[dict[str, Any]]) -> list[str]:
-    audits = [record for record in records if "w1/exact" in record]
+    shown = {"w1/lower", "w1/exact", "w1/upper", "eval/w1_over_floor"}
+    audits = [record for record in records if shown <= record.keys()]
     if not audits:
         return [_row("Last record", f"step {records[-1]['step']}", "no audit yet")]
     last = audits[-1]
