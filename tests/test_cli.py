@@ -284,6 +284,7 @@ def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
         assert table in capsys.readouterr().out and table.count("\n") == 6
         written.append({path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoint.pt")})
     assert len(written[0]) == 4 and written[0] == written[1]
+    assert "Choose another out=DIR" in refused(capsys, "benchmark", "seeds=[0,1]", "overrides=['training.steps=7']")
 
 
 @pytest.mark.parametrize("bad", ["suite=poetry", "seeds=[]", "seeds=[x]"])

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -53,11 +53,8 @@ TARGETS: dict[str, type] = {
 }
 """Modules whose classes a configuration may name, and what such a class must be."""
 
-CHECKPOINT, CONFIG, CERTIFICATE, METRICS, STATUS, SUMMARY = (
-    "checkpoint.pt", "config.yaml", "certificate.json", "metrics.jsonl", "status.json", "summary.json",
-)  # fmt: skip
-
-T = TypeVar("T")
+CHECKPOINT, CONFIG, CERTIFICATE = "checkpoint.pt", "config.yaml", "certificate.json"
+METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status.json", "summary.json"
 
 
 def target_class(target: str) -> type:
@@ -117,7 +114,7 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(directory / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
-        write_json(directory / "overrides.json", overrides)
+        write_json(directory / OVERRIDES, overrides)
         set_status(directory, "running")
     except OSError as error:
         raise InputError(f"Expected a folder that can be written to. Got {directory}: {error.strerror}.") from None
@@ -199,6 +196,14 @@ class Run:
         if not isinstance(config, dict):
             raise self._damaged(CONFIG, "not a mapping")
         return config
+
+    @cached_property
+    def overrides(self) -> list[str]:
+        """What was given on the command line."""
+        try:
+            return [str(override) for override in json.loads((self.directory / OVERRIDES).read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError) as error:
+            raise self._damaged(OVERRIDES, one_line(error)) from None
 
     @property
     def status(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _wgan(seeds: list[int], overrides: list[str], out: Path) -> str:
         for seed in seeds:
             directory = out / f"{case}-{seed}"
             command = ["train", f"experiment={case}", f"seed={seed}", *overrides]
-            if not _finished(directory):
+            if not _finished(directory, command[1:]):
                 if (directory / "status.json").exists():
                     shutil.rmtree(directory)  # a case that was interrupted starts again
                 process = [sys.executable, "-m", "wgan_lip", *command, f"hydra.run.dir={directory}"]
@@ -59,8 +59,15 @@ def _wgan(seeds: list[int], overrides: list[str], out: Path) -> str:
     return table
 
 
-def _finished(directory: Path) -> bool:
-    return (directory / "config.yaml").exists() and Run(directory).status["state"] == "finished"
+def _finished(directory: Path, overrides: list[str]) -> bool:
+    if not (directory / "config.yaml").exists() or Run(directory).status["state"] != "finished":
+        return False
+    if Run(directory).overrides != overrides:
+        raise InputError(
+            f"Expected {directory} to hold {shlex.join(overrides)}. Got {shlex.join(Run(directory).overrides)}. "
+            "Choose another out=DIR."
+        )
+    return True
 
 
 def _wgan_table(rows: list[dict[str, Any]]) -> str:
