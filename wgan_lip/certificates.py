@@ -260,7 +260,8 @@ def estimate_lipschitz(critic: nn.Module, x: Tensor, *, starts: int = 1024, step
         seed: Seed of the search.
 
     Returns:
-        The largest ‖∇f‖ met, at most Lip(f). Beside a certified L it says how tight L is.
+        The largest ‖∇f‖ met, at most the certified L, and at most Lip(f) away from kinks, where autograd picks one of
+        several slopes. Beside L it says how tight L is.
     """
     x = check_samples(x, "x").detach().cpu().double()
     critic = copy.deepcopy(critic).cpu().double()

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
@@ -51,8 +52,8 @@ class Tracker(Protocol):
 class _Closing(AbstractContextManager):
     """Closes itself at the end of a `with` block."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
     def __exit__(self, *failure: object) -> None:
         self.close()
