@@ -90,7 +90,15 @@ def _wgan_table(rows: list[dict[str, Any]]) -> str:
 
 def _machine() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {**versions(), "processor": _processor(), "gpu": gpu}
+    return {**versions(), "processor": _processor(), "memory": _memory(), "gpu": gpu}
+
+
+def _memory() -> str:
+    try:
+        import psutil  # the extra `benchmark`
+    except ImportError:
+        return "unknown: install wgan-lip[benchmark]"
+    return f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
 def _processor() -> str:
