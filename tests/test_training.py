@@ -196,6 +196,7 @@ def test_a_critic_without_a_proof_is_refused_before_training():
     ("setting", "message"),
     [
         ({"steps": 0}, "training.steps above zero. Got 0"),
+        ({"warmup_steps": -1}, "training.warmup_steps of at least 0. Got -1"),
         ({"batch_size": -3}, "training.batch_size above zero. Got -3"),
         ({"audit_size": 1}, "training.audit_size of at least 2. Got 1"),
         ({"critic_schedule": "wavy"}, "critic_schedule to be one of constant, .*cosine. Got 'wavy'"),

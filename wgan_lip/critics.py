@@ -130,8 +130,7 @@ class FixedWidthCritic(Critic):
     def _start_as_running_maximum(self, bias_scale: float) -> None:
         """Starts as the maximum of one random piece a block: s_1 ← s_1, s_2 ← u·z + β, s_3 ← s_3; f = s_1.
 
-        Rows that mix all of the state, the other natural start, leave a critic that hardly moves: on a 2-D mixture it
-        reached a quarter of W1 where this start reached two thirds, in equal time.
+        Rows that mix all of the state, the other natural start, pass each scalar on diluted, and depth dilutes it more.
         """
         for name, layer in self.named_children():
             if name.startswith("affine"):

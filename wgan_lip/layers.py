@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm, product_up, upper_bound_operator_norm, upper_bound_vector_norm
+from wgan_lip.bounds import Norm, product_up, upper_bound_norm, upper_bound_operator_norm, upper_bound_vector_norm
 from wgan_lip.checks import InputError, check_choice
 
 __all__ = [
@@ -172,7 +172,7 @@ class GradientFlow(LipschitzLayer):
     def claim(self) -> Claim:
         hidden, dim = self.weight.shape
         norm = Norm.euclidean(dim)
-        bound = upper_bound_operator_norm(self.weight, norm, Norm.euclidean(hidden))
+        bound = upper_bound_norm(self.weight)
         tau = self.tau.item()
         if not math.isfinite(tau):
             raise InputError(f"Expected a finite step tau. Got {tau}. Reload the last good checkpoint.")

@@ -155,6 +155,8 @@ def train_wgan(
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
     _check_settings(steps, batch_size, critic_steps, log_every, audit_every, audit_size, ema_half_life)
+    if warmup_steps < 0:
+        raise InputError(f"Expected training.warmup_steps of at least 0. Got {warmup_steps}.")
     check_choice(critic_schedule, list(SCHEDULES), "training.critic_schedule")
     check_choice(generator_schedule, list(SCHEDULES), "training.generator_schedule")
     device = next(critic.parameters()).device

@@ -24,6 +24,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
+from wgan_lip.generators import draw_latents
 from wgan_lip.runs import (
     CERTIFICATE,
     METRICS,
@@ -153,7 +154,7 @@ def _audit_picture(game: Game, source: Source) -> np.ndarray:
     """The averaged generator at fixed latents, through time."""
     rng = torch.Generator(game.latent_rng.device).manual_seed(0)
     count = 64 if source.image_shape is not None else 1000
-    samples = game.ema(torch.randn(count, game.ema.latent_dim, generator=rng, device=rng.device)).cpu()
+    samples = game.ema(draw_latents(game.ema, count, rng)).cpu()
     if source.image_shape is not None:
         return figures.sample_grid(samples, source.image_shape)
     if source.dim == 2:

@@ -109,7 +109,7 @@ class SwissRoll(ToySource):
         test_size, seed: Number of held-out samples, and what fixes them.
     """
 
-    name = "swiss_roll"
+    name = "swissroll"
 
     def __init__(self, radius: float = 2.0, noise: float = 0.05, test_size: int = 2000, seed: int = 0) -> None:
         check_positive(radius=radius)
