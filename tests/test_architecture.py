@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "layers": {"bounds", "checks"},
     "critics": {"bounds", "checks", "layers"},
     "certificates": {"bounds", "checks", "files", "layers"},
+    "adversary": {"checks", "layers"},
+    "piecewise_affine": {"checks", "critics", "layers", "transport"},
     "duality": {"layers"},
     "transport": {"checks"},
     "wasserstein": {"bounds", "certificates", "checks", "transport"},
@@ -45,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
         "wasserstein",
     },
     "scoring": {
+        "adversary",
         "certificates",
         "checks",
         "data",

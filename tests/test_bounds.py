@@ -497,10 +497,18 @@ def test_norms_know_their_blocks():
     ]
 
 
-@pytest.mark.parametrize("blocks", [(), (0,), (2, -1), (3, 0)])
+@pytest.mark.parametrize("blocks", [(0,), (2, -1), (3, 0)])
 def test_empty_blocks_are_refused(blocks):
     with pytest.raises(InputError, match="blocks of size at least 1"):
         Norm(blocks)
+
+
+def test_only_the_euclidean_norm_of_any_size_meets_others():
+    anonymous = Norm.euclidean()
+    assert anonymous.meets(Norm((5,))) and Norm((5,)).meets(anonymous) and anonymous.meets(anonymous)
+    assert not anonymous.meets(Norm((1, 1))) and not Norm((1, 4)).meets(anonymous)
+    assert not Norm((5,)).meets(Norm((4,))) and not Norm((2, 3)).meets(Norm((3, 2)))
+    assert str(anonymous) == "Euclidean"
 
 
 def test_bounds_leave_their_input_alone():

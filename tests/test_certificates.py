@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.bounds import Norm
-from wgan_lip.certificates import Certificate, certify, estimate_lipschitz, evaluate, verify, weights_sha256
+from wgan_lip.certificates import Certificate, certify, evaluate, verify, weights_sha256
 from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.duality import ascend
@@ -78,7 +79,7 @@ def exact_value(module, x):
                 x = exact_value(child, x)
             return x
         case GradientFlow():
-            slope = [EXACT[module.activation](t) for t in exact_affine(module.weight, module.bias, x)]
+            slope = [EXACT[module.activation.name](t) for t in exact_affine(module.weight, module.bias, x)]
             tau = mpmath.mpf(module.tau.item())
             columns = module.weight.detach().double().T.tolist()
             return [v - tau * mpmath.fdot(c, slope) for v, c in zip(x, columns)]

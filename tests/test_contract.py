@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import math
 
@@ -360,6 +361,6 @@ def test_every_layer_of_the_package_is_in_the_contract():
     import wgan_lip.layers as layers
 
     kinds = {value for value in vars(layers).values() if isinstance(value, type) and issubclass(value, LipschitzLayer)}
-    kinds.discard(LipschitzLayer)
+    kinds = {kind for kind in kinds if not inspect.isabstract(kind)}
     covered = {type(module) for make, _, _ in CASES.values() for module in make().modules()}
     assert kinds <= covered

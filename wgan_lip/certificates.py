@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,17 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _module_state
 
-from wgan_lip.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
+from wgan_lip.bounds import Norm, gamma, product_up
 from wgan_lip.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.files import write_whole
-from wgan_lip.layers import Claim, LipschitzLayer, Rounding
+from wgan_lip.layers import STOCK_CLAIMS, Claim, LipschitzLayer
 
 __all__ = [
     "Certificate",
     "Evaluation",
     "LayerCertificate",
     "certify",
-    "estimate_lipschitz",
     "evaluate",
     "verify",
     "weights_sha256",
@@ -49,10 +48,11 @@ class Certificate:
 
     Attributes:
         lipschitz: The bound L, the layers' constants multiplied and rounded up.
-        norm_in: Norm of the input space, in the units of the samples as f receives them.
+        norm_in: Norm of the input space.
         norm_out: Norm of the output space; `Euclidean(1)` for a potential.
         layers: One entry a layer, in the order of application.
         weights_sha256: Hash of names, dtypes, shapes and bytes of all weights.
+        units: In words, what one unit of the input space is.
         covers: What the number is about, and what it is not.
 
     Guarantee:
@@ -65,6 +65,7 @@ class Certificate:
     norm_out: str
     layers: tuple[LayerCertificate, ...]
     weights_sha256: str
+    units: str
     covers: str
 
     def save(self, path: str | Path) -> None:
@@ -100,7 +101,7 @@ class Evaluation:
     error: Tensor
 
 
-def certify(critic: nn.Module) -> Certificate:
+def certify(critic: nn.Module, *, units: str = "of the samples as the critic receives them") -> Certificate:
     r"""Proves a Lipschitz constant for `critic`, with its weights as they are now.
 
     .. math:: \mathrm{Lip}(f_L \circ \cdots \circ f_1) \le \prod_l \mathrm{Lip}(f_l)
@@ -108,6 +109,9 @@ def certify(critic: nn.Module) -> Certificate:
     Arguments:
         critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of `nn.Linear`, `nn.ReLU`,
             `nn.LeakyReLU`, `nn.Tanh`, `nn.Identity`, `nn.Flatten()`. Any device, dtype and mode.
+        units: In words, what one unit of the input space is; it is stated in the certificate and changes no number.
+            To certify in the units from before a scaling (x − mean)/std, certify
+            `nn.Sequential(Normalize(mean, std), critic)`.
 
     Returns:
         The certificate; `critic` is unchanged.
@@ -142,10 +146,10 @@ def certify(critic: nn.Module) -> Certificate:
         norm_out=_name(norm_out),
         layers=tuple(layers),
         weights_sha256=weights_sha256(critic),
+        units=units,
         covers=(
             "An upper bound on the Lipschitz constant of the real-arithmetic function with these weights, from "
-            f"{_name(norm_in)} to {_name(norm_out)}, in the units of the samples as the critic receives them. "
-            "Rounding in a floating-point evaluation is not part of it."
+            f"{_name(norm_in)} to {_name(norm_out)}. Rounding in a floating-point evaluation is not part of it."
         ),
     )
 
@@ -164,7 +168,7 @@ def verify(certificate: Certificate, critic: nn.Module) -> Certificate:
         InputError: Other weights, another architecture, or a number that is not what the proof gives.
         UncertifiableError: See :func:`certify`.
     """
-    proved = certify(critic)
+    proved = certify(critic, units=certificate.units)
     if proved.weights_sha256 != certificate.weights_sha256:
         raise InputError(
             f"Expected the weights with hash {certificate.weights_sha256[:12]}…. Got {proved.weights_sha256[:12]}…. "
@@ -235,60 +239,18 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
             largest = state.abs().flatten(1).amax(dim=1) if state.ndim > 1 else state.abs()
             unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
             size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
-            local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + rounding.offset)
+            before, state = state, module(state)
+            positions = max(math.prod(before.shape[2:]), math.prod(state.shape[2:]))
+            offset = rounding.offset * math.sqrt(positions) * 1.01
+            local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + offset)
             underflow = 1e-290 * (1 + rounding.gain)  # 1e17 operations' worth
             error = (claim.lipschitz * error + local + underflow) * (1 + 2.0**-40)
         else:
+            state = module(state)
             error = claim.lipschitz * error * (1 + 2.0**-40)
-        state = module(state)
     if state.ndim != 1:
         raise InputError(f"Expected a potential with values (n,). Got {tuple(state.shape)}. End it with Squeeze().")
     return Evaluation(state, error)
-
-
-def estimate_lipschitz(critic: nn.Module, x: Tensor, *, starts: int = 1024, steps: int = 40, seed: int = 0) -> float:
-    r"""Searches for the largest gradient norm of `critic`: an estimate from below, which proves nothing from above.
-
-    Multi-start random ascent in float64: from samples, from points between them and from a wide cloud around them,
-    each start moves to a random neighbour wherever the gradient norm grows; step lengths shrink over the search.
-
-    Arguments:
-        critic: The potential, (b, d) → (b,).
-        x: Samples to start from, shape (n, d).
-        starts: Number of starts.
-        steps: Number of moves a start.
-        seed: Seed of the search.
-
-    Returns:
-        The largest ‖∇f‖ met, at most the certified L, and at most Lip(f) away from kinks, where autograd picks one of
-        several slopes. Beside L it says how tight L is.
-    """
-    x = check_samples(x, "x").detach().cpu().double()
-    critic = copy.deepcopy(critic).cpu().double()
-    rng = torch.Generator().manual_seed(seed)
-    first, second, third = (x[torch.randint(len(x), (starts,), generator=rng)] for _ in range(3))
-    scale = (x - x.mean(0)).norm(dim=1).mean().clamp_min(1e-12)
-    noise = torch.randn(starts, x.shape[1], generator=rng, dtype=x.dtype)
-    third_of = torch.arange(starts) % 3
-    mix = torch.rand(starts, 1, generator=rng, dtype=x.dtype)
-    between = first + mix * (second - first)
-    cloud = third + scale * noise
-    points = torch.where((third_of == 0)[:, None], first, torch.where((third_of == 1)[:, None], between, cloud))
-
-    def gradient_norm(at: Tensor) -> Tensor:
-        at = at.detach().requires_grad_(True)
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(critic(at).sum(), at)
-        return gradient.norm(dim=1)
-
-    best = gradient_norm(points)
-    for step in range(steps):
-        length = scale * 10.0 ** (-3 * step / steps) / math.sqrt(x.shape[1])
-        proposal = points + length * torch.randn(points.shape, generator=rng, dtype=x.dtype)
-        found = gradient_norm(proposal)
-        better = found > best
-        points, best = torch.where(better[:, None], proposal, points), torch.where(better, found, best)
-    return float(best.max())
 
 
 def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | None, Norm | None]]:
@@ -296,7 +258,7 @@ def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | N
     state = None
     for path, module in _chain(critic):
         claim = _claim(path, module)
-        if claim.norm_in is not None and state is not None and claim.norm_in != state:
+        if claim.norm_in is not None and state is not None and not claim.norm_in.meets(state):
             raise UncertifiableError(
                 f"Expected '{path}' to take the norm before it, {state}. Got a layer for {claim.norm_in}. "
                 "Put a Linear(norm_in, norm_out) between them."
@@ -322,7 +284,7 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
     """Refuses whatever makes calling `module` differ from its class's forward, or its weights from its state dict."""
     kind = type(module)
     disguises = {
-        "a method replaced on the instance": {"forward", "claim", "_call_impl"} & module.__dict__.keys(),
+        "a method replaced on the instance": {"forward", "_call_impl", *PROOFS} & module.__dict__.keys(),
         "forward hooks": module._forward_hooks or module._forward_pre_hooks,
         "global forward hooks": _module_state._global_forward_hooks or _module_state._global_forward_pre_hooks,
         "a parametrized weight": "parametrizations" in module._modules,
@@ -338,7 +300,7 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
             )
     if isinstance(module, LipschitzLayer):
         order = kind.__mro__
-        proves = next(i for i, cls in enumerate(order) if "claim" in cls.__dict__)
+        proves = next(i for i, cls in enumerate(order) if PROOFS & cls.__dict__.keys())
         computes = next(i for i, cls in enumerate(order) if "forward" in cls.__dict__)
         if proves > computes:
             raise UncertifiableError(
@@ -348,6 +310,7 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
 
 
 SEQUENTIAL_ITER = nn.Sequential.__iter__
+PROOFS = {"claim", "slopes"}  # a class that overrides forward overrides one of them
 
 
 def _claim(path: str, module: nn.Module) -> Claim:
@@ -362,36 +325,6 @@ def _claim(path: str, module: nn.Module) -> Claim:
         )
     except InputError as error:
         raise type(error)(f"At '{path}': {error}") from None
-
-
-def _linear_claim(module: nn.Linear) -> Claim:
-    offset = 0.0 if module.bias is None else upper_bound_vector_norm(module.bias)
-    rounding = Rounding(module.in_features + 4, upper_bound_vector_norm(module.weight), offset)
-    norms = Norm.euclidean(module.in_features), Norm.euclidean(module.out_features)
-    return Claim(upper_bound_norm(module.weight), "spectral norm by verified Cholesky", *norms, rounding)
-
-
-def _leaky_relu_claim(module: nn.LeakyReLU) -> Claim:
-    if not math.isfinite(module.negative_slope):
-        raise InputError(f"Expected a finite negative_slope. Got {module.negative_slope}.")
-    slope = max(1.0, abs(module.negative_slope))
-    return Claim(slope, "largest slope", rounding=Rounding(1, slope))
-
-
-def _flatten_claim(module: nn.Flatten) -> Claim:
-    if (module.start_dim, module.end_dim) != (1, -1):
-        raise UncertifiableError("Expected nn.Flatten() over all but the first axis. Got other axes. Use the default.")
-    return Claim(1.0, "isometry")
-
-
-STOCK_CLAIMS: dict[type[nn.Module], Callable[[nn.Module], Claim]] = {
-    nn.Flatten: _flatten_claim,
-    nn.Identity: lambda _: Claim(1.0, "identity"),
-    nn.LeakyReLU: _leaky_relu_claim,
-    nn.Linear: _linear_claim,
-    nn.ReLU: lambda _: Claim(1.0, "largest slope"),
-    nn.Tanh: lambda _: Claim(1.0, "largest slope", rounding=Rounding(16, 1.0)),
-}
 
 
 def _name(norm: Norm | None) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError
+from wgan_lip.checks import InputError, check_choice
 from wgan_lip.layers import (
     Flatten,
     GradientFlow,
@@ -25,18 +25,25 @@ __all__ = ["Critic", "FixedWidthCritic", "ResNetCritic"]
 
 
 class Critic(nn.Sequential):
-    """A potential f: R^d → R as a sequence of certified layers; maps (b, d), or (b, c, h, w), to values (b,).
+    """Potentials f: R^d → R as a sequence of certified layers; maps (b, d), or (b, c, h, w), to values (b,).
 
     Its Lipschitz constant is whatever :func:`wgan_lip.certify` proves for the weights it holds; training with
     :func:`wgan_lip.retract_after_steps` keeps that at 1.
 
+    With k > 1 heads it holds k potentials over one body and maps to (b, k). The certificate is then in the maximum
+    norm of the k values: each potential, and each gap of two at two points, obeys the one constant. The vector of all
+    k is not 1-Lipschitz in the Euclidean norm; it is √k-Lipschitz there.
+
     Attributes:
         dim: Dimension d of the samples.
+        heads: Number k of potentials.
     """
 
-    def __init__(self, dim: int, layers: OrderedDict[str, LipschitzLayer]) -> None:
-        super().__init__(OrderedDict(flatten=Flatten(dim), **layers, squeeze=Squeeze()))
-        self.dim = dim
+    def __init__(self, dim: int, layers: OrderedDict[str, LipschitzLayer], heads: int = 1) -> None:
+        if heads == 1:
+            layers["squeeze"] = Squeeze()
+        super().__init__(OrderedDict(flatten=Flatten(dim), **layers))
+        self.dim, self.heads = dim, heads
 
 
 class ResNetCritic(Critic):
@@ -47,15 +54,21 @@ class ResNetCritic(Critic):
     Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.layers.GradientFlow`), v a unit
     row; all norms Euclidean. Dense in the scalar 1-Lipschitz functions on any compact set as h and L grow.
 
+    With `norm="max"` the state carries the maximum norm: the rows of Q have norm at most 1 each, φ_l are the
+    gradient-flow layers that are nonexpansive there, those that sort disjoint pairs (layer l at distance 2^((l − 1)
+    mod log2 h)), and v has absolute row sum at most 1. It represents every max of mins of h affine pieces.
+
     Arguments:
         dim: Dimension d of the samples.
-        width: Width h of the state.
+        width: Width h of the state; a power of 2 with `norm="max"`.
         depth: Number L of residual layers.
-        hidden: Rows of each W_l; half the width by default.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`.
+        hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
+        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`; `relu`, which sorts, with `norm="max"`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
             h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
-            of them outside, and the critic slow.
+            of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.
+        norm: `euclidean` or `max`.
+        heads: Number of potentials over the one body; see :class:`Critic`.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -75,15 +88,29 @@ class ResNetCritic(Critic):
         hidden: int | None = None,
         activation: str = "relu",
         bias_scale: float = 0.1,
+        norm: str = "euclidean",
+        heads: int = 1,
     ) -> None:
-        _check_sizes(dim=dim, width=width, depth=depth)
-        state = Norm.euclidean(width)
+        _check_sizes(dim=dim, width=width, depth=depth, heads=heads)
+        check_choice(norm, ["euclidean", "max"], "norm")
+        if norm == "max" and (width & (width - 1) or width < 2 or hidden is not None or activation != "relu"):
+            raise InputError(
+                f'Expected, with norm="max", a width that is a power of 2, no hidden, and activation relu. Got width '
+                f"{width}, hidden {hidden}, activation {activation!r}. Its layers sort pairs and have no weights."
+            )
+        state = Norm.euclidean(width) if norm == "euclidean" else Norm((1,) * width)
         hidden = max(1, width // 2) if hidden is None else hidden
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict(lift=Linear(Norm.euclidean(dim), state))
-        for index in range(1, depth + 1):
-            layers[f"block_{index}"] = GradientFlow(width, hidden, activation=activation, bias_scale=bias_scale)
-        layers["readout"] = Linear(state, Norm((1,)))
-        super().__init__(dim, layers)
+        for index in range(depth):
+            if norm == "euclidean":
+                block = GradientFlow(width, hidden, activation=activation, bias_scale=bias_scale)
+            else:
+                block = MaxMin(width, state, stride=2 ** (index % (width.bit_length() - 1)))
+            layers[f"block_{index + 1}"] = block
+        layers["readout"] = Linear(state, Norm((1,) * heads))
+        super().__init__(dim, layers, heads)
+        if norm == "max":
+            nn.init.uniform_(self.lift.bias, -bias_scale, bias_scale)
 
 
 class FixedWidthCritic(Critic):
@@ -100,6 +127,7 @@ class FixedWidthCritic(Critic):
         hidden: Rows of each W_l; half of d, at least 1, by default.
         activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], about the radius of the data.
+        heads: Number of potentials over the one body; see :class:`Critic`.
 
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 4.1
@@ -113,8 +141,9 @@ class FixedWidthCritic(Critic):
         hidden: int | None = None,
         activation: str = "relu",
         bias_scale: float = 1.5,
+        heads: int = 1,
     ) -> None:
-        _check_sizes(dim=dim, depth=depth)
+        _check_sizes(dim=dim, depth=depth, heads=heads)
         state = Norm((1, 1, 1, dim))
         hidden = max(1, dim // 2) if hidden is None else hidden
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict(lift=Linear(Norm.euclidean(dim), state))
@@ -122,8 +151,8 @@ class FixedWidthCritic(Critic):
             flow = GradientFlow(dim, hidden, activation=activation, bias_scale=bias_scale)
             layers[f"block_{index}"] = Parallel(MaxMin(2), Identity(Norm((1,))), flow)
             layers[f"affine_{index}"] = Linear(state, state)
-        layers["readout"] = Linear(state, Norm((1,)))
-        super().__init__(dim, layers)
+        layers["readout"] = Linear(state, Norm((1,) * heads))
+        super().__init__(dim, layers, heads)
         self._start_as_running_maximum(bias_scale)
 
     @torch.no_grad()
@@ -140,7 +169,7 @@ class FixedWidthCritic(Critic):
                 layer.weight[1, 3:] = piece
                 layer.bias[1].uniform_(-0.3 * bias_scale, 0.3 * bias_scale)
             elif name == "readout":
-                layer.weight[:] = torch.eye(1, self.dim + 3)
+                layer.weight[:] = torch.eye(self.heads, self.dim + 3)
         Retraction(self)()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from wgan_lip.certificates import certify, estimate_lipschitz
+from wgan_lip.adversary import estimate_lipschitz
+from wgan_lip.certificates import certify
 from wgan_lip.data import Source
 from wgan_lip.duality import fitted
 from wgan_lip.metrics import mode_coverage, w1_over_floor

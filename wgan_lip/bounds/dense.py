@@ -34,6 +34,9 @@ class Norm:
     `Norm((d,))` is the Euclidean norm, `Norm((1,) * d)` the maximum norm, and `Norm((1, 1, 1, d - 3))` the block-max
     norm of the fixed-width critics in *Approximation theory for 1-Lipschitz ResNets* (2025), Theorem 4.1.
 
+    `Norm.euclidean()`, without blocks, is the Euclidean norm of a space of any dimension: that of images, whose size a
+    convolution need not know.
+
     Arguments:
         blocks: Sizes of the blocks; they add up to the dimension.
     """
@@ -41,12 +44,17 @@ class Norm:
     blocks: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.blocks or min(self.blocks) < 1:
+        if self.blocks and min(self.blocks) < 1:
             raise InputError(f"Expected blocks of size at least 1. Got {self.blocks}.")
 
     @staticmethod
-    def euclidean(dim: int) -> Norm:
-        return Norm((dim,))
+    def euclidean(dim: int | None = None) -> Norm:
+        return Norm(() if dim is None else (dim,))
+
+    def meets(self, other: Norm) -> bool:
+        """Whether a map into a space with one of these norms may be followed by a map out of one with the other."""
+        anonymous = not self.blocks or not other.blocks
+        return self == other or (anonymous and len(self.blocks) <= 1 and len(other.blocks) <= 1)
 
     @property
     def dim(self) -> int:
@@ -58,6 +66,8 @@ class Norm:
         return [slice(end - size, end) for end, size in zip(ends, self.blocks)]
 
     def __str__(self) -> str:
+        if not self.blocks:
+            return "Euclidean"
         if len(self.blocks) == 1:
             return f"Euclidean({self.dim})"
         if max(self.blocks) == 1:

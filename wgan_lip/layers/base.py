@@ -1,0 +1,85 @@
+"""What a layer is: a map, a claim about its Lipschitz constant, and constraints that keep the claim at 1."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from wgan_lip.bounds import Norm
+
+__all__ = ["Box", "Claim", "Constraint", "LipschitzLayer", "Rounding", "SemiOrthogonal", "UnitRows", "Zero"]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far a float64 evaluation can stray: by at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
+
+    p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors.
+    """
+
+    operations: int = 0
+    gain: float = 0.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a layer proves about itself: ‖φ(x) − φ(y)‖_out ≤ lipschitz · ‖x − y‖_in for all x, y, and by what method.
+
+    `norm_in` and `norm_out` are None for maps that keep any norm they meet (coordinatewise maps, the identity).
+    """
+
+    lipschitz: float
+    method: str
+    norm_in: Norm | None = None
+    norm_out: Norm | None = None
+    rounding: Rounding = Rounding()
+
+
+@dataclass(frozen=True)
+class SemiOrthogonal:
+    """Constraint: all singular values of `weight` (m, n) at most 1, and pushed towards 1."""
+
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class UnitRows:
+    """Constraint: every row of `weight` (m, n) has block norms, over `norm`, that add up to 1."""
+
+    weight: Tensor
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Constraint: `weight` is zero."""
+
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Box:
+    """Constraint: low ≤ value ≤ high."""
+
+    value: Tensor
+    low: float
+    high: float
+
+
+Constraint = SemiOrthogonal | UnitRows | Zero | Box
+
+
+class LipschitzLayer(nn.Module, ABC):
+    """A map with a provable Lipschitz constant between two normed spaces."""
+
+    @abstractmethod
+    def claim(self) -> Claim:
+        """Proves a constant for the weights as they are stored now. Raises :class:`InputError` if not finite."""
+
+    def constraints(self) -> Iterator[Constraint]:
+        """The sets that keep the claimed constant at 1, as views of this layer's own parameters."""
+        return iter(())

@@ -1,0 +1,1 @@
+"""Max-min functions and their exact compilation into critics."""
