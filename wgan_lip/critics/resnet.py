@@ -1,4 +1,4 @@
-"""Potentials built from layers: the two families of *Approximation theory for 1-Lipschitz ResNets* (2025)."""
+"""The two families of *Approximation theory for 1-Lipschitz ResNets* (Murari, Furuya, Schönlieb, 2025)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import nn
 
 from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError, check_choice
+from wgan_lip.critics.base import Critic, check_sizes
 from wgan_lip.layers import (
-    Flatten,
     GradientFlow,
     Identity,
     Linear,
@@ -18,32 +18,9 @@ from wgan_lip.layers import (
     MaxMin,
     Parallel,
     Retraction,
-    Squeeze,
 )
 
-__all__ = ["Critic", "FixedWidthCritic", "ResNetCritic"]
-
-
-class Critic(nn.Sequential):
-    """Potentials f: R^d → R as a sequence of certified layers; maps (b, d), or (b, c, h, w), to values (b,).
-
-    Its Lipschitz constant is whatever :func:`wgan_lip.certify` proves for the weights it holds; training with
-    :func:`wgan_lip.retract_after_steps` keeps that at 1.
-
-    With k > 1 heads it holds k potentials over one body and maps to (b, k). The certificate is then in the maximum
-    norm of the k values: each potential, and each gap of two at two points, obeys the one constant. The vector of all
-    k is not 1-Lipschitz in the Euclidean norm; it is √k-Lipschitz there.
-
-    Attributes:
-        dim: Dimension d of the samples.
-        heads: Number k of potentials.
-    """
-
-    def __init__(self, dim: int, layers: OrderedDict[str, LipschitzLayer], heads: int = 1) -> None:
-        if heads == 1:
-            layers["squeeze"] = Squeeze()
-        super().__init__(OrderedDict(flatten=Flatten(dim), **layers))
-        self.dim, self.heads = dim, heads
+__all__ = ["FixedWidthCritic", "ResNetCritic"]
 
 
 class ResNetCritic(Critic):
@@ -91,7 +68,7 @@ class ResNetCritic(Critic):
         norm: str = "euclidean",
         heads: int = 1,
     ) -> None:
-        _check_sizes(dim=dim, width=width, depth=depth, heads=heads)
+        check_sizes(dim=dim, width=width, depth=depth, heads=heads)
         check_choice(norm, ["euclidean", "max"], "norm")
         if norm == "max" and (width & (width - 1) or width < 2 or hidden is not None or activation != "relu"):
             raise InputError(
@@ -143,7 +120,7 @@ class FixedWidthCritic(Critic):
         bias_scale: float = 1.5,
         heads: int = 1,
     ) -> None:
-        _check_sizes(dim=dim, depth=depth, heads=heads)
+        check_sizes(dim=dim, depth=depth, heads=heads)
         state = Norm((1, 1, 1, dim))
         hidden = max(1, dim // 2) if hidden is None else hidden
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict(lift=Linear(Norm.euclidean(dim), state))
@@ -171,9 +148,3 @@ class FixedWidthCritic(Critic):
             elif name == "readout":
                 layer.weight[:] = torch.eye(self.heads, self.dim + 3)
         Retraction(self)()
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"Expected {name} of at least 1. Got {size}.")
