@@ -205,22 +205,50 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
     scaled, exponent = _scaled_float64(matrix)
     if exponent is None:
         return 0.0
-    starts = [block.start for block in norm_in.slices]
-    slack = 1 + gamma(scaled.size + len(starts) + 4)
+    scalar = [block.start for block in norm_in.slices if block.stop - block.start == 1]
+    wide = [block for block in norm_in.slices if block.stop - block.start > 1]
+    single = [block.start for block in norm_out.slices if block.stop - block.start == 1]
     bound = 0.0
+    step = max(1, 2**22 // scaled.shape[1])
+    for start in range(0, len(single), step):  # many scalar output blocks in one go
+        rows = scaled[single[start : start + step]]
+        norms = [np.sqrt(_sums_up(np.square(rows[:, columns]))) for columns in wide]
+        totals = _sums_up(np.column_stack((np.abs(rows[:, scalar]), *norms)))
+        bound = max(bound, float(totals.max()) * _NORM_SLACK)
     for rows in norm_out.slices:
-        # Column norms of the row block serve every scalar input block, and every input block of a single row.
-        squares = np.square(scaled[rows]).sum(axis=0)
-        if rows.stop - rows.start == 1:
-            total = float(np.sqrt(np.add.reduceat(squares, starts)).sum()) * slack
-        else:
-            scalar = [s.start for s in norm_in.slices if s.stop - s.start == 1]
-            total = float(np.sqrt(squares[scalar]).sum()) * slack
-            for columns in norm_in.slices:
-                if columns.stop - columns.start > 1:
-                    total = math.nextafter(total + upper_bound_norm(scaled[rows, columns]), math.inf)
-        bound = max(bound, total)
+        if rows.stop - rows.start > 1:
+            # A scalar input block is a column, whose spectral norm is its Euclidean norm.
+            total = float(_sums_up(np.sqrt(_sums_up(np.square(scaled[rows][:, scalar].T))))) * _NORM_SLACK
+            for columns in wide:
+                total = math.nextafter(total + _upper_bound_block_norm(scaled[rows, columns]), math.inf)
+            bound = max(bound, total)
     return _rescaled_up(bound + scaled.shape[1] * math.sqrt(scaled.size * SMALLEST_NORMAL), exponent)
+
+
+def _upper_bound_block_norm(block: np.ndarray) -> float:
+    """As :func:`upper_bound_norm`, to a few roundings, whatever the size, where rows and columns have one entry each.
+
+    The spectral norm lies between the largest entry and the largest absolute row or column sum.
+    """
+    magnitudes = np.abs(block)
+    sums = max(float(_sums_up(magnitudes).max()), float(_sums_up(magnitudes.T).max()))
+    return sums if sums <= float(magnitudes.max()) * (1 + 2.0**-40) else min(sums, upper_bound_norm(block))
+
+
+_NORM_SLACK = 1 + 4 * UNIT_ROUNDOFF  # of squares, of a square root, and of the product with it
+
+
+def _sums_up(terms: np.ndarray) -> np.ndarray:
+    """Sums of non-negative numbers over the last axis, rounded up: by halving, so that log2 of their number counts."""
+    count = terms.shape[-1]
+    if count == 0:
+        return np.zeros(terms.shape[:-1])
+    while (size := terms.shape[-1]) > 1:
+        half = (size + 1) // 2
+        folded = terms[..., :half].copy()
+        folded[..., : size - half] += terms[..., half:]
+        terms = folded
+    return terms[..., 0] * math.nextafter(1 + gamma((count - 1).bit_length() + 1), math.inf)
 
 
 def _float64(values: Tensor | np.ndarray) -> np.ndarray:
