@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.bounds import Norm
 from wgan_lip.certificates import Certificate, certify, evaluate, verify, weights_sha256
 from wgan_lip.checks import InputError, UncertifiableError
@@ -249,7 +248,7 @@ def hooked_sequential():
 OBSTACLES = {
     "BatchNorm1d": (lambda: nn.BatchNorm1d(2), "provable constant. Got BatchNorm1d"),
     "Dropout": (lambda: nn.Dropout(), "Got Dropout"),
-    "Conv1d": (lambda: nn.Conv1d(2, 2, 1), "Got Conv1d"),
+    "Conv3d": (lambda: nn.Conv3d(2, 2, 1), "Got Conv3d"),
     "LayerNorm": (lambda: nn.LayerNorm(2), "Got LayerNorm"),
     "GELU": (lambda: nn.GELU(), "Got GELU"),
     "ModuleList": (lambda: nn.ModuleList([nn.Linear(2, 2)]), "Got ModuleList"),
@@ -398,7 +397,6 @@ def test_certify_leaves_the_critic_and_the_generators_unchanged(family):
     state = torch.get_rng_state()
     certify(critic)
     evaluate(critic, torch.zeros(2, 2))
-    estimate_lipschitz(critic, torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), starts=8, steps=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(critic.state_dict()[k], v) for k, v in before.items())
     assert all(torch.equal(p.grad, g) for p, g in zip(critic.parameters(), grads))
@@ -671,46 +669,3 @@ def test_evaluate_wants_a_potential_and_finite_samples():
         evaluate(nn.Sequential(nn.Linear(2, 1)), torch.zeros(3, 2))
     with pytest.raises(InputError, match="finite"):
         evaluate(ResNetCritic(2, width=4, depth=1), torch.full((3, 2), math.nan))
-
-
-# Estimates from below
-
-
-@BOTH
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("state", ["trained", "disturbed"])
-def test_the_estimate_is_below_the_certificate(family, activation, state):
-    critic = FAMILIES[family](activation=activation)
-    critic = trained(critic) if state == "trained" else disturb(critic, 1.0)
-    estimate = estimate_lipschitz(critic, torch.randn(50, 2), starts=200, steps=10)
-    assert 0 < estimate <= certify(critic).lipschitz * (1 + 1e-12)
-
-
-def linear_critic(dim):
-    return nn.Sequential(Flatten(dim), Linear(Norm((dim,)), Norm((1,))), Squeeze())
-
-
-def test_the_estimate_is_sharp_for_a_linear_critic_and_for_a_fold():
-    critic = linear_critic(3)
-    with torch.no_grad():
-        critic[1].weight.mul_(7)
-    assert estimate_lipschitz(critic, torch.randn(5, 3), starts=6, steps=2) > 0.9 * certify(critic).lipschitz > 6
-    fold = nn.Sequential(GradientFlow(2, 1), Linear(Norm((2,)), Norm((1,))), Squeeze())
-    assert estimate_lipschitz(fold, torch.randn(5, 2), starts=64, steps=5) > 0.9 * certify(fold).lipschitz
-
-
-def test_the_estimate_is_reproducible_and_works_for_one_sample():
-    critic = disturb(ResNetCritic(2, width=4, depth=2))
-    x = torch.randn(1, 2)
-    first, second = (estimate_lipschitz(critic, x, starts=32, steps=4, seed=3) for _ in range(2))
-    assert first == second > 0
-    assert estimate_lipschitz(critic, torch.randn(20, 2), starts=64, steps=0) <= certify(critic).lipschitz
-
-
-def test_the_search_finds_a_steep_corner_away_from_the_samples():
-    """max(0, 5·(x − 2)) is flat at the samples around 0; the search moves to where it is steep."""
-    critic = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), Squeeze()).double()
-    set_(critic[0].weight, 5.0)
-    set_(critic[0].bias, -10.0)
-    x = torch.randn(100, 1, dtype=torch.float64).clamp(-1.9, 1.9)
-    assert estimate_lipschitz(critic, x) == pytest.approx(5, rel=1e-12)

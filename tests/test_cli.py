@@ -107,7 +107,7 @@ def test_help_names_groups_choices_and_keys(capsys):
         main(["train", "--help"])
     assert stop.value.code in (0, None)
     text = capsys.readouterr().out
-    for expected in ("critic: fixed_width, resnet", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
+    for expected in ("critic: convolutional, fixed_width, resnet", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
         assert expected in text
 
 
@@ -124,7 +124,7 @@ def test_usage_lists_every_command(capsys):
     [
         (["dance"], "Expected a command: train, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (["train", "critic=cubic"], "Available options in 'critic': fixed_width"),
+        (["train", "critic=cubic"], "Available options in 'critic': convolutional"),
         (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale. Got 'wi"),
         (["train", "widht=3"], "Expected a key of train: data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
@@ -132,7 +132,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic.width=five"], "Expected critic.width of type int. Got 'five'"),
         (["train", "critic.width=2.5"], "Expected critic.width of type int. Got 2.5"),
         (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
-        (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus. Got 'sine'"),
+        (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'sine'"),
         (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
         (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
@@ -267,9 +267,9 @@ def test_every_experiment_and_choice_composes():
 
 
 def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
-    from wgan_lip.cli import benchmark
+    from wgan_lip.cli.benchmark import wgan
 
-    monkeypatch.setattr(benchmark, "WGAN_CASES", ("gaussians8", "digits"))
+    monkeypatch.setattr(wgan, "CASES", ("gaussians8", "digits"))
     overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
     interrupted = Path("outputs/benchmark/wgan/digits-0")
     create_run(interrupted, {}, [])

@@ -14,17 +14,32 @@ from torch import nn
 
 from wgan_lip.bounds import Norm
 from wgan_lip.certificates import certify
-from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.layers import (
     ACTIVATIONS,
+    Absolute,
+    Conv2d,
+    ConvGradientFlow,
     Flatten,
     GradientFlow,
+    GroupSort,
+    Householder,
     Identity,
+    L2Pool2d,
     Linear,
+    LipschitzExtension,
     LipschitzLayer,
     MaxMin,
+    MaxPool2d,
+    Normalize,
     Parallel,
+    PixelShuffle,
+    PixelUnshuffle,
+    RescaledGradientFlow,
+    ScaledAvgPool2d,
+    Spline,
     Squeeze,
+    Unflatten,
     retract_after_steps,
 )
 
@@ -39,6 +54,17 @@ def stock():
 def twice():
     flow = GradientFlow(4, 3)
     return nn.Sequential(flow, flow, Linear(Norm((4,)), Norm((1,))))
+
+
+def on_images(make, *shape):
+    """The case of a layer for images (c, h, w): rows in and rows out, so that its claim is measured like any other."""
+    size = make()(torch.zeros(1, *shape)).numel()
+    return lambda: nn.Sequential(Unflatten(shape), make(), Flatten(size)), (math.prod(shape),), (size,)
+
+
+def scaled(layer, dim=5):
+    """A layer whose constant is 1 for all its weights, behind one whose constant is not."""
+    return nn.Sequential(Linear(Norm((dim,)), Norm((dim,))), layer)
 
 
 # name: (constructor, blocks of the input norm, blocks of the output norm). The norms are stated here once more, for
@@ -60,11 +86,42 @@ CASES = {
     "Linear several blocks": (lambda: Linear(Norm((2, 1, 3)), Norm((3, 3, 1))), (2, 1, 3), (3, 3, 1)),
     "MaxMin maximum norm": (lambda: MaxMin(6), (1,) * 6, (1,) * 6),
     "MaxMin Euclidean": (lambda: MaxMin(6, Norm((6,))), (6,), (6,)),
+    "GroupSort maximum norm": (lambda: GroupSort(6, 3), (1,) * 6, (1,) * 6),
+    "GroupSort Euclidean": (lambda: GroupSort(6, 6, Norm((6,))), (6,), (6,)),
+    "GroupSort of images": on_images(lambda: GroupSort(4, 4, Norm.euclidean()), 4, 2, 1),
+    "Householder": (lambda: scaled(Householder(4), 4), (4,), (4,)),
+    "Absolute": (lambda: nn.Sequential(Identity(Norm((1, 2))), Absolute()), (1, 2), (1, 2)),
+    "Spline of images": on_images(lambda: Spline(2), 2, 1, 3),
+    "GradientFlow spline": (lambda: GradientFlow(5, 3, activation="spline"), (5,), (5,)),
+    "RescaledGradientFlow": (lambda: scaled(RescaledGradientFlow(5, 3)), (5,), (5,)),
+    "RescaledGradientFlow overcomplete": (lambda: scaled(RescaledGradientFlow(3, 7), 3), (3,), (3,)),
+    "LipschitzExtension": (lambda: scaled(LipschitzExtension(5, 4)), (5,), (1,)),
+    "LipschitzExtension of several heads": (lambda: scaled(LipschitzExtension(5, 4, heads=3)), (5,), (1,) * 3),
     "Identity": (lambda: Identity(Norm((1, 2))), (1, 2), (1, 2)),
     "Parallel": (lambda: Parallel(MaxMin(2), Identity(Norm((1,))), GradientFlow(4, 2)), BLOCK, BLOCK),
     "Parallel affine": (lambda: Parallel(Linear(Norm((3,)), Norm((1, 2))), GradientFlow(2, 2)), (3, 2), (1, 2, 2)),
     "Flatten": (lambda: Flatten(4), (4,), (4,)),
     "Squeeze": (lambda: Squeeze(), (1,), (1,)),
+    "PixelUnshuffle": on_images(lambda: PixelUnshuffle(2), 2, 4, 6),
+    "PixelShuffle": on_images(lambda: PixelShuffle(2), 8, 2, 1),
+    "Normalize": on_images(lambda: Normalize([0.5, -1.0], [2.0, 0.3]), 2, 2, 3),
+    "ScaledAvgPool2d": on_images(lambda: ScaledAvgPool2d(2), 1, 5, 4),
+    "L2Pool2d": on_images(lambda: L2Pool2d((1, 3)), 2, 2, 3),
+    "MaxPool2d": on_images(lambda: MaxPool2d(2), 2, 2, 4),
+    "Conv2d of patches": on_images(lambda: Conv2d(2, 4, 2, stride=2, padding=1, groups=2), 2, 3, 3),
+    "Conv2d pointwise": on_images(lambda: Conv2d(3, 2, 1), 3, 2, 1),
+    "Conv2d overlapping": on_images(lambda: Conv2d(2, 2, 3, padding=1, dilation=(1, 2)), 2, 3, 3),
+    "Conv2d circular": on_images(lambda: Conv2d(2, 1, 3, padding=1, stride=2, padding_mode="circular"), 2, 3, 4),
+    "ConvGradientFlow of patches": on_images(lambda: ConvGradientFlow(1, 2, shift=1), 1, 4, 3),
+    "ConvGradientFlow overlapping": on_images(
+        lambda: ConvGradientFlow(2, 2, 3, stride=1, padding=1, activation="tanh"), 2, 3, 3
+    ),
+    "ConvGradientFlow circular": on_images(
+        lambda: ConvGradientFlow(2, 4, (1, 3), stride=(1, 2), padding=(0, 1), groups=2, padding_mode="circular"),
+        2,
+        2,
+        4,
+    ),
     "used twice": (twice, (4,), (1,)),
     "stock modules": (stock, (3,), (1,)),
     **{
@@ -75,9 +132,17 @@ CASES = {
         f"FixedWidthCritic {name}": (lambda name=name: FixedWidthCritic(3, depth=2, activation=name), (3,), (1,))
         for name in ACTIVATIONS
     },
+    "ConvolutionalCritic": (
+        lambda: ConvolutionalCritic((1, 5, 6), channels=4, width=6, depth=1, bias_scale=0.5),
+        (30,),
+        (1,),
+    ),
     "ResNetCritic on the line": (lambda: ResNetCritic(1, width=4, depth=3), (1,), (1,)),
     "ResNetCritic narrow": (lambda: ResNetCritic(6, width=3, depth=2, hidden=5), (6,), (1,)),
+    "ResNetCritic spline": (lambda: ResNetCritic(3, width=8, depth=2, activation="spline"), (3,), (1,)),
     "FixedWidthCritic on the line": (lambda: FixedWidthCritic(1, depth=3), (1,), (1,)),
+    "SortingCritic": (lambda: SortingCritic(3, width=8, depth=2, group=4), (3,), (1,)),
+    "SortingCritic of several heads": (lambda: SortingCritic(3, width=4, depth=2, heads=3), (3,), (1,) * 3),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
 WITH_WEIGHTS = [name for name in CASES if any(True for _ in CASES[name][0]().parameters())]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 
-from wgan_lip import certify
+from wgan_lip import certify, verify
 from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
@@ -131,3 +132,50 @@ def test_a_fresh_critic_of_family_a_keeps_most_of_its_gradient():
     norms = gradient_norms(critic, torch.randn(500, 4, dtype=torch.float64))
     assert norms.max() <= 1 + 1e-9
     assert norms.mean() > 0.5 / math.sqrt(32 / 4)
+
+
+def test_the_maximum_norm_family_takes_the_max_of_mins_of_its_pieces():
+    critic = ResNetCritic(3, width=8, depth=3, norm="max", bias_scale=1.0).double()
+    with torch.no_grad():
+        critic.readout.weight.copy_(torch.eye(8)[1:2])  # slot 1: min over bit 0, then max over bits 1 and 2
+        critic.readout.bias.zero_()
+        x = torch.randn(50, 3, dtype=torch.float64)
+        pieces = critic.lift(x).view(50, 4, 2)
+        assert torch.equal(critic(x), pieces.amin(2).amax(1))
+    assert certify(critic).lipschitz <= 1
+    assert {layer.norm_in for layer in certify(critic).layers[2:-1]} == {"max(8)"}
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_sorting_pairs_is_a_gradient_flow_layer(stride):
+    sort = MaxMin(8, Norm((8,)), stride=stride)
+    flow = GradientFlow(8, 4).double()
+    first = [i for i in range(8) if not i // stride % 2]
+    with torch.no_grad():
+        flow.weight.zero_()
+        flow.bias.zero_()
+        for row, i in enumerate(first):
+            flow.weight[row, i], flow.weight[row, i + stride] = -math.sqrt(0.5), math.sqrt(0.5)
+    x = torch.randn(100, 8, dtype=torch.float64)
+    assert torch.allclose(sort(x), flow(x), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "arguments", [dict(width=12), dict(width=1), dict(width=8, hidden=2), dict(width=8, activation="tanh"), dict(norm="l1")]
+)
+def test_the_maximum_norm_family_refuses_what_it_cannot_hold(arguments):
+    with pytest.raises(InputError, match="Expected"):
+        ResNetCritic(2, **{"norm": "max", **arguments})
+
+
+@pytest.mark.parametrize("family", [ResNetCritic, FixedWidthCritic])
+def test_an_average_of_two_critics_has_a_certificate_of_its_own(family):
+    first, second = family(3, depth=2), family(3, depth=2)
+    average = copy.deepcopy(first)
+    with torch.no_grad():
+        for mean, other in zip(average.parameters(), second.parameters()):
+            mean.lerp_(other, 0.3)
+    assert certify(average).lipschitz <= 1  # norms are convex
+    assert len({certify(critic).weights_sha256 for critic in (first, second, average)}) == 3
+    with pytest.raises(InputError, match="other weights"):
+        verify(certify(first), average)

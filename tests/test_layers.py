@@ -564,7 +564,7 @@ def test_sizes_below_1_are_refused(dim, hidden):
 
 
 def test_unknown_activations_are_refused_with_the_legal_ones():
-    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus. Got 'gelu'"):
+    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'gelu'"):
         GradientFlow(3, 2, activation="gelu")
 
 

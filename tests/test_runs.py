@@ -47,7 +47,9 @@ def test_another_process_gives_the_same_certificate_and_the_same_samples(tiny_ru
 
 def test_the_stored_certificate_verifies_for_the_stored_critic(tiny_run):
     run = load_run(tiny_run)
-    assert verify(Certificate.load(tiny_run / "certificate.json"), run.critic) == certify(run.critic)
+    stored = Certificate.load(tiny_run / "certificate.json")
+    assert verify(stored, run.critic) == stored == certify(run.critic, units=run.units)
+    assert "pixel" in stored.units
 
 
 def test_a_run_says_what_it_is(tiny_run):

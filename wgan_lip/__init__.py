@@ -13,11 +13,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "adversary": ("enumerate_lipschitz", "estimate_lipschitz"),
     "certificates": ("Certificate", "certify", "verify"),
     "checks": ("InputError", "UncertifiableError"),
-    "critics": ("FixedWidthCritic", "ResNetCritic"),
+    "critics": ("ConvolutionalCritic", "FixedWidthCritic", "ResNetCritic", "SortingCritic"),
     "generators": ("MLPGenerator",),
     "layers": ("retract_after_steps",),
+    "piecewise_affine": (
+        "MaxMinFunction",
+        "compile_fixed_width",
+        "compile_resnet",
+        "critic_from_transport",
+        "interpolate",
+    ),
     "runs": ("Run", "load_run"),
     "training": ("train_wgan",),
     "wasserstein": ("W1Interval", "bracket", "kr_lower_bound"),

@@ -101,14 +101,14 @@ class Evaluation:
     error: Tensor
 
 
-def certify(critic: nn.Module, *, units: str = "of the samples as the critic receives them") -> Certificate:
+def certify(critic: nn.Module, *, units: str = "the unit of the samples as the critic receives them") -> Certificate:
     r"""Proves a Lipschitz constant for `critic`, with its weights as they are now.
 
     .. math:: \mathrm{Lip}(f_L \circ \cdots \circ f_1) \le \prod_l \mathrm{Lip}(f_l)
 
     Arguments:
-        critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of `nn.Linear`, `nn.ReLU`,
-            `nn.LeakyReLU`, `nn.Tanh`, `nn.Identity`, `nn.Flatten()`. Any device, dtype and mode.
+        critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of the modules of torch.nn in
+            :data:`wgan_lip.layers.STOCK_CLAIMS`. Any device, dtype and mode.
         units: In words, what one unit of the input space is; it is stated in the certificate and changes no number.
             To certify in the units from before a scaling (x − mean)/std, certify
             `nn.Sequential(Normalize(mean, std), critic)`.
@@ -240,7 +240,8 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
             unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
             size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
             before, state = state, module(state)
-            positions = max(math.prod(before.shape[2:]), math.prod(state.shape[2:]))
+            first = 1 if claim.norm_in is None else 2  # coordinatewise maps stray in every coordinate by themselves
+            positions = max(math.prod(before.shape[first:]), math.prod(state.shape[first:]))
             offset = rounding.offset * math.sqrt(positions) * 1.01
             local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + offset)
             underflow = 1e-290 * (1 + rounding.gain)  # 1e17 operations' worth
@@ -250,6 +251,7 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
             error = claim.lipschitz * error * (1 + 2.0**-40)
     if state.ndim != 1:
         raise InputError(f"Expected a potential with values (n,). Got {tuple(state.shape)}. End it with Squeeze().")
+    error[~state.isfinite()] = math.inf
     return Evaluation(state, error)
 
 
@@ -284,7 +286,7 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
     """Refuses whatever makes calling `module` differ from its class's forward, or its weights from its state dict."""
     kind = type(module)
     disguises = {
-        "a method replaced on the instance": {"forward", "_call_impl", *PROOFS} & module.__dict__.keys(),
+        "a method replaced on the instance": any(callable(getattr(kind, name, None)) for name in module.__dict__),
         "forward hooks": module._forward_hooks or module._forward_pre_hooks,
         "global forward hooks": _module_state._global_forward_hooks or _module_state._global_forward_pre_hooks,
         "a parametrized weight": "parametrizations" in module._modules,

@@ -25,6 +25,7 @@ from wgan_lip.checks import InputError
 from wgan_lip.files import write_whole
 
 __all__ = [
+    "error_curves",
     "generated_cloud",
     "interval_history",
     "landscape",
@@ -263,6 +264,35 @@ def generated_cloud(
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     _legend(figure, axes, title)
+    return figure
+
+
+@_styled
+def error_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, quantity: str, title: str | None = None
+) -> Figure:
+    """Draws errors against sizes, both on logarithmic axes, one panel beside the other with a common error axis.
+
+    Arguments:
+        panels: For each panel, by the name of its size, the curves: (size, error) pairs by label. A curve whose label
+            begins with "bound" is drawn dashed.
+        quantity: What the errors are of, with units.
+        title: Stands above.
+    """
+    figure = Figure(figsize=(4.6 * len(panels), 4.0), layout="constrained")
+    colors = (BLUE, VERMILION, "#009E73", "#CC79A7", INK)  # of Okabe and Ito's palette
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (size, curves) in zip(every, panels.items()):
+        for (label, points), color, marker in zip(curves.items(), colors, "osD^v"):
+            style = (0, (4, 3)) if label.startswith("bound") else "-"
+            axes.plot(*np.array(points).T, color=color, linestyle=style, marker=marker, markersize=4, label=label)
+        axes.set(xscale="log", yscale="log", xlabel=size)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    every[0].set_ylabel(quantity)
+    if title:
+        figure.suptitle(title)
     return figure
 
 

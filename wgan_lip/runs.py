@@ -255,6 +255,11 @@ class Run:
         shape = self.checkpoint["sizes"]["image_shape"]
         return None if shape is None else tuple(shape)
 
+    @property
+    def units(self) -> str:
+        """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
+        return target_class(self.config["data"]["_target_"]).units
+
     @cached_property
     def critic(self) -> nn.Module:
         """The trained critic, (b, d) → (b,), on the CPU."""

@@ -71,7 +71,8 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
     """
     x, y = check_pair(x, y)
     certificate = certificate or certify(critic)
-    if certificate.norm_in != str(Norm.euclidean(x.shape[1])) or certificate.norm_out != str(Norm((1,))):
+    euclidean = str(Norm.euclidean(x.shape[1])), str(Norm.euclidean())
+    if certificate.norm_in not in euclidean or certificate.norm_out != str(Norm((1,))):
         raise InputError(
             f"Expected a scalar potential on Euclidean({x.shape[1]}). Got a map from {certificate.norm_in} to "
             f"{certificate.norm_out}. Check the critic's dimension."

@@ -127,7 +127,7 @@ def _conclude(directory: Path, settings: dict, source: Source, seconds: float) -
     """Scores the run as it lies on disk, draws its pictures, and shows the last screen."""
     run = load_run(directory)
     summary = {**score_run(run, source, **settings["evaluation"]), "training_seconds": round(seconds, 2)}
-    certify_critic(run.critic).save(directory / CERTIFICATE)
+    certify_critic(run.critic, units=run.units).save(directory / CERTIFICATE)
     write_json(directory / SUMMARY, summary)
     _draw(run, source)
     set_status(directory, "finished", step=run.step)
@@ -165,7 +165,7 @@ def _audit_picture(game: Game, source: Source) -> np.ndarray:
 def certify(config: DictConfig) -> None:
     """Certifies the saved critic anew, holds the stored certificate against it, and writes it."""
     run = load_run(checked(config, root={"run": str})["run"])
-    proved = certify_critic(run.critic)
+    proved = certify_critic(run.critic, units=run.units)
     path = run.directory / CERTIFICATE
     note = "new"
     if path.exists():
@@ -183,7 +183,7 @@ def inspect(config: DictConfig) -> None:
     settings = checked(config, root={"run": str, "json": bool})
     run = Run(settings["run"])
     try:
-        certificate: Certificate | None = certify_critic(run.critic)
+        certificate: Certificate | None = certify_critic(run.critic, units=run.units)
         problem = None
     except InputError as error:
         certificate, problem = None, str(error)

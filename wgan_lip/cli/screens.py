@@ -45,6 +45,7 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
         *table,
         "",
         f"Lip(f) ≤ {proved.lipschitz!r} from {proved.norm_in} to {proved.norm_out}",
+        f"one unit is {proved.units}",
         f"weights {proved.weights_sha256}",
         f"{path} ({note})",
     ])  # fmt: skip

@@ -1,6 +1,8 @@
 """Potentials built from layers."""
 
 from wgan_lip.critics.base import Critic
+from wgan_lip.critics.convolutional import ConvolutionalCritic
 from wgan_lip.critics.resnet import FixedWidthCritic, ResNetCritic
+from wgan_lip.critics.sorting import SortingCritic
 
-__all__ = ["Critic", "FixedWidthCritic", "ResNetCritic"]
+__all__ = ["ConvolutionalCritic", "Critic", "FixedWidthCritic", "ResNetCritic", "SortingCritic"]

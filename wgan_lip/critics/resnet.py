@@ -14,6 +14,7 @@ from wgan_lip.layers import (
     GradientFlow,
     Identity,
     Linear,
+    LipschitzExtension,
     LipschitzLayer,
     MaxMin,
     Parallel,
@@ -40,12 +41,15 @@ class ResNetCritic(Critic):
         width: Width h of the state; a power of 2 with `norm="max"`.
         depth: Number L of residual layers.
         hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`; `relu`, which sorts, with `norm="max"`.
+        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`; `relu`, which sorts, with `norm="max"`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
             h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
             of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.
         norm: `euclidean` or `max`.
         heads: Number of potentials over the one body; see :class:`Critic`.
+        readout: `linear`, or `extension`, with a :class:`wgan_lip.layers.LipschitzExtension` as v, whose centres start
+            at the scale `bias_scale`; not with `norm="max"`.
+        centers: Number of centres of that extension.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -67,13 +71,19 @@ class ResNetCritic(Critic):
         bias_scale: float = 0.1,
         norm: str = "euclidean",
         heads: int = 1,
+        readout: str = "linear",
+        centers: int = 64,
     ) -> None:
-        check_sizes(dim=dim, width=width, depth=depth, heads=heads)
+        check_sizes(dim=dim, width=width, depth=depth, heads=heads, centers=centers)
         check_choice(norm, ["euclidean", "max"], "norm")
-        if norm == "max" and (width & (width - 1) or width < 2 or hidden is not None or activation != "relu"):
+        check_choice(readout, ["linear", "extension"], "readout")
+        if norm == "max" and (
+            width & (width - 1) or width < 2 or hidden is not None or activation != "relu" or readout != "linear"
+        ):
             raise InputError(
-                f'Expected, with norm="max", a width that is a power of 2, no hidden, and activation relu. Got width '
-                f"{width}, hidden {hidden}, activation {activation!r}. Its layers sort pairs and have no weights."
+                'Expected, with norm="max", a width that is a power of 2, no hidden, activation relu and readout '
+                f"linear. Got width {width}, hidden {hidden}, activation {activation!r}, readout {readout!r}. "
+                "Its layers sort pairs and have no weights."
             )
         state = Norm.euclidean(width) if norm == "euclidean" else Norm((1,) * width)
         hidden = max(1, width // 2) if hidden is None else hidden
@@ -84,7 +94,10 @@ class ResNetCritic(Critic):
             else:
                 block = MaxMin(width, state, stride=2 ** (index % (width.bit_length() - 1)))
             layers[f"block_{index + 1}"] = block
-        layers["readout"] = Linear(state, Norm((1,) * heads))
+        if readout == "linear":
+            layers["readout"] = Linear(state, Norm((1,) * heads))
+        else:
+            layers["readout"] = LipschitzExtension(width, centers, heads=heads, scale=bias_scale)
         super().__init__(dim, layers, heads)
         if norm == "max":
             nn.init.uniform_(self.lift.bias, -bias_scale, bias_scale)
@@ -102,7 +115,7 @@ class FixedWidthCritic(Critic):
         dim: Dimension d of the samples.
         depth: Number L of blocks.
         hidden: Rows of each W_l; half of d, at least 1, by default.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`.
+        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], about the radius of the data.
         heads: Number of potentials over the one body; see :class:`Critic`.
 

@@ -34,6 +34,7 @@ class VectorFile(FiniteSource):
     """
 
     name = "file"
+    units = "the unit of the numbers in the file"
 
     def __init__(self, path: str, key: str | None = None, test_fraction: float = 0.2, seed: int = 0) -> None:
         if not 0 < test_fraction < 1:

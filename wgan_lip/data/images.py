@@ -31,6 +31,7 @@ class Digits(FiniteSource):
     name = "digits"
     image_shape = (1, 8, 8)
     low, high = 0.0, 1.0
+    units = "a pixel's range from blank to full ink, 16 in the raw data"
 
     def __init__(self, test_size: int = 500, seed: int = 0) -> None:
         from sklearn.datasets import load_digits
@@ -81,6 +82,7 @@ class MNIST(FiniteSource):
     name = "mnist"
     image_shape = (1, 28, 28)
     low, high = 0.0, 1.0
+    units = "a pixel's range from black to white, 255 in the raw data"
 
     def __init__(
         self, root: str = "~/.cache/wgan_lip", download: bool = True, test_size: int = 2000, seed: int = 0

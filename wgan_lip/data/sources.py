@@ -45,6 +45,7 @@ class Source(ABC):
         low, high: The range of every coordinate where it is known, else None.
         modes: Component means of a Gaussian mixture, shape (k, d), else None.
         mode_std: The components' common standard deviation (isotropic), else None.
+        units: In words, what one unit of a coordinate is, for the certificates of critics trained on it.
         device: Where `sample` puts its rows; see :meth:`to`.
     """
 
@@ -56,6 +57,7 @@ class Source(ABC):
     high: float | None = None
     modes: Tensor | None = None
     mode_std: float | None = None
+    units: str = "the unit of the samples as the source gives them"
     device: torch.device = torch.device("cpu")
 
     @abstractmethod

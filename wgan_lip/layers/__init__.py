@@ -12,30 +12,57 @@ or trained without retraction give a larger constant, never a wrong one.
 Channels are the second axis: vectors are (b, d), images (b, c, h, w).
 """
 
-from wgan_lip.layers.activations import ACTIVATIONS, Activation, Pointwise
+from wgan_lip.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
 from wgan_lip.layers.affine import Linear
 from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding
-from wgan_lip.layers.flows import GradientFlow
+from wgan_lip.layers.convolutions import Conv2d, ConvGradientFlow
+from wgan_lip.layers.flows import GradientFlow, RescaledGradientFlow
+from wgan_lip.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
+from wgan_lip.layers.readouts import LipschitzExtension
 from wgan_lip.layers.retraction import Retraction, retract_after_steps
-from wgan_lip.layers.sorting import MaxMin
+from wgan_lip.layers.sorting import GroupSort, Householder, MaxMin
 from wgan_lip.layers.stock import STOCK_CLAIMS
-from wgan_lip.layers.structure import Flatten, Identity, Parallel, Squeeze
+from wgan_lip.layers.structure import (
+    Flatten,
+    Identity,
+    Normalize,
+    Parallel,
+    PixelShuffle,
+    PixelUnshuffle,
+    Squeeze,
+    Unflatten,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "STOCK_CLAIMS",
+    "Absolute",
     "Activation",
     "Claim",
+    "Conv2d",
+    "ConvGradientFlow",
     "Flatten",
     "GradientFlow",
+    "GroupSort",
+    "Householder",
     "Identity",
+    "L2Pool2d",
     "Linear",
+    "LipschitzExtension",
     "LipschitzLayer",
     "MaxMin",
+    "MaxPool2d",
+    "Normalize",
     "Parallel",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Pointwise",
+    "RescaledGradientFlow",
     "Retraction",
     "Rounding",
+    "ScaledAvgPool2d",
+    "Spline",
     "Squeeze",
+    "Unflatten",
     "retract_after_steps",
 ]

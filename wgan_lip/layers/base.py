@@ -10,14 +10,25 @@ from torch import Tensor, nn
 
 from wgan_lip.bounds import Norm
 
-__all__ = ["Box", "Claim", "Constraint", "LipschitzLayer", "Rounding", "SemiOrthogonal", "UnitRows", "Zero"]
+__all__ = [
+    "BoundedConvolution",
+    "Box",
+    "Claim",
+    "Constraint",
+    "LipschitzLayer",
+    "Rounding",
+    "SemiOrthogonal",
+    "UnitRows",
+    "Zero",
+]
 
 
 @dataclass(frozen=True)
 class Rounding:
     """How far a float64 evaluation can stray: by at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
 
-    p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors.
+    p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors. For a
+    coordinatewise map, one without norms, p is the number of coordinates.
     """
 
     operations: int = 0
@@ -41,9 +52,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class SemiOrthogonal:
-    """Constraint: all singular values of `weight` (m, n) at most 1, and pushed towards 1."""
+    """Constraint: all singular values of `weight` (m, n) at most 1, and pushed towards 1; (m, …) is read as (m, n)."""
 
     weight: Tensor
+
+
+@dataclass(frozen=True)
+class BoundedConvolution:
+    """Constraint: the convolution with the kernel `weight` (m, c/groups, p, q) has norm at most 1 at every size."""
+
+    weight: Tensor
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,7 @@ class Box:
     high: float
 
 
-Constraint = SemiOrthogonal | UnitRows | Zero | Box
+Constraint = SemiOrthogonal | BoundedConvolution | UnitRows | Zero | Box
 
 
 class LipschitzLayer(nn.Module, ABC):

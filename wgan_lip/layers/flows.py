@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm, product_up, upper_bound_norm, upper_bound_vector_norm
+from wgan_lip.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.checks import InputError
 from wgan_lip.layers.activations import Activation, as_activation
 from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal
 from wgan_lip.layers.retraction import Retraction
 
-__all__ = ["GradientFlow", "euler_step_constant"]
+__all__ = ["GradientFlow", "RescaledGradientFlow", "euler_step_constant"]
 
 
 class GradientFlow(LipschitzLayer):
@@ -28,7 +28,7 @@ class GradientFlow(LipschitzLayer):
     Arguments:
         dim: Width h of the state x, shape (b, h).
         hidden: Rows m of W, shape (m, h).
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or an :class:`Activation` of width m.
+        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of width m.
         bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
 
     Guarantee:
@@ -46,7 +46,7 @@ class GradientFlow(LipschitzLayer):
         super().__init__()
         if dim < 1 or hidden < 1:
             raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
-        self.activation = as_activation(activation)
+        self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
         self.bias = nn.Parameter(torch.empty(hidden).uniform_(-bias_scale, bias_scale))
         self.tau = nn.Parameter(torch.tensor(2.0))
@@ -82,6 +82,102 @@ class GradientFlow(LipschitzLayer):
         return f"dim={dim}, hidden={hidden}"
 
 
+class RescaledGradientFlow(LipschitzLayer):
+    r"""Residual layer whose constant is 1 for every finite W, without retraction: W is rescaled in each evaluation.
+
+    .. math:: \varphi(x) = x - 2 V^\top \sigma(V x + b), \qquad V = T^{-1/2} W, \qquad
+              T = \operatorname{diag}\Bigl(\sum_j |W W^\top|_{ij}\Bigr)
+
+    T − WWᵀ is diagonally dominant, so ‖V‖ ≤ 1. A zero row of W is a zero row of V; orthogonal rows of any lengths
+    become orthonormal.
+
+    Note [The weights q]
+        The reference weighs T_i = Σ_j |WWᵀ|_ij q_j/q_i with trained q > 0. Here the lengths of the rows do that:
+        diag(q)W has the V that W has with q. Its x − 2Wᵀ T⁻¹ σ(Wx + T^{1/2}b) is the same map for the ReLU; in the
+        form above b is in the data's units whatever the scale of W, and a vanishing row adds nothing but 0.
+
+    Arguments:
+        dim: Width h of the state x, shape (b, h).
+        hidden: Rows m of W, shape (m, h).
+        activation: As for :class:`GradientFlow`.
+        bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
+
+    Guarantee:
+        Constant 1 where the activation's slopes are in [0, 1]; otherwise as for :class:`GradientFlow`, with τ = 2 and
+        ‖V‖ ≤ 1.
+
+    References:
+        A unified algebraic perspective on Lipschitz neural networks (Araujo, Havens, Delattre, Allauzen, Hu, 2023)
+        Almost-orthogonal layers for efficient general-purpose Lipschitz networks (Prach, Lampert, 2022)
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, *, activation: str | Activation = "relu", bias_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        if dim < 1 or hidden < 1:
+            raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
+        self.activation = as_activation(activation, hidden)
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
+        self.bias = nn.Parameter(torch.empty(hidden).uniform_(-bias_scale, bias_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = _rescaled(self.weight)  # not through a method, which a subclass could override under the claim
+        slope = self.activation(F.linear(x, weight, self.bias))  # (b, m)
+        return torch.addmm(x, slope, weight, alpha=-2)  # (b, h)
+
+    def rescaled(self) -> Tensor:
+        """V, shape (m, h)."""
+        return _rescaled(self.weight)
+
+    def claim(self) -> Claim:
+        hidden, dim = self.weight.shape
+        norm = Norm.euclidean(dim)
+        bias = upper_bound_vector_norm(self.bias)
+        constant = euler_step_constant(2.0, 1.0, self.activation)
+        steepest = max(1.0, self.activation.claim().lipschitz)
+        at_zero = self.activation.at_zero() * math.sqrt(hidden)
+        operations = dim + hidden + self.activation.roundings + 64
+        drift = self._drift(gamma(operations))
+        per_rounding = drift / gamma(operations)
+        size = 1.01 * math.sqrt(hidden)  # of the computed V, as a vector
+        rounding = Rounding(
+            operations=operations,
+            gain=1.01 * (1 + 2 * steepest * (size * size + per_rounding * (2 + drift))),
+            offset=1.01 * 2 * (size + per_rounding) * (steepest * bias + at_zero),
+        )
+        return Claim(constant, "rows over the root of their sum in |W W^T|, tau = 2", norm, norm, rounding)
+
+    def _drift(self, unit: float) -> float:
+        """A bound on ‖V̂ − V‖ for the computed V̂.
+
+        Each |WWᵀ|_ij has an error unit·‖w_i‖‖w_j‖, and T_i ≥ ‖w_i‖², so that T_i has the relative error
+        unit·Σ_j‖w_j‖/‖w_i‖, of which the root passes on half. Where that is no small number, the rows of V̂ and V still
+        have lengths of at most 1.
+        """
+        upper_bound_vector_norm(self.weight)  # refuses weights that are not finite
+        weight = self.weight.detach().cpu().double()
+        rows = weight[weight.any(dim=1)]  # zero rows are exact
+        if not len(rows):
+            return 0.0
+        rows = rows / rows.abs().amax()
+        lengths = torch.maximum(rows.norm(dim=1), rows.abs().amax(dim=1))  # the squares of short rows may underflow
+        relative = 1.01 * unit * (1 + lengths.sum() / lengths.min()).item()
+        return 0.7 * relative if relative < 0.01 else 2.1 * math.sqrt(len(rows))
+
+    def extra_repr(self) -> str:
+        hidden, dim = self.weight.shape
+        return f"dim={dim}, hidden={hidden}"
+
+
+def _rescaled(weight: Tensor) -> Tensor:
+    """V = T^{-1/2} W of :class:`RescaledGradientFlow`, shape (m, h)."""
+    largest = weight.detach().abs().amax()
+    weight = weight / largest.where(largest > 0, 1)  # V is the same for W of any scale
+    scale = (weight @ weight.mT).abs().sum(dim=1)  # no margin for rounding: that would be another function
+    return weight * scale.where(scale > torch.finfo(scale.dtype).tiny, 1).rsqrt()[:, None]
+
+
 def euler_step_constant(tau: float, bound: float, activation: Activation) -> float:
     """The constant of x ↦ x − τ Wᵀσ(Wx + b) for ‖W‖ ≤ bound, rounded up. Raises :class:`InputError` for a bad τ."""
     if not math.isfinite(tau):
@@ -89,5 +185,5 @@ def euler_step_constant(tau: float, bound: float, activation: Activation) -> flo
     low, high = sorted(tau * slope for slope in activation.slopes())
     contracted = product_up(max(high, 0.0), bound, bound)  # the spectrum is at least 1 − contracted
     expanded = product_up(max(-low, 0.0), bound, bound)  # and at most 1 + expanded
-    largest = max(1.0, math.nextafter(contracted - 1, math.inf))
+    largest = 1.0 if contracted <= 2 else math.nextafter(contracted - 1, math.inf)
     return max(largest, math.nextafter(1 + expanded, math.inf)) if expanded else largest

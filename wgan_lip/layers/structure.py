@@ -1,15 +1,19 @@
-"""Maps that move coordinates about, and layers side by side."""
+"""Maps that move or scale coordinates, and layers side by side."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm
+from wgan_lip.bounds import Norm, product_up, upper_bound_vector_norm
 from wgan_lip.checks import InputError
 from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding
 
-__all__ = ["Flatten", "Identity", "Parallel", "Squeeze"]
+__all__ = ["Flatten", "Identity", "Normalize", "Parallel", "PixelShuffle", "PixelUnshuffle", "Squeeze", "Unflatten"]
 
 
 class Identity(LipschitzLayer):
@@ -89,6 +93,116 @@ class Flatten(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
+
+
+class Unflatten(LipschitzLayer):
+    """Takes rows (b, d) to samples (b, *shape), d the product of `shape`; an isometry, and undone by :class:`Flatten`.
+
+    Arguments:
+        shape: Shape of one sample, such as (c, h, w).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"Expected a shape of sizes of at least 1. Got {self.shape}.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.shape)
+
+    def claim(self) -> Claim:
+        norm = Norm.euclidean(math.prod(self.shape))
+        return Claim(1.0, "isometry", norm, norm)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+
+class PixelUnshuffle(LipschitzLayer):
+    """Takes every `factor` × `factor` square of pixels to one pixel of factor² times the channels; an isometry.
+
+    Arguments:
+        factor: Divides height and width of the images, shape (b, c, h, w).
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        if factor < 1:
+            raise InputError(f"Expected a factor of at least 1. Got {factor}.")
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x, self.factor)
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "isometry", Norm.euclidean(), Norm.euclidean())
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class PixelShuffle(PixelUnshuffle):
+    """The inverse of :class:`PixelUnshuffle`; an isometry.
+
+    Arguments:
+        factor: Its square divides the number of channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.factor)
+
+    def claim(self) -> Claim:
+        return super().claim()
+
+
+class Normalize(LipschitzLayer):
+    r"""Centres and scales every channel, as data pipelines do; before a critic it states the certificate in raw units.
+
+    .. math:: x_c \mapsto (x_c - \mathrm{mean}_c) / \mathrm{std}_c
+
+    Mean and std are buffers: they lie in the state dict, so a certificate's hash covers them.
+
+    Arguments:
+        mean: One number a channel, axis 1 of the samples.
+        std: Likewise; positive.
+
+    Guarantee:
+        Constant 1/min_c std_c, rounded up, in any norm that does not grow when coordinates shrink.
+
+    Example:
+        >>> Normalize([0.5], [0.25]).claim().lipschitz
+        4.0
+    """
+
+    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.get_default_dtype()).clone())
+        if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not len(self.std):
+            raise InputError(
+                f"Expected one mean and one std a channel. Got shapes {tuple(self.mean.shape)} and "
+                f"{tuple(self.std.shape)}. Write [0.5] for images of one channel."
+            )
+        self.claim()
+
+    def forward(self, x: Tensor) -> Tensor:
+        per_channel = (-1, *[1] * (x.ndim - 2))
+        return (x - self.mean.view(per_channel)) / self.std.view(per_channel)
+
+    def claim(self) -> Claim:
+        smallest, shift = self.std.min().item(), upper_bound_vector_norm(self.mean)
+        if not (0 < smallest < math.inf and self.std.isfinite().all()):
+            raise InputError(
+                f"Expected a std that is positive and finite. Got {self.std.tolist()}. Drop such channels."
+            )
+        inverse = 1.0 / smallest
+        # Only powers of two have exact inverses.
+        largest = inverse if math.frexp(smallest)[0] == 0.5 else math.nextafter(inverse, math.inf)
+        return Claim(largest, "1/min(std)", rounding=Rounding(4, largest, product_up(largest, shift)))
+
+    def extra_repr(self) -> str:
+        return f"channels={len(self.std)}"
 
 
 class Squeeze(LipschitzLayer):

@@ -1,0 +1,141 @@
+"""Suite density: both families close in on a smooth 1-Lipschitz function as they grow, compiled and trained."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip import figures
+from wgan_lip.certificates import certify
+from wgan_lip.cli.benchmark.machine import machine
+from wgan_lip.cli.screens import rounded_up
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.layers import retract_after_steps
+from wgan_lip.piecewise_affine import compile_fixed_width, compile_resnet, interpolate
+from wgan_lip.runs import write_json
+
+__all__ = ["measure"]
+
+GRIDS = (2, 3, 4, 6, 8, 12, 16)  # the lattice interpolates the target on k x k points of the square
+WIDTHS = (4, 8, 16, 32, 64)
+DEPTHS = (2, 4, 8, 16, 32)
+STEPS = 3000
+BATCH = 256
+
+
+def target(x: Tensor) -> Tensor:
+    r"""A smooth function with two maxima, two minima and saddles on the square [−1, 1]², shape (n, 2) → (n,).
+
+    .. math:: f(x) = \frac{\sin 3x_1 + \sin 3x_2}{3\sqrt 2}, \qquad
+        \|\nabla f\|^2 = \tfrac12 (\cos^2 3x_1 + \cos^2 3x_2) \le 1
+    """
+    return torch.sin(3 * x).sum(dim=1) / (3 * math.sqrt(2))
+
+
+def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+    """Measures the largest error on a fine grid of the square; draws `density.png`."""
+    axis = torch.linspace(-1, 1, 161, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    rows: list[dict[str, Any]] = []
+
+    def row(kind: str, family: str, size: int, seed: int | None, make: Callable[[], nn.Module], **more: Any) -> None:
+        start = time.perf_counter()
+        critic = make()
+        seconds = time.perf_counter() - start
+        with torch.no_grad():
+            error = float((critic.double()(grid) - target(grid)).abs().max())
+        shape = {
+            "width": critic.lift.weight.shape[0],
+            "depth": sum("block" in name for name, _ in critic.named_children()),
+        }
+        rows.append(
+            {"kind": kind, "family": family, "size": size, "seed": seed, "error": error, **shape, **more,
+             "lipschitz": certify(critic).lipschitz, "seconds": seconds}
+        )  # fmt: skip
+
+    for k in GRIDS:
+        points = torch.cartesian_prod(*[torch.linspace(-1, 1, k, dtype=torch.float64)] * 2)
+        function = interpolate(points, target(points))
+        bound = 2 * math.sqrt(2) / (k - 1)  # no point of the square is farther than √2/(k − 1) from the lattice
+        row("compiled", "A", k * k, None, lambda f=function: compile_resnet(f), bound=bound)
+        row("compiled", "B", k * k, None, lambda f=function: compile_fixed_width(f), bound=bound)
+    for seed in seeds:
+        for width in WIDTHS:
+            row(
+                "trained",
+                "A",
+                width,
+                seed,
+                lambda w=width, s=seed: _trained(lambda: ResNetCritic(2, width=w, depth=6, bias_scale=0.5), s),
+            )
+        for depth in DEPTHS:
+            row("trained", "B", depth, seed, lambda d=depth, s=seed: _trained(lambda: FixedWidthCritic(2, depth=d), s))
+    _draw(rows, out)
+    command = f"wgan-lip benchmark suite=density seeds=[{','.join(map(str, seeds))}]"
+    write_json(out / "results.json", {"suite": "density", "command": command, "machine": machine(), "rows": rows})
+    return _table(rows)
+
+
+def _trained(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Least squares on fresh uniform points, Adam with retraction, the learning rate falling along a cosine."""
+    torch.manual_seed(seed)
+    critic = make()
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    retract_after_steps(optimizer, critic)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        x = 2 * torch.rand(BATCH, 2) - 1
+        optimizer.zero_grad()
+        (critic(x) - target(x)).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+    return critic
+
+
+def _draw(rows: list[dict[str, Any]], out: Path) -> None:
+    def curve(kind: str, family: str, size: str, error: str = "error") -> list[tuple[float, float]]:
+        chosen = [row for row in rows if (row["kind"], row["family"]) == (kind, family)]
+        sizes = sorted({row[size] for row in chosen})
+        return [(s, float(torch.tensor([row[error] for row in chosen if row[size] == s]).median())) for s in sizes]
+
+    panels = {
+        "points interpolated": {
+            "compiled, both families": curve("compiled", "A", "size"),
+            "bound 2r, r the covering radius": curve("compiled", "A", "size", "bound"),
+        },
+        "width of family A": {
+            "trained, depth 6": curve("trained", "A", "width"),
+            "compiled, depth ~ log2(width)": curve("compiled", "A", "width"),
+        },
+        "depth of family B, width 5": {
+            "trained": curve("trained", "B", "depth"),
+            "compiled": curve("compiled", "B", "depth"),
+        },
+    }
+    figure = figures.error_curves(
+        panels,
+        quantity="largest error on the square",
+        title="$f(x) = (\\sin 3x_1 + \\sin 3x_2)/(3\\sqrt{2})$ on $[-1, 1]^2$",
+    )
+    figures.save(figure, out / "density.png", dpi=130)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| critic | family | seed | width | depth | largest error | Lip ≤ |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        of = f", {row['size']} points" if row["kind"] == "compiled" else ""
+        seed = "" if row["seed"] is None else row["seed"]
+        lines.append(
+            f"| {row['kind']}{of} | {row['family']} | {seed} | {row['width']} | {row['depth']} | {row['error']:.4f} "
+            f"| {rounded_up(row['lipschitz'], 7)} |"
+        )
+    return "\n".join(lines) + "\n"

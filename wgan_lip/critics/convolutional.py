@@ -1,0 +1,99 @@
+"""A critic for images: residual layers on patches, then dense ones."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from wgan_lip.bounds import Norm
+from wgan_lip.checks import InputError
+from wgan_lip.critics.base import Critic, check_sizes
+from wgan_lip.layers import Conv2d, ConvGradientFlow, Flatten, GradientFlow, Linear, LipschitzLayer, Unflatten
+
+__all__ = ["ConvolutionalCritic"]
+
+
+class ConvolutionalCritic(Critic):
+    r"""Family A with shared weights: gradient-flow layers on patches of an image, then on all of it.
+
+    .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q \circ \psi_B \circ \cdots \circ \psi_1 \circ P
+
+    P takes every square of `patch` × `patch` pixels to one pixel of more channels, an isometry where there are channels
+    enough. ψ are :class:`ConvGradientFlow` layers on 2 × 2 windows, every other one shifted by a pixel, so that what
+    one layer holds apart the next one mixes. Q, φ and v are as in :class:`ResNetCritic`. All norms are Euclidean.
+
+    Windows that do not overlap keep the rows of their kernels orthonormal, so folds keep the gradient norm at 1.
+    Kernels of overlapping windows are rescaled, which bounds their norm but lets the gradient shrink.
+
+    Arguments:
+        image_shape: (c, h, w); the samples may come as rows (b, c·h·w) too. Height and width of more than twice
+            `patch`, odd ones too.
+        patch: Height and width of the squares; 4 by default, and 2 for images below 16 pixels.
+        channels: Channels of the image behind P; c·patch² by default, as many as an isometry needs.
+        conv_depth: Number B of layers on patches.
+        width: Width of the state behind Q.
+        depth: Number L of dense layers.
+        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]; see :class:`ResNetCritic`.
+        heads: Number of potentials over the one body; see :class:`Critic`.
+
+    Raises:
+        InputError: Samples without an image's shape, or images that are too small.
+
+    Example:
+        >>> import torch
+        >>> critic = ConvolutionalCritic((3, 8, 9))
+        >>> critic(torch.zeros(5, 3, 8, 9)).shape
+        torch.Size([5])
+
+    References:
+        Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 3.1
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] | None,
+        *,
+        patch: int | None = None,
+        channels: int | None = None,
+        conv_depth: int = 2,
+        width: int = 128,
+        depth: int = 6,
+        activation: str = "relu",
+        bias_scale: float = 0.1,
+        heads: int = 1,
+    ) -> None:
+        if image_shape is None or len(image_shape) != 3:
+            raise InputError(
+                f"Expected the shape (c, h, w) of images. Got {image_shape}. For other samples take ResNetCritic."
+            )
+        c, *size = image_shape
+        patch = (4 if min(size) >= 16 else 2) if patch is None else patch
+        channels = c * patch**2 if channels is None else channels
+        check_sizes(patch=patch, channels=channels, conv_depth=conv_depth, width=width, depth=depth, heads=heads)
+        least = 2 * patch + 1  # three patches, so that shifted windows fit
+        if c < 1 or min(size) < least:
+            raise InputError(
+                f"Expected images of at least {least} × {least} pixels, for patches of {patch}. Got "
+                f"{tuple(image_shape)}. Take smaller patches, or ResNetCritic."
+            )
+        margins = [_margin(pixels, patch) for pixels in size]
+        h, w = ((pixels + 2 * margin) // patch for pixels, margin in zip(size, margins))
+        dim, state = math.prod(image_shape), Norm.euclidean(width)
+        common = {"activation": activation, "bias_scale": bias_scale}
+        layers: OrderedDict[str, LipschitzLayer] = OrderedDict(unflatten=Unflatten(image_shape))
+        layers["patches"] = Conv2d(c, channels, patch, stride=patch, padding=tuple(margins))
+        for index in range(conv_depth):
+            layers[f"conv_{index + 1}"] = ConvGradientFlow(channels, 2 * channels, shift=index % 2, **common)
+        layers["rows"] = Flatten(channels * h * w)
+        layers["gather"] = Linear(Norm.euclidean(channels * h * w), state)
+        for index in range(depth):
+            layers[f"block_{index + 1}"] = GradientFlow(width, max(1, width // 2), **common)
+        layers["readout"] = Linear(state, Norm((1,) * heads))
+        super().__init__(dim, layers, heads)
+
+
+def _margin(pixels: int, patch: int) -> int:
+    """The least padding on both sides with which patches reach all pixels."""
+    return next(margin for margin in range(patch) if (pixels + 2 * margin) // patch * patch >= pixels + margin)
