@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from wgan_lip import figures
 from wgan_lip.certificates import certify
-from wgan_lip.cli.benchmark.machine import machine
+from wgan_lip.cli.benchmark.machine import machine, one_thread
 from wgan_lip.cli.screens import rounded_up
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.layers import retract_after_steps
@@ -22,9 +24,10 @@ from wgan_lip.runs import write_json
 
 __all__ = ["measure"]
 
-GRIDS = (2, 3, 4, 6, 8, 12, 16)  # the lattice interpolates the target on k x k points of the square
+GRIDS = (4, 6, 8, 12, 16)  # the lattice interpolates the target on k x k points of the square
 WIDTHS = (4, 8, 16, 32, 64)
-DEPTHS = (2, 4, 8, 16, 32)
+DEPTHS_A = (3, 12)
+DEPTHS_B = (2, 4, 8, 16, 32)
 STEPS = 3000
 BATCH = 256
 
@@ -59,23 +62,20 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
              "lipschitz": certify(critic).lipschitz, "seconds": seconds}
         )  # fmt: skip
 
-    for k in GRIDS:
-        points = torch.cartesian_prod(*[torch.linspace(-1, 1, k, dtype=torch.float64)] * 2)
-        function = interpolate(points, target(points))
-        bound = 2 * math.sqrt(2) / (k - 1)  # no point of the square is farther than √2/(k − 1) from the lattice
-        row("compiled", "A", k * k, None, lambda f=function: compile_resnet(f), bound=bound)
-        row("compiled", "B", k * k, None, lambda f=function: compile_fixed_width(f), bound=bound)
-    for seed in seeds:
-        for width in WIDTHS:
-            row(
-                "trained",
-                "A",
-                width,
-                seed,
-                lambda w=width, s=seed: _trained(lambda: ResNetCritic(2, width=w, depth=6, bias_scale=0.5), s),
-            )
-        for depth in DEPTHS:
-            row("trained", "B", depth, seed, lambda d=depth, s=seed: _trained(lambda: FixedWidthCritic(2, depth=d), s))
+    with one_thread():
+        for k in GRIDS:
+            points = torch.cartesian_prod(*[torch.linspace(-1, 1, k, dtype=torch.float64)] * 2)
+            function = interpolate(points, target(points))
+            bound = 2 * math.sqrt(2) / (k - 1)  # no point of the square is farther than √2/(k − 1) from the lattice
+            row("compiled", "A", k * k, None, partial(compile_resnet, function), bound=bound)
+            row("compiled", "B", k * k, None, partial(compile_fixed_width, function), bound=bound)
+        for seed in seeds:
+            for depth in DEPTHS_A:
+                for width in WIDTHS:
+                    make = partial(ResNetCritic, 2, width=width, depth=depth, bias_scale=0.25)
+                    row("trained", "A", width, seed, partial(_trained, make, seed))
+            for depth in DEPTHS_B:
+                row("trained", "B", depth, seed, partial(_trained, partial(FixedWidthCritic, 2, depth=depth), seed))
     _draw(rows, out)
     command = f"wgan-lip benchmark suite=density seeds=[{','.join(map(str, seeds))}]"
     write_json(out / "results.json", {"suite": "density", "command": command, "machine": machine(), "rows": rows})
@@ -99,23 +99,25 @@ def _trained(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _draw(rows: list[dict[str, Any]], out: Path) -> None:
-    def curve(kind: str, family: str, size: str, error: str = "error") -> list[tuple[float, float]]:
-        chosen = [row for row in rows if (row["kind"], row["family"]) == (kind, family)]
-        sizes = sorted({row[size] for row in chosen})
-        return [(s, float(torch.tensor([row[error] for row in chosen if row[size] == s]).median())) for s in sizes]
+    def curve(x: str, error: str = "error", **chosen: Any) -> list[tuple[float, float]]:
+        """The medians over seeds, by size x, of the rows chosen."""
+        of = [row for row in rows if all(row[key] == value for key, value in chosen.items())]
+        return [(s, median(row[error] for row in of if row[x] == s)) for s in sorted({row[x] for row in of})]
 
+    compiled = {family: curve("size", kind="compiled", family=family) for family in "AB"}
     panels = {
         "points interpolated": {
-            "compiled, both families": curve("compiled", "A", "size"),
-            "bound 2r, r the covering radius": curve("compiled", "A", "size", "bound"),
+            "compiled, A": compiled["A"],
+            "compiled, B": compiled["B"],
+            "bound 2r, r the covering radius": curve("size", "bound", kind="compiled", family="A"),
         },
         "width of family A": {
-            "trained, depth 6": curve("trained", "A", "width"),
-            "compiled, depth ~ log2(width)": curve("compiled", "A", "width"),
+            **{f"trained, depth {d}": curve("width", kind="trained", family="A", depth=d) for d in DEPTHS_A},
+            "compiled, depth log2(width)": curve("width", kind="compiled", family="A"),
         },
         "depth of family B, width 5": {
-            "trained": curve("trained", "B", "depth"),
-            "compiled": curve("compiled", "B", "depth"),
+            "trained": curve("depth", kind="trained", family="B"),
+            "compiled": curve("depth", kind="compiled", family="B"),
         },
     }
     figure = figures.error_curves(
@@ -127,15 +129,13 @@ def _draw(rows: list[dict[str, Any]], out: Path) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| critic | family | seed | width | depth | largest error | Lip ≤ |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """The medians over seeds."""
+    lines = ["| critic | family | width | depth | largest error | Lip ≤ |", "| --- | --- | --- | --- | --- | --- |"]
+    groups: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
     for row in rows:
         of = f", {row['size']} points" if row["kind"] == "compiled" else ""
-        seed = "" if row["seed"] is None else row["seed"]
-        lines.append(
-            f"| {row['kind']}{of} | {row['family']} | {seed} | {row['width']} | {row['depth']} | {row['error']:.4f} "
-            f"| {rounded_up(row['lipschitz'], 7)} |"
-        )
+        groups.setdefault((row["kind"] + of, row["family"], row["width"], row["depth"]), []).append(row)
+    for (kind, family, width, depth), group in groups.items():
+        error, lipschitz = median(row["error"] for row in group), max(row["lipschitz"] for row in group)
+        lines.append(f"| {kind} | {family} | {width} | {depth} | {error:.4f} | {rounded_up(lipschitz, 7)} |")
     return "\n".join(lines) + "\n"

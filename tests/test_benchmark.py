@@ -1,0 +1,70 @@
+"""The suites of measurements: what they find has to agree with what is proved."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+
+import pytest
+
+from wgan_lip.cli import main
+from wgan_lip.cli.benchmark import density, layers, tightness
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+
+
+def measured(suite, tmp_path, capsys, *more):
+    out = tmp_path / suite / "deeper"
+    assert main(["benchmark", f"suite={suite}", f"out={out}", *more]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["command"].startswith(f"wgan-lip benchmark suite={suite} seeds=")
+    assert {"torch", "processor", "memory", "gpu"} <= results["machine"].keys()
+    assert (out / "table.md").read_text() in capsys.readouterr().out
+    return results["rows"], out
+
+
+def test_no_proved_bound_is_below_the_exact_norm(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(layers, "milliseconds", lambda call: 0.0)
+    rows, _ = measured("layers", tmp_path, capsys)
+    proved = [row for row in rows if row["proves"] == layers.PROVED]
+    assert len(proved) > 20
+    assert all(row["excess"] > -1e-13 for row in proved)
+    assert max(row["excess"] for row in rows if row["method"] == "verified Cholesky") < 1e-9
+    assert min(row["excess"] for row in rows if row["proves"] == layers.BELOW) < -1e-4  # the reason for proofs
+
+
+def test_no_slope_found_exceeds_a_proved_constant(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tightness, "SAMPLES", {"plane": 12, "digits": 6})
+    monkeypatch.setattr(tightness, "STEPS", 3)
+    monkeypatch.setattr(tightness, "PLANE", {"A": lambda: ResNetCritic(2, width=8, depth=2)})
+    monkeypatch.setattr(tightness, "DIGITS", {"B": lambda: FixedWidthCritic(64, depth=1)})
+    monkeypatch.setattr(tightness, "estimate_lipschitz", partial(tightness.estimate_lipschitz, starts=32, steps=8))
+    rows, _ = measured("tightness", tmp_path, capsys, "seeds=[0,3]")
+    assert len(rows) == 2 * 6
+    for row in rows:
+        assert row["found"] <= row["lipschitz"] <= 1
+        assert row["kr_value"] <= row["exact"] * (1 + 1e-9)
+        if row["critic"].startswith("compiled"):
+            assert row["kr_value"] == pytest.approx(row["exact"], rel=1e-9)
+
+
+def test_a_compiled_critic_is_within_twice_the_covering_radius(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(density, "GRIDS", (4, 6))
+    monkeypatch.setattr(density, "WIDTHS", (4,))
+    monkeypatch.setattr(density, "DEPTHS_A", (2,))
+    monkeypatch.setattr(density, "DEPTHS_B", (2,))
+    monkeypatch.setattr(density, "STEPS", 5)
+    rows, out = measured("density", tmp_path, capsys)
+    compiled = [row for row in rows if row["kind"] == "compiled"]
+    assert len(compiled) == 4 and len(rows) == 6
+    for row in compiled:
+        assert row["error"] <= row["bound"]
+        assert row["lipschitz"] <= 1
+    assert compiled[0]["error"] == pytest.approx(compiled[1]["error"], abs=1e-9)  # both families hold one function
+    assert (out / "density.png").read_bytes().startswith(b"\x89PNG")
+    assert len(re.findall(r"^\|", (out / "table.md").read_text(), re.MULTILINE)) == 2 + 6
+
+
+def test_overrides_are_refused_where_no_run_is_trained(capsys):
+    assert main(["benchmark", "suite=layers", "overrides=['device=cpu']"]) == 2
+    assert "Expected no overrides with suite=layers" in capsys.readouterr().err
