@@ -218,11 +218,28 @@ def test_failed_save_keeps_the_old_picture(tmp_path, clouds, monkeypatch):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["landscape.png"]
 
 
+def test_error_curves_hold_every_point_on_logarithmic_axes_with_one_colour_a_word():
+    panels = {
+        "width": {"compiled": [(4, 0.5), (16, 0.1)], "trained, depth 3": [(2, 1.0)], "bound 2r": [(4, 1.0), (8, 0.7)]},
+        "depth": {"trained": [(1, 2.0), (8, 0.25)]},
+    }
+    figure = figures.error_curves(panels, quantity="largest error", title="t")
+    wide, deep = figure.axes
+    assert [np.transpose(line.get_data()).tolist() for line in wide.lines] == [
+        [list(point) for point in curve] for curve in panels["width"].values()
+    ]
+    assert wide.get_xscale() == wide.get_yscale() == deep.get_xscale() == "log"
+    assert wide.lines[1].get_color() == deep.lines[0].get_color() != wide.lines[0].get_color()
+    assert wide.lines[2].get_linestyle() == "--" != wide.lines[0].get_linestyle()
+    assert {"width", "depth", "largest error", "t"} <= texts(figure)
+
+
 def test_text_is_large_enough(clouds):
     real, generated = clouds
     drawn = [
         figures.landscape(slope, real, generated, title="t"),
         figures.interval_history([audit(1, 0.0, 1.0, 2.0)], floor=0.1, title="t"),
+        figures.error_curves({"width": {"trained": [(1, 1.0), (2, 0.5)]}}, quantity="error", title="t"),
         figures.generated_cloud(real, generated, title="t"),
         figures.real_beside_generated(np.zeros((4, 64)), np.zeros((4, 64)), (1, 8, 8), title="t"),
     ]

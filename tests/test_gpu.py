@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wgan_lip.certificates import certify, weights_sha256
-from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator, draw_latents
@@ -16,7 +16,13 @@ from wgan_lip.training import _average, _descend, train_wgan
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CRITICS = {
     "family A": lambda: ResNetCritic(64, width=32, depth=4).cuda(),
+    "family A, maximum norm": lambda: ResNetCritic(64, width=32, depth=5, norm="max").cuda(),
+    "family A, splines, extension": lambda: ResNetCritic(
+        64, width=32, depth=4, activation="spline", readout="extension"
+    ).cuda(),
     "family B": lambda: FixedWidthCritic(64, depth=4).cuda(),
+    "sorting": lambda: SortingCritic(64, width=32, depth=3, group=8).cuda(),
+    "convolutional": lambda: ConvolutionalCritic((1, 8, 8), width=32, depth=2).cuda(),
 }
 
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
@@ -274,22 +274,28 @@ def error_curves(
     """Draws errors against sizes, both on logarithmic axes, one panel beside the other with a common error axis.
 
     Arguments:
-        panels: For each panel, by the name of its size, the curves: (size, error) pairs by label. A curve whose label
-            begins with "bound" is drawn dashed.
+        panels: For each panel, by the name of its size, the curves: (size, error) pairs by label. Labels that begin
+            with one word share its colour; those that begin with "bound" are dashed.
         quantity: What the errors are of, with units.
         title: Stands above.
     """
     figure = Figure(figsize=(4.6 * len(panels), 4.0), layout="constrained")
-    colors = (BLUE, VERMILION, "#009E73", "#CC79A7", INK)  # of Okabe and Ito's palette
+    words = dict.fromkeys(label.split()[0].strip(",") for curves in panels.values() for label in curves)
+    colors = dict(zip(words, (BLUE, VERMILION, INK, "#009E73")))  # of Okabe and Ito's palette
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (size, curves) in zip(every, panels.items()):
-        for (label, points), color, marker in zip(curves.items(), colors, "osD^v"):
-            style = (0, (4, 3)) if label.startswith("bound") else "-"
-            axes.plot(*np.array(points).T, color=color, linestyle=style, marker=marker, markersize=4, label=label)
-        axes.set(xscale="log", yscale="log", xlabel=size)
+        for (label, points), marker in zip(curves.items(), "osD^v"):
+            word = label.split()[0].strip(",")
+            style = (0, (4, 3)) if word == "bound" else "-"
+            axes.plot(
+                *np.array(points).T, color=colors[word], linestyle=style, marker=marker, markersize=4, label=label
+            )
+        axes.set(yscale="log", xlabel=size)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=9)
     every[0].set_ylabel(quantity)
     if title:
         figure.suptitle(title)

@@ -104,20 +104,18 @@ def _draw(rows: list[dict[str, Any]], out: Path) -> None:
         of = [row for row in rows if all(row[key] == value for key, value in chosen.items())]
         return [(s, median(row[error] for row in of if row[x] == s)) for s in sorted({row[x] for row in of})]
 
-    compiled = {family: curve("size", kind="compiled", family=family) for family in "AB"}
     panels = {
         "points interpolated": {
-            "compiled, A": compiled["A"],
-            "compiled, B": compiled["B"],
+            "compiled, one function in both families": curve("size", kind="compiled", family="A"),
             "bound 2r, r the covering radius": curve("size", "bound", kind="compiled", family="A"),
         },
         "width of family A": {
-            **{f"trained, depth {d}": curve("width", kind="trained", family="A", depth=d) for d in DEPTHS_A},
             "compiled, depth log2(width)": curve("width", kind="compiled", family="A"),
+            **{f"trained, depth {d}": curve("width", kind="trained", family="A", depth=d) for d in DEPTHS_A},
         },
         "depth of family B, width 5": {
-            "trained": curve("depth", kind="trained", family="B"),
             "compiled": curve("depth", kind="compiled", family="B"),
+            "trained": curve("depth", kind="trained", family="B"),
         },
     }
     figure = figures.error_curves(
