@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "critics": {"bounds", "checks", "layers"},
     "certificates": {"bounds", "checks", "files", "layers"},
     "adversary": {"checks", "layers"},
+    "population": {"bounds", "certificates", "checks", "transport"},
     "piecewise_affine": {"checks", "critics", "layers", "transport"},
     "duality": {"layers"},
     "transport": {"checks"},

@@ -21,6 +21,7 @@ from wgan_lip.bounds import (
     upper_bound_operator_norm,
     upper_bound_vector_norm,
 )
+from wgan_lip.bounds.dense import root_up
 from wgan_lip.checks import InputError
 
 RNG = np.random.default_rng(0)
@@ -422,6 +423,14 @@ def test_products_are_tight(factors):
     assert exact <= Fraction(product_up(*factors)) <= exact * (1 + Fraction(1, 2**48))
 
 
+def test_roots_round_up_and_are_exact_for_squares():
+    for number in [*range(1, 2000), *(1 + 2.0**-k for k in range(53)), 2**53 - 1, 1e300]:
+        root = root_up(number)
+        assert Fraction(root) ** 2 >= Fraction(number)
+        assert Fraction(math.nextafter(math.nextafter(root, 0), 0)) ** 2 < Fraction(number)
+    assert [root_up(n * n) for n in range(100)] == list(range(100))
+
+
 def test_products_of_ones_and_zeros_are_exact():
     assert product_up() == 1.0
     assert product_up(1.0, 1.0, 1.0) == 1.0
@@ -432,7 +441,7 @@ def test_products_of_ones_and_zeros_are_exact():
 
 
 def test_a_product_with_zero_is_zero_even_after_an_overflow():
-  
+
     assert product_up(1e200, 1e200, 0.0) >= 0.0
     assert product_up(0.0, math.inf) >= 0.0
 
@@ -469,7 +478,7 @@ def test_what_is_not_a_matrix_is_refused(shape):
 
 
 def test_complex_matrices_are_refused():
-  
+
     with pytest.raises(InputError):
         upper_bound_norm(torch.tensor([[3 + 4j]]))
     with pytest.raises(InputError):

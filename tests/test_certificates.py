@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 
 import mpmath
 import pytest
@@ -13,20 +14,26 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from wgan_lip.bounds import Norm
+from wgan_lip.bounds import Norm, gamma
 from wgan_lip.certificates import Certificate, certify, evaluate, verify, weights_sha256
 from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.duality import ascend
 from wgan_lip.layers import (
     ACTIVATIONS,
+    STOCK_CLAIMS,
+    Absolute,
+    Conv2d,
     Flatten,
     GradientFlow,
     Identity,
+    L2Pool2d,
     Linear,
     MaxMin,
     Parallel,
+    RescaledGradientFlow,
     Squeeze,
+    Unflatten,
     retract_after_steps,
 )
 
@@ -285,7 +292,7 @@ def test_obstacles_are_refused_with_their_path_and_a_remedy(name):
 
 
 def test_evaluate_refuses_norms_that_do_not_meet():
-  
+
     # error bound is a product of constants in different norms, without a proof.
     critic = nn.Sequential(Linear(Norm((1, 1)), Norm((1, 1))), Linear(Norm((2,)), Norm((1,))), Squeeze())
     with pytest.raises(UncertifiableError):
@@ -302,8 +309,17 @@ def test_an_obstacle_inside_parallel_is_found():
         certify(layer)
 
 
+def test_parts_of_parallel_that_are_not_the_widths_it_splits_by_are_refused():
+    layer = Parallel(MaxMin(2), Identity(Norm((4,))))
+    layer.layers[0], layer.layers[1] = MaxMin(4), Identity(Norm((2,)))
+    with pytest.raises(InputError, match=r"widths \[2, 4\]. Got \[4, 2\]"):
+        certify(layer)
+    with pytest.raises(InputError, match="states its norm and width"):
+        Parallel(Conv2d(1, 1, 1), MaxMin(2))
+
+
 def test_an_overridden_forward_inside_parallel_is_found():
-  
+
     with pytest.raises(UncertifiableError, match="override claim"):
         certify(Parallel(MaxMin(2), Scaled(2, 2)))
 
@@ -331,8 +347,55 @@ def patched_claim():
     return layer
 
 
+class CallsImplementation(GradientFlow):
+    def _call_impl(self, x):
+        return 10 * super()._call_impl(x)
+
+
+class CallsSequence(nn.Sequential):
+    def _call_impl(self, x):
+        return 10 * super()._call_impl(x)
+
+
+class RescalesLess(RescaledGradientFlow):
+    """Overrides what its base computes with, under the claim of its base."""
+
+    def rescaled(self):
+        return 10 * super().rescaled()
+
+
+class Reads(nn.Sequential):
+    def __getattr__(self, name):
+        return super().__getattr__(name)
+
+
+class Deceptive(torch.Tensor):
+    """A weight that operations see otherwise than their entries, as those of quantised layers do."""
+
+
+def compiled():
+    layer = GradientFlow(2, 2)
+    layer._compiled_call_impl = lambda x: 100 * x
+    return layer
+
+
+def weighted(weight):
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
+
+
 DISGUISES = {
-  
+    "overridden _call_impl": lambda: CallsImplementation(2, 2),
+    "overridden _call_impl of a sequence": lambda: CallsSequence(nn.Linear(2, 2)),
+    "overridden helper": lambda: RescalesLess(2, 2),
+    "overridden __getattr__": lambda: Reads(nn.Linear(2, 2)),
+    "compiled call": compiled,
+    "tensor of another class": lambda: weighted(torch.eye(2).as_subclass(Deceptive)),
+    "meta tensor": lambda: nn.Linear(2, 2, device="meta"),
+    "sparse weight": lambda: weighted(torch.eye(2).to_sparse()),
+    "integer weight": lambda: weighted(torch.eye(2, dtype=torch.int64)),
+    "negated view": lambda: weighted(torch._neg_view(torch.eye(2, dtype=torch.float64))),
     "overridden __call__": lambda: Calls(2, 2),
     "overridden __iter__": lambda: Repeats(nn.Linear(2, 2), nn.Linear(2, 2)),
     "replaced claim": patched_claim,
@@ -346,7 +409,7 @@ def test_disguises_are_refused(name):
 
 
 def test_a_global_forward_hook_is_refused():
-  
+
     handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: 10 * output)
     try:
         with pytest.raises(UncertifiableError):
@@ -356,7 +419,7 @@ def test_a_global_forward_hook_is_refused():
 
 
 def test_weights_outside_the_state_dict_are_refused_or_hashed():
-  
+
     critic = nn.Sequential(GradientFlow(2, 2), Linear(Norm((2,)), Norm((1,))), Squeeze())
     del critic[0].bias
     critic[0].bias = torch.zeros(2)
@@ -369,8 +432,45 @@ def test_weights_outside_the_state_dict_are_refused_or_hashed():
         verify(certificate, critic)
 
 
+@pytest.mark.parametrize("constant", [math.nan, -1.0])
+def test_a_constant_that_is_none_is_refused_also_before_a_zero(constant):
+    class Wrong(Absolute):
+        def claim(self):
+            return dataclasses.replace(super().claim(), lipschitz=constant)
+
+    zero = nn.Linear(2, 2)
+    torch.nn.init.zeros_(zero.weight)
+    with pytest.raises(UncertifiableError, match="'0'.*at least 0"):
+        certify(nn.Sequential(Wrong(), zero))
+
+
+def test_weights_that_the_state_dict_leaves_out_are_hashed():
+    hidden, popped = (nn.Sequential(nn.Linear(2, 1), Squeeze()) for _ in range(2))
+    bias = hidden[0].bias.detach()
+    del hidden[0].bias
+    hidden[0].register_buffer("bias", bias, persistent=False)
+    popped.register_state_dict_post_hook(lambda module, state, prefix, local: state.pop("0.bias", None))
+    for critic in (hidden, popped):
+        certificate = certify(critic)
+        critic[0].bias.data.add_(1)
+        with pytest.raises(InputError, match="other weights"):
+            verify(certificate, critic)
+
+
+def test_a_processor_that_flushes_subnormal_weights_is_refused():
+    layer = nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 1e-40)
+    assert certify(layer).lipschitz >= layer.weight.item() > 0
+    if torch.set_flush_denormal(True):
+        try:
+            with pytest.raises(InputError, match="set_flush_denormal"):
+                certify(layer)
+        finally:
+            torch.set_flush_denormal(False)
+
+
 def test_complex_weights_are_refused():
-  
+
     with pytest.raises(InputError):
         certify(nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)))
 
@@ -450,6 +550,8 @@ ALTERATIONS = {
     "layer removed": lambda c: dataclasses.replace(c, layers=c.layers[1:]),
     "layer repeated": lambda c: dataclasses.replace(c, layers=(*c.layers, c.layers[-1])),
     "norm": lambda c: dataclasses.replace(c, norm_in="max(2)"),
+    "what it covers": lambda c: dataclasses.replace(c, covers="Rounding too."),
+    "layers in another order": lambda c: dataclasses.replace(c, layers=c.layers[::-1]),
     "hash": lambda c: dataclasses.replace(c, weights_sha256="0" * 64),
 }
 
@@ -459,6 +561,27 @@ def test_an_altered_certificate_is_refused(name):
     critic = ResNetCritic(2, width=4, depth=2)
     with pytest.raises(InputError, match=r"Expected .*Got|Expected .*Proved"):
         verify(ALTERATIONS[name](certify(critic)), critic)
+
+
+def test_a_refusal_is_one_line_whatever_the_file_says():
+    critic = ResNetCritic(2, width=4, depth=1)
+    for changes in ({"path": "a\nb"}, {"layer": "a\r\nb"}):
+        with pytest.raises(InputError) as refusal:
+            verify(layer_changed(certify(critic), 0, **changes), critic)
+        assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_one_unit_in_the_last_place_of_any_weight_is_refused():
+    critic = ResNetCritic(2, width=2, depth=1)
+    certificate = certify(critic)
+    for parameter in critic.parameters():
+        entry = parameter.detach().view(-1)[:1]
+        before = entry.clone()
+        entry.copy_(torch.nextafter(before, torch.full_like(before, 9.0)))
+        with pytest.raises(InputError, match="other weights"):
+            verify(certificate, critic)
+        entry.copy_(before)
+    verify(certificate, critic)
 
 
 @BOTH
@@ -485,8 +608,8 @@ def test_another_architecture_with_equal_weights_is_refused():
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "3", "null", '{"lipschitz": 1}', "\xff\xfe", '"text"'],
-    ids=["empty", "cut", "list", "number", "null", "one key", "bytes", "string"],
+    ["", "{", "[]", "3", "null", '{"lipschitz": 1}', "\xff\xfe", '"text"', "[" * 200_000, '{"a": 1, "a": 2}'],
+    ids=["empty", "cut", "list", "number", "null", "one key", "bytes", "string", "deep", "key twice"],
 )
 def test_other_json_is_refused(content, tmp_path):
     path = tmp_path / "certificate.json"
@@ -531,7 +654,7 @@ def test_json_of_another_shape_is_refused(change, tmp_path):
 
 @pytest.mark.parametrize("change", ["hash", "layer constant"])
 def test_json_of_wrong_types_is_refused_at_the_latest_by_verify(change, tmp_path):
-  
+
     critic = ResNetCritic(2, width=4, depth=1)
     path = tmp_path / "certificate.json"
     certify(critic).save(path)
@@ -543,6 +666,24 @@ def test_json_of_wrong_types_is_refused_at_the_latest_by_verify(change, tmp_path
     path.write_text(json.dumps(content))
     with pytest.raises(InputError):
         verify(Certificate.load(path), critic)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + "0" * 5000, "Infinity", "NaN", "-1", "1e999"])
+def test_a_constant_out_of_range_is_refused(number, tmp_path):
+    critic = ResNetCritic(2, width=4, depth=1)
+    path = tmp_path / "certificate.json"
+    certify(critic).save(path)
+    path.write_text(re.sub(r'"lipschitz": [^,]+', f'"lipschitz": {number}', path.read_text(), count=1))
+    with pytest.raises(InputError, match="Expected the constant"):
+        verify(Certificate.load(path), critic)
+
+
+def test_a_whole_number_may_stand_without_its_point(tmp_path):
+    critic = nn.Sequential(Squeeze())
+    path = tmp_path / "certificate.json"
+    certify(critic).save(path)
+    path.write_text(path.read_text().replace("1.0", "1"))
+    assert verify(Certificate.load(path), critic) == certify(critic)
 
 
 # Hashes
@@ -635,9 +776,9 @@ def test_the_error_counts_the_rounding_of_large_biases(make):
             assert abs(mpmath.mpf(value) - exact) <= error
 
 
-@pytest.mark.parametrize("scale", [1e-140, 1e-170, 1e-300])
+@pytest.mark.parametrize("scale", [1e-140, 1e-170, 1e-300, 1e-318])
 def test_the_error_counts_underflow(scale):
-  
+
     critic = nn.Sequential(nn.Linear(3, 1, bias=False), Squeeze()).double()
     x = scale * torch.randn(30, 3, dtype=torch.float64)
     found = evaluate(critic, x)
@@ -655,8 +796,51 @@ def test_evaluation_agrees_with_the_forward_pass(family):
     assert torch.equal(evaluate(critic, x.requires_grad_(True)).values, critic(x).detach())
 
 
+def test_the_error_counts_biases_in_every_row_of_an_image():
+    """A linear map of one pixel at each of many channels adds its bias, and rounds, in each of them."""
+    count = 500
+    largest = nn.Sequential(nn.Unflatten(1, (1, count)), nn.MaxPool2d((count, 1)), nn.Flatten(), Squeeze())
+    critic = nn.Sequential(nn.Unflatten(1, (count, 1)), nn.Linear(1, 1), largest).double()
+    rounding = STOCK_CLAIMS[nn.Linear](critic[1]).rounding
+    found = evaluate(critic, torch.zeros(1, count))
+    assert found.error.item() >= math.sqrt(count) * gamma(rounding.operations) * rounding.offset
+
+
+def test_the_error_of_a_layer_grows_with_the_constants_after_it():
+    critic = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1), Squeeze()).double()
+    set_(critic[0].weight, [[1e8 / 3, -1e8 / 3]])
+    set_(critic[1].weight, 1e4)
+    x = torch.randn(20, 1, dtype=torch.float64) * torch.tensor([1.0, 1.0 + 1e-9], dtype=torch.float64)
+    found = evaluate(critic, x)
+    with mpmath.workdps(50):
+        for value, error, exact in zip(found.values.tolist(), found.error.tolist(), exact_values(critic, x)):
+            assert abs(mpmath.mpf(value) - exact) <= error
+
+
+def test_an_overflow_stays_in_the_error_when_a_later_layer_clips_it():
+    critic = nn.Sequential(Unflatten((1, 2, 2)), L2Pool2d(2), nn.Flatten(), nn.Hardtanh(-1, 1e250), Squeeze())
+    found = evaluate(critic, torch.tensor([[1e200] * 4, [1.0] * 4], dtype=torch.float64))
+    assert found.error[0] == math.inf
+    assert found.error[1] < 1e-12
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(3, 3, 1), nn.ZeroPad2d((0, 0, 1, -1)), Conv2d(3, 3, 1)], ids=str)
+def test_samples_that_torch_would_take_for_channels_are_refused(layer):
+    with pytest.raises(InputError, match="Put an Unflatten before it"):
+        evaluate(nn.Sequential(layer, nn.Flatten(), nn.Linear(4, 1), Squeeze()), torch.zeros(3, 4))
+
+
+def test_autocast_changes_neither_claim_nor_value():
+    critic = nn.Sequential(Unflatten((1, 3, 3)), Conv2d(1, 2, 2), Flatten(8), nn.Linear(8, 1), Squeeze())
+    x = torch.randn(3, 9)
+    expected, values = certify(critic), evaluate(critic, x).values
+    with torch.autocast("cpu", torch.bfloat16):
+        assert certify(critic) == expected
+        assert torch.equal(evaluate(critic, x).values, values)
+
+
 def test_evaluation_leaves_the_samples_alone():
-  
+
     critic = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 1), Squeeze()).double()
     x = torch.randn(5, 2, dtype=torch.float64)
     before = x.clone()
@@ -669,3 +853,50 @@ def test_evaluate_wants_a_potential_and_finite_samples():
         evaluate(nn.Sequential(nn.Linear(2, 1)), torch.zeros(3, 2))
     with pytest.raises(InputError, match="finite"):
         evaluate(ResNetCritic(2, width=4, depth=1), torch.full((3, 2), math.nan))
+
+
+@pytest.mark.parametrize("thing", [None, abs, torch.zeros(3), nn.Linear, [nn.Linear(2, 1)], "critic"])
+def test_what_is_no_module_is_refused(thing):
+    with pytest.raises(UncertifiableError, match="Expected a torch module"):
+        certify(thing)
+
+
+def test_an_overflow_inside_a_layer_is_in_the_error():
+    """The first product sum is −inf, which the ReLU clips to 0; in real arithmetic it is positive."""
+    flow = GradientFlow(3, 1).double()
+    with torch.no_grad():
+        flow.weight.copy_(torch.tensor([[-1e10, -1e10, 2.0e10]]))
+        flow.bias.zero_()
+        flow.tau.fill_(1e-11)
+    x = torch.tensor([[1.7e298, 1.7e298, 1.7e298], [1.0, 2.0, 3.0]], dtype=torch.float64)
+    error = evaluate(nn.Sequential(flow, nn.Linear(3, 1).double(), Squeeze()), x).error
+    assert error.isinf().tolist() == [True, False]
+
+
+def test_values_do_not_depend_on_how_many_samples_are_evaluated_at_once():
+    critic = ResNetCritic(2, width=8, depth=2)
+    x = torch.randn(50, 2)
+    whole = evaluate(critic, x)
+    for row in (0, 17, 49):
+        one = evaluate(critic, x[row : row + 1])
+        assert torch.allclose(one.values, whole.values[row], atol=1e-14) and one.error.item() == pytest.approx(whole.error[row].item())
+
+
+def test_an_activation_without_slopes_is_refused():
+    critic = ResNetCritic(2, width=4, depth=1)
+    critic.block_1.activation = nn.GELU()
+    with pytest.raises(UncertifiableError, match="block_1.*Expected an Activation.*Got GELU"):
+        certify(critic)
+
+
+def test_underflow_before_a_huge_step_is_in_the_error():
+    """W = 1e-40 and x = 1e-284: a product of 1e-324 rounds to 0 or to 5e-324, and the step of 1e100 carries it on."""
+    flow = GradientFlow(1, 1).double()
+    with torch.no_grad():
+        flow.weight.fill_(1e-40)
+        flow.bias.zero_()
+        flow.tau.fill_(1e100)
+    at = evaluate(nn.Sequential(flow, Squeeze()), torch.tensor([[1e-284]], dtype=torch.float64))
+    weight, step, x = (mpmath.mpf(v) for v in (flow.weight.item(), flow.tau.item(), 1e-284))
+    truth = x - step * weight * (weight * x)
+    assert abs(mpmath.mpf(at.values.item()) - truth) <= mpmath.mpf(at.error.item())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,9 +15,16 @@ from conftest import TINY
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wgan_lip.cli import COMMANDS, config_directory, main
-from wgan_lip.runs import Run, create_run, load_run
+from wgan_lip.certificates import Certificate, certify, verify
+from wgan_lip.cli import COMMANDS, config_directory, main, screens
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.layers import Retraction
+from wgan_lip.runs import Run, create_run, load_run, target_class
 
+CRITICS = [
+    ["critic=resnet"], ["critic=resnet_plane"], ["critic=fixed_width"], ["critic=sorting"], ["critic=convolutional"],
+    ["critic.norm=max"], ["critic.readout=extension", "critic.centers=8"], ["critic.activation=spline"],
+]  # fmt: skip
 SETS_2D = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard")
 
 
@@ -75,6 +84,22 @@ def test_2d_experiments_run_with_either_critic(name, capsys):
     assert ("Modes" in capsys.readouterr().out) == name.startswith("gaussians")
 
 
+@pytest.mark.parametrize("choice", CRITICS, ids=" ".join)
+def test_a_run_of_any_critic_reloads_as_it_was_proved_and_scored(choice, capsys):
+    assert main(["train", *choice, *TINY, "evaluation.fit_steps=0"]) == 0
+    run = load_run(only_run())
+    stored = Certificate.load(run.directory / "certificate.json")
+    assert verify(stored, run.critic) == certify(run.critic, units=run.units) == stored
+    assert run.summary["lipschitz"] == stored.lipschitz <= 1
+    assert all(run.config["critic"][key.split(".")[1]] for key in (part.split("=")[0] for part in choice) if "." in key)
+    capsys.readouterr()
+    assert main(["certify", f"run={run.directory}"]) == 0
+    screen = capsys.readouterr().out
+    assert "agrees with the stored one" in screen and max(map(len, screen.splitlines())) <= 120
+    assert main(["sample", f"run={run.directory}", "n=5", "out=x.npy"]) == 0
+    assert np.array_equal(np.load("x.npy"), load_run(run.directory).sample(5).numpy())
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adamw"])
 def test_every_optimizer_keeps_the_certificate(optimizer):
     assert main(["train", f"optimizer@critic_optimizer={optimizer}", *TINY]) == 0
@@ -94,6 +119,15 @@ def test_a_sweep_runs_every_job():
     targets = sorted((job.config["critic"]["_target_"].split(".")[-1], job.config["seed"]) for job in jobs)
     assert targets == [("FixedWidthCritic", 0), ("FixedWidthCritic", 1), ("ResNetCritic", 0), ("ResNetCritic", 1)]
     assert all(job.status["state"] == "finished" for job in jobs)
+
+
+def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys):
+    assert main(["train", "--multirun", "critic=convolutional,resnet", "data=moons", *TINY]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wgan-lip: ")]
+    assert "failed" in lines[0] and "critic=convolutional" in lines[0] and "critic=resnet" not in lines[0]
+    assert "Expected the shape (c, h, w) of images" in lines[1] and len(lines) == 2
+    (finished,) = Path("outputs/multirun").glob("*/*/checkpoint.pt")
+    assert Run(finished.parent).config["critic"]["_target_"].endswith("ResNetCritic")
 
 
 def test_two_runs_within_a_second_do_not_collide():
@@ -125,14 +159,37 @@ def test_usage_lists_every_command(capsys):
         (["dance"], "Expected a command: train, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
         (["train", "critic=cubic"], "Available options in 'critic': convolutional"),
-        (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale. Got 'wi"),
-        (["train", "widht=3"], "Expected a key of train: data, critic"),
+        (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r"),
+        (["train", "widht=3"], "Expected a key of train: experiment, data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
         (["train", "+foo=1"], "Got foo"),
         (["train", "critic.width=five"], "Expected critic.width of type int. Got 'five'"),
         (["train", "critic.width=2.5"], "Expected critic.width of type int. Got 2.5"),
         (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
         (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'sine'"),
+        (["train", "critic.norm=l7"], "Expected norm to be one of euclidean, max. Got 'l7'"),
+        (["train", "critic.norm=max", "critic.width=100"], "a width that is a power of 2"),
+        (["train", "critic.norm=max", "critic.readout=extension"], "readout linear. Got width 128"),
+        (["train", "critic.readout=foo"], "Expected readout to be one of linear, extension. Got 'foo'"),
+        (["train", "critic.centers=0"], "Expected centers of at least 1. Got 0"),
+        (["train", "critic.bias_scale=-1"], "-1"),
+        (["train", "critic=fixed_width", "critic.norm=max"], "Expected a key of critic: depth, hidden, activation, bi"),
+        (["train", "critic=sorting", "critic.group=3"], "a group size that divides the width 128. Got 3"),
+        (["train", "critic=sorting", "critic.group=0"], "a group size that divides the width 128. Got 0"),
+        (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels, for patches of 99"),
+        (["train", "critic=convolutional", "critic.channels=-1"], "Expected channels of at least 1. Got -1"),
+        (["train", "critic=convolutional", "critic.conv_depth=0"], "Expected conv_depth of at least 1. Got 0"),
+        (["train", "critic=convolutional", "data=moons"], "the shape (c, h, w) of images. Got None"),
+        (["train", "experiment=moons", "critic=convolutional"], "For other samples take ResNetCritic"),
+        (["train", "critic.heads=3"], "Got 'heads'"),
+        (["train", "+critic.heads=3"], "Build it with heads=1"),
+        (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
+        (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),
+        (["train", "+generator.dim=5"], "Expected players that fit the samples, (2, 64), torch.float32"),
+        (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 1. Got -4"),
+        (["train", "evaluation.repeats=0"], "Expected evaluation.repeats of at least 1. Got 0"),
+        (["train", "evaluation.fit_steps=-1"], "Expected evaluation.fit_steps of at least 0. Got -1"),
+        (["train", "data.test_size=1000"], "the size of train. Got 1000. Lower evaluation.size"),
         (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
         (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
@@ -143,6 +200,8 @@ def test_usage_lists_every_command(capsys):
         (["train", "device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
         (["train", "device=cuda:99"], "Expected a GPU for device=cuda:99"),
         (["train", "seed=x"], "Expected seed of type int. Got 'x'"),
+        (["train", "seed=-1"], "Expected a seed of at least 0 and below 2^31. Got -1"),
+        (["train", "seed=99999999999999999999"], "Got 99999999999999999999"),
         (["train", "threads=0"], "Expected threads of at least 1. Got 0"),
         (["train", "data=file"], "Expected a value for data.path"),
         (["train", "data=file", "data.path=none.npy"], "none.npy"),
@@ -161,6 +220,12 @@ def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, ca
     assert message in refused(capsys, *arguments)
     assert [path for path in Path.cwd().rglob("*") if path.is_file()] == []
     assert not list(Path("outputs").glob("train/*"))
+
+
+@pytest.mark.parametrize("setting", ["critic.width=10000000000", "training.batch_size=1000000000000"])
+def test_sizes_beyond_the_memory_are_told_in_one_line(setting, capsys):
+    assert main(["train", setting]) == 1
+    assert "Expected sizes that fit into memory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -215,6 +280,31 @@ def test_certify_holds_the_stored_certificate_against_the_weights(tiny_run, tmp_
     assert json.loads(path.read_text()) == content
 
 
+@pytest.mark.parametrize(
+    "critic",
+    [
+        ConvolutionalCritic((1, 28, 28), width=16, depth=10),
+        ResNetCritic(9, width=128, depth=10, readout="extension"),
+        ResNetCritic(9, norm="max", depth=10),
+        FixedWidthCritic(784, depth=1, hidden=3),
+        SortingCritic(9, width=128, depth=10),
+    ],
+    ids=lambda critic: type(critic).__name__,
+)
+def test_a_certificate_fits_a_screen_of_120_columns(critic):
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter *= 1 - 1 / math.pi  # step sizes and bounds with all their digits
+    Retraction(critic)()
+    proved = certify(critic, units="one")
+    lines = screens.certificate(proved, Path("outputs/train/2026-11-22_23-44-42-327706/certificate.json"), "new").splitlines()
+    assert max(map(len, lines)) <= 120
+    table = lines[2 : 2 + len(proved.layers)]
+    for line, layer in zip(table, proved.layers, strict=True):
+        assert line.startswith(layer.path) and layer.norm_out in line and line.endswith(layer.method)
+    assert lines[1].split() == ["(samples)", proved.norm_in]
+
+
 def test_sample_writes_rows_and_pictures(tiny_run, capsys):
     for name in ("a.npy", "b.npy"):
         assert main(["sample", f"run={tiny_run}", "n=7", "seed=3", f"out={name}"]) == 0
@@ -253,10 +343,45 @@ def test_inspect_names_a_damaged_file(tiny_run, tmp_path, capsys, file, content)
     assert file in refused(capsys, "inspect", f"run={copy}")
 
 
-def test_every_experiment_and_choice_composes():
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}),
+        ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
+    ],
+)  # fmt: skip
+def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, changed):
     from hydra import compose, initialize_config_dir
 
-    from wgan_lip.runs import target_class
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        stated = dict(compose("train", overrides=[f"critic={name}"]).critic)
+    parameters = inspect.signature(target_class(stated.pop("_target_"))).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "heads"}
+    assert stated == defaults | changed
+
+
+def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained():
+    files = {path.stem: path.read_text() for path in (config_directory() / "critic").glob("*.yaml")}
+    assert files.keys() == {"resnet", "resnet_plane", "resnet_wide", "fixed_width", "sorting", "convolutional"}
+    for text in files.values():
+        head, *lines = text.splitlines()
+        assert head.startswith("# ")
+        if "defaults:" not in lines:
+            assert all(" # " in line for line in lines if not line.startswith("_target_"))
+
+
+def test_an_experiment_takes_another_critic_as_its_file_has_it():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        plain = compose("train", overrides=["critic=fixed_width"]).critic  # it has the fewest keys
+        for path in (config_directory() / "experiment").glob("*.yaml"):
+            config = compose("train", overrides=[f"experiment={path.stem}", "critic=fixed_width"])
+            assert config.critic == plain, path
+
+
+def test_every_experiment_and_choice_composes():
+    from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         for group in ("data", "critic", "generator", "experiment"):

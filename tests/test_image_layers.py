@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from wgan_lip.layers import (
     Unflatten,
     retract_after_steps,
 )
+from wgan_lip.layers.convolutions import Convolution
 
 
 def dense(function, *shape):
@@ -412,6 +415,46 @@ def test_the_inverse_of_the_smallest_std_is_rounded_up(stds):
     layer.std.copy_(torch.tensor(stds, dtype=torch.float64))
     exact = 1 / Fraction(layer.std.min().item())
     assert exact <= Fraction(claimed(layer)) <= exact * (1 + Fraction(1, 2**50))
+
+
+def test_no_channel_is_repeated_to_meet_a_mean():
+    """Broadcast to three channels, one of images would grow by √3."""
+    layer = Normalize([0.0] * 3, [1.0] * 3)
+    for shape in ((2, 1, 2, 2), (2, 1), (2, 2)):
+        with pytest.raises(InputError, match="3 channels"):
+            layer(torch.zeros(shape))
+    assert Normalize([1.0], [0.5])(torch.zeros(2, 3)).shape == (2, 3)
+
+
+def test_what_stands_in_place_of_a_convolution_is_refused():
+    class Tenfold(Convolution):
+        def __call__(self, *arguments):
+            return 10 * super().__call__(*arguments)
+
+    for layer in (Conv2d(1, 1, 2), ConvGradientFlow(1, 1)):
+        layer.convolution = Tenfold(*dataclasses.asdict(layer.convolution).values())
+        with pytest.raises(InputError, match="Expected a Convolution. Got Tenfold"):
+            certify(layer)
+
+
+def test_a_kernel_size_set_later_changes_map_and_claim_together():
+    layer = ScaledAvgPool2d(2)
+    layer.kernel_size = (1, 3)
+    assert norm(layer, 1, 2, 6) == pytest.approx(1.0)
+
+
+def test_the_error_of_a_residual_layer_counts_underflow_before_a_large_step():
+    """x − τw·relu(wx) with wx below the smallest number and τw far above 1."""
+    flow = ConvGradientFlow(1, 1, 1).double()
+    critic = nn.Sequential(Unflatten((1, 1, 1)), flow, Flatten(1), Squeeze())
+    w, tau, x = 1e-40, 1e100, 1e-284
+    with torch.no_grad():
+        flow.weight.fill_(w)
+        flow.bias.zero_()
+        flow.tau.fill_(tau)
+    found = evaluate(critic, torch.tensor([[x]], dtype=torch.float64))
+    truth = Fraction(x) - Fraction(tau) * Fraction(w) ** 2 * Fraction(x)
+    assert abs(truth - Fraction(found.values.item())) <= found.error.item() < 1e-200
 
 
 def test_normalising_acts_on_channels_of_rows_and_images():

@@ -283,7 +283,7 @@ BLOCK_CASES = [
     st.sampled_from([torch.float32, torch.float64]),
 )
 def test_one_retraction_lands_inside_every_block_norm(blocks, seed, exponent, kind, dtype):
-  
+
     layer = Linear(Norm(blocks[0]), Norm(blocks[1])).to(dtype)
     weight = np.random.default_rng(seed).standard_normal(layer.weight.shape)
     if kind == "spiked":
@@ -323,6 +323,28 @@ def test_long_rows_land_inside_too(dim, kind, blocks):
     Retraction(layer)()
     assert layer.claim().lipschitz <= 1
     assert layer.claim().lipschitz == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.4, 0.8, 0.95])
+def test_rows_as_long_as_a_photograph_land_inside(level):
+    """A running sum of equal squares rounds the same way every time, here by 6e-5."""
+    layer = Linear(Norm((3 * 224 * 224,)), Norm((1,)))
+    set_(layer.weight, level)
+    layer.weight.data[0, 0] = 1
+    Retraction(layer)()
+    assert 1 - 1e-5 <= layer.claim().lipschitz <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "blocks", [((512,), (512,)), ((70_000,), (1,)), ((1,) * 70_000, (1,))], ids=["square", "row", "max"]
+)
+def test_half_precision_lands_inside_also_where_its_sums_overflow(dtype, blocks):
+    layer = Linear(*map(Norm, blocks)).to(dtype)
+    set_(layer.weight, 1.0)
+    Retraction(layer)()
+    assert 0 < layer.claim().lipschitz <= 1
+    assert layer.weight.dtype == dtype
 
 
 @pytest.mark.parametrize(("m", "n"), [(6, 6), (3, 8), (8, 3)])
@@ -415,6 +437,19 @@ def push(layer, optimizer):
     optimizer.zero_grad()
     (1e4 * layer(torch.randn(8, 4, dtype=layer.weight.dtype)).square().sum()).backward()
     optimizer.step()
+
+
+def test_layers_added_or_replaced_after_registration_are_retracted_too():
+    module = nn.Sequential(GradientFlow(4, 2))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    retract_after_steps(optimizer, module)
+    module[0] = GradientFlow(4, 3)
+    module.append(GradientFlow(4, 2))
+    optimizer.add_param_group({"params": module[1].parameters()})
+    for layer in module:
+        set_(layer.weight, 10.0)
+    optimizer.step()
+    assert [layer.claim().lipschitz for layer in module] == [1.0, 1.0]
 
 
 def test_registering_twice_does_no_harm_and_nothing_more():

@@ -336,9 +336,12 @@ def test_gradients_are_those_of_the_function():
 
 
 @EVERY_CRITIC
-def test_a_critic_exports_whole_in_train_mode(name):
+def test_a_critic_compiles_as_one_graph_and_exports_whole_in_train_mode(name):
     """Peers: six graph breaks in three layers, and no export in train mode."""
     critic, x = built(name)
+    compiled = torch.compile(critic.train(), backend="eager", fullgraph=True)  # a break would raise
+    assert torch.allclose(compiled(x), critic(x), atol=1e-6)
+    torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own tracer
         exported = torch.export.export(critic.train(), (x,))

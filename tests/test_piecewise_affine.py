@@ -161,11 +161,31 @@ def test_the_lipschitz_constant_is_the_steepest_slope_of_all_cells(function):
         assert function.lipschitz() == pytest.approx(slope_at(function, in_every_cell(function)).max(), abs=1e-9)
 
 
+@pytest.mark.parametrize("steep, high, origin", [(1e9, 1.0, 0.0), (1e-9, 1.0, 0.0), (1.0, 1.0, 1e8), (1e200, 1.0, 0.0)])
+def test_units_and_origin_change_neither_the_constant_nor_what_is_pruned(steep, high, origin):
+    # max(min(2x, 1), min(x/2, 0)), and a third group, min(0, x − 9), that is nowhere above both
+    plain = MaxMinFunction([[2.0], [0.0], [0.5], [0.0], [1.0]], [0, 1, 0, 0, -9], [[0, 1], [2, 3], [3, 4]])
+    slopes = steep * plain.slopes
+    moved = MaxMinFunction(slopes, high * (plain.intercepts - plain.slopes[:, 0] * origin), plain.groups)
+    assert plain.lipschitz() == 2
+    assert moved.lipschitz() == pytest.approx(2 * steep, rel=1e-12)
+    assert moved.bound() == pytest.approx(2 * steep, rel=1e-12)
+    assert len(moved.pruned().groups) == len(plain.pruned().groups) == 2
+
+
 def test_a_steep_piece_that_another_group_covers_does_not_count():
     function = MaxMinFunction([[3.0], [0.0], [1.0]], [0, 0, 0], [[0, 1], [2]])  # max(min(3x, 0), x) = x
     assert function.bound() == 3
     assert function.lipschitz() == 1
     assert np.array_equal(function(np.array([[-2.0], [2.0]])), [-2, 2])
+
+
+@pytest.mark.parametrize("place", [1 / 3, 1e3 / 7, -1e6 / 3])
+def test_where_all_pieces_meet_rounding_makes_no_cell(place):
+    # max(min(3t, 0), t) = t with t = x − place
+    function = MaxMinFunction([[3.0], [0.0], [1.0]], [-3 * place, 0, -place], [[0, 1], [2]])
+    assert function.lipschitz() == 1
+    assert len(function.pruned(place - 1, place + 1).groups) == 1
 
 
 def test_a_piece_that_decides_in_two_groups_at_once_counts():
@@ -425,6 +445,15 @@ def test_the_interpolant_is_no_steeper_than_its_values(dim):
     assert function.bound() <= steepest * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_values_are_taken_in_any_units(scale):
+    points, values = scale * np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 9.0]]), scale * np.array([0.0, 5.0, 2.0])
+    for prune in (True, False):
+        assert np.abs(interpolate(points, values, prune=prune)(points) - values).max() <= 1e-14 * scale
+    with pytest.raises(InputError, match="slope 1.2 between points 0 and 1"):
+        interpolate(points, 1.2 * values)
+
+
 def test_pruned_interpolants_are_small():
     points = np.linspace(0, 1, 40)[:, None]
     line = interpolate(points, 0.5 * points[:, 0])
@@ -467,12 +496,15 @@ def clouds(dim, n, m, kind):
         x, y = x + 1e4, y + 1e4
     elif kind == "small":
         x, y = 1e-6 * x, 1e-6 * y
+    elif kind in ("tiny", "huge"):
+        scale = 1e-200 if kind == "tiny" else 1e200
+        x, y = scale * x, scale * y
     elif kind == "all in one place":
         x, y = torch.zeros(n, dim), torch.zeros(m, dim)
     return x.double(), y.double()
 
 
-KINDS = ["plain", "duplicates", "identical", "collinear", "far away", "small", "all in one place"]
+KINDS = ["plain", "duplicates", "identical", "collinear", "far away", "small", "tiny", "huge", "all in one place"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

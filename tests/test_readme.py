@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from wgan_lip import layers
 from wgan_lip.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_committed_one():
-    assert (ROOT / "outputs/reference/wgan/table.md").read_text(encoding="utf-8").strip() in README
+@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers"])
+def test_tables_are_the_committed_ones(suite):
+    assert (ROOT / "outputs/reference" / suite / "table.md").read_text(encoding="utf-8").strip() in README
+
+
+@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers", "density"])
+def test_every_committed_result_has_its_command_in_the_text(suite):
+    results = json.loads((ROOT / "outputs/reference" / suite / "results.json").read_text(encoding="utf-8"))
+    assert f"suite={suite}" in README and results["machine"]["processor"]
 
 
 def test_the_screen_is_the_committed_one():
@@ -35,7 +45,15 @@ def test_every_command_is_told_and_every_told_command_exists():
 def test_every_module_is_on_the_map():
     package = ROOT / "wgan_lip"
     names = {path.stem for path in package.glob("[a-z]*.py")} | {path.parent.name for path in package.glob("[a-z]*/__init__.py")}
-    assert names == set(re.findall(r"^\| `(\w+)` \| ", README, re.MULTILINE))
+    table = re.search(r"^\| module \| .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
+    assert names == set(re.findall(r"^\| `(\w+)` \| ", table, re.MULTILINE))
+
+
+def test_every_layer_is_in_the_table():
+    table = re.search(r"^\| layer \| map .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
+    for name, kind in vars(layers).items():
+        if inspect.isclass(kind) and issubclass(kind, layers.LipschitzLayer) and not inspect.isabstract(kind):
+            assert f"`{name}`" in table or name in ("Identity", "Squeeze")
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import mpmath
@@ -165,6 +166,25 @@ def test_the_error_encloses_the_50_digit_value(scale, at):
             ]
             assert abs(min(cones) - mpmath.mpf(value)) <= error
             assert error <= 1e-13 * scale + 1e-140
+
+
+@pytest.mark.parametrize("size", [1e120, 1e200])
+def test_a_cone_too_far_away_for_its_square_is_in_the_error(size):
+    layer = extension(1, 2)
+    with torch.no_grad():
+        layer.centers.copy_(torch.tensor([[0.0], [size]], dtype=torch.float64))
+        layer.offsets.copy_(torch.tensor([[1.0, -1.5 * size]], dtype=torch.float64))
+    found = evaluate(nn.Sequential(layer, Squeeze()), torch.zeros(1, 1))
+    assert abs(-0.5 * size - found.values.item()) <= found.error.item()
+    assert size > 1e130 or found.error.item() < 1e-13 * size
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_dtype_and_rounds_once_or_twice(dtype):
+    layer, x = extension(3, 5, 2).to(dtype), torch.randn(6, 3).to(dtype)
+    found, wide = layer(x), copy.deepcopy(layer).double()(x.double())
+    assert found.dtype == dtype
+    assert torch.allclose(found.double(), wide, rtol=0, atol=8 * torch.finfo(dtype).eps)
 
 
 # As the read-out of a critic

@@ -187,10 +187,12 @@ def test_sizes_below_1_are_refused(dim, hidden):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "near the largest float"])
-@pytest.mark.parametrize(("activation", "scale"), [("relu", 1e-9), ("softplus", 1.0), ("relu", 1e6)])
-def test_the_error_encloses_the_50_digit_value(kind, activation, scale):
+@pytest.mark.parametrize(
+    ("activation", "scale", "bias"), [("relu", 1e-9, 1.0), ("softplus", 1.0, 1.0), ("relu", 1e6, 1.0), ("relu", 1.0, 1e9)]
+)
+def test_the_error_encloses_the_50_digit_value(kind, activation, scale, bias):
     weight = HOSTILE[kind](torch.randn(3, 4, dtype=torch.float64))
-    layer = rescaled(weight, torch.randn(3), activation)
+    layer = rescaled(weight, bias * torch.randn(3), activation)
     readout = nn.Linear(4, 1).double()
     x = scale * torch.randn(6, 4, dtype=torch.float64)
     found = evaluate(nn.Sequential(layer, readout, Squeeze()), x)
@@ -209,7 +211,7 @@ def test_the_error_encloses_the_50_digit_value(kind, activation, scale):
             truth = mpmath.fdot(readout.weight[0].tolist(), state) + mpmath.mpf(readout.bias.item())
             assert abs(truth - mpmath.mpf(value)) <= error
             if kind in ("dense", "zero", "rank one", "equal rows", "a zero row", "huge", "tiny"):
-                assert error <= 1e-10 * (1 + scale)
+                assert error <= 1e-10 * (scale + bias)
 
 
 def test_rows_too_short_to_be_told_apart_are_in_the_error():

@@ -67,6 +67,12 @@ def test_a_run_says_what_it_is(tiny_run):
     assert interval["lower_as_trained"] <= interval["lower"] <= interval["exact"] <= interval["upper"]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**30])
+def test_seeds_that_torch_takes_for_others_are_refused(tiny_run, seed):
+    with pytest.raises(InputError, match="seed of at least 0 and below 2"):
+        load_run(tiny_run).sample(3, seed=seed)
+
+
 def test_no_samples_are_refused(tiny_run):
     with pytest.raises(InputError, match="at least one sample. Got n=0"):
         load_run(tiny_run).sample(0)
@@ -160,6 +166,38 @@ def test_a_checkpoint_of_another_architecture_is_refused(run_copy):
     path.write_text(path.read_text().replace("depth: 2", "depth: 3", 1))
     with pytest.raises(InputError, match="does not fit config.yaml"):
         load_run(run_copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda game: game["critic"].pop("block_1.bias"), "its critic does not fit config.yaml: block_1.bias is missing"),
+        (lambda game: game["critic"].update(old=torch.ones(2)), "config.yaml: old is not of this class"),
+        (lambda game: game["critic"].update({"block_1.bias": torch.ones(2)}), r"bias has shape \(2,\), not \(64,\)"),
+        (lambda game: game["critic"].clear(), "is missing, .* is missing, .* is missing, and [0-9]+ more"),
+        (lambda game: game["critic"].update({"block_1.bias": "torn"}), "AttributeError"),
+        (lambda game: game.update(critic=3), "AttributeError"),
+        (lambda game: game.pop("critic"), "KeyError"),
+        (lambda game: game.pop("step"), "KeyError: 'step'"),
+        (lambda game: game["ema"].popitem(), "its generator does not fit config.yaml: layers.6.bias is missing"),
+    ],
+)
+def test_a_checkpoint_of_an_older_state_is_refused_by_the_names_that_differ(run_copy, change, message):
+    path = run_copy / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    change(content["game"])
+    torch.save(content, path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_run(run_copy)
+    assert "\n" not in str(caught.value) and "Restore it, or train again" in str(caught.value)
+
+
+def test_a_configuration_without_data_is_refused_where_its_units_are_asked_for(run_copy):
+    path = run_copy / "config.yaml"
+    for data in ("data: {}", "other: {}"):
+        path.write_text(data + path.read_text()[path.read_text().index("\ncritic:") :])
+        with pytest.raises(InputError, match="Expected _target_ to name a class|has no section data"):
+            _ = load_run(run_copy).units
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):

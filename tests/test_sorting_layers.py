@@ -14,7 +14,8 @@ from torch import nn
 from wgan_lip.bounds import Norm, gamma
 from wgan_lip.certificates import certify, evaluate
 from wgan_lip.checks import InputError
-from wgan_lip.layers import Absolute, GradientFlow, GroupSort, Householder, MaxMin, Retraction, Squeeze
+from wgan_lip.critics import ResNetCritic, SortingCritic
+from wgan_lip.layers import Absolute, GradientFlow, GroupSort, Householder, MaxMin, Retraction, Squeeze, sorting
 
 ANGLES = [0.0, 0.3, math.pi / 2, 2.0, math.pi, 5.0, -40.0, 1e6]
 
@@ -95,6 +96,18 @@ def test_each_group_is_sorted_at_each_position(group, shape):
     for start in range(0, 6, group):
         part = slice(start, start + group)
         assert torch.equal(found[:, part], x[:, part].sort(dim=1, descending=True).values)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_values_do_not_depend_on_gradients_chunks_or_transforms(monkeypatch, stride):
+    layer, x = MaxMin(12, stride=stride), torch.randn(7, 12, 2)
+    tracked = layer(x.clone().requires_grad_(True))
+    assert torch.equal(layer(x), tracked)
+    assert torch.equal(torch.func.vmap(lambda v: layer(v[None])[0])(x), tracked)
+    for chunk in (1, 50, 100):
+        monkeypatch.setattr(sorting, "_CHUNK", chunk)
+        assert torch.equal(layer(x), tracked)
+        assert layer(x[:0]).shape == (0, 12, 2)
 
 
 def test_groups_of_two_are_max_and_min():
@@ -222,3 +235,17 @@ def test_sorting_is_claimed_in_both_norms(norm):
     assert "group=3" in certificate.layers[0].layer
     Retraction(layer)()  # nothing to pull back
     assert layer(torch.zeros(0, 6)).shape == (0, 6)
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 8), (4, 2, 1, 1), (6,)])
+def test_a_householder_layer_refuses_other_widths(shape):
+    """Two channels would be broadcast to six, which expands by √6."""
+    with pytest.raises(InputError, match="Expected inputs of shape"):
+        Householder(6, Norm.euclidean())(torch.randn(*shape))
+
+
+@pytest.mark.parametrize("make", [lambda s: GradientFlow(3, 2, bias_scale=s), lambda s: SortingCritic(3, bias_scale=s), lambda s: ResNetCritic(3, width=4, norm="max", bias_scale=s)])
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
+def test_a_scale_of_biases_that_is_none_is_refused(make, scale):
+    with pytest.raises(InputError, match="Expected bias_scale of at least 0 and finite"):
+        make(scale)

@@ -18,6 +18,8 @@ from wgan_lip.certificates import certify, evaluate
 from wgan_lip.checks import UncertifiableError
 from wgan_lip.layers import STOCK_CLAIMS, Flatten, Squeeze, Unflatten
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch copies its input: no matter here
+
 
 def dense(module, *shape):
     """The matrix of the module's linear part on samples of `shape`, float64: its columns are images of unit samples."""
@@ -55,7 +57,7 @@ MODES = ("zeros", "circular", "reflect", "replicate")
 CONVOLUTIONS = [
     {"kernel_size": kernel, "padding": padding, "padding_mode": mode, **others}
     for mode in MODES
-    for kernel, padding in ((3, 0), (3, 1), (3, 2), (2, 1), ((1, 4), (0, 2)), (5, "same"))
+    for kernel, padding in ((3, 0), (3, 1), (3, 2), (2, 1), ((1, 4), (0, 2)), (5, "same"), (4, "same"))
     for others in ({}, {"stride": 2, "dilation": 2}, {"groups": 2}, {"stride": (2, 3)})
     if not (padding == "same" and "stride" in others)
 ]
@@ -186,6 +188,7 @@ PADDINGS = [
     make(padding)
     for make in (nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
     for padding in (0, 1, 2, (0, 2, 0, 0), (1, 0, 0, 2), (-1, 2, 0, -1), (0, 0, 1, 1))
+    if not (make is nn.CircularPad2d and padding == (-1, 2, 0, -1))
 ] + [nn.ConstantPad2d((1, 0, 2, 1), 3.0), nn.ConstantPad1d(1, 2.0), nn.ReplicationPad1d((0, 3)), nn.CircularPad1d(2)]
 
 
@@ -240,6 +243,43 @@ def test_the_claim_of_a_function_of_one_variable_is_its_largest_slope(module):
     assert slopes.max().item() == pytest.approx(claimed(module), rel=1e-3)
 
 
+def test_padding_changed_after_construction_is_refused_where_torch_ignores_the_change():
+    for mode in ("circular", "reflect", "replicate"):
+        module = nn.Conv1d(1, 1, 3, padding=2, padding_mode=mode)
+        module.padding = (0,)
+        with pytest.raises(UncertifiableError, match="padding of the construction"):
+            certify(module)
+        module.padding = (2,)
+        module._reversed_padding_repeated_twice = [2, 5]
+        with pytest.raises(UncertifiableError, match="padding of the construction"):
+            certify(module)
+
+
+def test_other_arguments_changed_after_construction_change_the_claim():
+    module = nn.Conv2d(1, 1, 3, stride=3, bias=False)
+    nn.init.ones_(module.weight)
+    module.stride, module.padding, module.dilation = (1, 1), (2, 2), (2, 2)
+    assert norm(module, 1, 9, 9) <= claimed(module)
+    pool = nn.MaxPool2d(2)
+    pool.stride = 1
+    assert claimed(pool) == 2.0
+    linear = nn.Linear(5, 1)
+    linear.in_features = 2
+    assert certify(linear).norm_in == "Euclidean(5)"
+
+
+def test_claims_of_images_do_not_depend_on_the_default_device_or_dtype():
+    module = nn.Sequential(nn.Conv2d(2, 2, 3), nn.AvgPool2d(3, 2, ceil_mode=True))
+    expected = claimed(module)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float16)
+    try:
+        assert claimed(module) == expected
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 REFUSED = {
     "BatchNorm2d": (nn.BatchNorm2d(2), "function of the batch. Use Normalize"),
     "Dropout2d": (nn.Dropout2d(), "two functions. Take it out"),
@@ -253,6 +293,7 @@ REFUSED = {
     "adaptive": (nn.AdaptiveAvgPool2d((1, 2)), "output_size=1"),
     "adaptive to the input": (nn.AdaptiveAvgPool2d((None, 1)), "output_size=1"),
     "unflatten the batch": (nn.Unflatten(0, (1, 2)), "axis 1"),
+    "unset memory": (nn.CircularPad2d((-1, 2, 0, 0)), "at least 0. Got .*Crop in a layer before"),
 }
 
 
@@ -269,6 +310,22 @@ def test_a_weight_that_is_not_finite_is_refused():
             nn.init.constant_(module.weight, value)
             with pytest.raises(ValueError, match="finite"):
                 certify(module)
+
+
+@pytest.mark.parametrize("arguments", CONVOLUTIONS, ids=str)
+def test_rounding_of_a_convolution_is_relative_to_its_absolute_products(arguments):
+    module = nn.Conv2d(2, 2, **arguments, bias=False)
+    gain = STOCK_CLAIMS[nn.Conv2d](module).rounding.gain
+    with torch.no_grad():
+        module.weight.abs_()
+    assert largest_norm(module, images(2, (1, 2, 3, 4, 6))) <= gain
+
+
+def test_the_norm_of_tiny_windows_is_within_its_rounding():
+    """Their squares vanish."""
+    critic = nn.Sequential(Unflatten((1, 2, 2)), nn.LPPool2d(2, 2), Flatten(1), Squeeze())
+    found = evaluate(critic, torch.full((1, 4), 1e-170, dtype=torch.float64))
+    assert abs(found.values.item() - 2e-170) <= found.error.item() < 1e-140
 
 
 @pytest.mark.parametrize(

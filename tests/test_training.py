@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from wgan_lip.bounds import Norm
 from wgan_lip.certificates import certify
 from wgan_lip.checks import InputError, UncertifiableError
-from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.data import Source
-from wgan_lip.layers import Claim, Linear
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
+from wgan_lip.data import FiniteSource, Source
+from wgan_lip.generators import MLPGenerator
+from wgan_lip.layers import Claim, Linear, Squeeze
 from wgan_lip.training import SCHEDULES, NonFiniteError, train_wgan
 from wgan_lip.wasserstein import InvariantViolation
 
@@ -78,10 +79,12 @@ def play(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("critic", [ResNetCritic(2, width=16, depth=2), FixedWidthCritic(2, depth=6)], ids="AB")
+@pytest.mark.parametrize(
+    "critic", [lambda: ResNetCritic(2, width=16, depth=2), lambda: FixedWidthCritic(2, depth=6)], ids="AB"
+)
 def test_the_generator_finds_the_optimum_of_a_translation(critic):
     *_, last = play(
-        critic=critic, steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05,
+        critic=critic(), steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05,
         critic_schedule="linear_to_tenth",
     )
     assert (last.game.ema.theta - MEAN).norm() < 0.25
@@ -193,11 +196,62 @@ def test_a_critic_without_a_proof_is_refused_before_training():
 
 
 @pytest.mark.parametrize(
+    ("player", "message"),
+    [
+        ({"critic": ResNetCritic(2, width=8, depth=1, heads=3)}, r"one value a sample. Got values \(4, 3\).* heads=1"),
+        ({"critic": nn.Sequential(nn.Linear(2, 1))}, r"one value a sample. Got values \(4, 1\).*Squeeze\(\)"),
+        ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Take it out"),
+        ({"critic": ConvolutionalCritic((1, 8, 8), depth=1)}, r"shape \(b, 64\), or of 64 entries each. Got \(4, 2\)"),
+        ({"critic": ResNetCritic(3, width=8, depth=1)}, r"shape \(b, 3\).*Got \(4, 2\)"),
+        ({"critic": nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))}, r"fit the samples, \(2, 2\), torch.float32.* shapes"),
+        ({"critic": ResNetCritic(2, width=8, depth=1).double()}, "fit the samples.*same dtype.*Build them for"),
+        ({"critic": nn.Sequential(Linear(Norm((1, 1)), Norm((1,))), Squeeze())}, r"on Euclidean\(2\). Got .* max\(2\)"),
+        ({"generator": nn.Linear(2, 2)}, "Expected a generator with latent_dim. Got Linear"),
+        ({"generator": MLPGenerator(3, latent_dim=2, width=4)}, r"fit the samples, \(2, 2\).*Sizes of tensors"),
+    ],
+)
+def test_players_that_do_not_fit_are_refused_at_the_call(player, message):
+    source = Gaussian()
+    with pytest.raises(InputError, match=message):
+        play(source=source, **player)
+    assert source.draws == 0
+
+
+@pytest.mark.parametrize("nothing", [0, lambda x: x[:, 0], torch.ones(3), ResNetCritic, nn.Flatten(0)])
+@pytest.mark.parametrize("name", ["source", "generator", "critic"])
+def test_what_is_no_player_is_refused_at_the_call(name, nothing):
+    critic = ResNetCritic(2, width=8, depth=1)
+    players = {"source": Gaussian(), "generator": Shift(), "critic": critic} | {name: nothing}
+    optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
+    with pytest.raises(InputError, match=f"Expected (a )?{name}|Expected a Source of samples"):
+        train_wgan(**players, generator_optimizer=optimizer, critic_optimizer=optimizer)
+
+
+def test_tensors_train_once_they_are_wrapped_as_the_refusal_says():
+    with pytest.raises(InputError, match=r"Wrap tensors in wgan_lip.data.FiniteSource\(train, test\)"):
+        play(source=torch.randn(80, 2).unbind())
+    data = MEAN + torch.randn(80, 2)
+    *_, last = play(source=FiniteSource(data[:50], data[50:]))
+    assert last.step == 8
+
+
+def test_checking_the_players_leaves_them_as_they_were():
+    generator = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    generator.latent_dim = 2
+    critic = ResNetCritic(2, width=8, depth=1)
+    before = copy.deepcopy([generator.state_dict(), critic.state_dict()])
+    play(generator=generator, critic=critic)
+    for state, kept in zip([generator.state_dict(), critic.state_dict()], before):
+        assert all(torch.equal(state[name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ({"steps": 0}, "training.steps above zero. Got 0"),
         ({"warmup_steps": -1}, "training.warmup_steps of at least 0. Got -1"),
         ({"batch_size": -3}, "training.batch_size above zero. Got -3"),
+        ({"ema_half_life": math.nan}, "training.ema_half_life above zero. Got nan"),
         ({"audit_size": 1}, "training.audit_size of at least 2. Got 1"),
         ({"critic_schedule": "wavy"}, "critic_schedule to be one of constant, .*cosine. Got 'wavy'"),
     ],

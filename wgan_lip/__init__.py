@@ -26,6 +26,7 @@ _HOMES = {
         "critic_from_transport",
         "interpolate",
     ),
+    "population": ("PopulationBounds", "clip_range", "population_bounds"),
     "runs": ("Run", "load_run"),
     "training": ("train_wgan",),
     "wasserstein": ("W1Interval", "bracket", "kr_lower_bound"),

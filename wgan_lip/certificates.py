@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -76,20 +77,21 @@ class Certificate:
     def load(path: str | Path) -> Certificate:
         """Reads a certificate. It is a claim until :func:`verify` has proved it again. Raises :class:`InputError`."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            content = json.loads(text, object_pairs_hook=_without_repeats, parse_int=float)
             expected = {field.name for field in fields(Certificate)}
             if not isinstance(content, dict) or set(content) != expected:
                 raise ValueError(f"its keys are not {', '.join(sorted(expected))}")
             for part in (content, *content["layers"]):
                 for key, value in part.items():
-                    wanted = {"lipschitz": (int, float), "layers": (list,)}.get(key, (str,))
-                    if type(value) not in wanted:
+                    wanted = {"lipschitz": float, "layers": list}.get(key, str)
+                    if type(value) is not wanted:
                         raise ValueError(f"{key} is {value!r}")
             layers = tuple(LayerCertificate(**layer) for layer in content.pop("layers"))
             return Certificate(layers=layers, **content)
         except FileNotFoundError:
             raise InputError(f"Expected a certificate at {path}. Got no such file. Run `wgan-lip certify`.") from None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"Expected a certificate at {path}. Got: {error}. Run `wgan-lip certify` again.") from None
 
 
@@ -117,8 +119,8 @@ def certify(critic: nn.Module, *, units: str = "the unit of the samples as the c
         The certificate; `critic` is unchanged.
 
     Raises:
-        UncertifiableError: A module without a proof, one whose forward was replaced or hooked, or two neighbours whose
-            norms do not meet; the message names its path.
+        UncertifiableError: A module without a proof, one whose call was replaced, hooked or compiled, or two
+            neighbours whose norms do not meet; the message names its path.
         InputError: Weights that are not finite.
 
     Guarantee:
@@ -136,9 +138,9 @@ def certify(critic: nn.Module, *, units: str = "the unit of the samples as the c
     norm_in = norm_out = None
     for path, module, claim, before, after in _proofs(critic):
         norm_in, norm_out = norm_in or before, after
-        constants.append(claim.lipschitz)
+        constants.append(float(claim.lipschitz))
         description = " ".join(repr(module).split())
-        layers.append(LayerCertificate(path, description, _name(before), _name(after), claim.lipschitz, claim.method))
+        layers.append(LayerCertificate(path, description, _name(before), _name(after), constants[-1], claim.method))
     lipschitz = product_up(*constants)
     return Certificate(
         lipschitz=lipschitz,
@@ -182,7 +184,7 @@ def verify(certificate: Certificate, critic: nn.Module) -> Certificate:
     for now, then in zip(proved.layers, certificate.layers):
         if (now.path, now.layer, now.norm_in, now.norm_out) != (then.path, then.layer, then.norm_in, then.norm_out):
             raise InputError(
-                f"Expected at '{then.path}' {then.layer}. Got at '{now.path}' {now.layer}. "
+                f"Expected at {then.path!r} {then.layer!r}. Got at {now.path!r} {now.layer!r}. "
                 "The certificate is about another architecture; certify this critic anew."
             )
     pairs = [(now.path, now.lipschitz, then.lipschitz) for now, then in zip(proved.layers, certificate.layers)]
@@ -192,18 +194,23 @@ def verify(certificate: Certificate, critic: nn.Module) -> Certificate:
                 f"Expected the constant {then} for {path}. Proved {now}. "
                 "The certificate was altered; certify this critic anew."
             )
-    if (certificate.norm_in, certificate.norm_out) != (proved.norm_in, proved.norm_out):
-        raise InputError(
-            f"Expected norms {certificate.norm_in} and {certificate.norm_out}. Got {proved.norm_in} and "
-            f"{proved.norm_out}. The certificate was altered; certify this critic anew."
-        )
+    for name in ("norm_in", "norm_out", "covers"):
+        if getattr(certificate, name) != getattr(proved, name):
+            raise InputError(
+                f"Expected as {name} {getattr(certificate, name)!r}. Got {getattr(proved, name)!r}. "
+                "The certificate was altered; certify this critic anew."
+            )
     return proved
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Hash of names, dtypes, shapes and bytes of all entries of the state dict, in order of name."""
+    """Hash of names, dtypes, shapes and bytes of all parameters and buffers, in order of name.
+
+    Those are the entries of the state dict, and what a hook or `persistent=False` keeps out of it.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    parameters, buffers = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    for name, tensor in sorted([*parameters, *buffers], key=itemgetter(0)):
         stored = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {stored.dtype} {tuple(stored.shape)}\n".encode())
         digest.update(stored.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -225,22 +232,53 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     Returns:
         Values and error bounds, each (n,), float64.
 
+    Raises:
+        UncertifiableError: See :func:`certify`.
+        InputError: The values are not (n,), or a map of images meets samples without channels.
+
     Guarantee:
         Error bounds hold for any order of summation; elementary functions are taken to be accurate to 8 ulp.
 
     References:
         Accuracy and stability of numerical algorithms (Higham, 2002), section 3.5
     """
-    state = check_samples(x, "x").detach().cpu().double().clone()  # a module may work in place
+    x = check_samples(x, "x").detach().cpu().double()
+    proofs = list(_proofs(copy.deepcopy(critic).cpu().double()))
+    layers = [(path, module, claim, _largest(module)) for path, module, claim, *_ in proofs]
+    widest = max([x.shape[1], *(norm.dim for *_, norm in proofs if norm is not None)])
+    rows = x.split(max(16, 2**21 // widest))
+    parts = [_evaluate(layers, part.clone()) for part in rows]  # cloned, for a module may work in place
+    values, error = (torch.cat(tensors) for tensors in zip(*parts))
+    if values.ndim != 1:
+        raise InputError(f"Expected a potential with values (n,). Got {tuple(values.shape)}. End it with Squeeze().")
+    return Evaluation(values, error)
+
+
+def _largest(module: nn.Module) -> float:
+    """The size of the largest weight."""
+    return max((tensor.abs().max().item() for tensor in module.parameters() if tensor.numel()), default=0.0)
+
+
+def _evaluate(layers: list[tuple[str, nn.Module, Claim, float]], state: Tensor) -> tuple[Tensor, Tensor]:
+    """The values at a few samples, which stay in the processor's cache through all layers, and their errors."""
     error = state.new_zeros(len(state))
-    for _, module, claim, *_ in _proofs(copy.deepcopy(critic).cpu().double()):
+    for path, module, claim, weight in layers:
         rounding = claim.rounding
+        axes = {"1d": 1, "2d": 2}.get(type(module).__name__[-2:])
+        if axes and state.ndim != axes + 2:
+            raise InputError(
+                f"At '{path}': Expected samples with channels and {axes} more axes. Got {tuple(state.shape)}, whose "
+                "first axis torch may read as channels. Put an Unflatten before it."
+            )
+        largest = state.reshape(len(error), -1).abs().amax(dim=1)
+        # Beyond, a sum of products may overflow within the layer, and a ReLU hide it.
+        error[~(max(1.0, weight, rounding.gain) * largest + rounding.offset < LARGEST)] = math.inf
         if rounding.operations:
-            largest = state.abs().flatten(1).amax(dim=1) if state.ndim > 1 else state.abs()
             unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
             size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
             before, state = state, module(state)
-            first = 1 if claim.norm_in is None else 2  # coordinatewise maps stray in every coordinate by themselves
+            # Coordinatewise maps stray in every coordinate by themselves, maps of vectors in every vector of an image.
+            first = 1 if claim.norm_in is None or (claim.norm_in.blocks and before.ndim > 2) else 2
             positions = max(math.prod(before.shape[first:]), math.prod(state.shape[first:]))
             offset = rounding.offset * math.sqrt(positions) * 1.01
             local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + offset)
@@ -249,10 +287,18 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
         else:
             state = module(state)
             error = claim.lipschitz * error * (1 + 2.0**-40)
-    if state.ndim != 1:
-        raise InputError(f"Expected a potential with values (n,). Got {tuple(state.shape)}. End it with Squeeze().")
-    error[~state.isfinite()] = math.inf
-    return Evaluation(state, error)
+        error[~state.reshape(len(error), -1).isfinite().all(dim=1)] = math.inf  # a later layer may clip an overflow
+    return state, error.nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return content
+
+
+LARGEST = 1e290  # sums of 1e18 such numbers stay finite
 
 
 def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | None, Norm | None]]:
@@ -272,6 +318,8 @@ def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | N
 
 def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers that a forward pass applies one after the other, with their paths."""
+    if not isinstance(module, nn.Module):
+        raise UncertifiableError(f"Expected a torch module. Got {module!r:.60}. Build it first.")
     _refuse_disguises(module, path)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for name, child in module._modules.items():  # named_children() would skip a layer that is used twice
@@ -283,16 +331,19 @@ def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]
 
 
 def _refuse_disguises(module: nn.Module, path: str) -> None:
-    """Refuses whatever makes calling `module` differ from its class's forward, or its weights from its state dict."""
+    """Refuses whatever makes calling `module` differ from its class's forward, or its weights from their entries."""
     kind = type(module)
+    weights = [v for v in (*module._parameters.values(), *module._buffers.values()) if v is not None]
     disguises = {
         "a method replaced on the instance": any(callable(getattr(kind, name, None)) for name in module.__dict__),
         "forward hooks": module._forward_hooks or module._forward_pre_hooks,
         "global forward hooks": _module_state._global_forward_hooks or _module_state._global_forward_pre_hooks,
         "a parametrized weight": "parametrizations" in module._modules,
-        "a class that overrides __call__": kind.__call__ is not nn.Module.__call__,
+        "a compiled call": module._compiled_call_impl is not None,
+        "a class that overrides __call__": any(getattr(kind, name) is not getattr(nn.Module, name) for name in CALLS),
         "a class that overrides __iter__": isinstance(module, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
         "a tensor that is neither parameter nor buffer": any(isinstance(v, Tensor) for v in module.__dict__.values()),
+        "a weight that is no dense tensor of real numbers": not all(map(_plain, weights)),
     }
     for what, present in disguises.items():
         if present:
@@ -303,28 +354,42 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
     if isinstance(module, LipschitzLayer):
         order = kind.__mro__
         proves = next(i for i, cls in enumerate(order) if PROOFS & cls.__dict__.keys())
-        computes = next(i for i, cls in enumerate(order) if "forward" in cls.__dict__)
-        if proves > computes:
+        overridden = {name for cls in order[:proves] for name in cls.__dict__ if hasattr(order[proves], name)}
+        overridden = sorted(name for name in overridden - INERT if not name.startswith("__"))
+        if overridden:
             raise UncertifiableError(
-                f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides forward, to override claim() "
-                "as well. An inherited proof is about another function."
+                f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "
+                "override claim() as well. An inherited proof is about another function."
             )
 
 
 SEQUENTIAL_ITER = nn.Sequential.__iter__
-PROOFS = {"claim", "slopes"}  # a class that overrides forward overrides one of them
+CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way to forward and to the weights
+PROOFS = {"claim", "slopes"}  # a class that overrides what its base computes with overrides one of them
+INERT = {"_abc_impl", "constraints", "extra_repr"}  # no function depends on them
+
+
+def _plain(weight: Tensor) -> bool:
+    """Whether the entries are what any operation sees; a subclass, such as a quantised weight, may compute with others.
+
+    Buffers of integers, such as permutations, are left to the layer's own claim.
+    """
+    real = weight.is_floating_point() or not (isinstance(weight, nn.Parameter) or weight.is_complex())
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.layout == torch.strided
+    return real and plain and not (weight.is_meta or weight.is_quantized or weight.is_neg())
 
 
 def _claim(path: str, module: nn.Module) -> Claim:
     try:
-        if isinstance(module, LipschitzLayer):
-            return module.claim()
-        if type(module) in STOCK_CLAIMS:
-            return STOCK_CLAIMS[type(module)](module)
-        raise UncertifiableError(
-            f"Expected layers with a provable constant. Got {type(module).__name__}. Use a layer of wgan_lip.layers, "
-            "or derive from LipschitzLayer and prove its constant in claim()."
-        )
+        if not isinstance(module, LipschitzLayer) and type(module) not in STOCK_CLAIMS:
+            raise UncertifiableError(
+                f"Expected layers with a provable constant. Got {type(module).__name__}. Use a layer of "
+                "wgan_lip.layers, or derive from LipschitzLayer and prove its constant in claim()."
+            )
+        claim = module.claim() if isinstance(module, LipschitzLayer) else STOCK_CLAIMS[type(module)](module)
+        if not claim.lipschitz >= 0:  # NaN included, which a zero after it would hide
+            raise UncertifiableError(f"Expected a constant of at least 0. Got {claim.lipschitz}. Mend its claim().")
+        return claim
     except InputError as error:
         raise type(error)(f"At '{path}': {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ __all__ = ["MaxMinFunction", "compile_fixed_width", "compile_resnet", "critic_fr
 _U = 2.0**-53
 _CHUNK = 2**22  # entries of one block of values: 32 MiB
 _STEEP = 1e-12  # by how much rounding may have lifted a slope of norm 1
-_RADIUS = 1e-8  # the smallest ball in which an inequality counts as strict, in units of the intercepts' spread
+_RADIUS = 1e-8  # the smallest ball in which an inequality counts as strict; its unit is made in `_somewhere`
 _INFEASIBLE = 2  # scipy's status of a linear programme without a solution
 
 
@@ -104,7 +105,7 @@ class MaxMinFunction:
 
     def bound(self) -> float:
         """The largest ‖a_j‖: a Lipschitz constant of f, in one product, and not always the smallest."""
-        return float(np.linalg.norm(self.slopes, axis=1).max())
+        return float(_lengths(self.slopes).max())
 
     def lipschitz(self) -> float:
         """The Lipschitz constant of f on R^d: the largest ‖a_j‖ among the pieces that f equals on an open set.
@@ -114,10 +115,11 @@ class MaxMinFunction:
         first, and the first that decides ends the search. At worst Π|S_i| programmes a piece, usually a few.
 
         Guarantee:
-            Exact up to rounding, but for pieces that decide in no ball of radius above 1e-8 of the spread of the
-            intercepts: those may be overlooked. :meth:`bound` overlooks none.
+            Exact up to rounding, but for pieces that decide in no ball of radius above 1e-8 s/L: those may be
+            overlooked. L is the steepest slope, and s the spread of the intercepts, from where it is least, but not
+            below a millionth of the largest. :meth:`bound` overlooks none.
         """
-        norms = np.linalg.norm(self.slopes, axis=1)
+        norms = _lengths(self.slopes)
         for piece in np.argsort(-norms, kind="stable"):
             same = (self.slopes == self.slopes[piece]).all(axis=1) & (self.intercepts == self.intercepts[piece])
             others = [group for group in self.groups if not same[group].any()]
@@ -209,8 +211,12 @@ def interpolate(points: Tensor | ArrayLike, values: Tensor | ArrayLike, *, prune
     points = _array(points, "points")
     values = _values(values, len(points), "values")
     _check_1_lipschitz(points, values)
+    unit = _unit(points, values)
     points, first = np.unique(points, axis=0, return_index=True)
-    return _max_min(points, values[first], points, values[first], _chords, prune)
+    points, values = points / unit, values[first] / unit
+    side = points, values, points, values, _chords
+    every = np.arange(len(points))
+    return _max_min(*side, _enough(*side) if prune else dict.fromkeys(every, every), unit)
 
 
 def critic_from_transport(
@@ -257,10 +263,14 @@ def critic_from_transport(
     high, low = potential(x).numpy(), potential(y).numpy()
     centre = torch.cat((x, y)).mean(dim=0)  # far from the origin the intercepts would lose digits
     x, y = (x - centre).numpy(), (y - centre).numpy()
-    function = _max_min(x, high, y, low, _cones, prune=True)
-    negative = _max_min(y, -low, x, -high, _cones, prune=True)
-    mirrored = sum(map(len, negative.groups)) < sum(map(len, function.groups))
-    critic = (compile_resnet if family == "resnet" else compile_fixed_width)(negative if mirrored else function)
+    unit = _unit(x, y, high, low)
+    x, y, high, low = x / unit, y / unit, high / unit, low / unit
+    sides = (x, high, y, low, _cones), (y, -low, x, -high, _cones)
+    groups = [_enough(*side) for side in sides]
+    pieces = [sum(map(len, group.values())) for group in groups]
+    mirrored = pieces[1] < pieces[0]
+    function = _max_min(*sides[mirrored], groups[mirrored], unit)
+    critic = (compile_resnet if family == "resnet" else compile_fixed_width)(function)
     with torch.no_grad():
         critic.lift.bias -= critic.lift.weight @ centre
         if mirrored:
@@ -297,7 +307,7 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
     critic.to_empty(device="cpu")
     shrink = 1 - Retraction.MARGIN * np.finfo(np.float64).eps  # as retraction does: room for a proof that rounds up
     with torch.no_grad():
-        critic.lift.weight.copy_(torch.from_numpy(slopes[slots])).mul_(shrink)
+        torch.index_select(torch.from_numpy(slopes), 0, torch.from_numpy(slots), out=critic.lift.weight).mul_(shrink)
         critic.lift.bias.copy_(torch.from_numpy(function.intercepts[slots]))
         critic.readout.weight.zero_()[0, 2**low - 1] = shrink
         critic.readout.bias.zero_()
@@ -377,24 +387,20 @@ def _program(groups: list[list[int]], short: set[int]) -> list[tuple[int, int, i
     return [*program, (best, best, best)]
 
 
-def _max_min(
+def _enough(
     centres: np.ndarray,
     heights: np.ndarray,
     points: np.ndarray,
     values: np.ndarray,
     slopes_towards: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    prune: bool,
-) -> MaxMinFunction:
-    """max_i min_j of pieces through (centre i, height i), with slopes towards each point; at most `values` there.
+) -> dict[int, np.ndarray]:
+    """Groups of pieces enough for :func:`_max_min`, chosen greedily: the points (few) for each centre (of few).
 
-    Where `prune`, only pieces enough for that in each group, and groups enough for at least `heights` at the centres.
+    Enough for at most `values` at the points in each group, and for at least `heights` at the centres in all.
     """
     tolerance = 16 * _U * cdist(centres, points).max()
     chosen, reached = [], np.eye(len(centres), dtype=bool)
     for i, (centre, height) in enumerate(zip(centres, heights)):
-        if not prune:
-            chosen.append(np.arange(len(points)))
-            continue
         steps, rises = points - centre, values - height
         slopes = slopes_towards(steps, rises)
         covers = slopes @ steps.T <= rises + tolerance  # (pieces, points)
@@ -405,17 +411,26 @@ def _max_min(
         alive = np.flatnonzero(steps @ slopes[pieces[0]] >= rises - tolerance)  # few, before the large product
         lowest = (steps[alive] @ slopes[pieces].T).min(axis=1)
         reached[i, alive[lowest >= rises[alive] - tolerance]] = True
-    kept = _cover(reached) if prune else np.arange(len(centres))
+    return {i: chosen[i] for i in _cover(reached)}
 
-    sizes = [len(chosen[i]) for i in kept]
-    starts = np.cumsum([0, *sizes])
-    slopes, intercepts = np.empty((starts[-1], points.shape[1])), np.empty(starts[-1])
-    groups = tuple(np.arange(start, start + size) for start, size in zip(starts, sizes))
-    for i, group in zip(kept, groups):
-        rows = slice(group[0], group[-1] + 1)
-        slopes[rows] = _at_most_1(slopes_towards(points[chosen[i]] - centres[i], values[chosen[i]] - heights[i]))
-        intercepts[rows] = heights[i] - slopes[rows] @ centres[i]
-    return MaxMinFunction(slopes, intercepts, groups)
+
+def _max_min(
+    centres: np.ndarray,
+    heights: np.ndarray,
+    points: np.ndarray,
+    values: np.ndarray,
+    slopes_towards: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    groups: dict[int, np.ndarray],
+    unit: float,
+) -> MaxMinFunction:
+    """max_i min_j of pieces through (centre i, height i) with slopes towards point j, by `groups`; times `unit`."""
+    ends = np.cumsum([0, *map(len, groups.values())])
+    slopes, intercepts = np.empty((ends[-1], points.shape[1])), np.empty(ends[-1])
+    for (i, chosen), start, end in zip(groups.items(), ends, ends[1:]):
+        rows = slopes[start:end]
+        rows[:] = _at_most_1(slopes_towards(points[chosen] - centres[i], values[chosen] - heights[i]))
+        intercepts[start:end] = unit * (heights[i] - rows @ centres[i])
+    return MaxMinFunction(slopes, intercepts, tuple(np.split(np.arange(ends[-1]), ends[1:-1])))
 
 
 def _chords(steps: np.ndarray, rises: np.ndarray) -> np.ndarray:
@@ -461,14 +476,22 @@ def _somewhere(
         under: A piece and others that it must be below as well.
         box: Where to look, shape (d, 2).
     """
-    scale = float(np.ptp(function.intercepts)) or 1.0
-    slopes, intercepts = function.slopes, function.intercepts / scale
-    bounds = np.tile([-np.inf, np.inf], (function.dim, 1)) if box is None else box / scale
+    # Seen from where the intercepts differ least, and in units in which neither they nor the slopes are large: so what
+    # counts as thin depends neither on the origin nor on the units of x and f.
+    steepest = function.bound() or 1.0
+    slopes = function.slopes / steepest
+    line = np.column_stack((slopes, np.ones(len(slopes))))
+    origin = -np.linalg.lstsq(line, function.intercepts / steepest)[0][:-1]
+    intercepts = function.intercepts / steepest + slopes @ origin
+    rounding = 1e-6 * float(np.abs(function.intercepts).max()) / steepest  # many times over
+    scale = max(float(np.ptp(intercepts)), rounding) or 1.0
+    intercepts = intercepts / scale
+    bounds = np.tile([-np.inf, np.inf], (function.dim, 1)) if box is None else (box - origin[:, None]) / scale
 
     def below(piece: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
         """Unit normals N and offsets e of {x: N x ≤ e}, where `piece` is below `others`; None where it never is."""
         normals, offsets = slopes[piece] - slopes[others], intercepts[others] - intercepts[piece]
-        lengths = np.linalg.norm(normals, axis=1)
+        lengths = _lengths(normals)
         slanted = lengths > 0
         if (offsets[~slanted] <= 0).any():
             return None
@@ -510,14 +533,27 @@ def _somewhere(
 
 def _nonexpansive(function: MaxMinFunction) -> tuple[np.ndarray, np.ndarray]:
     """The slopes and their norms, rounding above 1 taken off. Raises :class:`InputError` for a slope above 1."""
-    norms = np.linalg.norm(function.slopes, axis=1)
+    norms = _lengths(function.slopes)
     steepest = int(norms.argmax())
     if norms[steepest] > 1 + _STEEP:
         raise InputError(
             f"Expected slopes of norm at most 1. Got {norms[steepest]:.17g} for piece {steepest}. Divide slopes and "
             "intercepts by it, and multiply the critic's values."
         )
-    return function.slopes / np.maximum(norms, 1)[:, None], np.minimum(norms, 1)
+    slopes = function.slopes if norms[steepest] <= 1 else function.slopes / np.maximum(norms, 1)[:, None]
+    return slopes, np.minimum(norms, 1)
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """Euclidean norms of the rows (k, d), whose squares may over- or underflow."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    unit = np.where(largest > 0, largest, 1)
+    return unit * np.linalg.norm(rows / unit[:, None], axis=1)
+
+
+def _unit(*arrays: np.ndarray) -> float:
+    """A power of two above all entries, to divide by where squares would over- or underflow."""
+    return math.ldexp(1.0, math.frexp(max(float(np.abs(array).max()) for array in arrays))[1])
 
 
 def _at_most_1(slopes: np.ndarray) -> np.ndarray:
@@ -528,7 +564,8 @@ def _at_most_1(slopes: np.ndarray) -> np.ndarray:
 
 def _check_1_lipschitz(points: np.ndarray, values: np.ndarray) -> None:
     """Raises :class:`InputError` naming two points whose values differ by more than their distance, and rounding."""
-    distances = cdist(points, points)
+    unit = _unit(points, values)
+    distances = unit * cdist(points / unit, points / unit)
     excess = np.abs(values[:, None] - values) - (1 + _STEEP) * distances
     i, j = np.unravel_index(excess.argmax(), excess.shape)
     if excess[i, j] > 8 * _U * np.abs(values).max():

@@ -36,8 +36,10 @@ __all__ = [
     "TARGETS",
     "Run",
     "build",
+    "check_seed",
     "create_run",
     "load_run",
+    "out_of_memory",
     "save_checkpoint",
     "set_status",
     "target_class",
@@ -94,8 +96,25 @@ def build(config: Mapping[str, Any], *args: Any, **offered: Any) -> Any:
         return cls(*args, **keywords, **taken)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:  # such as torch's on a negative learning rate
+    except (TypeError, ValueError, RuntimeError) as error:  # such as torch's on a learning rate below 0
+        if out_of_memory(error):
+            raise
         raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from None
+
+
+def check_seed(seed: int) -> int:
+    """Returns `seed`, or raises :class:`InputError` where torch's generators would take it for another one.
+
+    They read the low 32 bits, and bit 31 is set in the seeds of the data's own streams: `wgan_lip.data.sources`.
+    """
+    if not 0 <= seed < 2**31:
+        raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed}.")
+    return seed
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch tells it by a RuntimeError, of which only the message is its own."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -240,7 +259,8 @@ class Run:
             )
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            return {"sizes": dict(checkpoint["sizes"]), "game": dict(checkpoint["game"])}
+            sizes, game = dict(checkpoint["sizes"]), dict(checkpoint["game"])
+            return {"sizes": {"image_shape": sizes["image_shape"], **sizes}, "game": {"step": game["step"], **game}}
         except Exception as error:  # torch.load raises many unrelated types on a damaged file
             raise self._damaged(CHECKPOINT, one_line(error)) from None
 
@@ -258,7 +278,7 @@ class Run:
     @property
     def units(self) -> str:
         """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
-        return target_class(self.config["data"]["_target_"]).units
+        return target_class(self._section("data").get("_target_")).units
 
     @cached_property
     def critic(self) -> nn.Module:
@@ -280,7 +300,7 @@ class Run:
         """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""
         if n < 1:
             raise InputError(f"Expected at least one sample. Got n={n}.")
-        return self.generator(draw_latents(self.generator, n, torch.Generator().manual_seed(seed)))
+        return self.generator(draw_latents(self.generator, n, torch.Generator().manual_seed(check_seed(seed))))
 
     def _section(self, name: str) -> dict[str, Any]:
         if not isinstance(self.config.get(name), dict):
@@ -290,15 +310,32 @@ class Run:
     def _player(self, section: str, saved_as: str) -> nn.Module:
         player = build(self._section(section), **self.checkpoint["sizes"])
         try:
-            player.load_state_dict(self.checkpoint["game"][saved_as])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise self._damaged(CHECKPOINT, f"it does not fit {CONFIG}: {one_line(error)}") from None
+            saved = self.checkpoint["game"][saved_as]
+            if misfits := _misfits(saved, player.state_dict()):
+                raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {misfits}")
+            player.load_state_dict(saved)
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {one_line(error)}") from None
         return player.eval().requires_grad_(False)
 
     def _damaged(self, name: str, error: object) -> InputError:
         return InputError(
             f"Expected a whole {name} in {self.directory}. Got a damaged one: {error}. Restore it, or train again."
         )
+
+
+def _misfits(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The first entries in which a saved state dict differs from the expected one, in words; empty if none does."""
+    shapes, wanted = ({name: tuple(entry.shape) for name, entry in state.items()} for state in (saved, expected))
+    problems = [f"{name} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name} is not of this class" for name in shapes if name not in wanted]
+    problems += [
+        f"{name} has shape {shapes[name]}, not {wanted[name]}"
+        for name in wanted
+        if shapes.get(name, wanted[name]) != wanted[name]
+    ]
+    more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
+    return ", ".join([*problems[:3], *more])
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.certificates import certify
+from wgan_lip.checks import InputError
 from wgan_lip.data import Source
 from wgan_lip.duality import fitted
 from wgan_lip.metrics import mode_coverage, w1_over_floor
@@ -14,7 +15,22 @@ from wgan_lip.runs import Run
 from wgan_lip.transport import solve
 from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
 
-__all__ = ["score_run"]
+__all__ = ["check_scoring", "score_run"]
+
+
+def check_scoring(source: Source, *, size: int = 2000, repeats: int = 5, fit_steps: int = 300) -> None:
+    """Refuses settings that :func:`score_run` could not use on `source`, so that no run is played in vain.
+
+    Raises:
+        InputError: A count that is too small, or more samples than `source` has for training.
+    """
+    for name, value, least in (("size", size, 1), ("repeats", repeats, 1), ("fit_steps", fit_steps, 0)):
+        if value < least:
+            raise InputError(f"Expected evaluation.{name} of at least {least}. Got {value}.")
+    try:
+        source.reference(len(source.test[:size]), seed=0)
+    except InputError as error:
+        raise InputError(f"{error} Lower evaluation.size, or the size of the test set.") from None
 
 
 def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, fit_steps: int = 300) -> dict[str, Any]:
@@ -34,8 +50,10 @@ def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, f
         `largest_gradient_found`, `ray_gradient_norm`.
 
     Raises:
+        InputError: See :func:`check_scoring`.
         wgan_lip.wasserstein.InvariantViolation: A certified lower bound above the exact value.
     """
+    check_scoring(source, size=size, repeats=repeats, fit_steps=fit_steps)
     test = source.test[:size]
     generated = run.sample(len(test), seed=0)
     certificate = certify(run.critic)

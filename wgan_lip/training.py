@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError, check_choice
+from wgan_lip.checks import InputError, check_choice, one_line
 from wgan_lip.data import Source
 from wgan_lip.duality import ascend
 from wgan_lip.generators import draw_latents
 from wgan_lip.layers import retract_after_steps
 from wgan_lip.metrics import mode_coverage
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import InvariantViolation, bracket, estimate_ray_gradient_norm
+from wgan_lip.wasserstein import InvariantViolation, bracket, estimate_ray_gradient_norm, kr_lower_bound
 
 __all__ = ["SCHEDULES", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError", "train_wgan"]
 
@@ -151,7 +150,8 @@ def train_wgan(
     Raises:
         NonFiniteError: A value was not finite; the players are put back to the last good state first.
         RefutedError: A certified dual value above the exact W1.
-        InputError: Settings that make no sense together.
+        InputError: Settings that make no sense together, or players that do not fit the data or one another.
+        UncertifiableError: A critic without a proof; see :func:`wgan_lip.certify`.
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
     _check_settings(steps, batch_size, critic_steps, log_every, audit_every, audit_size, ema_half_life)
@@ -159,8 +159,8 @@ def train_wgan(
         raise InputError(f"Expected training.warmup_steps of at least 0. Got {warmup_steps}.")
     check_choice(critic_schedule, list(SCHEDULES), "training.critic_schedule")
     check_choice(generator_schedule, list(SCHEDULES), "training.generator_schedule")
+    _check_players(source, generator, critic)
     device = next(critic.parameters()).device
-    certify(critic)  # refuses a critic that can't be certified before any time is spent on it
     retract_after_steps(critic_optimizer, critic)
     game = Game(
         generator,
@@ -326,13 +326,46 @@ class _Audit:
         return scalars
 
 
+def _check_players(source: Source, generator: nn.Module, critic: nn.Module) -> None:
+    """Refuses, before any time is spent on them, players that cannot play to the end."""
+    for name, player in (("generator", generator), ("critic", critic)):
+        if not isinstance(player, nn.Module):
+            raise InputError(f"Expected {name} to be a torch module. Got {player!r:.60}. Build it first.")
+        if next(player.parameters(), None) is None:
+            raise InputError(f"Expected a {name} with parameters to train. Got {type(player).__name__} with none.")
+    if not isinstance(source, Source):
+        raise InputError(
+            f"Expected a Source of samples. Got {source!r:.60}. "
+            "Wrap tensors in wgan_lip.data.FiniteSource(train, test)."
+        )
+    if not isinstance(getattr(generator, "latent_dim", None), int):
+        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
+    device = next(critic.parameters()).device
+    test = source.test[:2]
+    with torch.no_grad():
+        try:
+            latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
+            values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
+        except RuntimeError as error:  # torch's, on what does not meet
+            raise InputError(
+                f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
+                "Build them for this dimension, dtype and device."
+            ) from None
+    if values.shape != (2 * len(test),):
+        raise InputError(
+            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {2 * len(test)} samples. "
+            "Build it with heads=1; end your own with Squeeze()."
+        )
+    kr_lower_bound(critic, test, test)  # refuses what an audit would
+
+
 def _check_settings(
     steps: int, batch: int, critic_steps: int, log_every: int, audit_every: int, audit_size: int, half_life: float
 ) -> None:
     positive = {"steps": steps, "batch_size": batch, "critic_steps": critic_steps, "log_every": log_every,
                 "audit_every": audit_every, "ema_half_life": half_life}  # fmt: skip
     for name, value in positive.items():
-        if value <= 0:
+        if not value > 0:  # NaN as well
             raise InputError(f"Expected training.{name} above zero. Got {value}.")
     if audit_size < 2:
         raise InputError(f"Expected training.audit_size of at least 2. Got {audit_size}.")

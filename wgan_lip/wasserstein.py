@@ -75,7 +75,7 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
     if certificate.norm_in not in euclidean or certificate.norm_out != str(Norm((1,))):
         raise InputError(
             f"Expected a scalar potential on Euclidean({x.shape[1]}). Got a map from {certificate.norm_in} to "
-            f"{certificate.norm_out}. Check the critic's dimension."
+            f"{certificate.norm_out}. Check the critic's dimension, and that it has one head."
         )
     if certificate.lipschitz == 0.0:
         return 0.0

@@ -34,10 +34,11 @@ from torch import Tensor
 from wgan_lip.bounds.dense import (
     SMALLEST_NORMAL,
     UNIT_ROUNDOFF,
-    _rescaled_up,
-    _scaled_float64,
     gamma,
     product_up,
+    rescaled_up,
+    root_up,
+    scaled_float64,
     upper_bound_norm,
 )
 from wgan_lip.checks import InputError, check_choice
@@ -106,7 +107,7 @@ def upper_bound_convolution_norm(
     strides = list(per_axis(stride, len(taps), "stride", 1))
     dilations = per_axis(dilation, len(taps), "dilation", 1)
     spans = [d * (k - 1) + 1 for k, d in zip(taps, dilations)]
-    margins = _margins(padding, spans, strides)
+    margins = padding_margins(padding, spans, strides)
     sizes = [None] * len(taps) if size is None else per_axis(size, len(taps), "size", 1)
     for a, n in enumerate(sizes):
         room = math.inf if n is None else n + sum(margins[a]) - spans[a]
@@ -115,7 +116,7 @@ def upper_bound_convolution_norm(
         if room < strides[a]:  # a single output, so that the stride does not matter and no pixel is seen twice
             strides[a] = dilations[a] * taps[a]
 
-    scaled, exponent = _scaled_float64(kernel.reshape(shape[0], -1))
+    scaled, exponent = scaled_float64(kernel.reshape(shape[0], -1))
     if exponent is None:
         return 0.0
     blocks = scaled.reshape(groups, shape[0] // groups, *shape[1:])
@@ -126,8 +127,8 @@ def upper_bound_convolution_norm(
         ways = [[_padded(padding_mode, *axis) for axis in geometry]]
         if padding_mode == "circular":
             ways.append([_circular(*axis) for axis in geometry])
-    bounds = [product_up(_root_up(math.prod(axis.copies for axis in way)), _torus_norm(blocks, way)) for way in ways]
-    return _rescaled_up(min(bounds), exponent)
+    bounds = [product_up(root_up(math.prod(axis.copies for axis in way)), _torus_norm(blocks, way)) for way in ways]
+    return rescaled_up(min(bounds), exponent)
 
 
 def padding_multiplicity(
@@ -146,6 +147,19 @@ def padding_multiplicity(
     check_choice(padding_mode, list(_MODES), "padding_mode")
     sizes = [None] * len(padding) if size is None else size
     return math.prod(_copies(padding_mode, before, after, n) for (before, after), n in zip(padding, sizes))
+
+
+def padding_margins(
+    padding: int | Sequence[int] | str, spans: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(before, after) for each spatial axis, for kernels that span that many pixels. Raises :class:`InputError`."""
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        if max(strides) > 1:
+            raise InputError(f"Expected stride 1 with padding 'same'. Got {strides}. State the padding.")
+        return [((span - 1) // 2, span // 2) for span in spans]
+    return [(p, p) for p in per_axis(padding, len(spans), "padding", 0)]
 
 
 def per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tuple[int, ...]:
@@ -212,16 +226,6 @@ def _copies(padding_mode: str, before: int, after: int, size: int | None) -> int
     return int(np.bincount(np.pad(pixels, (before, after), mode=_MODES[padding_mode])).max())
 
 
-def _margins(padding: int | Sequence[int] | str, spans: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
-        if max(strides) > 1:
-            raise InputError(f"Expected stride 1 with padding 'same'. Got {strides}. State the padding.")
-        return [((span - 1) // 2, span // 2) for span in spans]
-    return [(p, p) for p in per_axis(padding, len(spans), "padding", 0)]
-
-
 def _axis(stride: int, dilation: int, length: int | None, copies: int) -> _Axis:
     """The axis of a convolution of a torus of at least `length` pixels, a multiple of the stride."""
     common = math.gcd(stride, dilation)
@@ -267,7 +271,7 @@ def _torus_norm(blocks: np.ndarray, way: Sequence[_Axis]) -> float:
     return min(
         _fourier_bound(folded, taps, [axis.points for axis in way]),
         math.sqrt(absolute) * (1 + 2.0**-50),
-        product_up(_root_up(math.prod(taps)), flat),
+        product_up(root_up(math.prod(taps)), flat),
         max(_sum_up(upper_bound_norm(block[..., t]) for t in range(block.shape[-1])) for block in folded),
     )
 
@@ -385,7 +389,7 @@ def _frobenius(matrices: Tensor) -> Tensor:
 def _power_iteration(gram: Tensor) -> Tensor:
     """Guesses the largest eigenvalues, shape (b,), to see which matrices matter."""
     start = gram.diagonal(dim1=1, dim2=2).real.argmax(dim=1)
-    vector = gram[torch.arange(len(gram)), :, start][..., None]
+    vector = gram[torch.arange(len(gram), device="cpu"), :, start][..., None]
     for _ in range(8):
         length = vector.abs().square().sum(dim=1, keepdim=True).sqrt()
         vector = gram @ (vector / length.clamp_min(SMALLEST_NORMAL))
@@ -395,18 +399,13 @@ def _power_iteration(gram: Tensor) -> Tensor:
 def _residuals(gram: Tensor, shift: float) -> Tensor:
     """Bounds ‖(c·I − G) − R Rᴴ‖_F, shape (b,), for a guess R: no eigenvalue of G exceeds c by more. Or inf, or NaN."""
     side = gram.shape[1]
-    shifted = shift * torch.eye(side, dtype=gram.dtype) - gram  # one rounding on the diagonal
+    shifted = shift * torch.eye(side, dtype=gram.dtype, device="cpu") - gram  # one rounding on the diagonal
     factor, failed = torch.linalg.cholesky_ex(shifted)
     residual = _frobenius(shifted - _hermitian_square(factor.real, factor.imag))
     size = torch.view_as_real(factor).square().sum(dim=(1, 2, 3)) * (1 + gamma(2 * side * side + 4))
     diagonal = shifted.diagonal(dim1=1, dim2=2).real.abs().amax(dim=1)
     slack = residual + 1.5 * gamma(2 * side + 2) * size + 2 * UNIT_ROUNDOFF * (diagonal + residual)
     return torch.where(failed == 0, slack * (1 + 2.0**-48) + 4 * side**3 * SMALLEST_NORMAL, math.inf)
-
-
-def _root_up(count: int) -> float:
-    root = math.isqrt(count)
-    return float(root) if root * root == count else math.nextafter(math.sqrt(count), math.inf)
 
 
 def _sum_up(terms: Iterable[float]) -> float:

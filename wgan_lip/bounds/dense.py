@@ -94,6 +94,12 @@ def product_up(*factors: float) -> float:
     return product
 
 
+def root_up(number: float) -> float:
+    """√number, rounded up; exact where the root is an integer."""
+    root = math.sqrt(number)
+    return root if root.is_integer() and int(root) ** 2 == number else math.nextafter(root, math.inf)
+
+
 def upper_bound_norm(matrix: Tensor | np.ndarray) -> float:
     r"""Bounds the spectral norm ‖A‖ from above, by a verified Cholesky factorisation of c·I − AAᵀ.
 
@@ -117,7 +123,7 @@ def upper_bound_norm(matrix: Tensor | np.ndarray) -> float:
     References:
         Verification of positive definiteness (Rump, 2006)
     """
-    scaled, exponent = _scaled_float64(matrix)
+    scaled, exponent = scaled_float64(matrix)
     if exponent is None:
         return 0.0
     if scaled.shape[0] > scaled.shape[1]:
@@ -132,7 +138,7 @@ def upper_bound_norm(matrix: Tensor | np.ndarray) -> float:
     squared = _shifted_cholesky_bound(gram) + gram_error
     if not squared < frobenius_squared:  # NaN included: the guesses may be anything
         squared = frobenius_squared
-    return _rescaled_up(math.sqrt(squared * (1 + 2.0**-48)), exponent)
+    return rescaled_up(math.sqrt(squared * (1 + 2.0**-48)), exponent)
 
 
 def _shifted_cholesky_bound(gram: np.ndarray) -> float:
@@ -169,11 +175,11 @@ def upper_bound_vector_norm(vector: Tensor | np.ndarray) -> float:
     array = _float64(vector)
     if array.size == 0:
         return 0.0
-    scaled, exponent = _scaled_float64(array.reshape(1, -1))
+    scaled, exponent = scaled_float64(array.reshape(1, -1))
     if exponent is None:
         return 0.0
     squared = float(np.square(scaled).sum()) * (1 + gamma(array.size + 2)) + array.size * SMALLEST_NORMAL
-    return _rescaled_up(math.sqrt(squared * (1 + 2.0**-50)), exponent)
+    return rescaled_up(math.sqrt(squared * (1 + 2.0**-50)), exponent)
 
 
 def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_out: Norm) -> float:
@@ -202,7 +208,7 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
         )
     if len(norm_in.blocks) == len(norm_out.blocks) == 1:
         return upper_bound_norm(matrix)
-    scaled, exponent = _scaled_float64(matrix)
+    scaled, exponent = scaled_float64(matrix)
     if exponent is None:
         return 0.0
     scalar = [block.start for block in norm_in.slices if block.stop - block.start == 1]
@@ -222,7 +228,7 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
             for columns in wide:
                 total = math.nextafter(total + _upper_bound_block_norm(scaled[rows, columns]), math.inf)
             bound = max(bound, total)
-    return _rescaled_up(bound + scaled.shape[1] * math.sqrt(scaled.size * SMALLEST_NORMAL), exponent)
+    return rescaled_up(bound + scaled.shape[1] * math.sqrt(scaled.size * SMALLEST_NORMAL), exponent)
 
 
 def _upper_bound_block_norm(block: np.ndarray) -> float:
@@ -254,10 +260,14 @@ def _sums_up(terms: np.ndarray) -> np.ndarray:
 def _float64(values: Tensor | np.ndarray) -> np.ndarray:
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
         raise InputError(f"Expected real weights. Got {values.dtype}. Use a real dtype.")
+    if np.float32(2.0**-149).astype(np.float64) == 0:  # then subnormal weights would convert to zero
+        raise InputError(
+            "Expected gradual underflow. Got a processor that flushes it to zero. Call set_flush_denormal(False)."
+        )
     return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
-def _scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None]:
+def scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None]:
     """The matrix in float64 times 2^-e with its largest entry in [1/2, 1), and e; (matrix, None) if it is zero."""
     array = _float64(matrix)
     if array.ndim != 2 or array.size == 0:
@@ -273,7 +283,8 @@ def _scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None
     return np.ldexp(array, -exponent), exponent
 
 
-def _rescaled_up(value: float, exponent: int) -> float:
+def rescaled_up(value: float, exponent: int) -> float:
+    """value · 2^exponent, rounded up."""
     try:
         return math.nextafter(math.ldexp(math.nextafter(value, math.inf), exponent), math.inf)
     except OverflowError:

@@ -62,6 +62,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from wgan_lip.runs import out_of_memory
     from wgan_lip.training import StoppedError
     from wgan_lip.transport import TransportError
     from wgan_lip.wasserstein import InvariantViolation
@@ -76,6 +77,10 @@ def _guarded(command: str, overrides: list[str]) -> int:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:
         return _refuse(str(error), status=1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _refuse(f"Expected sizes that fit into memory. Got: {error}. Lower them.", status=1)
     except KeyboardInterrupt:
         return _refuse("interrupted", status=130)
     return 0
@@ -83,11 +88,14 @@ def _guarded(command: str, overrides: list[str]) -> int:
 
 def _run(command: str, overrides: list[str]) -> None:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import DictConfig
 
     from wgan_lip.cli import commands
 
     failures: list[Exception] = []
+    failed_jobs: list[str] = []  # of a sweep
 
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
@@ -95,6 +103,8 @@ def _run(command: str, overrides: list[str]) -> None:
             return getattr(commands, command)(config)
         except Exception as error:
             failures.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                failed_jobs.append(HydraConfig.get().job.override_dirname)
             return None
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
@@ -103,6 +113,8 @@ def _run(command: str, overrides: list[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)()
     finally:
         sys.argv = saved
+    if failed_jobs:
+        _refuse(f"These jobs of the sweep failed, for the reasons that follow: {'; '.join(failed_jobs)}")
     for failure in failures[:-1]:
         _refuse(str(failure))
     if failures:
@@ -144,5 +156,6 @@ def _legal_keys(command: str, choices: list[str], path: str) -> list[str]:
                 continue
             section = OmegaConf.select(config, path) if path else config
             if isinstance(section, DictConfig):
-                return [str(key) for key in section if key != "_target_"]
+                recipes = ["experiment"] if command == "train" and not path else []  # null, so not in what is composed
+                return recipes + [str(key) for key in section if key != "_target_"]
     return []

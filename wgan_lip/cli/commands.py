@@ -31,13 +31,14 @@ from wgan_lip.runs import (
     SUMMARY,
     Run,
     build,
+    check_seed,
     create_run,
     load_run,
     save_checkpoint,
     set_status,
     write_json,
 )
-from wgan_lip.scoring import score_run
+from wgan_lip.scoring import check_scoring, score_run
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training import Game, Record, StoppedError, train_wgan
 
@@ -61,8 +62,9 @@ def train(config: DictConfig) -> float:
             if settings["threads"] < 1:
                 raise InputError(f"Expected threads of at least 1. Got {settings['threads']}.")
             torch.set_num_threads(settings["threads"])
-        torch.manual_seed(settings["seed"])
+        torch.manual_seed(check_seed(settings["seed"]))
         source = build(settings["data"]).to(device)
+        check_scoring(source, **settings["evaluation"])
         sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
         critic = build(settings["critic"], **sizes).to(device)
         generator = build(settings["generator"], **sizes).to(device)

@@ -36,13 +36,13 @@ def inspection(run: Run, certificate: Certificate | None, problem: str | None) -
 
 
 def certificate(proved: Certificate, path: Path, note: str) -> str:
-    """A certificate as a table, one line a layer."""
-    rows = [("layer", "norm in", "norm out", "Lip ≤", "method")]
-    rows += [(x.path, x.norm_in, x.norm_out, rounded_up(x.lipschitz, 9), x.method) for x in proved.layers]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    table = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]) for row in rows]
+    """A certificate as a table, one line a layer; each layer takes the norm of the line above it."""
+    rows = [("layer", "norm out", "Lip ≤", "method"), ("(samples)", proved.norm_in, "", "")]
+    rows += [(x.path, x.norm_out, rounded_up(x.lipschitz, 9), x.method) for x in proved.layers]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    table = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]) for row in rows]
     return "\n".join([
-        *table,
+        *(line.rstrip() for line in table),
         "",
         f"Lip(f) ≤ {proved.lipschitz!r} from {proved.norm_in} to {proved.norm_out}",
         f"one unit is {proved.units}",

@@ -19,6 +19,7 @@ from wgan_lip.layers import (
     MaxMin,
     Parallel,
     Retraction,
+    new_bias,
 )
 
 __all__ = ["FixedWidthCritic", "ResNetCritic"]
@@ -100,7 +101,7 @@ class ResNetCritic(Critic):
             layers["readout"] = LipschitzExtension(width, centers, heads=heads, scale=bias_scale)
         super().__init__(dim, layers, heads)
         if norm == "max":
-            nn.init.uniform_(self.lift.bias, -bias_scale, bias_scale)
+            self.lift.bias = nn.Parameter(new_bias(width, bias_scale))
 
 
 class FixedWidthCritic(Critic):

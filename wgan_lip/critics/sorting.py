@@ -8,7 +8,7 @@ from torch import nn
 
 from wgan_lip.bounds import Norm
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.layers import GroupSort, Linear, LipschitzLayer
+from wgan_lip.layers import GroupSort, Linear, LipschitzLayer, new_bias
 
 __all__ = ["SortingCritic"]
 
@@ -54,7 +54,7 @@ class SortingCritic(Critic):
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict()
         for index in range(1, depth + 1):
             affine = Linear(Norm.euclidean(dim) if index == 1 else state, state)
-            nn.init.uniform_(affine.bias, -bias_scale, bias_scale)
+            affine.bias = nn.Parameter(new_bias(width, bias_scale))
             layers[f"affine_{index}"] = affine
             layers[f"sort_{index}"] = GroupSort(width, group, state)
         layers["readout"] = Linear(state, Norm((1,) * heads))

@@ -14,7 +14,7 @@ Channels are the second axis: vectors are (b, d), images (b, c, h, w).
 
 from wgan_lip.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
 from wgan_lip.layers.affine import Linear
-from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding, new_bias
 from wgan_lip.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
@@ -64,5 +64,6 @@ __all__ = [
     "Spline",
     "Squeeze",
     "Unflatten",
+    "new_bias",
     "retract_after_steps",
 ]

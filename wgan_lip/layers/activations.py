@@ -72,7 +72,10 @@ class Pointwise(Activation):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = check_choice(name, list(ACTIVATIONS), "activation")
-        self.roundings = ACTIVATIONS[name].roundings
+
+    @property
+    def roundings(self) -> int:
+        return ACTIVATIONS[self.name].roundings
 
     def forward(self, x: Tensor) -> Tensor:
         return ACTIVATIONS[self.name].function(x)
@@ -136,10 +139,13 @@ class Spline(Activation):
             )
         self.radius = radius
         self.slope = nn.Parameter((torch.arange(knots + 1) > knots // 2).float().repeat(width, 1))
+
+    @property
+    def roundings(self) -> int:
         # Intercept i steps from 0 sums i changes of slope times knots, at most i(i + 1)·L·step in size, L the steepest
         # slope, with i + 4 roundings each; 16 more, relative to L|t|, for the affine piece and for taking the next one.
-        half = (knots + 1) // 2
-        self.roundings = half * (half + 4) + 16
+        half = self.slope.shape[1] // 2
+        return half * (half + 4) + 16
 
     def forward(self, x: Tensor) -> Tensor:
         width, pieces = self.slope.shape

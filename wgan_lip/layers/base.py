@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from wgan_lip.bounds import Norm
+from wgan_lip.checks import InputError
 
 __all__ = [
     "BoundedConvolution",
@@ -20,6 +23,7 @@ __all__ = [
     "SemiOrthogonal",
     "UnitRows",
     "Zero",
+    "new_bias",
 ]
 
 
@@ -92,6 +96,13 @@ class Box:
 
 
 Constraint = SemiOrthogonal | BoundedConvolution | UnitRows | Zero | Box
+
+
+def new_bias(size: int, scale: float) -> Tensor:
+    """A bias to start from, shape (size,), uniform in [−scale, scale]. Raises :class:`InputError` for another scale."""
+    if not 0 <= scale < math.inf:
+        raise InputError(f"Expected bias_scale of at least 0 and finite. Got {scale}.")
+    return torch.empty(size).uniform_(-scale, scale)
 
 
 class LipschitzLayer(nn.Module, ABC):

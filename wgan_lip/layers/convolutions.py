@@ -15,9 +15,18 @@ from wgan_lip.bounds import (
     upper_bound_convolution_norm,
     upper_bound_vector_norm,
 )
-from wgan_lip.checks import InputError, check_choice
+from wgan_lip.checks import InputError, UncertifiableError, check_choice
 from wgan_lip.layers.activations import Activation, as_activation
-from wgan_lip.layers.base import BoundedConvolution, Box, Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal
+from wgan_lip.layers.base import (
+    BoundedConvolution,
+    Box,
+    Claim,
+    Constraint,
+    LipschitzLayer,
+    Rounding,
+    SemiOrthogonal,
+    new_bias,
+)
 from wgan_lip.layers.flows import euler_step_constant
 from wgan_lip.layers.retraction import Retraction
 
@@ -185,7 +194,7 @@ class Conv2d(LipschitzLayer):
             gain=upper_bound_absolute_norm(self.weight, self.convolution.groups),
             offset=upper_bound_vector_norm(self.bias),
         )
-        bound = self.convolution.upper_bound_norm(self.weight)
+        bound = _genuine(self.convolution).upper_bound_norm(self.weight)
         return Claim(bound, "norm of the convolution at any size", Norm.euclidean(), Norm.euclidean(), rounding)
 
     def constraints(self) -> Iterator[Constraint]:
@@ -247,7 +256,7 @@ class ConvGradientFlow(LipschitzLayer):
         self.shift = shift
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(self.convolution.new_kernel(channels, hidden))
-        self.bias = nn.Parameter(torch.empty(hidden).uniform_(-bias_scale, bias_scale))
+        self.bias = nn.Parameter(new_bias(hidden, bias_scale))
         self.tau = nn.Parameter(torch.tensor(2.0))
         Retraction(self)()
 
@@ -258,18 +267,19 @@ class ConvGradientFlow(LipschitzLayer):
         return x - F.pad(step, (self.shift, 0, self.shift, 0))
 
     def claim(self) -> Claim:
-        bound = self.convolution.upper_bound_norm(self.weight)
+        bound = _genuine(self.convolution).upper_bound_norm(self.weight)
         tau = self.tau.item()
         constant = euler_step_constant(tau, bound, self.activation)
         size = upper_bound_absolute_norm(self.weight, self.convolution.groups)
         steepest = max(1.0, self.activation.claim().lipschitz)
         # Along an axis, n pixels have at most n + 2p ≤ (1 + 2p)n windows.
         windows = math.sqrt(math.prod(1 + 2 * p for p in self.convolution.padding))
-        at_zero = self.activation.at_zero() * math.sqrt(len(self.weight))
+        slope = steepest * upper_bound_vector_norm(self.bias) + self.activation.at_zero() * math.sqrt(len(self.weight))
+        slope += 1e-250  # for products that underflow before tau multiplies them
         rounding = Rounding(
             operations=2 * summed_products(self.weight, self.convolution.groups) + self.activation.roundings + 12,
             gain=1.01 * (1 + abs(tau) * size * size * steepest),
-            offset=1.01 * windows * abs(tau) * size * (steepest * upper_bound_vector_norm(self.bias) + at_zero),
+            offset=1.01 * windows * abs(tau) * size * slope,
         )
         method = f"max(1, tau*B^2 - 1), tau = {tau:.6g}, B = {bound:.9g} at any size"
         return Claim(constant, method, Norm.euclidean(), Norm.euclidean(), rounding)
@@ -301,6 +311,13 @@ def upper_bound_absolute_norm(kernel: Tensor, groups: int) -> float:
 def summed_products(kernel: Tensor, groups: int) -> int:
     """The most products that one entry of K x or Kᵀ y sums."""
     return max(kernel[0].numel(), kernel[:, 0].numel() // groups)
+
+
+def _genuine(convolution: Convolution) -> Convolution:
+    """The convolution, unless it is something else in its place, that may compute another map."""
+    if type(convolution) is not Convolution:
+        raise UncertifiableError(f"Expected a Convolution. Got {type(convolution).__name__}. Build a new layer.")
+    return convolution
 
 
 def _pair(value: int | Pair) -> Pair:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
-from wgan_lip.checks import InputError
+from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.layers.activations import Activation, as_activation
-from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal
+from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal, new_bias
 from wgan_lip.layers.retraction import Retraction
 
 __all__ = ["GradientFlow", "RescaledGradientFlow", "euler_step_constant"]
@@ -48,7 +48,7 @@ class GradientFlow(LipschitzLayer):
             raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
-        self.bias = nn.Parameter(torch.empty(hidden).uniform_(-bias_scale, bias_scale))
+        self.bias = nn.Parameter(new_bias(hidden, bias_scale))
         self.tau = nn.Parameter(torch.tensor(2.0))
         Retraction(self)()
 
@@ -64,11 +64,12 @@ class GradientFlow(LipschitzLayer):
         constant = euler_step_constant(tau, bound, self.activation)
         size = upper_bound_vector_norm(self.weight)
         steepest = self.activation.claim().lipschitz
-        at_zero = self.activation.at_zero() * math.sqrt(hidden)
+        slope = max(1.0, steepest) * upper_bound_vector_norm(self.bias) + self.activation.at_zero() * math.sqrt(hidden)
+        slope += 1e-250  # for products that underflow before tau multiplies them
         rounding = Rounding(
             operations=dim + hidden + self.activation.roundings + 8,
             gain=1.01 * (1 + abs(tau) * size * size * max(1.0, steepest)),
-            offset=1.01 * abs(tau) * size * (max(1.0, steepest) * upper_bound_vector_norm(self.bias) + at_zero),
+            offset=1.01 * abs(tau) * size * slope,
         )
         method = f"max(1, tau*B^2 - 1), tau = {tau:.6g}, B = {bound:.9g} by verified Cholesky"
         return Claim(constant, method, norm, norm, rounding)
@@ -119,7 +120,7 @@ class RescaledGradientFlow(LipschitzLayer):
             raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
-        self.bias = nn.Parameter(torch.empty(hidden).uniform_(-bias_scale, bias_scale))
+        self.bias = nn.Parameter(new_bias(hidden, bias_scale))
 
     def forward(self, x: Tensor) -> Tensor:
         weight = _rescaled(self.weight)  # not through a method, which a subclass could override under the claim
@@ -179,7 +180,11 @@ def _rescaled(weight: Tensor) -> Tensor:
 
 
 def euler_step_constant(tau: float, bound: float, activation: Activation) -> float:
-    """The constant of x ↦ x − τ Wᵀσ(Wx + b) for ‖W‖ ≤ bound, rounded up. Raises :class:`InputError` for a bad τ."""
+    """The constant of x ↦ x − τ Wᵀσ(Wx + b) for ‖W‖ ≤ bound, rounded up. Raises :class:`InputError` for bad τ or σ."""
+    if not isinstance(activation, Activation):
+        raise UncertifiableError(
+            f"Expected an Activation, which states its slopes. Got {type(activation).__name__}. Derive from Activation."
+        )
     if not math.isfinite(tau):
         raise InputError(f"Expected a finite step tau. Got {tau}. Reload the last good checkpoint.")
     low, high = sorted(tau * slope for slope in activation.slopes())

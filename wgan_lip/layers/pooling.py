@@ -28,7 +28,11 @@ class Pool2d(LipschitzLayer):
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         if len(self.kernel_size) != 2 or min(self.kernel_size) < 1:
             raise InputError(f"Expected a kernel_size of at least 1, or two of them. Got {kernel_size}.")
-        self.pixels = math.prod(self.kernel_size)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a window."""
+        return math.prod(self.kernel_size)
 
     @abstractmethod
     def claim(self) -> Claim: ...

@@ -62,14 +62,18 @@ class LipschitzExtension(LipschitzLayer):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        distance = torch.cdist(x, self.centers, compute_mode="donot_use_mm_for_euclid_dist")  # (b, k)
-        return (distance[:, None] + self.offsets).amin(dim=2)
+        single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
+        points, centers = x.to(single), self.centers.to(single)
+        distance = torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist")  # (b, k)
+        return (distance[:, None] + self.offsets).amin(dim=2).to(x.dtype)
 
     def claim(self) -> Claim:
         heads, dim = len(self.offsets), self.centers.shape[1]
         each = math.sqrt(heads) * 1.01  # the error vector of all heads
         size = upper_bound_vector_norm(self.centers) + upper_bound_vector_norm(self.offsets)
-        rounding = Rounding(dim + 8, each, each * (size + 1e-130))  # squares that underflow cost 1e-154 a coordinate
+        # Squares that underflow cost 1e-154 a coordinate; those that overflow hide a cone, which may be the lowest.
+        offset = each * (size + 1e-130) if size < 1e130 else math.inf
+        rounding = Rounding(dim + 8, each, offset)
         return Claim(1.0, "minimum of cones", Norm.euclidean(dim), Norm((1,) * heads), rounding)
 
     def extra_repr(self) -> str:

@@ -24,7 +24,7 @@ class Retraction:
 
     where s is the largest absolute row sum of the Gram matrix. t ↦ (3t − t³)/2 takes [0, √3] into [0, 1], so *one*
     step leaves ‖W‖ ≤ 1 however large the optimiser's step was, and near the constraint it converges quadratically.
-    A factor 1 − 16·eps keeps rounding on the safe side.
+    A factor 1 − 16·eps keeps rounding on the safe side; half precision, in which sums overflow, goes through float32.
 
     Kernels K of overlapping windows are normalised row by row, by the absolute sums of their spatial Gram matrix:
 
@@ -33,8 +33,8 @@ class Retraction:
     diag(T) ⪰ KKᵀ leaves ‖K‖ ≤ 1 in one go. It enlarges rows as well as it shrinks them, so that no kernel stays small.
 
     Arguments:
-        module: Any module; its :class:`LipschitzLayer` submodules are found once, their parameters at every call, so
-            the module may move between devices and dtypes.
+        module: Any module; its :class:`LipschitzLayer` submodules and their parameters are found at every call, so it
+            may move between devices and dtypes, and layers may be added or replaced.
 
     References:
         An iterative algorithm for computing the best estimate of an orthogonal matrix (Björck, Bowie, 1971);
@@ -44,12 +44,13 @@ class Retraction:
     MARGIN: ClassVar[float] = 16.0
 
     def __init__(self, module: nn.Module) -> None:
-        self.layers = [layer for layer in module.modules() if isinstance(layer, LipschitzLayer)]
+        self.module = module
 
     @torch.no_grad()
     def __call__(self) -> None:
         by_shape: defaultdict[tuple, list[Tensor]] = defaultdict(list)
-        for layer in self.layers:
+        layers = (layer for layer in self.module.modules() if isinstance(layer, LipschitzLayer))
+        for layer in layers:
             for constraint in layer.constraints():
                 match constraint:
                     case SemiOrthogonal(weight):
@@ -76,6 +77,7 @@ class Retraction:
     @classmethod
     def _newton_schulz(cls, weight: Tensor) -> Tensor:
         """One guarded step for a batch of weights, shape (k, m, n)."""
+        margin, weight = cls._margin(weight), _at_least_single(weight)
         largest = weight.abs().amax(dim=(1, 2), keepdim=True)
         weight = weight / largest.clamp_min(1.0)  # the squares of huge weights stay finite
         wide = weight.shape[1] <= weight.shape[2]
@@ -84,19 +86,24 @@ class Retraction:
         shrink = (2.999 / square).clamp_max(1.0)
         linear, cubic = 1.5 * shrink.sqrt(), 0.5 * shrink * shrink.sqrt()
         product = gram @ weight if wide else weight @ gram
-        return cls._margin(weight) * (linear * weight - cubic * product)
+        return margin * (linear * weight - cubic * product)
 
 
 def _unit_rows(weight: Tensor, norm: Norm) -> Tensor:
     """Each row over the sum of its block norms, shape (m, n); zero rows stay zero."""
+    weight = _at_least_single(weight)
     tiny = torch.finfo(weight.dtype).tiny
     weight = weight / weight.abs().amax(dim=1, keepdim=True).clamp_min(tiny)  # no square over- or underflows
     if max(norm.blocks) == 1:
         total = weight.abs().sum(dim=1, keepdim=True)
-    else:
-        total = torch.cat([part.norm(dim=1, keepdim=True) for part in weight.split(norm.blocks, dim=1)], dim=1)
-        total = total.sum(dim=1, keepdim=True)
+    else:  # no Tensor.norm, which adds the squares one by one: in wide rows that rounds by more than the margin
+        squares = [part.square().sum(dim=1, keepdim=True) for part in weight.split(norm.blocks, dim=1)]
+        total = torch.cat(squares, dim=1).sqrt().sum(dim=1, keepdim=True)
     return weight / total.clamp_min(tiny)
+
+
+def _at_least_single(weight: Tensor) -> Tensor:
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _scaled_rows(kernel: Tensor, stride: tuple[int, int], dilation: tuple[int, int], groups: int) -> Tensor:

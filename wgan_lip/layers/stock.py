@@ -20,6 +20,8 @@ from wgan_lip.bounds import (
     upper_bound_norm,
     upper_bound_vector_norm,
 )
+from wgan_lip.bounds.convolutions import padding_margins
+from wgan_lip.bounds.dense import root_up
 from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.layers.base import Claim, Rounding
 from wgan_lip.layers.convolutions import summed_products, upper_bound_absolute_norm
@@ -34,12 +36,19 @@ ANY = Norm.euclidean()
 
 def _linear_claim(module: nn.Linear) -> Claim:
     offset = 0.0 if module.bias is None else upper_bound_vector_norm(module.bias)
-    rounding = Rounding(module.in_features + 4, upper_bound_vector_norm(module.weight), offset)
-    norms = Norm.euclidean(module.in_features), Norm.euclidean(module.out_features)
+    rows, columns = module.weight.shape
+    rounding = Rounding(columns + 4, upper_bound_vector_norm(module.weight), offset)
+    norms = Norm.euclidean(columns), Norm.euclidean(rows)
     return Claim(upper_bound_norm(module.weight), "spectral norm by verified Cholesky", *norms, rounding)
 
 
 def _convolution_claim(module: nn.Conv1d | nn.Conv2d) -> Claim:
+    spans = [d * (k - 1) + 1 for k, d in zip(module.weight.shape[2:], module.dilation)]
+    margins = padding_margins(module.padding, spans, module.stride)
+    if module.padding_mode != "zeros" and margins != _pairs(module._reversed_padding_repeated_twice):
+        raise UncertifiableError(  # torch applies these, and not `padding`
+            f"Expected the padding of the construction. Got {module.padding}. Build a new {type(module).__name__}."
+        )
     bound = upper_bound_convolution_norm(
         module.weight,
         stride=module.stride,
@@ -48,7 +57,7 @@ def _convolution_claim(module: nn.Conv1d | nn.Conv2d) -> Claim:
         groups=module.groups,
         padding_mode=module.padding_mode,
     )
-    copies = padding_multiplicity(module.padding_mode, _per_axis(module._reversed_padding_repeated_twice))
+    copies = padding_multiplicity(module.padding_mode, margins)
     return _sum_claim(module, bound, "norm of the convolution at any size", copies)
 
 
@@ -70,8 +79,12 @@ def _sum_claim(module: nn.Module, bound: float, method: str, copies: int = 1) ->
 
 
 def _padding_claim(module: nn.Module, padding_mode: str) -> Claim:
-    copies = padding_multiplicity(padding_mode, _per_axis(module.padding))
-    return Claim(_root_up(copies), "root of the most copies of one pixel", ANY, ANY)
+    if padding_mode == "circular" and min(module.padding) < 0:  # beside positive padding, torch leaves memory unset
+        raise UncertifiableError(
+            f"Expected circular padding of at least 0. Got {module.padding}. Crop in a layer before."
+        )
+    copies = padding_multiplicity(padding_mode, _pairs(module.padding))
+    return Claim(root_up(copies), "root of the most copies of one pixel", ANY, ANY)
 
 
 def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d) -> Claim:
@@ -89,7 +102,7 @@ def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d) -> Claim:
         method = "norm of the convolution with equal weights"
     else:
         sums = [_largest_column_sum(module, *geometry) for geometry in zip(kernel, stride, padding)]
-        bound = product_up(*(_root_up(total) for total in sums))
+        bound = product_up(*(root_up(total) for total in sums))
         method = "root of the most that one pixel adds to all averages"
     return Claim(bound, method, ANY, ANY, Rounding(math.prod(kernel) + 4, 1.01 * bound))
 
@@ -102,7 +115,7 @@ def _largest_column_sum(module: nn.AvgPool1d | nn.AvgPool2d, kernel: int, stride
     """
     largest = 0.0
     for size in range(1, 2 * (kernel + padding + stride) + 1):
-        pixels = torch.eye(size, dtype=torch.float64)[:, None]
+        pixels = torch.eye(size, dtype=torch.float64, device="cpu")[:, None]
         with suppress(RuntimeError):  # torch refuses images smaller than a window
             averages = F.avg_pool1d(pixels, kernel, stride, padding, module.ceil_mode, module.count_include_pad)
             largest = max(largest, averages.sum(dim=2).max().item())
@@ -112,7 +125,7 @@ def _largest_column_sum(module: nn.AvgPool1d | nn.AvgPool2d, kernel: int, stride
 def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d) -> Claim:
     if module.return_indices:
         raise UncertifiableError("Expected return_indices=False. Got True. Indices jump; drop them.")
-    return Claim(_root_up(_overlap(module, module.dilation)), "root of the most windows that see one pixel", ANY, ANY)
+    return Claim(root_up(_overlap(module, module.dilation)), "root of the most windows that see one pixel", ANY, ANY)
 
 
 def _power_claim(module: nn.LPPool1d | nn.LPPool2d) -> Claim:
@@ -121,7 +134,7 @@ def _power_claim(module: nn.LPPool1d | nn.LPPool2d) -> Claim:
             f"Expected norm_type=2 and ceil_mode=False. Got {module.norm_type} and {module.ceil_mode}. Use L2Pool2d."
         )
     (kernel,) = _geometry(module, module.kernel_size)
-    constant = _root_up(_overlap(module, 1))
+    constant = root_up(_overlap(module, 1))
     # Squares below 1e-308 vanish, which costs up to 1e-154 of a value: the offset pays for that.
     rounding = Rounding(math.prod(kernel) + 32, 1.01 * constant, 1e-130)
     return Claim(constant, "root of the most windows that see one pixel", ANY, ANY, rounding)
@@ -180,14 +193,9 @@ def _geometry(module: nn.Module, *values: int | Sequence[int]) -> list[list[int]
     return [[value] * axes if isinstance(value, int) else list(value) * (axes // len(value)) for value in values]
 
 
-def _per_axis(padding: Sequence[int]) -> list[tuple[int, int]]:
+def _pairs(padding: Sequence[int]) -> list[tuple[int, int]]:
     """torch's (before, after) of the last axis, then of the one before it, …, as pairs in order of the axes."""
     return list(zip(padding[::2], padding[1::2]))[::-1]
-
-
-def _root_up(number: float) -> float:
-    root = math.sqrt(number)
-    return root if root * root == number and root.is_integer() else math.nextafter(root, math.inf)
 
 
 def _inverse_up(number: int) -> float:

@@ -57,6 +57,9 @@ class Parallel(LipschitzLayer):
 
     def claim(self) -> Claim:
         claims = [layer.claim() for layer in self.layers]
+        widths = [_concrete(claim.norm_in, self).dim for claim in claims]
+        if widths != self.widths:
+            raise InputError(f"Expected layers of widths {self.widths}. Got {widths}. Build a new Parallel of them.")
         worst = max(claims, key=lambda claim: claim.lipschitz)
         norm_in = Norm(sum((_concrete(c.norm_in, self).blocks for c in claims), ()))
         norm_out = Norm(sum((_concrete(c.norm_out, self).blocks for c in claims), ()))
@@ -187,6 +190,8 @@ class Normalize(LipschitzLayer):
         self.claim()
 
     def forward(self, x: Tensor) -> Tensor:
+        if max(len(self.mean), len(self.std)) not in (1, *x.shape[1:2]):  # broadcasting would repeat a channel
+            raise InputError(f"Expected samples of {len(self.std)} channels. Got shape {tuple(x.shape)}.")
         per_channel = (-1, *[1] * (x.ndim - 2))
         return (x - self.mean.view(per_channel)) / self.std.view(per_channel)
 
@@ -216,6 +221,6 @@ class Squeeze(LipschitzLayer):
 
 
 def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
-    if norm is None:
-        raise InputError(f"Expected a layer that states its norm. Got {layer} inside Parallel.")
+    if norm is None or not norm.blocks:
+        raise InputError(f"Expected a layer that states its norm and width. Got {layer} inside Parallel.")
     return norm

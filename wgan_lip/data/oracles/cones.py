@@ -1,0 +1,322 @@
+"""Oracles that move mass towards, or away from, the apexes of cones."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wgan_lip.checks import InputError
+from wgan_lip.data.oracles.base import Oracle, integer, mean_norm, positive, unit
+from wgan_lip.data.sources import REFERENCE, derived_generator
+
+__all__ = ["Dilation", "Funnel", "MixtureDilation", "RayMonotone", "Simplex"]
+
+_PARAMETERS = 2  # the purpose of the stream that random parameters come from, beside TEST and REFERENCE
+_BLOCK = 2**20  # entries of one block of intermediate results: 8 MiB
+
+
+class _Cones(Oracle):
+    r""":math:`f(x) = \varsigma u(x)`, :math:`u(x) = \min_k (\|x - a_k\| + b_k)`, with a sign :math:`\varsigma`.
+
+    The cells, where one cone is lowest, are star-shaped around their apex: moving towards it never leaves them.
+    """
+
+    _sign: ClassVar[float] = 1.0
+
+    @property
+    @abstractmethod
+    def centres(self) -> Tensor:
+        """The apexes, shape (k, d)."""
+
+    @property
+    def biases(self) -> Tensor:
+        """The heights of the apexes, shape (k,)."""
+        return self.centres.new_zeros(len(self.centres))
+
+    def _distances(self, x: Tensor) -> Tensor:
+        """The norms ‖x − a_k‖, shape (n, k), by differences."""
+        return torch.cdist(x, self.centres, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def _blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Rows of x, few enough that matrices of shape (rows, k) and (rows, d) stay small."""
+        return x.split(max(1, _BLOCK // max(len(self.centres), self.dim)))
+
+    def _lowest(self, x: Tensor) -> Tensor:
+        """The index of the lowest cone at x, shape (n,)."""
+        with torch.no_grad():
+            return torch.cat([(self._distances(block) + self.biases).argmin(dim=1) for block in self._blocks(x)])
+
+    def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        k = self._lowest(x)
+        ray = x - self.centres[k]
+        return self._sign * (torch.linalg.vector_norm(ray, dim=1) + self.biases[k]), self._sign * unit(ray)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dilation(_Cones):
+    r"""P = N(0, I) and Q = N(0, s² I).
+
+    .. math:: f(x) = \pm \|x\|, \qquad W_1 = |1 - s| \sqrt{2} \, \Gamma(\tfrac{d + 1}{2}) / \Gamma(\tfrac{d}{2})
+
+    with + where s ≤ 1.
+
+    Arguments:
+        dim: The dimension d.
+        factor: s, which may be 0.
+    """
+
+    name = "dilation"
+    factor: float = positive(0.5, or_zero=True)
+
+    @property
+    def w1(self) -> float:
+        return abs(1 - self.factor) * mean_norm(self.dim)
+
+    @property
+    def _sign(self) -> float:
+        return math.copysign(1.0, 1 - self.factor)
+
+    @property
+    def centres(self) -> Tensor:
+        return torch.zeros(1, self.dim, dtype=torch.float64)
+
+    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = self._normal(n, rng)
+        return x, self.factor * x
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureDilation(_Cones):
+    r"""P uniform on k equal disjoint balls, all of one weight, each of which Q shrinks by a factor of its own.
+
+    .. math:: f(x) = \min_k \|x - c_k\|, \qquad W_1 = \tfrac{1}{k} \sum_k (1 - s_k) \, \tfrac{d}{d + 1} \, r
+
+    Arguments:
+        dim: The dimension d.
+        components: The number k of balls, at least 2. Their radius r is half the least distance of two centres.
+        seed: Fixes the centres, drawn from N(0, 4 I), and the factors, drawn from [0, 1].
+    """
+
+    name = "mixture_dilation"
+    components: int = integer(4, minimum=2)
+    seed: int = integer(0, minimum=0)
+
+    @cached_property
+    def _parameters(self) -> tuple[Tensor, Tensor]:
+        rng = derived_generator(self.seed, _PARAMETERS)
+        centres = 2 * self._normal(self.components, rng)
+        return centres, torch.rand(self.components, generator=rng, dtype=torch.float64)
+
+    @property
+    def centres(self) -> Tensor:
+        return self._parameters[0]
+
+    @property
+    def factors(self) -> Tensor:
+        """The :math:`s_k`, shape (k,)."""
+        return self._parameters[1]
+
+    @cached_property
+    def radius(self) -> float:
+        """The radius r of the balls."""
+        return float(torch.pdist(self.centres).min()) / 2
+
+    @property
+    def w1(self) -> float:
+        return float((1 - self.factors).mean()) * self.dim / (self.dim + 1) * self.radius
+
+    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        k = torch.randint(self.components, (n,), generator=rng)
+        quantile = torch.rand(n, 1, generator=rng, dtype=torch.float64)
+        z = self.radius * quantile ** (1 / self.dim) * unit(self._normal(n, rng))
+        return self.centres[k] + z, self.centres[k] + self.factors[k, None] * z
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simplex(_Cones):
+    r"""Two random weightings p, q of the d + 1 corners of a regular simplex: a discrete pair.
+
+    .. math:: f(x) = \min_i \left( \|x - z_i\| + \tfrac{\Delta}{2} \mathrm{sign}(p_i - q_i) \right), \qquad
+        W_1 = \tfrac{\Delta}{2} \sum_i |p_i - q_i|
+
+    f is McShane's extension of its values at the corners. Samples are independent draws of corners: frequencies vary
+    from draw to draw, as those of any sample do.
+
+    Arguments:
+        dim: The dimension d.
+        spacing: The distance Δ of any two corners.
+        seed: Fixes the weights, both uniform among all weightings.
+
+    References:
+        Extension of range of functions (McShane, 1934)
+    """
+
+    name = "simplex"
+    spacing: float = positive(1.0)
+    seed: int = integer(0, minimum=0)
+
+    @cached_property
+    def centres(self) -> Tensor:
+        corners = torch.eye(self.dim + 1, self.dim, dtype=torch.float64)
+        corners[-1] = (1 + math.sqrt(self.dim + 1)) / self.dim
+        return self.spacing / math.sqrt(2) * corners
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """p and q, shape (2, d + 1)."""
+        weights = torch.empty(2, self.dim + 1, dtype=torch.float64)
+        weights.exponential_(generator=derived_generator(self.seed, _PARAMETERS))
+        return weights / weights.sum(1, keepdim=True)
+
+    @property
+    def _surplus(self) -> Tensor:
+        return self.weights[0] - self.weights[1]
+
+    @property
+    def biases(self) -> Tensor:
+        return self.spacing / 2 * self._surplus.sign()
+
+    @property
+    def w1(self) -> float:
+        return self.spacing / 2 * float(self._surplus.abs().sum())
+
+    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        p, q = self.weights
+        start = torch.multinomial(p, n, replacement=True, generator=rng)
+        lacking = torch.multinomial((-self._surplus).clamp(min=0), n, replacement=True, generator=rng)
+        stays = torch.rand(n, generator=rng, dtype=torch.float64) < (q / p)[start]  # what both weightings share
+        return self.centres[start], self.centres[torch.where(stays, start, lacking)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Funnel(_Cones):
+    r"""P is Q moved towards the apexes of random cones: :math:`x = a_k + \lambda (y - a_k)`, the k of the lowest at y.
+
+    .. math:: f = -u, \qquad u(x) = \min_k (\|x - a_k\| + b_k), \qquad W_1 = E\|x - y\|
+
+    Here Q = N(0, I) and λ is uniform on [0, 1] and independent.
+
+    Arguments:
+        dim: The dimension d.
+        funnels: The number of cones.
+        seed: Fixes the apexes, drawn from N(0, I), and the biases, from N(0, 0.01), and the draws behind `w1`.
+        draws: `w1` is the mean length of so many pairs, taken when it is first asked for, and `w1_error` its standard
+            error.
+    """
+
+    name = "funnel"
+    funnels: int = integer(4)
+    seed: int = integer(0, minimum=0)
+    draws: int = integer(1_000_000, minimum=2)
+    _sign = -1.0
+
+    @cached_property
+    def _parameters(self) -> tuple[Tensor, Tensor]:
+        rng = derived_generator(self.seed, _PARAMETERS)
+        centres = self._draw(self.funnels, rng)
+        return centres, 0.1 * torch.randn(self.funnels, generator=rng, dtype=torch.float64)
+
+    @property
+    def centres(self) -> Tensor:
+        return self._parameters[0]
+
+    @property
+    def biases(self) -> Tensor:
+        return self._parameters[1]
+
+    @cached_property
+    def _lengths(self) -> tuple[float, float]:
+        """The mean of ‖x − y‖ and its standard error."""
+        rng, step = derived_generator(self.seed, REFERENCE), max(1, _BLOCK // self.dim)
+        sizes = [min(step, self.draws - start) for start in range(0, self.draws, step)]
+        pairs = (self._pair(size, rng) for size in sizes)
+        lengths = torch.cat([torch.linalg.vector_norm(x - y, dim=1) for x, y in pairs])
+        return float(lengths.mean()), float(lengths.std()) / math.sqrt(self.draws)
+
+    @property
+    def w1(self) -> float:
+        return self._lengths[0]
+
+    @property
+    def w1_error(self) -> float:
+        return self._lengths[1]
+
+    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        y = self._draw(n, rng)
+        shrink = torch.rand(n, 1, generator=rng, dtype=torch.float64)
+        apex = self.centres[self._lowest(y)]
+        return apex + shrink * (y - apex), y
+
+    def _draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """Samples of Q, and the apexes."""
+        return self._normal(n, rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayMonotone(Funnel):
+    r"""The published benchmark: Q uniform on a cube, P is Q moved along the rays of random funnels, monotonically.
+
+    The ray from the apex :math:`a_k` through y ends at e, where it leaves the cube or another funnel takes over, and
+
+    .. math:: x = a_k + t^p (e - a_k), \qquad t = \|y - a_k\| / \|e - a_k\|
+
+    so that mass gathers at the apexes. f = −u and :math:`W_1 = E\|x - y\|`, as for :class:`Funnel`.
+
+    Arguments:
+        dim: The dimension d.
+        funnels: The number of cones; the published ones are 4, 16, 64 and 256.
+        seed: Fixes the apexes, uniform on the cube, and the biases, from N(0, 0.01), and the draws behind `w1`.
+        draws: The number of pairs behind `w1`.
+        power: p ≥ 1.
+        half_width: Half the side of the cube.
+
+    References:
+        Kantorovich Strikes Back! Wasserstein GANs are not Optimal Transport? (Korotin, Kolesov, Burnaev, 2022)
+
+    Example:
+        >>> oracle = RayMonotone(dim=3, funnels=16)
+        >>> x, y = oracle.pair(100, torch.Generator().manual_seed(0))
+        >>> lower = oracle.potential(x).mean() - oracle.potential(y).mean()
+        >>> upper = (x - y).norm(dim=1).mean()
+        >>> torch.testing.assert_close(lower, upper, rtol=0, atol=1e-14)
+    """
+
+    name = "ray_monotone"
+    power: float = positive(8.0)
+    half_width: float = positive(2.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.power < 1:
+            raise InputError(f"Expected a power of at least 1, which moves y towards its apex. Got {self.power}.")
+
+    def _draw(self, n: int, rng: torch.Generator) -> Tensor:
+        return self.half_width * (2 * torch.rand(n, self.dim, generator=rng, dtype=torch.float64) - 1)
+
+    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        y = self._draw(n, rng)
+        return torch.cat([self._moved(block) for block in self._blocks(y)]), y
+
+    def _moved(self, y: Tensor) -> Tensor:
+        """x, shape (n, d), from y, shape (n, d), by matrices of shapes (n, k) and (n, d)."""
+        distances = self._distances(y)  # (n, k)
+        height, k = (distances + self.biases).min(dim=1, keepdim=True)  # (n, 1)
+        start, apex, side = distances.gather(1, k), self.centres[k[:, 0]], y.new_tensor(self.half_width)
+        v = (y - apex) / start  # (n, d)
+        cube = ((torch.copysign(side, v) - y) / v).amin(dim=1, keepdim=True)
+
+        # On the ray u is height + r; funnel j takes over where ‖y + r v − a_j‖ = δ_j + r, for δ_j = height − b_j.
+        delta = height - self.biases  # (n, k)
+        ahead = (y * v).sum(dim=1, keepdim=True) - v @ self.centres.T  # (y − a_j)·v
+        r = (distances - delta) * (distances + delta) / (2 * (delta - ahead))
+        rivals = (r > 0) & (r > -delta)
+        rivals.scatter_(1, k, False)
+        border = r.where(rivals, math.inf).amin(dim=1, keepdim=True)
+        whole = start + torch.minimum(cube, border)
+        return apex + (start / whole) ** self.power * whole * v
