@@ -69,6 +69,17 @@ class Certificate:
     units: str
     covers: str
 
+    def check_potential(self, dim: int) -> None:
+        """Raises :class:`InputError` unless this is about a scalar potential on R^dim, with a finite constant."""
+        euclidean = str(Norm.euclidean(dim)), str(Norm.euclidean())
+        if self.norm_in not in euclidean or self.norm_out != str(Norm((1,))):
+            raise InputError(
+                f"Expected a scalar potential on Euclidean({dim}). Got a map from {self.norm_in} to {self.norm_out}. "
+                "Check the critic's dimension, and that it has one head."
+            )
+        if not math.isfinite(self.lipschitz):
+            raise InputError(f"Expected a finite Lipschitz constant. Got {self.lipschitz}. Train with retraction.")
+
     def save(self, path: str | Path) -> None:
         """Writes the certificate as JSON, whole or not at all."""
         write_whole(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
@@ -151,7 +162,8 @@ def certify(critic: nn.Module, *, units: str = "the unit of the samples as the c
         units=units,
         covers=(
             "An upper bound on the Lipschitz constant of the real-arithmetic function with these weights, from "
-            f"{_name(norm_in)} to {_name(norm_out)}. Rounding in a floating-point evaluation is not part of it."
+            f"{_name(norm_in)} to {_name(norm_out)}. Rounding in an evaluation, in "
+            "float32, bfloat16 or float64, is not part of it; `evaluate` bounds that of float64."
         ),
     )
 

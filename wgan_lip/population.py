@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm, gamma
+from wgan_lip.bounds import gamma
 from wgan_lip.certificates import Certificate, certify, evaluate
 from wgan_lip.checks import InputError, check_choice, check_pair
 from wgan_lip.transport import Transport, solve
@@ -282,7 +282,7 @@ def population_bounds(
     low, high = _range(*clip)
     check_choice(method, METHODS, "method")
     certificate = certificate or certify(critic)
-    _check_potential(certificate, x.shape[1])
+    certificate.check_potential(x.shape[1])
     spreads = [
         _spread(name, samples, diameter, constant)
         for name, samples, diameter, constant in zip("PQ", (x, y), diameters, generators)
@@ -393,17 +393,6 @@ def _range(low: float, high: float) -> tuple[float, float]:
             "trained critic, which is not constant."
         )
     return low, high
-
-
-def _check_potential(certificate: Certificate, dim: int) -> None:
-    euclidean = str(Norm.euclidean(dim)), str(Norm.euclidean())
-    if certificate.norm_in not in euclidean or certificate.norm_out != str(Norm((1,))):
-        raise InputError(
-            f"Expected a scalar potential on Euclidean({dim}). Got a map from {certificate.norm_in} to "
-            f"{certificate.norm_out}. Check the critic's dimension."
-        )
-    if not math.isfinite(certificate.lipschitz):
-        raise InputError(f"Expected a finite Lipschitz constant. Got {certificate.lipschitz}. Train with retraction.")
 
 
 def _spread(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm
 from wgan_lip.certificates import Certificate, certify, evaluate
-from wgan_lip.checks import InputError, check_pair
+from wgan_lip.checks import check_pair
 from wgan_lip.transport import Plan, Transport, lower_bound_kr, solve
 
 __all__ = ["InvariantViolation", "W1Interval", "bracket", "estimate_ray_gradient_norm", "kr_lower_bound"]
@@ -71,16 +69,9 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
     """
     x, y = check_pair(x, y)
     certificate = certificate or certify(critic)
-    euclidean = str(Norm.euclidean(x.shape[1])), str(Norm.euclidean())
-    if certificate.norm_in not in euclidean or certificate.norm_out != str(Norm((1,))):
-        raise InputError(
-            f"Expected a scalar potential on Euclidean({x.shape[1]}). Got a map from {certificate.norm_in} to "
-            f"{certificate.norm_out}. Check the critic's dimension, and that it has one head."
-        )
+    certificate.check_potential(x.shape[1])
     if certificate.lipschitz == 0.0:
         return 0.0
-    if not math.isfinite(certificate.lipschitz):
-        raise InputError(f"Expected a finite Lipschitz constant. Got {certificate.lipschitz}. Train with retraction.")
     at = evaluate(critic, torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
     at_x, at_y = at.values[: len(x)], at.values[len(x) :]
     value = lower_bound_kr(at_x, at_y, error=float(at.error.max())) / certificate.lipschitz
