@@ -156,7 +156,7 @@ def test_usage_lists_every_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], "Expected a command: train, certify, inspect, sample, benchmark. Got 'dance'"),
+        (["dance"], "Expected a command: train, estimate, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
         (["train", "critic=cubic"], "Available options in 'critic': convolutional"),
         (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r"),

@@ -390,7 +390,7 @@ def test_paths_that_are_no_file_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="Got a folder"):
         read_samples(tmp_path)
     (tmp_path / "a.txt").touch()
-    with pytest.raises(InputError, match=r"one of \.npy, \.npz, \.pt, \.csv, \.tsv\. Got '\.txt'"):
+    with pytest.raises(InputError, match=r"one of \.npy, \.npz, \.pt, \.csv, \.tsv, \.parquet\. Got '\.txt'"):
         read_samples(tmp_path / "a.txt")
 
     def denied(*args, **kwargs):

@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 from PIL import Image
+from scipy.stats import wasserstein_distance
 
 from wgan_lip import figures
 from wgan_lip.checks import InputError
+from wgan_lip.transport import solve
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
@@ -95,6 +98,187 @@ def test_landscape_refuses_other_dimensions():
         figures.landscape(slope, np.zeros((4, 3)), np.zeros((4, 3)))
 
 
+# Transport lines
+
+
+def diagonal(points):
+    """A critic that falls at slope 1 along (-1, -1)."""
+    return points.sum(1, keepdim=True) / 2**0.5
+
+
+def lines_of(figure):
+    (lines,) = (c for c in figure.axes[0].collections if type(c) is LineCollection)
+    return lines
+
+
+def test_lines_carry_the_slope_that_the_critic_attains():
+    x = torch.tensor([[1.0, 1.0], [3.0, 0.0], [0.0, 0.0]])
+    y = torch.tensor([[0.0, 0.0], [3.0, 2.0]])
+    figure = figures.transport_lines(diagonal, x, y, [0, 1, 2], [0, 1, 0], [0.4, 0.4, 0.2], title="a title")
+    lines = lines_of(figure)
+    slopes = {tuple(map(tuple, segment)): slope for segment, slope in zip(lines.get_segments(), lines.get_array())}
+    assert slopes == {  # the third mass stays where it is: no line
+        ((1.0, 1.0), (0.0, 0.0)): pytest.approx(1.0),
+        ((3.0, 0.0), (3.0, 2.0)): pytest.approx(-(0.5**0.5)),
+    }
+    lines.update_scalarmappable()
+    good, bad = lines.get_colors()[np.argsort(-lines.get_array())]
+    assert np.allclose(good, figures.SLOPE(1.0)) and np.allclose(bad, figures.SLOPE(0.0))
+    assert lines.norm.vmin == pytest.approx(-(0.5**0.5)) and lines.norm.vmax == pytest.approx(1.0)
+    assert {"x", "y", "a title", "carried from x to y by the plan", "critic value $f(x)$"} <= texts(figure)
+    assert "1 is perfect" in figure.axes[2].get_ylabel()
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_an_exact_potential_falls_at_slope_one_along_every_line(clouds, swap):
+    x, y = (clouds[1], clouds[0][:60]) if swap else (clouds[0][:60], clouds[1])
+    solution = solve(x, y)
+    plan = solution.plan
+    figure = figures.transport_lines(solution.potential, x, y, plan.rows, plan.columns, plan.mass, lines=1000)
+    lines = lines_of(figure)
+    assert len(lines.get_segments()) == len(plan.mass)
+    assert np.allclose(lines.get_array(), 1.0, atol=1e-9)
+
+
+def test_lines_are_drawn_by_mass_alike_in_every_call_and_end_in_points_that_are_shown():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 2))
+    y = x + 3.0
+    mass = np.where(np.arange(5000) < 2500, 0.0, 1.0)
+    first, second = (
+        figures.transport_lines(slope, x, y, np.arange(5000), np.arange(5000), mass, lines=50) for _ in range(2)
+    )
+    segments = np.array(lines_of(first).get_segments())
+    assert segments.shape == (50, 2, 2) and np.array_equal(segments, lines_of(second).get_segments())
+    for side, cloud in enumerate((x, y)):
+        (shown,) = (c for c in first.axes[0].collections if c.get_label() == "xy"[side])
+        shown = set(map(tuple, np.asarray(shown.get_offsets())))
+        assert len(shown) == figures.MAX_POINTS
+        ends = set(map(tuple, segments[:, side]))
+        assert len(ends) == 50 and ends <= shown and ends <= set(map(tuple, cloud[2500:]))
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_lines_of_a_dead_critic_and_of_equal_samples_are_drawn(clouds, value):
+    x, y = clouds
+    dead = figures.transport_lines(lambda p: p[:, 0] * 0 + value, x, y, [0], [0], [1.0])
+    assert lines_of(dead).get_array().tolist() == [0.0]
+    figures.to_array(dead)
+    figures.to_array(figures.transport_lines(slope, x, x, np.arange(100), np.arange(100), np.ones(100)))
+
+
+def test_lines_leave_the_critic_as_it_was(clouds):
+    critic = torch.nn.Linear(2, 1).double()
+    figures.transport_lines(critic, *clouds, [0, 1], [1, 0], [0.5, 0.5])
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (([0, 1], [0], [1.0, 1.0]), "one shape"),
+        (([0], [100], [1.0]), "points of y"),
+        (([-1], [0], [1.0]), "points of x"),
+        (([0.5], [0], [1.0]), "points of x"),
+        (([0], [0], [0.0]), "positive total"),
+        (([], [], []), "positive total"),
+    ],
+)
+def test_a_plan_of_other_samples_is_refused(clouds, plan, message):
+    with pytest.raises(InputError, match=message):
+        figures.transport_lines(slope, *clouds, *plan)
+
+
+def test_lines_refuse_other_dimensions():
+    with pytest.raises(InputError, match=r"\(n, 2\)"):
+        figures.transport_lines(slope, np.zeros((4, 3)), np.zeros((4, 3)), [0], [0], [1.0])
+
+
+# The line
+
+
+def areas(axes):
+    """The area between the two distribution functions as drawn."""
+    f, g = (line.get_xydata() for line in axes.lines)
+    assert np.array_equal(f[:, 0], g[:, 0])
+    return float(np.sum(np.abs(f - g)[:-1, 1] * np.diff(f[:, 0])))
+
+
+@pytest.mark.parametrize(("n", "m", "weighted"), [(1, 1, False), (7, 5, False), (300, 211, True), (1500, 2000, True)])
+def test_area_between_the_distribution_functions_is_w1(n, m, weighted):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 1)), rng.normal(1.0, 2.0, size=(m, 1)).round(1)
+    a, b = (rng.random(n), rng.random(m)) if weighted else (None, None)
+    truth = wasserstein_distance(x[:, 0], y[:, 0], a, b)
+    axes = figures.cdf_pair(x, y, a, b).axes[0]
+    assert areas(axes) == pytest.approx(truth, rel=1e-9)
+    assert (axes.lines[0].get_drawstyle(), axes.lines[0].get_label()) == ("steps-post", "$F$, of x")
+    (band,) = axes.collections
+    assert band.get_label() == "area: $W_1$"
+    assert band.get_paths()[0].vertices[:, 0].min() <= min(x.min(), y.min())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_samples_are_thinned_without_visible_error(weighted):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200_000, 1)), rng.normal(0.3, 1.5, size=(200_000, 1))
+    x[:60_000] = 0.25  # an atom
+    a = rng.random(200_000) if weighted else None
+    axes = figures.cdf_pair(torch.from_numpy(x), y, a).axes[0]
+    order = np.argsort(x[:, 0])
+    share = np.cumsum((np.ones(200_000) if a is None else a)[order])
+    exact = np.append(0.0, share / share[-1])
+    at, drawn = axes.lines[0].get_data()
+    assert len(at) <= 2 * (figures.MAX_STEPS + 1) + 2
+    probes = np.concatenate([np.linspace(-6, 6, 20_001), at])
+    truth = exact[np.searchsorted(x[order, 0], probes, side="right")]
+    shown = np.append(0.0, drawn)[np.searchsorted(at, probes, side="right")]
+    assert np.abs(shown - truth).max() <= 1.01 / figures.MAX_STEPS  # a five-hundredth of a panel 250 pixels high
+    assert areas(axes) == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0], a), abs=2e-3)
+
+
+def test_outliers_do_not_hide_the_others():
+    x = np.append(np.linspace(-1, 1, 999), 1e9)[:, None]
+    figure = figures.cdf_pair(x, x + 0.1)
+    left, right = figure.axes[0].get_xlim()
+    assert -3 < left < -1 and 1.1 < right < 3
+    assert figure.axes[0].lines[0].get_xdata()[-1] >= 1e9  # the data are all there
+    figures.to_array(figure)
+
+
+def test_potential_of_the_line_falls_where_f_is_above_g():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 1)), rng.normal(1.0, 2.0, size=(150, 1))
+    figure = figures.cdf_pair(x, y, potential=solve(x, y).potential, title="a title")
+    above, below = figure.axes
+    at, f = above.lines[0].get_data()
+    g = above.lines[1].get_ydata()
+    grid, values = below.lines[0].get_data()
+    middles, step = (grid[1:] + grid[:-1]) / 2, grid[1] - grid[0]
+    gap = (f - g)[np.searchsorted(at, middles, side="right") - 1]
+    clean = np.searchsorted(at, grid[1:]) == np.searchsorted(at, grid[:-1])  # no sample within this cell
+    inside = clean & (middles > at[1]) & (middles < at[-2]) & (np.abs(gap) > 1e-9)
+    assert inside.sum() > 500
+    assert np.allclose(np.diff(values)[inside] / step, -np.sign(gap[inside]), atol=1e-9)
+    assert {"a title", "potential $f(t)$ (data units)", "$t$ (data units)"} <= texts(figure)
+    figures.to_array(figure)
+
+
+@pytest.mark.parametrize(
+    ("x", "weights", "message"),
+    [
+        (np.zeros(3), None, r"\(n, 1\)"),
+        (np.zeros((3, 2)), None, r"\(n, 1\)"),
+        (np.zeros((0, 1)), None, r"\(n, 1\)"),
+        (np.full((3, 1), np.nan), None, "finite"),
+        (np.zeros((3, 1)), [1.0], "weights of x"),
+    ],
+)
+def test_the_line_refuses_other_samples(x, weights, message):
+    with pytest.raises(InputError, match=message):
+        figures.cdf_pair(x, np.zeros((3, 1)), weights)
+
+
 # Images
 
 
@@ -175,6 +359,100 @@ def test_history_of_odd_runs_is_drawn(records):
     figures.to_array(figures.interval_history(records))
 
 
+def bounds_of(figure):
+    """The steps of lower and upper bound, each with its times, and the relative widths."""
+    above, below = figure.axes
+    lower, upper = above.lines[:2]
+    assert {line.get_drawstyle() for line in (lower, upper, below.lines[0])} == {"steps-post"}
+    return lower.get_xydata(), upper.get_xydata(), below.lines[0].get_xydata()
+
+
+def test_interval_over_time_holds_every_bound_until_the_next_one():
+    figure = figures.interval_over_time([1.0, 2.0, 4.0], [0.0, 0.5, 0.75], [2.0, 1.5, 1.0], title="a title")
+    lower, upper, width = bounds_of(figure)
+    assert lower[:3].tolist() == [[1, 0], [2, 0.5], [4, 0.75]] and upper[:3].tolist() == [[1, 2], [2, 1.5], [4, 1]]
+    assert np.allclose(width[:3, 1], [1, 2 / 3, 0.25])
+    assert width[3].tolist() == [lower[3, 0], 0.25] and lower[3, 0] > 4  # the last one holds from then on
+    above, below = figure.axes
+    assert (above.get_xscale(), below.get_yscale()) == ("linear", "log")
+    assert above.get_ylim()[0] < 0 and above.get_ylim()[1] > 2
+    (band,) = above.collections
+    assert {(2.0, 0.5), (2.0, 1.5), (4.0, 0.75), (4.0, 1.0)} <= set(map(tuple, band.get_paths()[0].vertices))
+    assert {"a title", "certified interval", "(upper − lower) / upper: 25 % at the end"} <= texts(figure)
+
+
+def test_interval_over_time_draws_what_is_no_bound_apart():
+    figure = figures.interval_over_time(
+        [1.0, 2.0], [0.5, 0.6], [0.9, 0.8], exact=0.7, estimates=[np.nan, 0.65], truth=0.4
+    )
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    assert lines["exact $W_1$ of the samples"] == [0.7, 0.7]
+    assert lines["known $W_1$ of the two laws"] == [0.4, 0.4]
+    assert lines["critic on held-out samples"][1] == 0.65
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.4 and high > 0.9  # the truth is shown though it lies outside
+
+
+def test_interval_over_time_without_an_upper_bound_is_open():
+    figure = figures.interval_over_time([0.0, 1.0, 2.0], [0.0, 0.2, 0.3], [np.inf, np.inf, 0.6])
+    _, upper, width = bounds_of(figure)
+    assert width[:3, 1].tolist() == [1, 1, 0.5] and np.isnan(upper[:2, 1]).all()
+    high = figure.axes[0].get_ylim()[1]
+    assert high < 1
+    (band,) = figure.axes[0].collections
+    vertices = band.get_paths()[0].vertices
+    assert vertices[vertices[:, 0] < 1.5, 1].max() > high  # it leaves the picture
+    figures.to_array(figure)
+
+
+def test_early_upper_bounds_far_away_do_not_flatten_the_last_interval():
+    figure = figures.interval_over_time([0.1, 0.2, 9.0], [0.0, 0.3, 0.5], [1e6, 1.0, 0.6])
+    assert 1 < figure.axes[0].get_ylim()[1] < 2
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_what_was_proved_stays_proved():
+    lower, upper, _ = bounds_of(figures.interval_over_time([1, 2, 3], [0.2, 0.1, 0.3], [0.9, 1.0, 0.8]))
+    assert lower[:3, 1].tolist() == [0.2, 0.2, 0.3] and upper[:3, 1].tolist() == [0.9, 0.9, 0.8]
+
+
+def test_a_closed_interval_is_shown_at_the_rounding_of_float64():
+    figure = figures.interval_over_time([0.0, 0.01, 1.0], [0.0, 0.2, 0.5], [1.0, 0.9, 0.5], exact=0.5)
+    *_, width = bounds_of(figure)
+    assert width[-1, 1] == figures.WIDTH_FLOOR
+    assert figure.axes[1].get_ylim()[0] < figures.WIDTH_FLOOR
+    assert "rounding of float64" in texts(figure)
+    assert width[0, 0] == 0.01 == figure.axes[0].get_xlim()[0]  # time 0 stands at the left end
+    figures.to_array(figure)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lower", "upper"),
+    [
+        ([], [], []),
+        ([2.0], [0.5], [np.inf]),
+        ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),
+        ([1, 1e6], [1e-300] * 2, [1e300, 1]),
+    ],
+)
+def test_odd_intervals_are_drawn(seconds, lower, upper):
+    figures.to_array(figures.interval_over_time(seconds, lower, upper))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lower", "upper", "message"),
+    [
+        ([1.0, 2.0], [0.0], [1.0, 1.0], "one shape"),
+        ([2.0, 1.0], [0.0, 0.0], [1.0, 1.0], "in order"),
+        ([1.0, np.inf], [0.0, 0.0], [1.0, 1.0], "finite times"),
+        ([1.0], [np.nan], [1.0], "numbers"),
+    ],
+)
+def test_intervals_that_are_none_are_refused(seconds, lower, upper, message):
+    with pytest.raises(InputError, match=message):
+        figures.interval_over_time(seconds, lower, upper)
+
+
 def test_cloud_shows_the_widest_plane():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(300, 5)) * [0.1, 3.0, 0.1, 1.0, 0.1]
@@ -241,6 +519,9 @@ def test_text_is_large_enough(clouds):
         figures.interval_history([audit(1, 0.0, 1.0, 2.0)], floor=0.1, title="t"),
         figures.error_curves({"width": {"trained": [(1, 1.0), (2, 0.5)]}}, quantity="error", title="t"),
         figures.generated_cloud(real, generated, title="t"),
+        figures.transport_lines(slope, real, generated, [0], [0], [1.0], title="t"),
+        figures.cdf_pair(real[:, :1], generated[:, :1], potential=slope, title="t"),
+        figures.interval_over_time([1.0, 99.0], [0.0, 1.0], [2.0, 1.0], title="t"),
         figures.real_beside_generated(np.zeros((4, 64)), np.zeros((4, 64)), (1, 8, 8), title="t"),
     ]
     for figure in drawn:

@@ -5,21 +5,58 @@ import json
 import math
 import os
 import re
+import time
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wgan_lip.checks import InputError
-from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers, read_records
+from wgan_lip.tracking import (
+    ESTIMATE_CHARTS,
+    Console,
+    IntervalConsole,
+    JsonLinesTracker,
+    TensorBoardTracker,
+    Trackers,
+    interval_digits,
+    interval_text,
+    read_records,
+)
 
 
 @dataclass(frozen=True)
 class Record:
     step: int
     scalars: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Staged(Record):
+    stage: str = "exact solver"
+
+
+class Terminal(io.TextIOWrapper):
+    def __init__(self, encoding="utf-8"):
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def isatty(self):
+        return True
+
+    def getvalue(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 AUDIT = {"w1/lower": 0.412345, "w1/exact": 0.43, "w1/upper": 0.467891, "certificate/lipschitz": 1.0000001}
@@ -87,6 +124,28 @@ def test_layout_names_the_interval(tmp_path):
     tags = ["w1/critic", "w1/critic_raw", "w1/exact", "w1/lower", "certificate/lipschitz", "critic/grad_norm"]
     drawn = [{tag for tag in tags for regex in chart.multiline.tag if re.match(regex, tag)} for chart in charts]
     assert drawn == [set(), {"w1/critic", "w1/exact"}, {"certificate/lipschitz"}, {"critic/grad_norm"}]
+
+
+def test_estimate_chart_holds_the_interval_where_its_ends_share_their_steps(tmp_path):
+    """The page draws a Margin chart of a run only if all of its tags hold the same steps, all of them finite."""
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    with TensorBoardTracker(tmp_path, charts=ESTIMATE_CHARTS) as tracker:
+        tracker.record(Staged(0, {"w1/lower": 0.1, "w1/upper": math.inf, "perf/seconds": 0.5}))
+        tracker.record(Staged(1, {"w1/lower": 0.4, "w1/upper": 0.5, "w1/critic": -math.inf}))
+        tracker.record(Staged(2, {"w1/lower": 0.4375, "w1/upper": 0.5, "w1/exact": 0.4375}))
+    events = accumulate(tmp_path)
+    (layout,) = events.Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    margin, lines = category.chart
+    (series,) = margin.margin.series
+    drawn = [[event.step for event in events.Scalars(tag)] for tag in (series.value, series.lower, series.upper)]
+    assert drawn == [[1, 2]] * 3
+    assert (series.lower, series.upper) == ("w1/lower", "w1/upper")
+    tags = ["w1/lower", "w1/upper", "w1/exact", "w1/critic", "w1/critic_raw", "perf/seconds"]
+    assert [tag for tag in tags if any(re.match(regex, tag) for regex in lines.multiline.tag)] == tags[:4]
+    assert "w1/critic" not in events.Tags()["scalars"]
+    assert [event.step for event in events.Scalars("perf/seconds")] == [0]
 
 
 def test_pictures_and_histograms_come_back(tmp_path):
@@ -272,9 +331,9 @@ def test_interrupted_run_prints_its_last_step():
 def test_bounds_are_rounded_outward():
     stream = io.StringIO()
     with Console(10, stream) as console:
-        console.record(Record(1, {"w1/lower": 0.99999, "w1/upper": 1.00001, "certificate/lipschitz": math.inf}))
+        console.record(Record(1, {"w1/lower": 0.999999, "w1/upper": 1.2340001, "certificate/lipschitz": math.inf}))
         console.record(Record(10, {"w1/lower": 123456.7, "w1/upper": 1e-17}))
-    assert "0.9999 ≤ W1 ≤ 1.001" in stream.getvalue() and "Lip ≤ Infinity" in stream.getvalue()
+    assert "0.9999 ≤ W1 ≤ 1.235" in stream.getvalue() and "Lip ≤ Infinity" in stream.getvalue()
     assert "123400 ≤ W1 ≤ 1.001E-17" in stream.getvalue()
 
 
@@ -284,13 +343,7 @@ def test_ascii_stream_is_written():
     assert b"0.4123 <= W1 = 0.4300 <= 0.4679" in stream.buffer.getvalue()
 
 
-def test_terminal_is_given_back_on_exceptions(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+def test_terminal_is_given_back_on_exceptions(terminal):
     stream = Terminal()
     with pytest.raises(KeyboardInterrupt), Trackers(Console(10, stream)) as trackers:
         trackers.record(Record(5, AUDIT))
@@ -298,6 +351,128 @@ def test_terminal_is_given_back_on_exceptions(monkeypatch):
     hidden, shown = (stream.getvalue().rfind(code) for code in ("\x1b[?25l", "\x1b[?25h"))
     assert 0 <= hidden < shown
     assert "0.4123 ≤ W1 = 0.4300 ≤ 0.4679" in stream.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_terminal_of_any_encoding_is_written(terminal, encoding):
+    stream = Terminal(encoding)
+    with Console(10, stream) as console:
+        console.record(Record(5, AUDIT))
+    sign = "≤" if encoding == "utf-8" else "<="
+    assert f"0.4123 {sign} W1 = 0.4300 {sign} 0.4679" in stream.getvalue()
+
+
+# Intervals
+
+
+INTERVALS = st.tuples(st.floats(0, 1e300), st.floats(0, 1e300)).map(sorted)
+NARROW = st.builds(lambda v, k: (v, v * (1 + k * 2.0**-52)), st.floats(1e-300, 1e300), st.integers(0, 2**40))
+
+
+@given(INTERVALS | NARROW, st.floats(0, 1))
+def test_printed_intervals_contain_the_proved_ones_and_are_little_wider(ends, share):
+    lower, upper = ends
+    exact = min(max(lower, lower + share * (upper - lower)), upper)
+    low, middle, high = re.fullmatch(r"(\S+) ≤ W1 = (\S+) ≤ (\S+)", interval_text(lower, upper, exact)).groups()
+    low, middle, high = Fraction(low), Fraction(middle), Fraction(high)
+    assert low <= Fraction(lower) and Fraction(upper) <= high and low <= middle <= high
+    width = Fraction(upper) - Fraction(lower)
+    assert high - low <= max(width * Fraction(13, 10), Fraction(upper) * Fraction(3, 10**16))
+    assert low < high or lower == upper
+
+
+def test_an_interval_takes_the_digits_that_its_width_asks_for():
+    assert interval_text(0.412345, 0.467891) == "0.4123 ≤ W1 ≤ 0.4679"
+    assert interval_text(0.412345675, 0.412347885, 0.4123468) == "0.41234567 ≤ W1 = 0.41234680 ≤ 0.41234789"
+    assert interval_text(0.0, 0.0) == "0 ≤ W1 ≤ 0"
+    assert interval_text(0.25, math.inf) == "0.25 ≤ W1"
+    assert interval_text(2.0, 1.0) == "2 ≤ W1 ≤ 1"  # what is refuted is printed as it is
+    digits = [interval_digits(1.0 - 10.0**-k, 1.0) for k in range(17)]
+    assert digits == sorted(digits) and digits[0] == 4 and digits[-1] == 17
+
+
+def run_estimate(records, *, seconds=1.0, limit=60.0, stream=None, **options):
+    stream, clock = stream or io.StringIO(), Clock()
+    with IntervalConsole(limit, stream, clock=clock, **options) as console:
+        for index, (stage, scalars) in enumerate(records):
+            console.record(Staged(index, scalars, stage))
+            clock.now += seconds
+    return stream.getvalue().splitlines()
+
+
+def test_estimate_lines_hold_stage_time_interval_and_width():
+    first, second = run_estimate([
+        ("multi-scale 1/3", {"w1/upper": math.inf, "w1/lower": 0.0}),
+        ("exact solver", {"w1/lower": 0.4, "w1/upper": 0.5, "w1/critic": 0.38}),
+    ])  # fmt: skip
+    assert first == "multi-scale 1/3  0:00:00 of 0:01:00  0 ≤ W1"
+    assert second == "exact solver  0:00:01 of 0:01:00  0.4000 ≤ W1 ≤ 0.5  width 20 %  critic 0.3800"
+
+
+def test_estimate_width_is_rounded_up():
+    (line,) = run_estimate([("critic: fitting", {"w1/lower": 0.9, "w1/upper": 1.03001})])
+    assert line.endswith("width 13 %")
+    (line,) = run_estimate([("exact solver", {"w1/lower": 1.0, "w1/exact": 1.0, "w1/upper": 1.0 + 2.0**-51})])
+    assert "1 ≤ W1 = 1 ≤ 1.000000000000000" in line and line.endswith("width 4.5E-14 %")
+
+
+def test_estimate_lines_come_with_new_stages_and_else_rarely():
+    rounds = [(f"pricing round {k}", {"w1/lower": k / 100, "w1/upper": 1.0}) for k in range(1, 21)]
+    lines = run_estimate([("multi-scale 1/2", {}), ("multi-scale 2/2", {}), *rounds, ("critic: fitting", {})])
+    stages = [line.split("  ")[0] for line in lines]
+    assert stages == ["multi-scale 1/2", *(f"pricing round {k}" for k in (1, 6, 11, 16)), "critic: fitting"]
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(math.inf, "0:00:02"), (0.0, "0:00:02 of 0:00:00")])
+def test_estimate_without_time_and_without_limit(limit, shown):
+    lines = run_estimate([("exact solver", {})] * 3, limit=limit)
+    assert lines == [f"exact solver  {shown.replace('2', '0', 1)}", f"exact solver  {shown.replace('2', '3', 1)}"]
+
+
+def test_estimate_on_a_dumb_terminal_is_plain(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert run_estimate([("exact solver", {"w1/lower": 0.5})], stream=Terminal()) == [
+        "exact solver  0:00:00 of 0:01:00  0.5 ≤ W1"
+    ]
+
+
+def test_estimate_on_an_ascii_stream_is_plain():
+    class Ascii(Terminal):
+        def isatty(self):
+            return False
+
+    (line,) = run_estimate([("scale 1 × 2", {"w1/lower": 0.4, "w1/upper": 0.5})], stream=Ascii("ascii"))
+    assert line == "scale 1 ? 2  0:00:00 of 0:01:00  0.4000 <= W1 <= 0.5  width 20 %"
+
+
+@pytest.mark.parametrize("limit", [60.0, 0.0, math.inf])
+def test_estimate_ticks_on_a_terminal_between_records(terminal, limit):
+    stream, clock = Terminal(), Clock()
+    with IntervalConsole(limit, stream, clock=clock) as console:
+        console.record(Staged(0, {"w1/lower": 0.4, "w1/upper": 0.5}, "exact solver [all of it]"))
+        clock.now = 47.0
+        give_up = time.monotonic() + 20
+        while "0:00:47" not in stream.getvalue() and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert "exact solver [all of it]  0:00:47" in stream.getvalue()
+    assert stream.getvalue().rfind("\x1b[?25l") < stream.getvalue().rfind("\x1b[?25h")  # the cursor is given back
+
+
+def test_estimate_records_fit_every_tracker(tmp_path):
+    records = [
+        Staged(0, {"w1/lower": 0.1, "w1/upper": math.inf, "perf/seconds": 0.01}, "critic: fitting"),
+        Staged(1, {"w1/lower": 0.4, "w1/upper": 0.5, "w1/exact": 0.45, "perf/seconds": 0.02}, "exact solver"),
+    ]
+    trackers = (
+        TensorBoardTracker(tmp_path),
+        JsonLinesTracker(tmp_path / "metrics.jsonl"),
+        IntervalConsole(1, io.StringIO()),
+    )
+    with Trackers(*trackers) as all_of_them:
+        for record in records:
+            all_of_them.record(record)
+    read = read_records(tmp_path / "metrics.jsonl")
+    assert [{tag: value for tag, value in line.items() if "/" in tag} for line in read] == [r.scalars for r in records]
 
 
 # Trackers

@@ -17,6 +17,8 @@ _HOMES = {
     "certificates": ("Certificate", "certify", "verify"),
     "checks": ("InputError", "UncertifiableError"),
     "critics": ("ConvolutionalCritic", "FixedWidthCritic", "ResNetCritic", "SortingCritic"),
+    "data": ("Law", "law_of_rows", "open_samples"),
+    "estimation": ("W1Estimate", "estimate_w1"),
     "generators": ("MLPGenerator",),
     "layers": ("retract_after_steps",),
     "piecewise_affine": (

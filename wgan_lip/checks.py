@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from torch import Tensor
 __all__ = [
     "InputError",
     "UncertifiableError",
+    "available_memory",
     "check_choice",
+    "check_memory",
     "check_pair",
     "check_samples",
     "check_weights",
@@ -109,6 +113,29 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
     if array.sum() <= 0:
         raise InputError(f"Expected {name} with a positive total. Got all zeros.")
     return array
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had without swapping, None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def check_memory(need: int, purpose: str, remedy: str) -> None:
+    """Raises :class:`InputError` where less memory than `need` bytes is available."""
+    available = available_memory()
+    if available is not None and need > available:
+        raise InputError(
+            f"Expected {need / 2**30:.3g} GiB of memory for {purpose}. "
+            f"Got {available / 2**30:.3g} GiB available. {remedy}"
+        )
 
 
 def one_line(error: BaseException) -> str:

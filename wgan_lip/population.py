@@ -43,6 +43,8 @@ class PopulationBounds:
 
     Attributes:
         lower: The critic's held-out dual value less its uncertainty, at least 0.
+        estimate: That value, (mean g(x) − mean g(y))/L for the clipped critic g: an unbiased estimate of a number that
+            is at most W1(P, Q), without a confidence of its own.
         upper: The value of the samples plus its uncertainty, or None where the assumptions bound nothing from above.
         level: Confidence, that of both ends jointly where there are two. `lower` > `upper` has probability at most
             1 − level where the assumptions hold, so it is a reason to doubt them.
@@ -54,6 +56,7 @@ class PopulationBounds:
     """
 
     lower: float
+    estimate: float
     upper: float | None
     level: float
     method: str
@@ -262,7 +265,8 @@ def population_bounds(
         certificate: A certificate proved for these very weights, to save proving it again.
         diameters: Of the supports of P and Q, in the units of the samples; None where unknown.
         generators: Lipschitz constants of the generators of P and Q, if these are Gaussian-driven; None otherwise.
-        transport: The solution for these very samples, to save solving again for `upper`.
+        transport: A solution for independent samples of P and Q, such as these or all there are, to save solving again
+            for `upper`. They may be those that trained the critic: the upper bound does not use it.
         seed: Of the order of the samples; not to be chosen by what comes out.
 
     Raises:
@@ -299,11 +303,12 @@ def population_bounds(
         value = bound(_differences(at_x, at_y, reach), -reach, reach, each)
     scale = certificate.lipschitz
     lower = max(0.0, float(value) / scale * (1 - 2.0**-52)) if scale > 0 else 0.0
+    estimate = float(at_x.mean() - at_y.mean()) / scale if scale > 0 else 0.0
 
     upper = None
     if not unbounded:
-        deviation = math.hypot(spreads[0][0] / math.sqrt(len(x)), spreads[1][0] / math.sqrt(len(y)))
         transport = transport or solve(x, y)
+        deviation = math.hypot(*(spread / math.sqrt(size) for (spread, _), size in zip(spreads, transport.plan.shape)))
         upper = (transport.upper + math.sqrt(-2 * math.log(1 - each)) * deviation) * (1 + 2.0**-48)
     assumptions = (
         "x and y are independent samples of P and Q, drawn after the critic and its range were fixed.",
@@ -317,7 +322,7 @@ def population_bounds(
         if unbounded
         else f"Each end by itself holds at level {each:.6g}.",
     )
-    return PopulationBounds(lower, upper, level, method, assumptions, len(x), len(y), x.shape[1])
+    return PopulationBounds(lower, estimate, upper, level, method, assumptions, len(x), len(y), x.shape[1])
 
 
 def _enclosed_values(

@@ -12,7 +12,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ __all__ = [
     "CERTIFICATE",
     "CHECKPOINT",
     "METRICS",
+    "RESULT",
     "SUMMARY",
     "TARGETS",
     "Run",
     "build",
     "check_seed",
     "create_run",
+    "failures_recorded",
     "load_run",
     "out_of_memory",
     "save_checkpoint",
@@ -57,6 +60,7 @@ TARGETS: dict[str, type] = {
 
 CHECKPOINT, CONFIG, CERTIFICATE = "checkpoint.pt", "config.yaml", "certificate.json"
 METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status.json", "summary.json"
+RESULT = "result.json"  # of an estimate
 
 
 def target_class(target: str) -> type:
@@ -149,6 +153,22 @@ def set_status(directory: Path, state: str, *, reason: str | None = None, step: 
     before = {"started": now, "step": 0} | (_read_json(path) if path.exists() else {})
     after = {"state": state, "reason": reason, "step": before["step"] if step is None else step}
     write_json(path, {**before, **after, "pid": os.getpid(), "updated": now, "versions": versions()})
+
+
+@contextmanager
+def failures_recorded(directory: Path) -> Iterator[None]:
+    """Writes to the run's status why it ended early."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        set_status(directory, "interrupted", reason="interrupted by the user")
+        raise
+    except InputError as error:
+        set_status(directory, "failed", reason=str(error))
+        raise
+    except BaseException as error:
+        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}")
+        raise
 
 
 def versions() -> dict[str, str]:

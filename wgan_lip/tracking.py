@@ -21,25 +21,38 @@ from wgan_lip.checks import InputError
 from wgan_lip.files import write_whole
 
 __all__ = [
+    "ESTIMATE_CHARTS",
+    "TRAINING_CHARTS",
     "Console",
+    "IntervalConsole",
     "JsonLinesTracker",
     "RecordLike",
+    "StagedRecordLike",
     "TensorBoardTracker",
     "Tracker",
     "Trackers",
     "clock_time",
+    "interval_digits",
+    "interval_text",
     "read_records",
     "rounded",
 ]
 
 
 class RecordLike(Protocol):
-    """What happened at one generator step: `scalars` maps a tag `group/name` to its value."""
+    """What happened at one step of a training or an estimate: `scalars` maps a tag `group/name` to its value."""
 
     @property
     def step(self) -> int: ...
     @property
     def scalars(self) -> Mapping[str, float]: ...
+
+
+class StagedRecordLike(RecordLike, Protocol):
+    """A record of an estimate; `stage` says in words what it is doing."""
+
+    @property
+    def stage(self) -> str: ...
 
 
 class Tracker(Protocol):
@@ -81,8 +94,10 @@ class Trackers(_Closing):
 
 # Note [Tags of custom scalars]. The server matches every tag of a chart as a regular expression, from its start. The
 # page escapes the tags of a Margin chart before it asks for them, so a `$` there would be a literal dollar; the tags of
-# a Multiline chart it sends as they are, so without a `$` `w1/exact` would also draw `w1/exact_test`.
-_LAYOUT = {
+# a Multiline chart it sends as they are, so without a `$` `w1/exact` would also draw `w1/exact_test`. A Margin chart
+# draws nothing unless its three tags hold the same steps. An estimate knows the exact value at its end, if at all, so
+# its chart has the lower bound in the place of the value.
+TRAINING_CHARTS = {
     "wgan_lip": {
         "W1: certified interval around the exact value": ["Margin", ["w1/exact", "w1/lower", "w1/upper"]],
         "W1: the critic's estimate and the exact value": ["Multiline", ["w1/critic$", "w1/exact$"]],
@@ -90,31 +105,49 @@ _LAYOUT = {
         "Gradient norm of the critic": ["Multiline", ["critic/grad_norm$"]],
     }
 }
+ESTIMATE_CHARTS = {
+    "wgan_lip estimate": {
+        "W1: certified interval": ["Margin", ["w1/lower", "w1/lower", "w1/upper"]],
+        "W1: both ends, the exact value and the critic's estimate": [
+            "Multiline",
+            ["w1/lower$", "w1/upper$", "w1/exact$", "w1/critic$"],
+        ],
+    }
+}
 
 
 class TensorBoardTracker(_Closing):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
 
-    TensorBoard keeps scalars in single precision; :class:`JsonLinesTracker` keeps them in full.
+    TensorBoard keeps scalars in single precision, and its charts break off at an infinity, which is left out here. An
+    interval without an upper bound is left out at both ends. :class:`JsonLinesTracker` keeps everything in full.
 
     Arguments:
         directory: Where the event file goes; the run in TensorBoard carries its name.
         purge_step: On resume, the first step that will be recorded again: TensorBoard then forgets what the
             interrupted run wrote at this step or later. None for a new run.
+        charts: The charts of the page "Custom scalars": `TRAINING_CHARTS` or `ESTIMATE_CHARTS`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], purge_step: int | None = None) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], purge_step: int | None = None, *,
+        charts: Mapping[str, Mapping[str, list]] = TRAINING_CHARTS,
+    ) -> None:  # fmt: skip
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
         self._session_end: Any = None
         if not purge_step:  # a resumed run has its layout already, at step 0
-            self._writer.add_custom_scalars(_LAYOUT)
+            self._writer.add_custom_scalars(charts)
 
     def record(self, record: RecordLike) -> None:
         writer = self._open_writer()
-        for tag, value in record.scalars.items():
-            writer.add_scalar(tag, float(value), record.step)
+        scalars = {tag: float(value) for tag, value in record.scalars.items()}
+        if math.isinf(scalars.get("w1/upper", 0.0)):
+            scalars.pop("w1/lower", None)  # see Note [Tags of custom scalars]: the ends share their steps
+        for tag, value in scalars.items():
+            if not math.isinf(value):
+                writer.add_scalar(tag, value, record.step)
 
     def image(self, tag: str, array: np.ndarray, step: int) -> None:
         """Writes a picture: uint8, shape (h, w, 3)."""
@@ -254,7 +287,70 @@ def _line(record: Mapping[str, float]) -> str:
     return json.dumps(strict, allow_nan=False) + "\n"
 
 
-class Console(_Closing):
+class _Screen(_Closing):
+    """A line that says how things stand: below a live bar on a terminal, printed from time to time elsewhere."""
+
+    def __init__(self, stream: TextIO | None, interval: float, clock: Callable[[], float]) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._interval, self._clock = interval, clock
+        self._start, self._printed_at = clock(), -math.inf
+        self._latest: dict[str, float] = {}
+        self._unprinted = False
+        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        self._live: Any = None
+
+    @abstractmethod
+    def _status(self) -> str:
+        """The line."""
+
+    @abstractmethod
+    def _share(self) -> float:
+        """How much of the bar is done, from 0 to 1."""
+
+    def close(self) -> None:
+        """Gives the terminal back; elsewhere prints the last record, if that is still to do."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+        elif not self._terminal and self._unprinted:
+            self._print()
+
+    def _show(self, now: bool) -> None:
+        """Shows what came: at once on a terminal or if `now`, else only where the last line is old enough."""
+        self._unprinted = True
+        if self._terminal:
+            self._live = self._live or self._start_live()
+        elif now or self._clock() - self._printed_at >= self._interval:
+            self._print()
+
+    def _print(self) -> None:
+        self._unprinted, self._printed_at = False, self._clock()
+        print(self._text(), file=self._stream, flush=True)
+
+    def _text(self) -> str:
+        """The line, in characters that the stream can take."""
+        status, encoding = self._status(), getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            status.encode(encoding)
+        except UnicodeEncodeError:
+            return status.replace("≤", "<=").encode("ascii", "replace").decode()
+        return status
+
+    def _start_live(self) -> Any:
+        from rich import console, live, progress_bar, table, text
+
+        def bar() -> table.Table:
+            rows = table.Table.grid(expand=True)
+            rows.add_row(progress_bar.ProgressBar(1.0, self._share()))
+            rows.add_row(text.Text(self._text()))
+            return rows
+
+        display = live.Live(console=console.Console(file=self._stream, highlight=False), get_renderable=bar)
+        display.start()
+        return display
+
+
+class Console(_Screen):
     """Shows where the run stands: a live bar on a terminal, plain lines elsewhere.
 
     Plain lines come with every record that holds an audit (`w1/exact`), with the last step, and otherwise at most one
@@ -272,14 +368,9 @@ class Console(_Closing):
         self, total_steps: int, stream: TextIO | None = None, *, start_step: int = 0, interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._total, self._first, self._interval, self._clock = total_steps, start_step, interval, clock
-        self._stream = sys.stderr if stream is None else stream
-        self._start, self._step = clock(), start_step
-        self._printed_step, self._printed_at = start_step, -math.inf
-        self._latest: dict[str, float] = {}
+        super().__init__(stream, interval, clock)
+        self._total, self._first, self._step = total_steps, start_step, start_step
         self._audit: RecordLike | None = None
-        self._terminal = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-        self._live: Any = None
 
     def record(self, record: RecordLike) -> None:
         self._step = record.step
@@ -287,60 +378,91 @@ class Console(_Closing):
         audit = "w1/exact" in record.scalars
         if audit or "w1/lower" in record.scalars:
             self._audit = record
-        if self._terminal:
-            self._live = self._live or self._start_live()
-        elif audit or record.step >= self._total or self._clock() - self._printed_at >= self._interval:
-            self._print()
+        self._show(now=audit or record.step >= self._total)
 
-    def close(self) -> None:
-        """Gives the terminal back; elsewhere prints the last record, if that is still to do."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
-        elif not self._terminal and self._step != self._printed_step:
-            self._print()
-
-    def _print(self) -> None:
-        self._printed_step, self._printed_at = self._step, self._clock()
-        try:
-            print(self._status(), file=self._stream, flush=True)
-        except UnicodeEncodeError:
-            print(self._status().replace("≤", "<="), file=self._stream, flush=True)
-
-    def _start_live(self) -> Any:
-        from rich import console, live, progress_bar, table
-
-        def bar() -> table.Table:
-            rows = table.Table.grid(expand=True)
-            rows.add_row(progress_bar.ProgressBar(self._total, self._step))
-            rows.add_row(self._status())
-            return rows
-
-        display = live.Live(console=console.Console(file=self._stream, highlight=False), get_renderable=bar)
-        display.start()
-        return display
+    def _share(self) -> float:
+        return self._step / max(self._total, 1)
 
     def _status(self) -> str:
         elapsed, done = self._clock() - self._start, self._step - self._first
         left = clock_time(elapsed * (self._total - self._step) / done) if done > 0 else "?"
-        percent = 100 * self._step / max(self._total, 1)
-        progress = f"step {self._step}/{self._total}  {percent:.1f}%  elapsed {clock_time(elapsed)}  left {left}"
-        return "  ".join([progress, *self._figures()])
+        progress = f"step {self._step}/{self._total}  {100 * self._share():.1f}%  "
+        return "  ".join([f"{progress}elapsed {clock_time(elapsed)}  left {left}", *self._figures()])
 
     def _figures(self) -> list[str]:
         """The latest key figures; an interval from an earlier step carries that step."""
         figures = []
         if self._audit is not None:
-            lower, exact, upper = map(self._audit.scalars.get, ("w1/lower", "w1/exact", "w1/upper"))
-            interval = "W1" if exact is None else f"W1 = {rounded(exact, 4)}"
-            interval = interval if lower is None else f"{rounded(lower, 4, ROUND_FLOOR)} ≤ {interval}"
-            interval = interval if upper is None else f"{interval} ≤ {rounded(upper, 4, ROUND_CEILING)}"
+            interval = _interval(self._audit.scalars)
             figures.append(interval if self._audit.step == self._step else f"{interval} at step {self._audit.step}")
         if "w1/critic" in self._latest:
             figures.append(f"critic {rounded(self._latest['w1/critic'], 4)}")
         if "certificate/lipschitz" in self._latest:
             figures.append(f"Lip ≤ {rounded(self._latest['certificate/lipschitz'], 6, ROUND_CEILING)}")
         return figures
+
+
+class IntervalConsole(_Screen):
+    """Shows how an estimate of W1 stands: a live bar on a terminal, plain lines elsewhere.
+
+    The line holds the stage, the time, the interval and its width over its upper end. The time goes on between records
+    on a terminal. Plain lines come with every stage of a new name (a number at its end makes no new name), with the
+    last record, and otherwise at most one in `interval` seconds. Bounds are rounded outward, to as many digits as
+    their width asks for.
+
+    Arguments:
+        seconds: The time limit, which fills the bar; `math.inf` for none.
+        stream: Where to write; standard error by default, which leaves standard output to results.
+        interval: Seconds between plain lines.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, seconds: float, stream: TextIO | None = None, *, interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        super().__init__(stream, interval, clock)
+        self._limit, self._stage = seconds, ""
+
+    def record(self, record: StagedRecordLike) -> None:
+        before, self._stage = self._stage, record.stage
+        self._latest.update(record.scalars)
+        self._show(now=before.rstrip("0123456789/ ") != record.stage.rstrip("0123456789/ "))
+
+    def _share(self) -> float:
+        return min(1.0, (self._clock() - self._start) / max(self._limit, 1e-9))
+
+    def _status(self) -> str:
+        elapsed = clock_time(self._clock() - self._start)
+        parts = [self._stage, f"{elapsed} of {clock_time(self._limit)}" if math.isfinite(self._limit) else elapsed]
+        if {"w1/lower", "w1/upper"} & self._latest.keys():
+            parts.append(_interval(self._latest))
+        upper = self._latest.get("w1/upper", math.inf)
+        if 0 < upper < math.inf:
+            percent = (upper - self._latest.get("w1/lower", 0.0)) / upper * 100
+            parts.append(f"width {rounded(percent, 2, ROUND_CEILING)} %")
+        if "w1/critic" in self._latest:
+            parts.append(f"critic {rounded(self._latest['w1/critic'], 4)}")
+        return "  ".join(parts)
+
+
+def interval_digits(lower: float, upper: float) -> int:
+    """Significant digits that show how wide the interval is: two of its width, four at least, 17 at most."""
+    if not lower < upper < math.inf:
+        return 17 if lower == upper else 4
+    return min(max(4, 2 + math.ceil(math.log10(max(-lower, upper) / (upper - lower)))), 17)
+
+
+def interval_text(lower: float, upper: float, exact: float | None = None) -> str:
+    """`lower ≤ W1 = exact ≤ upper`, with the ends rounded outward; an infinite upper end is left out."""
+    digits = interval_digits(lower, upper)
+    text = f"{rounded(lower, digits, ROUND_FLOOR)} ≤ W1"
+    text = text if exact is None else f"{text} = {rounded(exact, digits)}"
+    return text if upper == math.inf else f"{text} ≤ {rounded(upper, digits, ROUND_CEILING)}"
+
+
+def _interval(scalars: Mapping[str, float]) -> str:
+    return interval_text(scalars.get("w1/lower", 0.0), scalars.get("w1/upper", math.inf), scalars.get("w1/exact"))
 
 
 def rounded(value: float, digits: int, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.certificates import Certificate, certify, evaluate
@@ -41,7 +42,15 @@ class W1Interval:
     dim: int
 
 
-def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certificate | None = None) -> float:
+def kr_lower_bound(
+    critic: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    certificate: Certificate | None = None,
+    *,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
+) -> float:
     r"""Bounds W1 of two sample sets from below by a certified critic.
 
     .. math:: W_1(P_n, Q_m) \ge \frac{1}{L} \bigl( E_{P_n} f - E_{Q_m} f \bigr)
@@ -51,6 +60,8 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
         certificate: A certificate proved for these very weights, to save proving it again.
+        a: Non-negative weights of x, shape (n,); uniform by default.
+        b: Non-negative weights of y, shape (m,).
 
     Returns:
         The bound, at least 0, in the units of the samples.
@@ -74,7 +85,7 @@ def kr_lower_bound(critic: nn.Module, x: Tensor, y: Tensor, certificate: Certifi
         return 0.0
     at = evaluate(critic, torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
     at_x, at_y = at.values[: len(x)], at.values[len(x) :]
-    value = lower_bound_kr(at_x, at_y, error=float(at.error.max())) / certificate.lipschitz
+    value = lower_bound_kr(at_x, at_y, a, b, error=float(at.error.max())) / certificate.lipschitz
     return max(0.0, value * (1 - 2.0**-52))
 
 

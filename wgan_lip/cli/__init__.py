@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "config_directory", "main"]
 
 COMMANDS = {
     "train": "train a generator against a certified critic",
+    "estimate": "W1 between two sample sets or laws, with an interval that holds",
     "certify": "prove the saved critic's Lipschitz constant anew",
     "inspect": "what a run did, in one screen",
     "sample": "draw samples from a run's generator",

@@ -21,6 +21,8 @@ from wgan_lip.certificates import certify as certify_critic
 from wgan_lip.checks import InputError
 from wgan_lip.cli import benchmark as benchmarks
 from wgan_lip.cli import screens
+from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.estimate import estimate
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
@@ -33,6 +35,7 @@ from wgan_lip.runs import (
     build,
     check_seed,
     create_run,
+    failures_recorded,
     load_run,
     save_checkpoint,
     set_status,
@@ -42,7 +45,7 @@ from wgan_lip.scoring import check_scoring, score_run
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training import Game, Record, StoppedError, train_wgan
 
-__all__ = ["benchmark", "certify", "inspect", "sample", "train"]
+__all__ = ["benchmark", "certify", "estimate", "inspect", "sample", "train"]
 
 HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
@@ -57,11 +60,8 @@ def train(config: DictConfig) -> float:
             sections={"training": train_wgan, "evaluation": score_run},
             built=("data", "critic", "generator", "critic_optimizer", "generator_optimizer"),
         )
-        device = _device(settings["device"])
-        if settings["threads"] is not None:
-            if settings["threads"] < 1:
-                raise InputError(f"Expected threads of at least 1. Got {settings['threads']}.")
-            torch.set_num_threads(settings["threads"])
+        device = find_device(settings["device"])
+        set_threads(settings["threads"])
         torch.manual_seed(check_seed(settings["seed"]))
         source = build(settings["data"]).to(device)
         check_scoring(source, **settings["evaluation"])
@@ -78,25 +78,19 @@ def train(config: DictConfig) -> float:
         with suppress(OSError):
             directory.rmdir()  # Hydra made it; nothing was written yet
         raise
-    with _failures_recorded(directory, sizes):
+    with failures_recorded(directory), _stopped_game_kept(directory, sizes):
         seconds = _play(directory, settings, source, sizes, records)
         return _conclude(directory, settings, source, seconds)
 
 
 @contextmanager
-def _failures_recorded(directory: Path, sizes: dict[str, Any]) -> Iterator[None]:
-    """Writes to the run's status why it ended early; keeps the players where the game stopped itself."""
+def _stopped_game_kept(directory: Path, sizes: dict[str, Any]) -> Iterator[None]:
+    """Keeps the players where the game stopped itself."""
     try:
         yield
     except StoppedError as error:
         save_checkpoint(directory, error.game.state_dict(), sizes)
-        set_status(directory, "failed", reason=str(error), step=error.game.step)
-        raise
-    except KeyboardInterrupt:
-        set_status(directory, "interrupted", reason="interrupted by the user")
-        raise
-    except BaseException as error:
-        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}")
+        set_status(directory, "running", step=error.game.step)
         raise
 
 
@@ -228,20 +222,6 @@ def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
     print(benchmarks.benchmark(**settings))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"Expected a GPU for device={name}. Got {torch.cuda.device_count()} of them. Use device=cpu.")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
-    return device
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

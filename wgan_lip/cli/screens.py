@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
 from wgan_lip.certificates import Certificate
-from wgan_lip.runs import CERTIFICATE, CHECKPOINT, Run
-from wgan_lip.tracking import clock_time, rounded
+from wgan_lip.estimation import W1Estimate
+from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
+from wgan_lip.tracking import clock_time, interval_text, rounded
 
-__all__ = ["certificate", "finished", "inspection", "rounded_down", "rounded_up"]
+__all__ = ["certificate", "estimated", "finished", "inspection", "rounded_down", "rounded_up"]
 
 
 def finished(run: Run) -> str:
@@ -49,6 +51,45 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
         f"weights {proved.weights_sha256}",
         f"{path} ({note})",
     ])  # fmt: skip
+
+
+def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known: tuple[float, float] | None) -> str:
+    """The last screen of an estimate."""
+    ends = {
+        "optimal": "solved to optimality",
+        "tolerance": "close enough",
+        "time": "more seconds narrow it",
+        "interrupted": "interrupted",
+    }
+    width = (result.upper - result.lower) / result.upper if result.upper > 0 else 0.0
+    lines = [
+        f"{_shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
+        "",
+        _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
+        _row("W1 of the samples", interval_text(result.lower, result.upper, result.exact), ""),
+        _row("", f"width {100 * width:.2g} %", f"certified; {ends[result.stopped]}"),
+    ]
+    if (laws := result.population) is not None:
+        text = f"{rounded_down(laws.lower)} ≤ W1" + ("" if laws.upper is None else f" ≤ {rounded_up(laws.upper)}")
+        lines.append(_row("W1 of the laws", text, f"at {100 * laws.level:g} % confidence, by {laws.method}"))
+        lines.append(_row("  estimate", rounded(laws.estimate, 4), f"the critic on {laws.n} + {laws.m} held out"))
+        why = textwrap.wrap(" ".join(laws.assumptions), 90)
+        lines += [_row("" if number else "  assuming", line, "") for number, line in enumerate(why)]
+    if known is not None:
+        error = f" ± {rounded(known[1], 2)}" if known[1] > 0 else ""
+        lines.append(_row("  known", f"{rounded(known[0], 5)}{error}", "W1 of these two laws, in closed form"))
+    if result.certificate is not None:
+        lines.append(_row("Certified critic", f"Lip(f) ≤ {rounded_up(result.certificate.lipschitz, 7)}", ""))
+    lines += [f"  Note: {note}" for note in result.notes]
+    files = {
+        "Result": RESULT,
+        "Interval over time": "interval.png",
+        "Potential": "potential.png",
+        "Critic": "critic.png",
+        "Samples": "samples.png",
+        "Certificate": CERTIFICATE,
+    }
+    return "\n".join([*(line.rstrip() for line in lines), "", *_paths(directory, files)])
 
 
 def _headline(run: Run) -> str:
@@ -119,14 +160,24 @@ def _warnings(run: Run) -> list[str]:
 
 
 def _places(run: Run) -> list[str]:
-    files = [("Samples", "samples.png"), ("Interval over time", "interval.png"), ("Checkpoint", CHECKPOINT),
-             ("Certificate", CERTIFICATE), ("Records", "metrics.jsonl")]  # fmt: skip
-    lines = [f"  {name:<21} {_shown(run.directory / file)}" for name, file in files if (run.directory / file).exists()]
-    for events in sorted(run.directory.glob("events.out.tfevents.*"))[:1]:
+    files = {
+        "Samples": "samples.png",
+        "Interval over time": "interval.png",
+        "Checkpoint": CHECKPOINT,
+        "Certificate": CERTIFICATE,
+        "Records": "metrics.jsonl",
+    }
+    return _paths(run.directory, files)
+
+
+def _paths(directory: Path, files: dict[str, str]) -> list[str]:
+    """Those of the files that are there, with TensorBoard's, and how to look at them."""
+    lines = [f"  {name:<21} {_shown(directory / file)}" for name, file in files.items() if (directory / file).exists()]
+    for events in sorted(directory.glob("events.out.tfevents.*"))[:1]:
         lines.append(f"  {'TensorBoard events':<21} {_shown(events)}")
     beside_python = Path(sys.executable).parent / "tensorboard"  # where the environment is not activated
     board = _shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
-    return [*lines, f"  {'Look at it':<21} {board} --logdir {_shown(run.directory)}"]
+    return [*lines, f"  {'Look at it':<21} {board} --logdir {_shown(directory)}"]
 
 
 def _shown(path: Path) -> str:

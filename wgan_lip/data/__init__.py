@@ -4,11 +4,24 @@ A sample is a row of float32 numbers: every source hands out tensors of shape (n
 (c, h, w) with pixel values in [0, 1]. Three draws never meet: `sample` (training), `test` (held out) and
 `reference` (real samples against which a score's floor is measured).
 
+Samples by name, file or folder, as rows or as a law to draw from: :func:`open_samples`.
+
 An oracle is a pair of laws whose W1 is known, and its potential with it: see :mod:`wgan_lip.data.oracles`.
 """
 
 from wgan_lip.data.files import VectorFile, read_samples
 from wgan_lip.data.images import MNIST, Digits, import_torchvision
+from wgan_lip.data.opening import (
+    SOURCES,
+    Law,
+    Opened,
+    box_diameter,
+    known_w1,
+    law_of_oracle,
+    law_of_rows,
+    law_of_source,
+    open_samples,
+)
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
 from wgan_lip.data.sources import FiniteSource, Source
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, MixtureSource, Moons, SwissRoll, ToySource
@@ -22,20 +35,23 @@ __all__ = [
     "FiniteSource",
     "Gaussians8",
     "Gaussians25",
+    "Law",
     "MixtureSource",
     "Moons",
     "Moved",
+    "Opened",
     "Oracle",
     "OracleSource",
     "Source",
     "SwissRoll",
     "ToySource",
     "VectorFile",
+    "box_diameter",
     "import_torchvision",
+    "known_w1",
+    "law_of_oracle",
+    "law_of_rows",
+    "law_of_source",
+    "open_samples",
     "read_samples",
 ]
-
-SOURCES: dict[str, type[Source]] = {
-    source.name: source
-    for source in (Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard, Digits, MNIST, VectorFile)
-}

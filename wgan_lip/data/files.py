@@ -1,11 +1,12 @@
-"""Vectors from files; nothing that is read can run code."""
+"""Vectors and images from files; nothing that is read can run code."""
 
 from __future__ import annotations
 
 import csv
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from torch import Tensor
 from wgan_lip.checks import InputError, check_choice, check_samples, one_line
 from wgan_lip.data.sources import FiniteSource, split_rows
 
-__all__ = ["VectorFile", "read_samples"]
+__all__ = ["ENDINGS", "VectorFile", "list_images", "map_rows", "read_image", "read_samples", "reading"]
+
+NUMBERS = "file of plain numbers, without Python objects"
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+IMAGE_MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+"""The modes of Pillow that are read, and what they become: all have at most 8 bits and no transparency."""
 
 
 class VectorFile(FiniteSource):
@@ -52,7 +58,7 @@ def read_samples(path: str | Path, key: str | None = None) -> Tensor:
 
     Arguments:
         path: `.npy`, `.npz`, `.pt` (a tensor, or a dictionary of tensors), `.csv` or `.tsv` (a first row without any
-            number is a header).
+            number is a header), or `.parquet` (needs the extra `parquet`; a data frame's index is left out).
         key: Which array of an `.npz` or `.pt` file; needed where it holds several.
 
     Returns:
@@ -60,28 +66,73 @@ def read_samples(path: str | Path, key: str | None = None) -> Tensor:
 
     Raises:
         InputError: No such file, unknown ending, a file that is not what its ending says, a missing or unknown key,
-            text where numbers are due, or no finite matrix with at least one row.
+            text where numbers are due, pyarrow that is lacking or old, or no finite matrix with at least one row.
     """
-    path = Path(path).expanduser()
-    try:
+    path = Path(path)
+    with reading(path, NUMBERS):
+        path = path.expanduser()
         if path.is_dir():
             raise InputError(f"Expected {path} to be a file. Got a folder. Name a file inside it.")
-        check_choice(path.suffix.lower(), list(_READERS), f"the ending of {path}")
+        check_choice(path.suffix.lower(), ENDINGS, f"the ending of {path}")
         if not path.exists():
             raise InputError(f"Expected a file at {path}. Got nothing there. Check the path, seen from {Path.cwd()}.")
         samples = _READERS[path.suffix.lower()](path, key)
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"Expected to read {path}. Got {one_line(error)}. Check its permissions.") from error
-    except Exception as error:  # a damaged file raises whatever its parser happens to meet
-        raise InputError(
-            f"Expected {path} to be a whole {path.suffix} file of plain numbers, without Python objects. "
-            f"Got {one_line(error)}. Save it anew."
-        ) from error
     if isinstance(samples, np.ndarray) and not samples.dtype.isnative:
         samples = samples.astype(samples.dtype.newbyteorder("="))
     return check_samples(samples, str(path))
+
+
+def map_rows(path: Path, key: str | None = None) -> np.ndarray:
+    """The array of a `.npy` file, left on the disk. Raises :class:`InputError`; its entries are not looked at."""
+    with reading(path, NUMBERS):
+        return _pick(np.lib.format.open_memmap(path, mode="r"), key, path)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All images in a folder and the folders below it, by name. Raises :class:`InputError` where there is none."""
+    with reading(folder, "folder of images"):
+        found = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
+        )
+    if not found:
+        raise InputError(f"Expected images ({' '.join(IMAGE_ENDINGS)}) in {folder}. Got none. Check the folder.")
+    return found
+
+
+def read_image(path: Path) -> Tensor:
+    """The pixels of an image, as they are stored, shape (c, h, w), in [0, 1]: grey has c = 1, everything else 3.
+
+    Raises:
+        InputError: A damaged file, transparency, or more than 8 bits for a value.
+    """
+    from PIL import Image
+
+    with reading(path, "image"), path.open("rb") as file, Image.open(file) as image:
+        if image.mode not in IMAGE_MODES or "transparency" in image.info:
+            raise InputError(
+                f"Expected {path} to be grey or in colour with 8 bits and no transparency. Got mode {image.mode}. "
+                "Save image.convert('RGB') or image.convert('L')."
+            )
+        pixels = np.array(image.convert(IMAGE_MODES[image.mode]))  # (h, w) or (h, w, 3)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).float() / 255
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Tells every failure to read `path`, which should be a whole `kind`, as an :class:`InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its parser happens to meet
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a parser
+            message = f"Expected to read {path}. Got {one_line(error)}. Check its permissions."
+        else:
+            whole = f"{path.suffix} {kind}".strip()
+            message = f"Expected {path} to be a whole {whole}. Got {one_line(error)}. Save it anew."
+        raise InputError(message) from error
 
 
 def _read_npy(path: Path, key: str | None) -> np.ndarray:
@@ -129,6 +180,33 @@ def _read_table(path: Path, key: str | None) -> np.ndarray:
     return _pick(table, key, path)
 
 
+def _read_parquet(path: Path, key: str | None) -> np.ndarray:
+    try:
+        import pyarrow
+        from pyarrow import parquet, types
+
+        version = pyarrow.__version__
+    except ImportError:
+        version = "0"
+    if int(version.split(".")[0]) < 15:  # older ones could be made to run code by a file's metadata
+        got = "none" if version == "0" else version
+        raise InputError(
+            f"Expected pyarrow 15 or newer, to read {path}. Got {got}. Install wgan-lip[parquet], or save a .npy file."
+        )
+    with path.open("rb") as file:
+        table = parquet.ParquetFile(file).read()
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])  # what a data frame calls its rows
+    fields = [field for field in table.schema if field.name not in index]
+    for field in fields:
+        if not (types.is_integer(field.type) or types.is_floating(field.type)):
+            raise InputError(
+                f"Expected {path} to hold columns of numbers. Got type {field.type} in column {field.name!r}. "
+                "Drop or encode this column."
+            )
+    columns = [table.column(field.name).to_numpy() for field in fields]
+    return _pick(np.column_stack(columns) if columns else np.empty((table.num_rows, 0)), key, path)
+
+
 def _is_number(field: str) -> bool:
     try:
         float(field)
@@ -152,7 +230,15 @@ def _first_bad_row(rows: Any, header: list[str]) -> str:
     return ""
 
 
-_READERS = {".npy": _read_npy, ".npz": _read_npz, ".pt": _read_pt, ".csv": _read_table, ".tsv": _read_table}
+_READERS = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".pt": _read_pt,
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".parquet": _read_parquet,
+}
+ENDINGS = list(_READERS)
 
 
 def _pick(content: Any, key: str | None, path: Path) -> Tensor | np.ndarray:

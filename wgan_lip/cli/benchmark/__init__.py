@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wgan_lip.checks import InputError, check_choice
-from wgan_lip.cli.benchmark import density, layers, tightness, wgan
+from wgan_lip.cli.benchmark import coverage, density, layers, tightness, w1, wgan
 from wgan_lip.files import write_whole
 
 __all__ = ["SUITES", "benchmark"]
@@ -16,6 +16,9 @@ SUITES: dict[str, Callable[[list[int], list[str], Path], str]] = {
     "layers": layers.measure,
     "tightness": tightness.measure,
     "density": density.measure,
+    "coverage": coverage.measure,
+    "w1": w1.measure,
+    "w1_large": w1.measure_large,
 }
 
 

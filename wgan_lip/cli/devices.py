@@ -1,0 +1,33 @@
+"""Where a command computes."""
+
+from __future__ import annotations
+
+import torch
+
+from wgan_lip.checks import InputError
+
+__all__ = ["find_device", "set_threads"]
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets torch's CPU threads; None leaves its own choice. Raises :class:`InputError` below 1."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"Expected threads of at least 1. Got {threads}.")
+    torch.set_num_threads(threads)
+
+
+def find_device(name: str) -> torch.device:
+    """The device that auto, cpu, cuda or cuda:N names. Raises :class:`InputError` where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"Expected a GPU for device={name}. Got {torch.cuda.device_count()} of them. Use device=cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
+    return device

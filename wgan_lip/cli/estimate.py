@@ -1,0 +1,199 @@
+"""The job behind `wgan-lip estimate`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from wgan_lip import figures
+from wgan_lip.checks import InputError
+from wgan_lip.cli import screens
+from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.schema import checked
+from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
+from wgan_lip.estimation import Progress, W1Estimate, check_estimate, estimate_w1
+from wgan_lip.generators import draw_latents
+from wgan_lip.runs import (
+    CERTIFICATE,
+    METRICS,
+    RESULT,
+    check_seed,
+    create_run,
+    failures_recorded,
+    load_run,
+    set_status,
+    versions,
+    write_json,
+)
+from wgan_lip.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
+
+__all__ = ["estimate"]
+
+ROOT = {
+    "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
+    "dim": int | None, "critic": str | None, "critic_steps": int | None, "seconds": float, "tolerance": float,
+    "samples": int, "level": float, "method": str, "diameter_x": float | None, "diameter_y": float | None,
+    "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
+}  # fmt: skip
+
+
+def estimate(config: DictConfig) -> float:
+    """Encloses W1 between two sample sets in Hydra's output folder; returns the best single number."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        settings = checked(config, root=ROOT)
+        set_threads(settings["threads"])
+        sides = _open(settings)
+        arguments = _arguments(settings, sides)
+        check_estimate(**arguments)
+        create_run(directory, settings, list(HydraConfig.get().overrides.task))
+    except Exception:
+        with suppress(OSError):
+            directory.rmdir()  # Hydra made it; nothing was written yet
+        raise
+    with failures_recorded(directory):
+        result = _run(directory, settings, arguments)
+        known = known_w1(*sides)
+        _write(directory, sides, result, known)
+        set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
+    print(screens.estimated(result, directory, tuple(side.name for side in sides), known))
+    return result.value
+
+
+def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
+    x, y = settings["x"], settings["y"]
+    if y is None:
+        if not x.startswith("oracle/"):
+            raise InputError("Expected y, the samples to compare x with. Got none. Give it as y=SAMPLES.")
+        y = x
+    openers = {"run": _open_run}
+    return tuple(
+        open_samples(spec, key=settings[f"key_{name}"], side=side, dim=settings["dim"], openers=openers)
+        for side, (name, spec) in enumerate({"x": x, "y": y}.items())
+    )
+
+
+def _open_run(directory: str) -> Opened:
+    """A run's averaged generator, to be drawn from."""
+    run = load_run(directory)
+
+    def draw(n: int, rng: torch.Generator) -> Tensor:
+        blocks = torch.arange(n).split(8192)
+        return torch.cat([run.generator(draw_latents(run.generator, len(block), rng)) for block in blocks])
+
+    return Opened(run.directory.name, Law(run.checkpoint["sizes"]["dim"], draw, run.units), image_shape=run.image_shape)
+
+
+def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> dict[str, Any]:
+    """What :func:`wgan_lip.estimate_w1` takes."""
+    passed = ("critic", "critic_steps", "seconds", "tolerance", "samples", "level", "method")
+    weights = [None if settings[name] is None else _weights(settings[name]) for name in "ab"]
+    given = [side.law if side.rows is None else side.rows for side in sides]
+    return {
+        **{"x": given[0], "y": given[1], "a": weights[0], "b": weights[1]},
+        **{name: settings[name] for name in passed},
+        "diameters": tuple(
+            side.law.diameter if settings[f"diameter_{name}"] is None else settings[f"diameter_{name}"]
+            for name, side in zip("xy", sides)
+        ),
+        "generators": (settings["generator_x"], settings["generator_y"]),
+        "device": find_device(settings["device"]),
+        "seed": check_seed(settings["seed"]),
+    }
+
+
+def _weights(path: str) -> Tensor:
+    column = read_samples(path)
+    if column.shape[1] != 1:
+        raise InputError(f"Expected one column of weights in {path}. Got {column.shape[1]}. Keep the weights only.")
+    return column[:, 0]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A progress of the estimate as trackers take it."""
+
+    step: int
+    scalars: Mapping[str, float]
+    stage: str
+
+
+def _run(directory: Path, settings: Mapping[str, Any], arguments: dict[str, Any]) -> W1Estimate:
+    """Estimates under the eyes of the trackers."""
+    with Trackers(
+        IntervalConsole(settings["seconds"]),
+        JsonLinesTracker(directory / METRICS),
+        board := TensorBoardTracker(directory, charts=ESTIMATE_CHARTS),
+    ) as trackers:
+        board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
+        steps = count()
+
+        def record(progress: Progress) -> None:
+            scalars = {"w1/lower": progress.lower, "w1/upper": progress.upper, "perf/seconds": progress.seconds}
+            if progress.critic is not None:
+                scalars["w1/critic"] = progress.critic
+            trackers.record(_Record(next(steps), scalars, progress.stage))
+
+        result = estimate_w1(**arguments, on_progress=record)
+        last = {"w1/lower": result.lower, "w1/upper": result.upper, "perf/seconds": result.seconds}
+        if result.exact is not None:
+            last["w1/exact"] = result.exact
+        if result.certificate is not None:
+            last["certificate/lipschitz"] = result.certificate.lipschitz
+        trackers.record(_Record(next(steps), last, result.stopped))
+        for name, figure in _figures(result, arguments["a"], arguments["b"]).items():
+            figures.save(figure, directory / f"{name}.png", dpi=130)
+            board.image(name, figures.to_array(figure), 0)
+    return result
+
+
+def _write(
+    directory: Path, sides: tuple[Opened, Opened], result: W1Estimate, known: tuple[float, float] | None
+) -> None:
+    if result.certificate is not None:
+        result.certificate.save(directory / CERTIFICATE)
+    content = {
+        **result.as_dict(),
+        "x": sides[0].name,
+        "y": sides[1].name,
+        "units": sides[0].law.units,
+        "known_w1_of_the_laws": None if known is None else known[0],
+        "versions": versions(),
+    }
+    write_json(directory / RESULT, content)
+
+
+def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str, Any]:
+    """By name: the interval over time, and the samples as their dimension allows."""
+    history = result.history
+    drawn = {
+        "interval": figures.interval_over_time(
+            [progress.seconds for progress in history],
+            [progress.lower for progress in history],
+            [progress.upper for progress in history],
+            exact=result.exact,
+            estimates=[math.nan if progress.critic is None else progress.critic for progress in history],
+        )
+    }
+    if result.dim == 1:
+        drawn["samples"] = figures.cdf_pair(result.x, result.y, a, b, potential=result.dual)
+    elif result.dim == 2:
+        plan = result.plan
+        drawn["potential"] = figures.transport_lines(
+            result.dual, result.x, result.y, plan.rows, plan.columns, plan.mass, title="potential of the lower bound"
+        )
+        if result.certificate is not None:
+            drawn["critic"] = figures.landscape(result.potential, result.x, result.y, labels=("x", "y"))
+    else:
+        drawn["samples"] = figures.generated_cloud(result.x, result.y, labels=("x", "y"))
+    return drawn

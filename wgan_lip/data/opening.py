@@ -1,0 +1,415 @@
+"""Where samples come from: files, folders of images, named sets and oracles, opened as rows or as laws."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wgan_lip.checks import InputError, available_memory, check_samples
+from wgan_lip.data.files import ENDINGS, VectorFile, list_images, map_rows, read_image, read_samples, reading
+from wgan_lip.data.images import MNIST, Digits
+from wgan_lip.data.oracles import ORACLES, Oracle
+from wgan_lip.data.sources import FiniteSource, Source, check_positive
+from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
+
+__all__ = [
+    "SOURCES",
+    "Law",
+    "Opened",
+    "box_diameter",
+    "known_w1",
+    "law_of_oracle",
+    "law_of_rows",
+    "law_of_source",
+    "open_samples",
+]
+
+SOURCES: dict[str, type[Source]] = {
+    source.name: source
+    for source in (Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard, Digits, MNIST, VectorFile)
+}
+ALL_HELD_OUT = {MNIST.name: {"test_size": 10_000}}  # a set whose default leaves samples out
+SPLITTING = {"test_size", "seed"}  # parameters of a source that only say which samples it holds out
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Something that draws independent samples.
+
+    Arguments:
+        dim: The dimension d of a sample.
+        draw: Gives n samples, shape (n, d), from n and a CPU generator.
+        units: In words, what one unit of a coordinate is.
+        diameter: A bound on the distance of any two points of its support, where one is known, else None.
+        size: The number of rows, where the law is uniform on the rows of a finite set, else None.
+
+    Raises:
+        InputError: A dimension that is not positive, a diameter that is negative or not finite.
+
+    Example:
+        >>> law = Law(2, lambda n, rng: torch.rand(n, 2, generator=rng), diameter=box_diameter(0.0, 1.0, 2))
+        >>> law.sample(5, torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 2])
+    """
+
+    dim: int
+    draw: Callable[[int, torch.Generator], Tensor]
+    units: str = Source.units
+    diameter: float | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(dim=self.dim)
+        if self.diameter is not None:
+            check_positive(or_zero=True, diameter=self.diameter)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws n independent samples, shape (n, d), float32 or float64, on the CPU; equal for equal states of `rng`.
+
+        Raises:
+            InputError: n below 1, or a `draw` that gives other than n finite samples of dimension d.
+        """
+        if n < 1:
+            raise InputError(f"Expected at least one sample to draw. Got n={n}.")
+        with torch.no_grad():
+            samples = check_samples(self.draw(n, rng), "the samples drawn").cpu()
+        if samples.shape != (n, self.dim):
+            raise InputError(f"Expected draw to give shape ({n}, {self.dim}). Got {tuple(samples.shape)}.")
+        return samples
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Samples that :func:`open_samples` found.
+
+    Attributes:
+        name: What screens call them.
+        law: What they are drawn from; for a finite set the uniform law on its rows.
+        rows: All samples, shape (n, d), float32 or float64, where they are a finite set that fits into memory.
+        image_shape: (c, h, w) with c·h·w = d where samples are images.
+        oracle: The oracle whose side `side` this is: 0 for P, 1 for Q.
+    """
+
+    name: str
+    law: Law
+    rows: Tensor | None = None
+    image_shape: tuple[int, int, int] | None = None
+    oracle: Oracle | None = None
+    side: int = 0
+
+
+def open_samples(
+    spec: str | Path,
+    *,
+    key: str | None = None,
+    side: int = 0,
+    dim: int | None = None,
+    memory_limit: int | None = None,
+    openers: Mapping[str, Callable[[str], Opened]] | None = None,
+) -> Opened:
+    """Opens samples by a specification that needs no quotes in a shell or in Hydra's grammar.
+
+    ================================  ==================================================================
+    `points.npy`                      a file that :func:`read_samples` reads
+    `faces/`                          a folder of images, with those in folders below it
+    `data/digits`                     a set or a law of :data:`SOURCES`: all its images, or its law
+    `data/digits:0-4`                 some of its classes; `+` joins several, as in `data/mnist:0-2+7`
+    `data/moons:radius:2:noise:0.1`   parameters, as name and value in turn, after the classes
+    `oracle/shift`                    a side of an oracle of :data:`ORACLES`
+    `oracle/funnel:funnels:16:dim:8`  parameters of an oracle
+    ================================  ==================================================================
+
+    A named set or oracle goes before a path of the same name; `./data/digits` is always a path.
+
+    Arguments:
+        spec: The specification; a `Path` always means a file or folder.
+        key: Which array of an `.npz` or `.pt` file; needed where it holds several.
+        side: Which side of an oracle: 0 for P, 1 for Q.
+        dim: The dimension that samples must have; that of an oracle, which otherwise has its default.
+        memory_limit: Bytes that samples may take in memory. A larger `.npy` file or folder of images becomes a law that
+            draws rows uniformly, with replacement, and reads them when they are drawn; another larger file is refused.
+            Half of the memory available by default.
+        openers: Further kinds of samples: what stands before the first colon → what opens the rest.
+
+    Returns:
+        The samples, with at least two rows.
+
+    Raises:
+        InputError: No such file, set or oracle (the closest is named), an unknown class or parameter, fewer than two
+            samples, another dimension than `dim`, images of several sizes, or whatever :func:`read_samples` refuses.
+
+    Guarantee:
+        Nothing in a file is run. Rows are those of the file, in its order, bit for bit where it holds float32 or
+        float64; pixels are divided by 255. Of a file that stays on the disk only the rows that are drawn are checked
+        for NaN and infinity, when they are drawn.
+
+    Example:
+        >>> open_samples("data/digits:0-4").rows.shape
+        torch.Size([901, 64])
+        >>> x, y = (open_samples("oracle/shift:length:3", side=side, dim=16) for side in (0, 1))
+        >>> known_w1(x, y)
+        (3.0, 0.0)
+    """
+    if not isinstance(spec, (str, Path)):
+        raise InputError(f"Expected samples by a file, a folder or a name. Got {spec!r}.")
+    opened = _open_named(spec, side, dim, openers or {}) if isinstance(spec, str) else None
+    if opened is not None and key is not None:
+        raise InputError(f"Expected no key for {spec}, which is no file. Got key={key!r}. Leave it out.")
+    if opened is None:
+        opened = _open_path(spec, key, _half_of_memory() if memory_limit is None else memory_limit, list(openers or {}))
+    if dim not in (None, opened.law.dim):
+        raise InputError(f"Expected {spec} to have dimension {dim}. Got {opened.law.dim}. Change or leave out dim.")
+    return opened
+
+
+def known_w1(x: Opened, y: Opened) -> tuple[float, float] | None:
+    """W1 of the laws and its standard error, 0 up to rounding, where both are sides of one oracle; else None."""
+    if x.oracle is None or x.oracle != y.oracle:
+        return None
+    return (x.oracle.w1, x.oracle.w1_error) if x.side != y.side else (0.0, 0.0)
+
+
+def law_of_rows(
+    rows: np.ndarray | Tensor, name: str = "rows", *, units: str = Source.units, diameter: float | None = None
+) -> Law:
+    """The uniform law on the rows of an array, which may lie on the disk: rows are read when they are drawn.
+
+    Arguments:
+        rows: Real numbers, shape (n, d), such as a tensor or an `np.memmap`. It is kept, not copied.
+        name: What error messages call it.
+        units, diameter: See :class:`Law`.
+
+    Raises:
+        InputError: No array of real numbers, not two-dimensional, fewer than two rows; when drawn, a row that is not
+            finite (it is named).
+    """
+    if not isinstance(rows, (np.ndarray, Tensor)):
+        raise InputError(f"Expected {name} to be an array or a tensor. Got {type(rows).__name__}.")
+    shape = tuple(rows.shape)
+    if len(shape) != 2:
+        remedy = "Use x[:, None] for scalars." if len(shape) == 1 else "Flatten each sample into one row."
+        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. {remedy}")
+    check_samples(rows[:2], name, minimum=2)
+
+    def draw(n: int, rng: torch.Generator) -> Tensor | np.ndarray:
+        index = torch.randint(shape[0], (n,), generator=rng)
+        if isinstance(rows, np.ndarray):
+            drawn = np.asarray(rows[index.numpy()])
+            finite = torch.from_numpy(np.isfinite(drawn).all(axis=1))
+        else:
+            drawn = rows[index.to(rows.device)]
+            finite = drawn.isfinite().all(dim=1).cpu()
+        if not finite.all():
+            row = int(index[~finite].min())
+            raise InputError(f"Expected {name} to be finite. Got NaN or infinity in row {row}. Repair or remove it.")
+        return drawn
+
+    return Law(shape[1], draw, units, diameter, shape[0])
+
+
+def law_of_source(source: Source) -> Law:
+    """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
+    diameter = None if source.low is None else box_diameter(source.low, source.high, source.dim)
+    size = len(source.train) if isinstance(source, FiniteSource) else None
+    return Law(source.dim, source.sample, source.units, diameter, size)
+
+
+def law_of_oracle(oracle: Oracle, side: int) -> Law:
+    """One of an oracle's laws, P for `side` 0 and Q for 1, in float64.
+
+    Generators in equal states draw pairs from the two sides, which are not independent: draw each side with a
+    generator of its own.
+    """
+    if side not in (0, 1):
+        raise InputError(f"Expected side 0, for P, or 1, for Q. Got {side!r}.")
+    return Law(oracle.dim, lambda n, rng: oracle.pair(n, rng)[side])
+
+
+def box_diameter(low: float, high: float, dim: int) -> float:
+    """The diameter of [low, high]^dim, (high − low)·√dim, rounded up."""
+    square = (Fraction(high) - Fraction(low)) ** 2 * dim
+    diameter = (high - low) * math.sqrt(dim)
+    while math.isfinite(diameter) and Fraction(diameter) ** 2 < square:
+        diameter = math.nextafter(diameter, math.inf)
+    return diameter
+
+
+def _open_named(spec: str, side: int, dim: int | None, openers: Mapping[str, Callable[[str], Opened]]) -> Opened | None:
+    """What a specification means that is no path, else None."""
+    kind, _, rest = spec.partition(":")
+    room, _, name = kind.partition("/")
+    if rest and kind in openers:
+        return openers[kind](rest)
+    if room == "data" and name in _ROOMS["data"]:
+        return _open_source(name, rest)
+    if room == "oracle" and name in _ROOMS["oracle"]:
+        return _open_oracle(name, rest, side, dim)
+    return None
+
+
+def _open_path(spec: str | Path, key: str | None, limit: int, prefixes: list[str]) -> Opened:
+    path = Path(spec)
+    with reading(path, "file of samples"):
+        path = path.expanduser()
+        exists, is_folder = path.exists(), path.is_dir()
+        size = path.stat().st_size if exists else 0
+    if not spec or not (exists or path.suffix.lower() in ENDINGS):
+        raise InputError(_unknown(str(spec), prefixes))
+    return _open_folder(path, key, limit) if is_folder else _open_file(path, key, limit, size)
+
+
+def _open_file(path: Path, key: str | None, limit: int, size: int) -> Opened:
+    if path.suffix.lower() == ".npy" and 8 * size > limit:  # a number of one byte becomes float64
+        rows = map_rows(path, key)
+        if rows.size * (4 if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else 8) > limit:
+            return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units))
+    elif size > limit:
+        raise InputError(
+            f"Expected {path} to fit into {limit / 2**30:.3g} GiB of memory. Got {size / 2**30:.3g} GiB. "
+            "Save it as .npy, of which only the rows in use are read."
+        )
+    rows = check_samples(read_samples(path, key), str(path), minimum=2)
+    return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units), rows)
+
+
+def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
+    if key is not None:
+        raise InputError(f"Expected no key for {folder}, a folder. Got key={key!r}. Leave it out.")
+    paths = list_images(folder)
+    if len(paths) < 2:
+        raise InputError(f"Expected {folder} to hold at least 2 images. Got {paths[0].name} alone. Add more.")
+    shape = tuple(read_image(paths[0]).shape)
+    dim = math.prod(shape)
+
+    def read(index: Iterable[int], n: int) -> Tensor:
+        rows = torch.empty(n, dim)
+        for row, i in zip(rows, index):
+            pixels = read_image(paths[i])
+            if pixels.shape != shape:
+                raise InputError(
+                    f"Expected the images of {folder} to have one shape (c, h, w), {shape} as in {paths[0].name}. "
+                    f"Got {tuple(pixels.shape)} in {paths[i].relative_to(folder)}. Resize or convert them."
+                )
+            row.copy_(pixels.flatten())
+        return rows
+
+    known = {"units": MNIST.units, "diameter": box_diameter(0.0, 1.0, dim)}
+    if 4 * dim * len(paths) <= limit:
+        rows = read(range(len(paths)), len(paths))
+        return Opened(folder.resolve().name, law_of_rows(rows, str(folder), **known), rows, shape)
+
+    def draw(n: int, rng: torch.Generator) -> Tensor:
+        return read(torch.randint(len(paths), (n,), generator=rng).tolist(), n)
+
+    return Opened(folder.resolve().name, Law(dim, draw, **known, size=len(paths)), image_shape=shape)
+
+
+def _open_source(name: str, options: str) -> Opened:
+    classes, words = _parsed(f"data/{name}", options)
+    given = _parameters(SOURCES[name], f"data/{name}", words, hidden=SPLITTING)
+    source = SOURCES[name](**given, **ALL_HELD_OUT.get(name, {}))
+    title = ":".join(filter(None, [name, options]))
+    if not isinstance(source, FiniteSource):
+        if classes is not None:
+            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
+        return Opened(title, law_of_source(source), image_shape=source.image_shape)
+    rows = torch.cat([source.train, source.test])
+    if classes is not None:
+        labels = torch.cat([source.train_labels, source.test_labels])
+        rows = rows[_in_classes(labels, classes, f"data/{name}")]
+    diameter = box_diameter(source.low, source.high, source.dim)
+    return Opened(title, law_of_rows(rows, title, units=source.units, diameter=diameter), rows, source.image_shape)
+
+
+def _open_oracle(name: str, options: str, side: int, dim: int | None) -> Opened:
+    classes, words = _parsed(f"oracle/{name}", options)
+    if classes is not None:
+        raise InputError(f"Expected no classes for oracle/{name}. Got {classes!r}. Leave them out.")
+    given = _parameters(ORACLES[name], f"oracle/{name}", words)
+    oracle = ORACLES[name](**({} if dim is None else {"dim": dim}) | given)
+    law, title = law_of_oracle(oracle, side), ":".join(filter(None, [name, options]))
+    return Opened(f"{title}, {'PQ'[side]}", law, oracle=oracle, side=side)
+
+
+def _parsed(name: str, options: str) -> tuple[str | None, dict[str, str]]:
+    """`0-4:root:images` → the classes `0-4` and the parameters {root: images}."""
+    words = options.split(":") if options else []
+    classes = words.pop(0) if words and words[0][:1].isdigit() else None
+    if len(words) % 2:
+        raise InputError(f"Expected {name}:PARAMETER:VALUE, in pairs. Got {name}:{options}. Complete the pair.")
+    return classes, dict(zip(words[::2], words[1::2]))
+
+
+def _parameters(
+    kind: type[Source] | type[Oracle], name: str, words: Mapping[str, str], hidden: Collection[str] = ()
+) -> dict[str, Any]:
+    """Arguments of a constructor from text, by its annotations."""
+    legal = {key: p.annotation for key, p in inspect.signature(kind).parameters.items() if key not in hidden}
+    given: dict[str, Any] = {}
+    for key, word in words.items():
+        if key not in legal:
+            raise InputError(f"Expected a parameter of {name}: {', '.join(legal) or '(none)'}. Got {key!r}.")
+        try:
+            given[key] = _CONVERSIONS[legal[key]](word)
+        except (KeyError, ValueError):
+            raise InputError(f"Expected {key} of {name} to be of type {legal[key]}. Got {word!r}.") from None
+    return given
+
+
+_CONVERSIONS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": lambda word: {"true": True, "false": False}[word.lower()],
+}
+
+
+def _in_classes(labels: Tensor, classes: str, name: str) -> Tensor:
+    """Which rows belong to classes such as `0-2+7`, shape (n,)."""
+    known = [str(label) for label in labels.unique().tolist()]
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for part in classes.split("+"):
+        first, _, last = part.partition("-")
+        last = last or first
+        if first not in known or last not in known or int(first) > int(last):
+            raise InputError(
+                f"Expected classes of {name} as in {known[0]}, {known[0]}-{known[-1]} or {known[0]}+{known[-1]}, "
+                f"among {', '.join(known)}. Got {part!r}."
+            )
+        chosen |= (labels >= int(first)) & (labels <= int(last))
+    return chosen
+
+
+_ROOMS = {"data": [name for name in SOURCES if name != VectorFile.name], "oracle": list(ORACLES)}
+"""What may follow `data/` and `oracle/`."""
+
+
+def _unknown(spec: str, prefixes: list[str]) -> str:
+    """Says what could have been meant."""
+    kind = spec.partition(":")[0]
+    room = kind.partition("/")[0]
+    if room in _ROOMS and "/" in kind:
+        forms = f"{room}/NAME with a name among {', '.join(_ROOMS[room])}"
+    else:
+        others = "".join(f", {prefix}:…" for prefix in prefixes)
+        forms = f"a file ({' '.join(ENDINGS)}), a folder of images, data/NAME, oracle/NAME{others}"
+    whole = {form: f"{room}/{name}" for room in _ROOMS for name in _ROOMS[room] for form in (name, f"{room}/{name}")}
+    close = get_close_matches(kind, whole, n=1)
+    hint = f"Did you mean {whole[close[0]]}?" if close else f"Check the path, seen from {Path.cwd()}."
+    return f"Expected {forms}. Got {spec!r}. {hint}"
+
+
+def _half_of_memory() -> int:
+    """Half of the bytes that can be had without swapping; of 4 GiB where the system does not say."""
+    available = available_memory()
+    return 2**31 if available is None else available // 2

@@ -1,0 +1,25 @@
+r"""Exact optimal transport by POT: plans, potentials, verified.
+
+The solver is never believed. What it returns is a plan, whose cost bounds :math:`W_1` from above, and dual values,
+which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :math:`W_1` from below. Both bounds are
+recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
+"""
+
+from wgan_lip.transport.exact import solve
+from wgan_lip.transport.narrowing import Narrowed, narrow, solves_at_once
+from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
+from wgan_lip.transport.potentials import Potential
+from wgan_lip.transport.problem import Transport, TransportError
+
+__all__ = [
+    "Narrowed",
+    "Plan",
+    "Potential",
+    "Transport",
+    "TransportError",
+    "lower_bound_kr",
+    "narrow",
+    "solve",
+    "solves_at_once",
+    "upper_bound_plan_cost",
+]

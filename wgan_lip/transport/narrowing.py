@@ -1,0 +1,448 @@
+r"""W1 beyond dense memory: an interval that narrows until its two ends meet.
+
+Of the n m edges between two sample sets, an optimal plan uses n + m at most. So the transport problem is solved on few
+edges, by POT's network simplex, and its dual variables price all the others, block by block: an edge that is shorter
+than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
+
+Every round gives a plan, and an upper bound with it. Every pricing gives the lower bound of the potential
+
+.. math:: f(z) = \min_j (\|z - y_j\| - v_j), \qquad f(y_j) \leq -v_j,
+
+in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
+rest serves to bring them together soon. The first edges are those that the potential of a coarser problem, between the
+means of cells, leaves almost open. Pricing starts near the best potential so far and moves on to that of the last plan:
+the dual variables of sparse problems swing.
+
+References:
+    A sparse multiscale algorithm for dense optimal transport (Schmitzer, 2016); Stabilized column generation for highly
+    degenerate multiple-depot vehicle scheduling problems (Pessoa et al., 2010), on the smoothing of Wentges (1997)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, TimeoutError
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from threading import Thread
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.sparse import coo_matrix
+from torch import Tensor
+
+from wgan_lip.checks import check_memory
+from wgan_lip.transport.exact import network_simplex, solve, solve_line
+from wgan_lip.transport.plans import Plan
+from wgan_lip.transport.potentials import Potential, block_distances
+from wgan_lip.transport.problem import Problem, Transport, TransportError
+
+__all__ = ["Narrowed", "narrow", "solves_at_once"]
+
+DENSE = 5_000**2  # edges that are all looked at at once
+COARSEST = 2**12  # cells of the problem that is solved with all its edges
+POINTS_PER_CELL = 6  # at least, from one level to the next
+FIRST_EDGES = 10  # of a point, on either side
+ADDED_EDGES = 8  # by one pricing to a point of x, at most
+KEPT_EDGES = 40  # of a point, on average, when edges are dropped
+SMOOTHING = 0.7  # share of the best potential in the first pricing; its k-th power in the k-th
+MET = 1e-13  # relative distance of the ends that is rounding
+COARSE = 1e-3  # relative distance that is enough for a coarser problem
+COARSE_ROUNDS = 8
+_BYTES_PER_POINT = 16_000  # measured peak: edges, their keys and costs, the solver's own arcs
+
+
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """An interval, and how it came about.
+
+    Attributes:
+        transport: The best bounds so far, with the plan of the upper and the potential of the lower one. Its `value` is
+            the cost of that plan.
+        stage: What was done last, in words.
+        optimal: Whether all edges were priced and none would shorten the plan.
+    """
+
+    transport: Transport
+    stage: str
+    optimal: bool = False
+
+
+def narrow(
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    *,
+    a: Tensor | ArrayLike | None = None,
+    b: Tensor | ArrayLike | None = None,
+    device: torch.device | str = "cpu",
+    deadline: float = math.inf,
+) -> Iterator[Narrowed]:
+    r"""Narrows an interval around W1 of two sample sets, in memory that grows with n + m.
+
+    Arguments:
+        x: Samples of P, shape (n, d), any real dtype, any device.
+        y: Samples of Q, shape (m, d).
+        a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
+        b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
+        device: Where edges are priced, in float64.
+        deadline: Reading of `time.monotonic` at which the iteration ends.
+
+    Returns:
+        An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. It ends when the
+        plan is optimal or at the deadline. A round takes O(n m d) time.
+
+    Raises:
+        InputError: See :func:`wgan_lip.transport.solve`.
+        TransportError: The solver ended without a plan.
+
+    Guarantee:
+        Every interval holds W1 of these weighted points, as that of :func:`wgan_lip.transport.solve` does, whatever
+        the solver did. How soon it narrows depends on the samples.
+    """
+    problem = Problem.of(x, y, a, b)
+    (n, d), m = problem.x.shape, len(problem.y)
+    if not solves_at_once(n, m, d):
+        check_memory(_BYTES_PER_POINT * (n + m), f"an interval around W1 between {n} and {m} samples", "Subsample.")
+    return _narrow(problem, _Scanner(torch.device(device), deadline))
+
+
+def solves_at_once(n: int, m: int, d: int) -> bool:
+    """Whether :func:`narrow` looks at all edges at once, by :func:`wgan_lip.transport.solve`."""
+    return d == 1 or n * m <= DENSE
+
+
+def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
+    n, m, d = len(problem.x), len(problem.y), problem.x.shape[1]
+    best = _first(problem)
+    yield Narrowed(best, "means and ranks")
+    if solves_at_once(n, m, d):
+        best = _better(best, solve(problem.x, problem.y, a=problem.a, b=problem.b))
+        yield Narrowed(best, "exact solver", True)
+        return
+    levels = _levels(problem)
+    try:
+        coarse = levels[0]
+        distances = torch.cat(list(block_distances(coarse.x, coarse.y)))
+        plan, _, v = scanner.solve(coarse.a, coarse.b, distances.numpy())
+        for coarse, fine in pairwise(levels):
+            best = _better(best, _coarse_bounds(problem, levels[-1], coarse, plan, v, scanner))
+            yield Narrowed(best, f"{len(coarse.x)} and {len(coarse.y)} cells")
+            rounds = _rounds(fine, *_first_edges(fine, coarse, plan, v, scanner), scanner)
+            if fine is not levels[-1]:
+                for count, found in enumerate(rounds, 1):
+                    plan, v = found.plan, found.v
+                    if found.gap <= COARSE * found.cost or count == COARSE_ROUNDS:
+                        break
+                continue
+            for count, found in enumerate(rounds, 1):
+                best = _better(best, _bounds(problem, found))
+                met = best.upper - best.lower <= MET * best.upper
+                yield Narrowed(best, f"pricing {count}", found.optimal or met)
+                if met:
+                    return
+    except _LateError:
+        return
+
+
+# --- levels: the problem itself, and those between the means of cells ------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """Points x (n, d) and y (m, d) in units of the problem, masses a (n,) and b (m,) of equal total, and the cell of
+    every sample of the problem at this level."""
+
+    x: Tensor
+    y: Tensor
+    a: np.ndarray
+    b: np.ndarray
+    cell_x: np.ndarray
+    cell_y: np.ndarray
+
+
+def _levels(problem: Problem) -> list[_Level]:
+    """From the coarsest to the problem itself."""
+    x, y = problem.x / problem.unit, problem.y / problem.unit
+    a, b = _masses(problem)
+    cells_x, cells_y = _cells(x.numpy()), _cells(y.numpy())
+    count = max(len(cells_x), len(cells_y))
+    levels = []
+    for number in range(count):  # the side with fewer points waits at its coarsest
+        cell_x, cell_y = (cells[max(0, number - count + len(cells))] for cells in (cells_x, cells_y))
+        (mean_x, mass_x), (mean_y, mass_y) = _means(x, a, cell_x), _means(y, b, cell_y)
+        levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y))
+    return [*levels, _Level(x, y, a, b, np.arange(len(x)), np.arange(len(y)))]
+
+
+def _masses(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Masses of equal total; whole numbers where both sides are uniform, which the solver then moves without error."""
+    n, m = len(problem.x), len(problem.y)
+    if problem.a is None and problem.b is None:
+        common = math.gcd(n, m)
+        return np.full(n, m / common), np.full(m, n / common)
+    a = np.ones(n) if problem.a is None else problem.a
+    b = np.ones(m) if problem.b is None else problem.b
+    return a / a.max() / math.fsum(a / a.max()), b / b.max() / math.fsum(b / b.max())
+
+
+def _cells(points: np.ndarray) -> list[np.ndarray]:
+    """The cell of each point, shape (n,), for partitions from the coarsest to the finest, each refining the last."""
+    if len(points) <= COARSEST:
+        return [np.arange(len(points))]
+    depths, count = [], len(points)
+    while count > COARSEST:
+        depths.append(int(math.log2(count / POINTS_PER_CELL)))
+        count = 2 ** depths[-1]
+    finest = _split(points, depths[0])
+    return [finest >> (depths[0] - depth) for depth in reversed(depths)]
+
+
+def _split(points: np.ndarray, depth: int) -> np.ndarray:
+    """The cell of each point, shape (n,), of 2^depth cells: all are halved `depth` times, along their widest side."""
+    cell = np.zeros(len(points), dtype=np.int64)
+    for _ in range(depth):
+        order = np.argsort(cell, kind="stable")
+        size = np.bincount(cell)
+        start = np.cumsum(size) - size
+        width = np.maximum.reduceat(points[order], start) - np.minimum.reduceat(points[order], start)
+        side = points[np.arange(len(points)), width.argmax(1)[cell]]
+        order = np.lexsort((side, cell))
+        cell = cell[order]
+        upper = np.arange(len(points)) - start[cell] >= size[cell] // 2
+        cell[order] = 2 * cell + upper
+    return cell
+
+
+def _means(points: Tensor, mass: np.ndarray, cell: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    total = np.bincount(cell, mass)
+    columns = [np.bincount(cell, mass * column) / total for column in points.numpy().T]
+    return torch.from_numpy(np.stack(columns, axis=1)), total
+
+
+def _dealt(plan: Plan, level: _Level, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
+    """A plan between cells as one between the points in them: each edge's mass is dealt out in order of the points."""
+    lines = []
+    for edge_cell, point_cell, mass in ((plan.rows, cell_x, level.a), (plan.columns, cell_y, level.b)):
+        edges, points = np.argsort(edge_cell, kind="stable"), np.argsort(point_cell, kind="stable")
+        ends = np.cumsum(plan.mass[edges])
+        begin = np.empty(len(edges))
+        begin[edges] = ends - plan.mass[edges]  # of each edge, where all mass lies on a line, cell by cell
+        reached = np.cumsum(mass[points])
+        edge = edges[np.searchsorted(ends, reached).clip(max=len(edges) - 1)]  # the edge on which each point ends
+        lines.append((points, reached, begin, edge, reached - begin[edge]))
+    edge = np.concatenate([lines[0][3], lines[1][3], np.arange(len(plan.mass))])
+    cut = np.concatenate([lines[0][4], lines[1][4], plan.mass])  # measured along the edge
+    order = np.lexsort((cut, edge))
+    edge, cut = edge[order], cut[order]
+    first = np.diff(edge, prepend=-1) > 0
+    mass = np.where(first, cut, np.diff(cut, prepend=0.0))
+    kept = mass > 0
+    edge, middle, mass = edge[kept], (cut - mass / 2)[kept], mass[kept]
+    ends = [
+        points[np.searchsorted(reached, begin[edge] + middle).clip(max=len(points) - 1)]
+        for points, reached, begin, _, _ in lines
+    ]
+    return Plan(*ends, mass, (len(level.x), len(level.y)))
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def _better(best: Transport, new: Transport) -> Transport:
+    """The higher lower bound with its potential, the lower upper bound with its plan."""
+    high, low = max(best, new, key=lambda bounds: bounds.lower), min(best, new, key=lambda bounds: bounds.upper)
+    if not high.lower <= low.upper:
+        raise TransportError(f"The lower bound {high.lower} exceeds the upper bound {low.upper}. Please report these.")
+    return replace(low, lower=high.lower, potential=high.potential, value=max(low.value, high.lower))
+
+
+def _first(problem: Problem) -> Transport:
+    """Bounds in no time: a cone so wide that it is flat, across the way from mean to mean, and the cheaper of two
+    plans, by rank along that way or, where there are as many x as y, the i-th x to the i-th y."""
+    x, y, unit = problem.x / problem.unit, problem.y / problem.unit, problem.unit
+    a, b = _masses(problem)
+    means = [torch.from_numpy(mass / mass.sum()) @ points for points, mass in ((x, a), (y, b))]
+    way = means[0] - means[1]
+    way = way / way.norm() if way.norm() > 0 else torch.nn.functional.one_hot(x.var(0).argmax(), x.shape[1]).double()
+    potential = Potential((unit * (means[1] - 1000 * way))[None], [0.0])
+    plans = [solve_line((x @ way)[:, None].numpy(), (y @ way)[:, None].numpy(), problem.a, problem.b)[0]]
+    if len(x) == len(y) and problem.a is None and problem.b is None:
+        plans.append(Plan(np.arange(len(x)), np.arange(len(x)), np.ones(len(x)), (len(x), len(x))))
+    plan = min(plans, key=lambda plan: plan.cost(problem.x, problem.y))
+    (at_x, error_x), (at_y, error_y) = potential.with_error(problem.x), potential.with_error(problem.y)
+    return problem.enclose(plan, potential, at_x, at_y, max(error_x, error_y))
+
+
+def _coarse_bounds(
+    problem: Problem, fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
+) -> Transport:
+    """The potential of a coarser problem at the samples themselves, and its plan dealt out to them."""
+    potential = Potential(problem.unit * coarse.y, problem.unit * _centred(v))
+    values, errors = [], []
+    for points, samples in ((fine.x, problem.x), (fine.y, problem.y)):
+        _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v), 1)
+        value, error = potential.with_error(samples, apex=apex[:, 0])
+        values.append(value)
+        errors.append(error)
+    return problem.enclose(_dealt(plan, fine, coarse.cell_x, coarse.cell_y), potential, *values, max(errors))
+
+
+def _bounds(problem: Problem, found: _Round) -> Transport:
+    v = problem.unit * torch.from_numpy(_centred(found.v))
+    potential = Potential(problem.y, v)
+    values, error = potential.with_error(problem.x, apex=found.apex)
+    return problem.enclose(found.plan, potential, values, -v, error)
+
+
+def _centred(v: np.ndarray) -> np.ndarray:
+    """A constant added to a potential changes no mean difference, only rounding."""
+    return v - (v.max() + v.min()) / 2
+
+
+# --- rounds of pricing ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Round:
+    """The plan of one sparse problem, and the potential at which edges were priced, with its lowest cone at each x."""
+
+    plan: Plan
+    cost: float
+    v: np.ndarray
+    apex: Tensor
+    gap: float
+    optimal: bool
+
+
+def _first_edges(
+    fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; dual variables."""
+    m, offsets = len(fine.y), torch.from_numpy(v)
+    f_x = scanner.lowest(fine.x, coarse.y, offsets, 1)[0][:, 0]
+    f_y = scanner.lowest(fine.y, coarse.y, offsets, 1)[0][:, 0]
+    _, to, _ = scanner.lowest(fine.x, fine.y, -f_y, min(FIRST_EDGES, m))
+    _, of, _ = scanner.lowest(fine.y, fine.x, f_x, min(FIRST_EDGES, len(fine.x)))
+    parent_x, parent_y = _parents(fine.cell_x, coarse.cell_x), _parents(fine.cell_y, coarse.cell_y)
+    dealt = _dealt(plan, fine, parent_x, parent_y)
+    keys = [
+        (torch.arange(len(to))[:, None] * m + to).flatten().numpy(),
+        (of * m + torch.arange(m)[:, None]).flatten().numpy(),
+        dealt.rows * m + dealt.columns,
+    ]
+    if len(fine.x) == m:
+        keys.append(np.arange(m) * (m + 1))
+    return np.unique(np.concatenate(keys)), f_x.numpy(), -f_y.numpy()
+
+
+def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """The coarser cell in which each cell lies."""
+    parents = np.empty(cell.max() + 1, dtype=np.int64)
+    parents[cell] = coarse
+    return parents
+
+
+def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scanner: _Scanner) -> Iterator[_Round]:
+    """Solves on few edges, prices all, adds those that would shorten the plan; ends when there are none."""
+    m, total = len(level.y), math.fsum(level.a)
+    centre, highest, lowest_cost, share = v, -math.inf, math.inf, 1.0
+    while True:
+        rows, columns = edges // m, edges % m
+        lengths = _lengths(level, rows, columns)
+        # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
+        reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(len(level.x), m))
+        plan, more_u, more_v = scanner.solve(level.a, level.b, reduced)
+        u, v = u + more_u, v + more_v
+        cost = float(plan.mass @ _lengths(level, plan.rows, plan.columns)) / total
+        lowest_cost = min(lowest_cost, cost)
+        share = share * SMOOTHING if share > 0.02 else 0.0
+        while True:
+            priced = share * centre + (1 - share) * v
+            heights, to, nearest = scanner.lowest(level.x, level.y, torch.from_numpy(priced), ADDED_EDGES)
+            value = float(level.a @ heights[:, 0].numpy() + level.b @ priced) / total
+            if value > highest:
+                highest, centre = value, priced
+            new = np.setdiff1d(_violators(level, to, nearest, u, v), edges, assume_unique=True)
+            if len(new) or not share:
+                break
+            share = 0.0
+        yield _Round(plan, cost, priced, to[:, 0], lowest_cost - highest, not len(new))
+        if not len(new):
+            return
+        slack = lengths - u[rows] - v[columns]
+        if len(edges) > 1.5 * KEPT_EDGES * m:
+            edges = edges[slack <= np.partition(slack, KEPT_EDGES * m)[KEPT_EDGES * m]]
+        edges = np.union1d(np.union1d(edges, plan.rows * m + plan.columns), new)
+
+
+def _violators(level: _Level, to: Tensor, nearest: Tensor, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Keys of the edges among the nearest ones of either side that are shorter than u_i + v_j."""
+    n, m = len(level.x), len(level.y)
+    rows = np.concatenate([np.repeat(np.arange(n), to.shape[1]), nearest.numpy()])
+    columns = np.concatenate([to.numpy().ravel(), np.arange(m)])
+    shorter = _lengths(level, rows, columns) < u[rows] + v[columns]
+    return np.unique(rows[shorter] * m + columns[shorter])
+
+
+def _lengths(level: _Level, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    pairs = zip(torch.from_numpy(rows).split(2**20), torch.from_numpy(columns).split(2**20), strict=True)
+    return torch.cat([torch.linalg.vector_norm(level.x[i] - level.y[j], dim=1) for i, j in pairs]).numpy()
+
+
+class _LateError(Exception):
+    """The deadline has passed."""
+
+
+@dataclass(frozen=True)
+class _Scanner:
+    """Solves on few edges and looks at all of them, block by block, on a device, until a deadline."""
+
+    device: torch.device
+    deadline: float
+
+    def solve(
+        self, a: np.ndarray, b: np.ndarray, costs: np.ndarray | coo_matrix
+    ) -> tuple[Plan, np.ndarray, np.ndarray]:
+        """:func:`network_simplex` in a thread of its own, for it cannot be stopped: at the deadline, or where the user
+        interrupts, it is left to end by itself."""
+        answer: Future = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(network_simplex(a, b, costs))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+        left = self.deadline - time.monotonic()
+        try:
+            return answer.result(timeout=None if left == math.inf else max(0.0, left))
+        except TimeoutError:
+            raise _LateError from None
+
+    def lowest(self, z: Tensor, points: Tensor, offsets: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in order, with their j: shapes (k, width). For each
+        p_j, the z_i over whose lowest cone its own is the least: shape (m,)."""
+        z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
+        # Written into memory that is there already: small results kept between large blocks would fragment the heap.
+        heights = z.new_empty(len(z), width)
+        cones = torch.empty_like(heights, dtype=torch.long)
+        least = torch.full_like(offsets, math.inf)
+        of = torch.zeros_like(offsets, dtype=torch.long)
+        start = 0
+        for block in block_distances(z, points):
+            if time.monotonic() > self.deadline:
+                raise _LateError
+            block -= offsets
+            stop = start + len(block)
+            lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
+            heights[start:stop], cones[start:stop] = lowest
+            if width > 1:
+                excess, row = block.sub_(heights[start:stop, :1]).min(0)
+                torch.where(excess < least, row + start, of, out=of)
+                torch.minimum(excess, least, out=least)
+            start = stop
+        return heights.cpu(), cones.cpu(), of.cpu()

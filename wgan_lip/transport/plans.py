@@ -1,0 +1,199 @@
+"""Plans, and the two inequalities around W1: the cost of a plan above it, the value of a potential below it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from wgan_lip.checks import InputError, check_weights
+from wgan_lip.transport.rounding import (
+    CHUNK,
+    SMALLEST,
+    U,
+    as_points,
+    as_values,
+    distance_error,
+    normalised,
+    unit_of,
+    vanishing,
+    weighted_mean,
+)
+
+__all__ = ["Plan", "lower_bound_kr", "upper_bound_plan_cost"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    r"""A sparse coupling: `mass[k]` travels from point `rows[k]` of x to point `columns[k]` of y.
+
+    Arguments:
+        rows: Indices into x, shape (k,).
+        columns: Indices into y, shape (k,).
+        mass: Finite non-negative masses of positive total, shape (k,). The plans of :func:`solve` have total 1.
+        shape: The number of points on either side, (n, m).
+
+    Raises:
+        InputError: Arrays of unequal length, an index out of range, a negative or non-finite mass, no mass at all.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    mass: np.ndarray
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        mass = check_weights(self.mass, np.size(self.mass), "plan.mass")
+        object.__setattr__(self, "mass", mass)
+        for name, size in zip(("rows", "columns"), self.shape, strict=True):
+            index = np.asarray(getattr(self, name))
+            if index.shape != mass.shape or index.dtype.kind not in "iu":
+                raise InputError(
+                    f"Expected plan.{name} to hold {len(mass)} integers, one for each mass. "
+                    f"Got shape {index.shape} and dtype {index.dtype}."
+                )
+            if index.min() < 0 or index.max() >= size:
+                raise InputError(f"Expected plan.{name} in 0..{size - 1}. Got {index.min()}..{index.max()}.")
+            object.__setattr__(self, name, index.astype(np.int64, copy=False))
+
+    @property
+    def marginals(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mass that leaves each point of x, shape (n,), and that reaches each point of y, shape (m,)."""
+        n, m = self.shape
+        return np.bincount(self.rows, self.mass, n), np.bincount(self.columns, self.mass, m)
+
+    def cost(self, x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
+        """The mean Euclidean distance travelled, in the units of x, shape (n, d), and y, shape (m, d).
+
+        An ordinary floating-point number; :func:`upper_bound_plan_cost` is the bound on W1.
+        """
+        x, y = as_points(x, y)
+        unit = unit_of(x, y)
+        return unit * weighted_mean(_lengths(x / unit, y / unit, self), normalised(self.mass))
+
+    def dense(self) -> np.ndarray:
+        """The plan as a matrix, shape (n, m)."""
+        matrix = np.zeros(self.shape)
+        np.add.at(matrix, (self.rows, self.columns), self.mass)
+        return matrix
+
+
+def lower_bound_kr(
+    values_x: Tensor | ArrayLike,
+    values_y: Tensor | ArrayLike,
+    a: Tensor | ArrayLike | None = None,
+    b: Tensor | ArrayLike | None = None,
+    *,
+    error: float = 0.0,
+) -> float:
+    r"""Bounds the Kantorovich-Rubinstein value of a potential from below, given its values at the samples.
+
+    .. math:: E_P f - E_Q f = \sum_i a_i f(x_i) \Big/ \sum_i a_i - \sum_j b_j f(y_j) \Big/ \sum_j b_j
+
+    Arguments:
+        values_x: f at the samples of P, shape (n,).
+        values_y: f at the samples of Q, shape (m,).
+        a: Weights of x, shape (n,); uniform by default.
+        b: Weights of y, shape (m,); uniform by default.
+        error: A bound on the absolute error of every given value.
+
+    Returns:
+        A number that never errs high, in the units of f. It may be negative.
+
+    Guarantee:
+        Rounding of the means is subtracted. Where f is 1-Lipschitz the number is a lower bound on W1(P, Q); that f
+        is 1-Lipschitz, and that `error` holds, is the caller's to prove.
+
+    Raises:
+        InputError: Values that are not finite numbers of shape (n,), unusable weights, a negative error.
+
+    References:
+        Optimal Transport, Old and New (Villani, 2009), Remark 6.5
+    """
+    if not 0 <= error < math.inf:
+        raise InputError(f"Expected error to be finite and non-negative. Got {error}.")
+    means, sizes, count = [], 0.0, 0
+    for values, weights, name in ((values_x, a, "x"), (values_y, b, "y")):
+        array = as_values(values, f"values_{name}").cpu().numpy()
+        weights = check_weights(weights, len(array), "weights")
+        means.append(weighted_mean(array, None if weights is None else normalised(weights)))
+        sizes += float(np.abs(array).max())
+        count += len(array)
+    # Each mean: product, sum, total and quotient round once; then the difference of the means, and these lines.
+    slack = (2 * error + 8 * U * sizes + count * SMALLEST) * (1 + 8 * U)
+    return math.nextafter(means[0] - means[1] - slack, -math.inf)
+
+
+def upper_bound_plan_cost(
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    plan: Plan,
+    a: Tensor | ArrayLike | None = None,
+    b: Tensor | ArrayLike | None = None,
+) -> float:
+    r"""Bounds W1 from above by the cost of any plan; its marginals need not be right.
+
+    .. math:: W_1(P, Q) \leq \sum_k \pi_k \|x_{i_k} - y_{j_k}\|
+        + \tfrac{1}{2} \mathrm{diam}(x) \|a' - a\|_1 + \tfrac{1}{2} \mathrm{diam}(y) \|b' - b\|_1
+
+    with a', b' the marginals of :math:`\pi` and all masses normalised: the triangle inequality, and mass moved within
+    a set travels no further than its diameter, which is bounded by that of its bounding box.
+
+    Arguments:
+        x: Samples of P, shape (n, d).
+        y: Samples of Q, shape (m, d).
+        plan: Any plan of shape (n, m), of any total.
+        a: Weights of x, shape (n,); uniform by default.
+        b: Weights of y, shape (m,); uniform by default.
+
+    Returns:
+        A number that never errs low, in the units of the samples: rounding is added.
+
+    Guarantee:
+        Holds for every plan and for these weighted points only. How tight it is depends on the plan alone.
+
+    Raises:
+        InputError: Unusable samples or weights, or a plan of another shape.
+    """
+    x, y = as_points(x, y)
+    if plan.shape != (len(x), len(y)):
+        raise InputError(f"Expected a plan of shape {(len(x), len(y))}. Got {plan.shape}.")
+    a, b = check_weights(a, len(x), "a"), check_weights(b, len(y), "b")
+    unit, d = unit_of(x, y), x.shape[1]
+    x, y = x / unit, y / unit
+    mass = normalised(plan.mass)
+    bound = weighted_mean(_lengths(x, y, plan), mass) * (1 + distance_error(d) + 6 * U)
+    for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b)):
+        box = torch.linalg.vector_norm(points.amax(0) - points.amin(0))
+        bound += 0.505 * (float(box) + vanishing(d)) * _marginal_defect(index, mass, weights, len(points))
+    bound = (bound * (1 + 8 * U) + 2 * vanishing(d)) * unit
+    return math.nextafter(bound + SMALLEST, math.inf)
+
+
+def _lengths(x: Tensor, y: Tensor, plan: Plan) -> np.ndarray:
+    """How far each mass of the plan travels, shape (k,)."""
+    rows, columns = torch.from_numpy(plan.rows), torch.from_numpy(plan.columns)
+    blocks = zip(rows.split(step := max(1, CHUNK // x.shape[1])), columns.split(step), strict=True)
+    return torch.cat([torch.linalg.vector_norm(x[i] - y[j], dim=1) for i, j in blocks]).numpy()
+
+
+def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:
+    """An upper bound on the l1 distance between the plan's normalised marginal and the normalised weights."""
+    counts = np.bincount(index, minlength=size)
+    if weights is None and (counts == 1).all() and (mass == mass[0]).all():
+        return 0.0  # a permutation: exactly uniform
+    marginal = np.zeros(size, np.longdouble)
+    np.add.at(marginal, index, mass)
+    marginal /= math.fsum(mass.tolist())
+    if weights is None:
+        wanted = 1 / np.longdouble(size)
+    else:
+        weights = normalised(weights)
+        wanted = weights.astype(np.longdouble) / math.fsum(weights.tolist())
+    # Adding up the c masses of a point errs by c eps of their sum; totals and quotients by less than 16 u in all.
+    roundings = float(counts.max()) * float(np.finfo(np.longdouble).eps) + 16 * U
+    return 1.01 * (float(np.abs(marginal - wanted).sum()) + roundings)
