@@ -104,13 +104,18 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
     """Checks non-negative finite weights, shape (n,), of positive total; None stands for uniform weights."""
     if weights is None:
         return None
-    array = np.asarray(weights.detach().cpu() if isinstance(weights, Tensor) else weights, dtype=np.float64)
+    if isinstance(weights, Tensor):
+        weights = weights.detach().cpu().to(torch.float32 if weights.dtype == torch.bfloat16 else weights.dtype)
+    array = np.asarray(weights)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
+    array = array.astype(np.float64)
     if array.shape != (n,):
         raise InputError(f"Expected {name} of shape ({n},), one weight a sample. Got shape {array.shape}.")
     if not np.isfinite(array).all() or (array < 0).any():
         row = int(np.flatnonzero(~np.isfinite(array) | (array < 0))[0])
         raise InputError(f"Expected {name} to be finite and non-negative. Got {array[row]} at position {row}.")
-    if array.sum() <= 0:
+    if not array.any():
         raise InputError(f"Expected {name} with a positive total. Got all zeros.")
     return array
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.certificates import Certificate, certify
-from wgan_lip.checks import InputError, check_choice, check_pair, check_weights
+from wgan_lip.checks import InputError, check_choice, check_memory, check_pair, check_weights
 from wgan_lip.data import Law
 from wgan_lip.fitting import CRITICS, FitProgress, fit_critic
 from wgan_lip.population import METHODS, PopulationBounds, clip_range, population_bounds
@@ -24,7 +24,7 @@ from wgan_lip.wasserstein import InvariantViolation, kr_lower_bound
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
 SPLIT = (0.5, 0.2)  # shares of the samples that train the critic and that choose it; the rest bounds the laws
-FEWEST = 10  # samples that are worth splitting
+FEWEST, MOST = 10, 10**6  # samples that are worth splitting; more than the most are drawn from
 FIT_SECONDS = 30.0  # of a critic, at most
 
 
@@ -57,8 +57,8 @@ class W1Estimate:
         exact: W1 of the samples where the problem was solved to optimality: `lower` and `upper` then differ by rounding
             only. None elsewhere.
         value: The best single number in [lower, upper]: `exact`, or the middle.
-        population: Confidence bounds on W1 of the laws from held-out samples; None where nothing could be held out,
-            `notes` then say why.
+        population: Confidence bounds on W1 of the laws from held-out samples; None where nothing could be held out or
+            the critic is constant, `notes` then say why; where no critic was trained; after an interruption.
         certificate: Proof of the Lipschitz constant of `potential`; None where no critic was trained.
         potential: The critic, (k, d) tensor → (k,), as an `nn.Module`. Where no critic was trained, the potential of
             the lower bound.
@@ -193,8 +193,9 @@ def estimate_w1(
         b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
         critic: A name of :data:`wgan_lip.fitting.CRITICS`, an own critic (b, d) → (b,) that can be certified, which is
             then trained, or None for none.
-        critic_steps: Ascents of the critic, at most; None leaves their number to the time. Where time allows for that
-            number, results of equal seeds are equal.
+        critic_steps: Ascents of each candidate in the first round, `steps` of :func:`wgan_lip.fitting.fit_critic`. The
+            critic then takes the time it needs, and results of equal seeds are equal on one machine. None lets time
+            decide.
         seconds: Time for all of it. An exact solver that has begun is not cut short.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
@@ -231,14 +232,28 @@ def estimate_w1(
     """
     start = time.monotonic()
     check_estimate(
-        x, y, a=a, b=b, critic=critic, seconds=seconds, tolerance=tolerance, samples=samples, level=level, method=method
+        x,
+        y,
+        a=a,
+        b=b,
+        critic=critic,
+        critic_steps=critic_steps,
+        seconds=seconds,
+        tolerance=tolerance,
+        samples=samples,
+        level=level,
+        method=method,
+        diameters=diameters,
+        generators=generators,
+        seed=seed,
     )
     sides = _sides(x, y, a, b, samples, diameters, seed)
     rounds = narrow(sides.x, sides.y, a=a, b=b, device=device, deadline=start + seconds)
     interval = _Interval(start, tolerance, next(rounds), on_progress)
     fitted = certificate = population = None
-    stopped = ""
+    stopped, notes = "", sides.notes
     try:
+        interval.tell(interval.best.stage)
         if solves_at_once(len(sides.x), len(sides.y), sides.x.shape[1]):
             stopped = interval.narrow(rounds)
         if critic is not None:
@@ -250,21 +265,23 @@ def estimate_w1(
                 x_validation=sides.validation[0],
                 y_validation=sides.validation[1],
                 critic=critic,
-                seconds=budget,
+                seconds=budget if critic_steps is None else math.inf,
                 steps=critic_steps,
                 seed=seed,
                 device=device,
                 on_progress=interval.fitting,
             )
             certificate = certify(fitted.critic)
-            interval.raise_to(kr_lower_bound(fitted.critic, sides.x, sides.y, certificate, a=a, b=b))
+            if not interval.best.optimal or len(sides.x) + len(sides.y) <= MOST:  # of either proof also a check
+                interval.raise_to(kr_lower_bound(fitted.critic, sides.x, sides.y, certificate, a=a, b=b))
         if not stopped:
             stopped = interval.narrow(rounds)
-        if fitted is not None and sides.test is not None:
+        clip = None if fitted is None or sides.test is None else _finite_range(fitted.critic, *sides.clip)
+        if clip is not None:
             population = population_bounds(
                 fitted.critic,
                 *sides.test,
-                clip=clip_range(fitted.critic, *sides.clip),
+                clip=clip,
                 level=level,
                 method=method,
                 certificate=certificate,
@@ -273,6 +290,8 @@ def estimate_w1(
                 transport=interval.best.transport,
                 seed=seed,
             )
+        elif fitted is not None and sides.test is not None:
+            notes += ("There are no bounds on W1 of the laws: the critic is constant on the samples that trained it.",)
     except KeyboardInterrupt:
         stopped = "interrupted"
     bounds, lower = interval.best.transport, interval.lower
@@ -284,7 +303,7 @@ def estimate_w1(
         value=(lower + bounds.upper) / 2 if exact is None else exact,
         population=population,
         certificate=certificate,
-        potential=bounds.potential if fitted is None else fitted.critic,
+        potential=bounds.potential if certificate is None else fitted.critic,
         dual=bounds.potential,
         plan=bounds.plan,
         x=sides.x,
@@ -293,7 +312,7 @@ def estimate_w1(
         seed=seed,
         stopped=stopped,
         history=tuple(interval.history),
-        notes=sides.notes,
+        notes=notes,
     )
 
 
@@ -304,11 +323,15 @@ def check_estimate(
     a: Tensor | ArrayLike | None = None,
     b: Tensor | ArrayLike | None = None,
     critic: str | nn.Module | None = "auto",
+    critic_steps: int | None = None,
     seconds: float = 60.0,
     tolerance: float = 0.0,
     samples: int = 5000,
     level: float = 0.95,
     method: str = "betting",
+    diameters: tuple[float | None, float | None] = (None, None),
+    generators: tuple[float | None, float | None] = (None, None),
+    seed: int = 0,
     **_: object,
 ) -> None:
     """Refuses at once what :func:`estimate_w1` could not use. Raises :class:`InputError`."""
@@ -316,20 +339,29 @@ def check_estimate(
         raise InputError(f"Expected seconds to be positive and finite. Got {seconds}.")
     if not 0 <= tolerance < 1:
         raise InputError(f"Expected a tolerance of at least 0 and below 1, relative to W1. Got {tolerance}.")
-    if samples < FEWEST:
-        raise InputError(f"Expected at least {FEWEST} samples to draw from a law. Got {samples}.")
+    for name, number, least in (("samples", samples, FEWEST), ("critic_steps", critic_steps, 1), ("seed", seed, 0)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
+            raise InputError(f"Expected {name} to be a whole number of at least {least}. Got {number!r}.")
+    for name, numbers in (("diameters", diameters), ("generators", generators)):
+        if not all(number is None or 0 <= number < math.inf for number in numbers):
+            raise InputError(f"Expected {name} to be finite and at least 0, or None where unknown. Got {numbers}.")
     if not 0 < level < 1:
         raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
     check_choice(method, METHODS, "method")
     if isinstance(critic, nn.Module):
-        certify(critic)
+        certificate = certify(critic)
     elif critic is not None:
         check_choice(critic, CRITICS, "critic")
     for name, source, weights in (("x", x, a), ("y", y, b)):
         if isinstance(source, Law) and weights is not None:
             raise InputError(f"Expected no weights for {name}, which is a law. Got some. Give samples, or no weights.")
     stand_ins = [torch.zeros(2, side.dim) if isinstance(side, Law) else side for side in (x, y)]
-    narrow(*check_pair(*stand_ins, minimum=2), a=a, b=b)
+    rows = check_pair(*stand_ins, minimum=2)
+    drawn = 3 * samples * sum(side.dim for side in (x, y) if isinstance(side, Law))  # numbers, of 8 bytes each
+    check_memory(8 * drawn, f"three draws of {samples} samples", "Lower samples.")
+    narrow(*rows, a=a, b=b)
+    if isinstance(critic, nn.Module):
+        certificate.check_potential(rows[0].shape[1])
 
 
 class _Interval:
@@ -342,7 +374,6 @@ class _Interval:
         self.best, self.lower = first, first.transport.lower
         self.critic: float | None = None
         self.history: list[Progress] = []
-        self.tell(first.stage)
 
     def narrow(self, rounds: Iterator[Narrowed]) -> str:
         """Goes on until the ends meet, are close enough, or no time is left; returns which."""
@@ -367,7 +398,7 @@ class _Interval:
         self.lower = max(self.lower, lower)
 
     def fitting(self, progress: FitProgress) -> None:
-        self.critic = progress.validation_value
+        self.critic = progress.validation_value if math.isfinite(progress.validation_value) else None
         self.tell(f"critic, round {progress.round}/{progress.rounds}")
 
     def tell(self, stage: str) -> None:
@@ -426,7 +457,7 @@ def _sides(
         elif len(samples_of) < FEWEST:
             parts.append((samples_of, samples_of, samples_of, None))
         else:
-            shuffled = samples_of[torch.randperm(len(samples_of), generator=rng)]
+            shuffled = samples_of[torch.randperm(len(samples_of), generator=rng)[:MOST]]
             cuts = [int(share * len(shuffled)) for share in (SPLIT[0], SPLIT[0] + SPLIT[1])]
             train, validation, test = torch.tensor_split(shuffled, cuts)
             parts.append((train, validation, train, test))
@@ -446,10 +477,19 @@ def _sides(
     return _Sides(x, y, train, validation, clip, None if notes else test, known, tuple(notes))
 
 
+def _finite_range(critic: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float] | None:
+    """That of :func:`clip_range`; None for a critic that is constant on these samples, where there is none."""
+    try:
+        return clip_range(critic, x, y)
+    except InputError:
+        return None
+
+
 def _weighted_rows(rows: Tensor, weights: Tensor | ArrayLike) -> Callable[[int, torch.Generator], Tensor]:
     """Draws rows with probabilities proportional to their weights."""
     chances = torch.from_numpy(check_weights(weights, len(rows), "weights"))
-    return lambda n, rng: rows[torch.multinomial(chances / chances.sum(), n, replacement=True, generator=rng)]
+    chances = chances / chances.max()
+    return lambda n, rng: rows[torch.multinomial(chances, n, replacement=True, generator=rng)]
 
 
 def _generator(seed: int, side: int) -> torch.Generator:

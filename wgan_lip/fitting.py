@@ -222,7 +222,7 @@ class _Clock:
         return now, now + max(0.0, self.end - now) / parts
 
     def report(self, trainee: _Trainee) -> None:
-        self.greatest = max(self.greatest, trainee.value)
+        self.greatest = max(self.greatest, trainee.form.unit * trainee.value)
         if self.on_progress is not None:
             seconds = time.perf_counter() - self.began
             name = trainee.form.name
@@ -426,11 +426,16 @@ class _Form:
         name: The candidate's name.
         module: What is trained: (b, d) → (b,).
         units: Those of the module.
+        unit: What one unit of its values is, in those of the samples.
     """
 
     name: str
     module: nn.Module
     units: _Units
+
+    @property
+    def unit(self) -> float:
+        return self.units.scale
 
     def prepared(self, samples: Tensor) -> Tensor:
         """Samples as the module takes them."""
@@ -455,6 +460,8 @@ class _NetworkForm(_Form):
 
 class _OwnForm(_Form):
     """A module that the user brings."""
+
+    unit = 1.0
 
     def __init__(self, module: nn.Module, dim: int) -> None:
         certify(module).check_potential(dim)

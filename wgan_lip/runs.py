@@ -224,6 +224,10 @@ class Run:
                 f"Expected the folder of a run. Got {self.directory}, which has no {CONFIG}. Give a folder that "
                 "`wgan-lip train` wrote, such as one under outputs/train."
             )
+        if (self.directory / RESULT).exists():
+            raise InputError(
+                f"Expected the folder of a training run. Got {self.directory}, that of an estimate. Read its {RESULT}."
+            )
 
     @cached_property
     def config(self) -> dict[str, Any]:

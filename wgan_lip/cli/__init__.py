@@ -89,9 +89,10 @@ def _guarded(command: str, overrides: list[str]) -> int:
 
 def _run(command: str, overrides: list[str]) -> None:
     import hydra
+    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     from wgan_lip.cli import commands
 
@@ -110,8 +111,12 @@ def _run(command: str, overrides: list[str]) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
     saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
+    folder, name = str(config_directory()), command
+    if command != "train":  # which alone has groups: beside their folders, `critic=` would be the choice of a group
+        folder, name = None, f"{command}_alone"
+        ConfigStore.instance().store(name, OmegaConf.load(config_directory() / f"{command}.yaml"))
     try:
-        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=command)(job)()
+        hydra.main(version_base="1.3", config_path=folder, config_name=name)(job)()
     finally:
         sys.argv = saved
     if failed_jobs:

@@ -42,7 +42,8 @@ __all__ = ["estimate"]
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
     "dim": int | None, "critic": str | None, "critic_steps": int | None, "seconds": float, "tolerance": float,
-    "samples": int, "level": float, "method": str, "diameter_x": float | None, "diameter_y": float | None,
+    "samples": int, "stream": bool, "level": float, "method": str,
+    "diameter_x": float | None, "diameter_y": float | None,
     "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
 }  # fmt: skip
 
@@ -57,16 +58,15 @@ def estimate(config: DictConfig) -> float:
         arguments = _arguments(settings, sides)
         check_estimate(**arguments)
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
-    except Exception:
+    except BaseException:
         with suppress(OSError):
             directory.rmdir()  # Hydra made it; nothing was written yet
         raise
     with failures_recorded(directory):
-        result = _run(directory, settings, arguments)
         known = known_w1(*sides)
-        _write(directory, sides, result, known)
+        result = _run(directory, settings, arguments, sides, known)
         set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
-    print(screens.estimated(result, directory, tuple(side.name for side in sides), known))
+    screens.show(screens.estimated(result, directory, tuple(side.name for side in sides), known))
     return result.value
 
 
@@ -98,7 +98,7 @@ def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> dic
     """What :func:`wgan_lip.estimate_w1` takes."""
     passed = ("critic", "critic_steps", "seconds", "tolerance", "samples", "level", "method")
     weights = [None if settings[name] is None else _weights(settings[name]) for name in "ab"]
-    given = [side.law if side.rows is None else side.rows for side in sides]
+    given = [side.law if side.rows is None or settings["stream"] else side.rows for side in sides]
     return {
         **{"x": given[0], "y": given[1], "a": weights[0], "b": weights[1]},
         **{name: settings[name] for name in passed},
@@ -128,8 +128,14 @@ class _Record:
     stage: str
 
 
-def _run(directory: Path, settings: Mapping[str, Any], arguments: dict[str, Any]) -> W1Estimate:
-    """Estimates under the eyes of the trackers."""
+def _run(
+    directory: Path,
+    settings: Mapping[str, Any],
+    arguments: dict[str, Any],
+    sides: tuple[Opened, Opened],
+    known: tuple[float, float] | None,
+) -> W1Estimate:
+    """Estimates under the eyes of the trackers, and writes the result."""
     with Trackers(
         IntervalConsole(settings["seconds"]),
         JsonLinesTracker(directory / METRICS),
@@ -150,10 +156,11 @@ def _run(directory: Path, settings: Mapping[str, Any], arguments: dict[str, Any]
             last["w1/exact"] = result.exact
         if result.certificate is not None:
             last["certificate/lipschitz"] = result.certificate.lipschitz
-        trackers.record(_Record(next(steps), last, result.stopped))
-        for name, figure in _figures(result, arguments["a"], arguments["b"]).items():
-            figures.save(figure, directory / f"{name}.png", dpi=130)
-            board.image(name, figures.to_array(figure), 0)
+        trackers.record(_Record(next(steps), last, f"stopped: {result.stopped}"))
+        _write(directory, sides, result, known)
+        with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
+            for name, figure in _figures(result, arguments["a"], arguments["b"]).items():
+                board.figure(name, figures.save(figure, directory / f"{name}.png", dpi=130), 0)
     return result
 
 
@@ -178,19 +185,25 @@ def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str
     history = result.history
     drawn = {
         "interval": figures.interval_over_time(
-            [progress.seconds for progress in history],
-            [progress.lower for progress in history],
-            [progress.upper for progress in history],
+            [*(progress.seconds for progress in history), result.seconds],
+            [*(progress.lower for progress in history), result.lower],
+            [*(progress.upper for progress in history), result.upper],
             exact=result.exact,
-            estimates=[math.nan if progress.critic is None else progress.critic for progress in history],
+            estimates=[*(math.nan if progress.critic is None else progress.critic for progress in history), math.nan],
         )
     }
+    level = result.dual(result.x[:1])
+
+    def potential(samples: Tensor) -> Tensor:
+        """That of the lower bound but for a constant, which can be large and would hide the rest of its values."""
+        return result.dual(samples) - level
+
     if result.dim == 1:
-        drawn["samples"] = figures.cdf_pair(result.x, result.y, a, b, potential=result.dual)
+        drawn["samples"] = figures.cdf_pair(result.x, result.y, a, b, potential=potential)
     elif result.dim == 2:
         plan = result.plan
         drawn["potential"] = figures.transport_lines(
-            result.dual, result.x, result.y, plan.rows, plan.columns, plan.mass, title="potential of the lower bound"
+            potential, result.x, result.y, plan.rows, plan.columns, plan.mass, title="potential of the lower bound"
         )
         if result.certificate is not None:
             drawn["critic"] = figures.landscape(result.potential, result.x, result.y, labels=("x", "y"))

@@ -14,7 +14,7 @@ from wgan_lip.estimation import W1Estimate
 from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
 from wgan_lip.tracking import clock_time, interval_text, rounded
 
-__all__ = ["certificate", "estimated", "finished", "inspection", "rounded_down", "rounded_up"]
+__all__ = ["certificate", "estimated", "finished", "inspection", "rounded_down", "rounded_up", "show"]
 
 
 def finished(run: Run) -> str:
@@ -55,32 +55,26 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
 
 def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known: tuple[float, float] | None) -> str:
     """The last screen of an estimate."""
-    ends = {
-        "optimal": "solved to optimality",
-        "tolerance": "close enough",
-        "time": "more seconds narrow it",
-        "interrupted": "interrupted",
-    }
-    width = (result.upper - result.lower) / result.upper if result.upper > 0 else 0.0
     lines = [
         f"{_shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
         "",
         _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
-        _row("W1 of the samples", interval_text(result.lower, result.upper, result.exact), ""),
-        _row("", f"width {100 * width:.2g} %", f"certified; {ends[result.stopped]}"),
+        *_interval_found(result),
     ]
     if (laws := result.population) is not None:
         text = f"{rounded_down(laws.lower)} ≤ W1" + ("" if laws.upper is None else f" ≤ {rounded_up(laws.upper)}")
-        lines.append(_row("W1 of the laws", text, f"at {100 * laws.level:g} % confidence, by {laws.method}"))
-        lines.append(_row("  estimate", rounded(laws.estimate, 4), f"the critic on {laws.n} + {laws.m} held out"))
+        lines.append(_row("W1 of their laws", text, f"with {100 * laws.level:g} % confidence, by {laws.method}"))
+        lines.append(_row("  estimate", rounded(laws.estimate, 4), f"the critic's, on {laws.n} + {laws.m} held out"))
         why = textwrap.wrap(" ".join(laws.assumptions), 90)
         lines += [_row("" if number else "  assuming", line, "") for number, line in enumerate(why)]
     if known is not None:
-        error = f" ± {rounded(known[1], 2)}" if known[1] > 0 else ""
-        lines.append(_row("  known", f"{rounded(known[0], 5)}{error}", "W1 of these two laws, in closed form"))
+        error, how = (f" ± {rounded(known[1], 2)}", "± standard error") if known[1] > 0 else ("", "in closed form")
+        lines.append(_row("W1 as it is known", f"{rounded(known[0], 5)}{error}", f"of these two laws, {how}"))
     if result.certificate is not None:
         lines.append(_row("Certified critic", f"Lip(f) ≤ {rounded_up(result.certificate.lipschitz, 7)}", ""))
     lines += [f"  Note: {note}" for note in result.notes]
+    if result.stopped == "interrupted" and result.population is None:
+        lines.append("  Note: It was interrupted: what was still to come is missing.")
     files = {
         "Result": RESULT,
         "Interval over time": "interval.png",
@@ -90,6 +84,24 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         "Certificate": CERTIFICATE,
     }
     return "\n".join([*(line.rstrip() for line in lines), "", *_paths(directory, files)])
+
+
+def _interval_found(result: W1Estimate) -> list[str]:
+    """The interval of an estimate, its width, and why it is no narrower."""
+    ends = {
+        "optimal": "",
+        "tolerance": "; narrow enough by tolerance=",
+        "time": "; more seconds= narrow it",
+        "interrupted": "; interrupted",
+    }
+    percent = 100 * (result.upper - result.lower) / result.upper if result.upper > 0 else 0.0
+    interval, width = interval_text(result.lower, result.upper), f"width {rounded_up(percent, 2)} %"
+    if result.exact is None:
+        return [_row("W1 of the samples", interval, f"certified; {width}{ends[result.stopped]}")]
+    return [
+        _row("W1 of the samples", rounded(result.exact, 10), "exact: solved to optimality"),
+        _row("  certified", interval, f"{width}, by rounding"),
+    ]
 
 
 def _headline(run: Run) -> str:
@@ -184,6 +196,15 @@ def _shown(path: Path) -> str:
     """As short as it can be typed: relative to here where that is below here."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
+
+
+def show(screen: str) -> None:
+    """Prints a screen, in characters that the standard output can take."""
+    try:
+        screen.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        screen = screen.replace("≤", "<=").replace("±", "+-").encode("ascii", "replace").decode()
+    print(screen)
 
 
 def rounded_down(value: float, digits: int = 4) -> str:

@@ -132,18 +132,19 @@ def solve_line(
     if a is None and b is None:  # in units of 1/(n m), where all levels are integers
         jumps_x, jumps_y = np.full(n, m), np.full(m, n)
     else:
-        jumps_x, jumps_y = probabilities(a, n), probabilities(b, m)
-    levels_x, levels_y = np.cumsum(jumps_x[order_x]), np.cumsum(jumps_y[order_y])
+        jumps_x, jumps_y = probabilities(a, n)[order_x], probabilities(b, m)[order_y]
+    levels_x, levels_y = np.cumsum(jumps_x), np.cumsum(jumps_y)
     if levels_x.dtype.kind == "f":
         levels_x, levels_y = levels_x / levels_x[-1], levels_y / levels_y[-1]
-    levels = np.union1d(levels_x, levels_y)
+    levels = np.sort(np.concatenate([levels_x, levels_y]), kind="stable")  # two sorted runs: merged in linear time
+    levels = levels[np.diff(levels, prepend=levels[:1] - 1) > 0]
     mass = np.diff(levels, prepend=levels[:1] * 0) / levels[-1]
     rows, columns = order_x[np.searchsorted(levels_x, levels)], order_y[np.searchsorted(levels_y, levels)]
 
-    merged = np.concatenate([x, y])
+    merged = np.concatenate([x[order_x], y[order_y]])  # likewise
     order = np.argsort(merged, kind="stable")
     difference = np.cumsum(np.concatenate([jumps_x, -jumps_y])[order])  # F - G on the gap after each point
     steps = -np.sign(difference[:-1]) * np.diff(merged[order])
     f = np.empty(n + m)
-    f[order] = np.concatenate([[0.0], np.cumsum(steps, dtype=np.longdouble)])
+    f[np.concatenate([order_x, n + order_y])[order]] = np.concatenate([[0.0], np.cumsum(steps, dtype=np.longdouble)])
     return Plan(rows, columns, mass.astype(np.float64), (n, m)), f[:n], -f[n:]

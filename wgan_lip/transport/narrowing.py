@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ from wgan_lip.transport.exact import network_simplex, solve, solve_line
 from wgan_lip.transport.plans import Plan
 from wgan_lip.transport.potentials import Potential, block_distances
 from wgan_lip.transport.problem import Problem, Transport, TransportError
+from wgan_lip.transport.rounding import CHUNK
 
 __all__ = ["Narrowed", "narrow", "solves_at_once"]
 
@@ -50,9 +52,13 @@ ADDED_EDGES = 8  # by one pricing to a point of x, at most
 KEPT_EDGES = 40  # of a point, on average, when edges are dropped
 SMOOTHING = 0.7  # share of the best potential in the first pricing; its k-th power in the k-th
 MET = 1e-13  # relative distance of the ends that is rounding
+TRUSTED = 1e-10  # distance of the ends, relative to the spread, at which a solver that calls it optimal is believed
 COARSE = 1e-3  # relative distance that is enough for a coarser problem
 COARSE_ROUNDS = 8
+VAGUE = 0.1  # relative distance of the ends beyond which cells are no guide
+REMEDY = "Draw from the rows instead: `stream=true` for wgan-lip estimate, wgan_lip.law_of_rows(x) for estimate_w1."
 _BYTES_PER_POINT = 16_000  # measured peak: edges, their keys and costs, the solver's own arcs
+_BYTES_PER_COORDINATE = 40  # measured peak: the samples in float64, in units, in the order of cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +111,9 @@ def narrow(
     problem = Problem.of(x, y, a, b)
     (n, d), m = problem.x.shape, len(problem.y)
     if not solves_at_once(n, m, d):
-        check_memory(_BYTES_PER_POINT * (n + m), f"an interval around W1 between {n} and {m} samples", "Subsample.")
-    return _narrow(problem, _Scanner(torch.device(device), deadline))
+        need = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
+        check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
+    return _narrow(problem, partial(solve, x, y, a=a, b=b), _Scanner(torch.device(device), deadline))
 
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
@@ -114,35 +121,43 @@ def solves_at_once(n: int, m: int, d: int) -> bool:
     return d == 1 or n * m <= DENSE
 
 
-def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
+def _narrow(problem: Problem, exactly: Callable[[], Transport], scanner: _Scanner) -> Iterator[Narrowed]:
     n, m, d = len(problem.x), len(problem.y), problem.x.shape[1]
+    if d == 1:
+        yield Narrowed(exactly(), "sorting", True)
+        return
     best = _first(problem)
     yield Narrowed(best, "means and ranks")
     if solves_at_once(n, m, d):
-        best = _better(best, solve(problem.x, problem.y, a=problem.a, b=problem.b))
-        yield Narrowed(best, "exact solver", True)
+        if time.monotonic() <= scanner.deadline:
+            yield Narrowed(_better(best, _apart(exactly)), "exact solver", True)
         return
-    levels = _levels(problem)
+    coarse, *finer = _levels(problem)
+    samples = finer[-1]
     try:
-        coarse = levels[0]
         distances = torch.cat(list(block_distances(coarse.x, coarse.y)))
         plan, _, v = scanner.solve(coarse.a, coarse.b, distances.numpy())
-        for coarse, fine in pairwise(levels):
-            best = _better(best, _coarse_bounds(problem, levels[-1], coarse, plan, v, scanner))
+        while True:
+            best = _better(best, _coarse_bounds(problem, samples, coarse, plan, v, scanner))
             yield Narrowed(best, f"{len(coarse.x)} and {len(coarse.y)} cells")
+            if best.upper - best.lower > VAGUE * best.upper:
+                finer = [samples]  # in many dimensions, cells are wide, and smaller ones hardly less
+            fine, *finer = finer
             rounds = _rounds(fine, *_first_edges(fine, coarse, plan, v, scanner), scanner)
-            if fine is not levels[-1]:
-                for count, found in enumerate(rounds, 1):
-                    plan, v = found.plan, found.v
-                    if found.gap <= COARSE * found.cost or count == COARSE_ROUNDS:
-                        break
-                continue
+            if fine is samples:
+                break
             for count, found in enumerate(rounds, 1):
-                best = _better(best, _bounds(problem, found))
-                met = best.upper - best.lower <= MET * best.upper
-                yield Narrowed(best, f"pricing {count}", found.optimal or met)
-                if met:
-                    return
+                plan, v = found.plan, found.v
+                if found.gap <= COARSE * found.cost or count == COARSE_ROUNDS:
+                    break
+            coarse = fine
+        for count, found in enumerate(rounds, 1):
+            best = _better(best, _bounds(problem, found))
+            width, scale = best.upper - best.lower, best.upper + problem.unit
+            met = width <= MET * best.upper
+            yield Narrowed(best, f"pricing {count}", met or (found.optimal and width <= TRUSTED * scale))
+            if met:
+                return
     except _LateError:
         return
 
@@ -185,7 +200,8 @@ def _masses(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
         return np.full(n, m / common), np.full(m, n / common)
     a = np.ones(n) if problem.a is None else problem.a
     b = np.ones(m) if problem.b is None else problem.b
-    return a / a.max() / math.fsum(a / a.max()), b / b.max() / math.fsum(b / b.max())
+    a, b = (np.maximum(weights / weights.max(), 1e-300) for weights in (a, b))  # no cell without mass has a mean
+    return a / math.fsum(a), b / math.fsum(b)
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
@@ -218,8 +234,8 @@ def _split(points: np.ndarray, depth: int) -> np.ndarray:
 
 def _means(points: Tensor, mass: np.ndarray, cell: np.ndarray) -> tuple[Tensor, np.ndarray]:
     total = np.bincount(cell, mass)
-    columns = [np.bincount(cell, mass * column) / total for column in points.numpy().T]
-    return torch.from_numpy(np.stack(columns, axis=1)), total
+    means = [(np.bincount(cell, mass * column) / total).clip(column.min(), column.max()) for column in points.numpy().T]
+    return torch.from_numpy(np.stack(means, axis=1)), total
 
 
 def _dealt(plan: Plan, level: _Level, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
@@ -266,7 +282,8 @@ def _first(problem: Problem) -> Transport:
     a, b = _masses(problem)
     means = [torch.from_numpy(mass / mass.sum()) @ points for points, mass in ((x, a), (y, b))]
     way = means[0] - means[1]
-    way = way / way.norm() if way.norm() > 0 else torch.nn.functional.one_hot(x.var(0).argmax(), x.shape[1]).double()
+    widest = (x.amax(0) - x.amin(0)).argmax()
+    way = way / way.norm() if way.norm() > 0 else torch.nn.functional.one_hot(widest, x.shape[1]).double()
     potential = Potential((unit * (means[1] - 1000 * way))[None], [0.0])
     plans = [solve_line((x @ way)[:, None].numpy(), (y @ way)[:, None].numpy(), problem.a, problem.b)[0]]
     if len(x) == len(y) and problem.a is None and problem.b is None:
@@ -280,10 +297,11 @@ def _coarse_bounds(
     problem: Problem, fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
 ) -> Transport:
     """The potential of a coarser problem at the samples themselves, and its plan dealt out to them."""
-    potential = Potential(problem.unit * coarse.y, problem.unit * _centred(v))
+    v = _centred(v)
+    potential = Potential(problem.unit * coarse.y, problem.unit * v)
     values, errors = [], []
     for points, samples in ((fine.x, problem.x), (fine.y, problem.y)):
-        _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v), 1)
+        _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v))
         value, error = potential.with_error(samples, apex=apex[:, 0])
         values.append(value)
         errors.append(error)
@@ -291,14 +309,15 @@ def _coarse_bounds(
 
 
 def _bounds(problem: Problem, found: _Round) -> Transport:
-    v = problem.unit * torch.from_numpy(_centred(found.v))
+    v = problem.unit * torch.from_numpy(found.v)
     potential = Potential(problem.y, v)
     values, error = potential.with_error(problem.x, apex=found.apex)
     return problem.enclose(found.plan, potential, values, -v, error)
 
 
 def _centred(v: np.ndarray) -> np.ndarray:
-    """A constant added to a potential changes no mean difference, only rounding."""
+    """A constant added to a potential changes no mean difference, only rounding: also that by which cones are compared,
+    so it is added before."""
     return v - (v.max() + v.min()) / 2
 
 
@@ -322,8 +341,8 @@ def _first_edges(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; dual variables."""
     m, offsets = len(fine.y), torch.from_numpy(v)
-    f_x = scanner.lowest(fine.x, coarse.y, offsets, 1)[0][:, 0]
-    f_y = scanner.lowest(fine.y, coarse.y, offsets, 1)[0][:, 0]
+    f_x = scanner.lowest(fine.x, coarse.y, offsets)[0][:, 0]
+    f_y = scanner.lowest(fine.y, coarse.y, offsets)[0][:, 0]
     _, to, _ = scanner.lowest(fine.x, fine.y, -f_y, min(FIRST_EDGES, m))
     _, of, _ = scanner.lowest(fine.y, fine.x, f_x, min(FIRST_EDGES, len(fine.x)))
     parent_x, parent_y = _parents(fine.cell_x, coarse.cell_x), _parents(fine.cell_y, coarse.cell_y)
@@ -347,24 +366,27 @@ def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
 
 def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scanner: _Scanner) -> Iterator[_Round]:
     """Solves on few edges, prices all, adds those that would shorten the plan; ends when there are none."""
-    m, total = len(level.y), math.fsum(level.a)
+    n, m, total = len(level.x), len(level.y), math.fsum(level.a)
     centre, highest, lowest_cost, share = v, -math.inf, math.inf, 1.0
     while True:
         rows, columns = edges // m, edges % m
         lengths = _lengths(level, rows, columns)
         # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
-        reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(len(level.x), m))
+        reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(n, m))
         plan, more_u, more_v = scanner.solve(level.a, level.b, reduced)
         u, v = u + more_u, v + more_v
         cost = float(plan.mass @ _lengths(level, plan.rows, plan.columns)) / total
+        progress = cost < lowest_cost
         lowest_cost = min(lowest_cost, cost)
         share = share * SMOOTHING if share > 0.02 else 0.0
         while True:
-            priced = share * centre + (1 - share) * v
-            heights, to, nearest = scanner.lowest(level.x, level.y, torch.from_numpy(priced), ADDED_EDGES)
+            priced = _centred(share * centre + (1 - share) * v)
+            heights, to, nearest = scanner.lowest(
+                level.x, level.y, torch.from_numpy(priced), min(ADDED_EDGES, m), both=True
+            )
             value = float(level.a @ heights[:, 0].numpy() + level.b @ priced) / total
             if value > highest:
-                highest, centre = value, priced
+                highest, centre, progress = value, priced, True
             new = np.setdiff1d(_violators(level, to, nearest, u, v), edges, assume_unique=True)
             if len(new) or not share:
                 break
@@ -373,8 +395,9 @@ def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scan
         if not len(new):
             return
         slack = lengths - u[rows] - v[columns]
-        if len(edges) > 1.5 * KEPT_EDGES * m:
-            edges = edges[slack <= np.partition(slack, KEPT_EDGES * m)[KEPT_EDGES * m]]
+        kept = KEPT_EDGES * max(n, m)
+        if progress and len(edges) > 1.5 * kept:  # else equally short plans could take turns for ever
+            edges = edges[slack <= np.partition(slack, kept)[kept]]
         edges = np.union1d(np.union1d(edges, plan.rows * m + plan.columns), new)
 
 
@@ -388,12 +411,28 @@ def _violators(level: _Level, to: Tensor, nearest: Tensor, u: np.ndarray, v: np.
 
 
 def _lengths(level: _Level, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    pairs = zip(torch.from_numpy(rows).split(2**20), torch.from_numpy(columns).split(2**20), strict=True)
+    step = max(1, CHUNK // level.x.shape[1])
+    pairs = zip(torch.from_numpy(rows).split(step), torch.from_numpy(columns).split(step), strict=True)
     return torch.cat([torch.linalg.vector_norm(level.x[i] - level.y[j], dim=1) for i, j in pairs]).numpy()
 
 
 class _LateError(Exception):
     """The deadline has passed."""
+
+
+def _apart(call: Callable[[], Any], seconds: float | None = None) -> Any:
+    """What `call` returns, from a thread of its own: a solver that cannot be stopped is left to end by itself where the
+    user interrupts, or with TimeoutError after so many seconds."""
+    answer: Future = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return answer.result(timeout=seconds)
 
 
 @dataclass(frozen=True)
@@ -406,26 +445,18 @@ class _Scanner:
     def solve(
         self, a: np.ndarray, b: np.ndarray, costs: np.ndarray | coo_matrix
     ) -> tuple[Plan, np.ndarray, np.ndarray]:
-        """:func:`network_simplex` in a thread of its own, for it cannot be stopped: at the deadline, or where the user
-        interrupts, it is left to end by itself."""
-        answer: Future = Future()
-
-        def run() -> None:
-            try:
-                answer.set_result(network_simplex(a, b, costs))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        Thread(target=run, daemon=True).start()
+        """:func:`network_simplex`, left to end by itself at the deadline."""
         left = self.deadline - time.monotonic()
         try:
-            return answer.result(timeout=None if left == math.inf else max(0.0, left))
+            return _apart(partial(network_simplex, a, b, costs), None if left == math.inf else max(0.0, left))
         except TimeoutError:
             raise _LateError from None
 
-    def lowest(self, z: Tensor, points: Tensor, offsets: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in order, with their j: shapes (k, width). For each
-        p_j, the z_i over whose lowest cone its own is the least: shape (m,)."""
+    def lowest(
+        self, z: Tensor, points: Tensor, offsets: Tensor, width: int = 1, *, both: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in order, with their j: shapes (k, width). For `both`
+        sides also, for each p_j, the z_i over whose lowest cone its own is the least: shape (m,)."""
         z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
         # Written into memory that is there already: small results kept between large blocks would fragment the heap.
         heights = z.new_empty(len(z), width)
@@ -434,15 +465,18 @@ class _Scanner:
         of = torch.zeros_like(offsets, dtype=torch.long)
         start = 0
         for block in block_distances(z, points):
-            if time.monotonic() > self.deadline:
-                raise _LateError
+            self._check()
             block -= offsets
             stop = start + len(block)
             lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
             heights[start:stop], cones[start:stop] = lowest
-            if width > 1:
+            if both:
                 excess, row = block.sub_(heights[start:stop, :1]).min(0)
                 torch.where(excess < least, row + start, of, out=of)
                 torch.minimum(excess, least, out=least)
             start = stop
         return heights.cpu(), cones.cpu(), of.cpu()
+
+    def _check(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise _LateError

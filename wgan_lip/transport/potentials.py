@@ -111,10 +111,12 @@ def _lowest_cone(z: Tensor, points: Tensor, offsets: Tensor) -> Tensor:
 def _lowest_cone_line(z: Tensor, points: Tensor, offsets: Tensor) -> Tensor:
     """The same on the line, in O((k + m) log m): the best cone at or left of z against the best one right of it."""
     p, order = points[:, 0].sort()
-    v, z, m = offsets[order], z[:, 0], len(p)
+    z, place = z[:, 0].sort()  # in order, neighbours look at the same memory
+    v, m = offsets[order], len(p)
     centred = p - p[m // 2]
     best_left = torch.cummax(v + centred, 0).indices
     best_right = m - 1 - torch.cummax((v - centred).flip(0), 0).indices.flip(0)
-    split = torch.searchsorted(p, z.contiguous(), right=True)
+    split = torch.searchsorted(p, z, right=True)
     left, right = best_left[(split - 1).clamp(min=0)], best_right[split.clamp(max=m - 1)]
-    return order[torch.where((z - p[left]).abs() - v[left] <= (z - p[right]).abs() - v[right], left, right)]
+    lower = torch.where((z - p[left]).abs() - v[left] <= (z - p[right]).abs() - v[right], left, right)
+    return torch.empty_like(place).scatter_(0, place, order[lower])

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_lip.cli.benchmark.machine import machine, one_thread
+from wgan_lip.cli.benchmark.machine import machine, threads
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
 from wgan_lip.population import bernstein_lower_bound, betting_lower_bound, normal_lower_bound
 from wgan_lip.runs import write_json
@@ -33,7 +33,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         RayMonotone(dim=16, funnels=16, seed=1),
     )
     rows = []
-    with one_thread():
+    with threads():
         for seed in seeds:
             rows += [_row(oracle, n, seed) for oracle in oracles for n in SIZES]
     command = f"wgan-lip benchmark suite=coverage seeds=[{','.join(map(str, seeds))}]"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wgan_lip import figures
 from wgan_lip.certificates import certify
-from wgan_lip.cli.benchmark.machine import machine, one_thread
+from wgan_lip.cli.benchmark.machine import machine, threads
 from wgan_lip.cli.screens import rounded_up
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.layers import retract_after_steps
@@ -62,7 +62,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
              "lipschitz": certify(critic).lipschitz, "seconds": seconds}
         )  # fmt: skip
 
-    with one_thread():
+    with threads():
         for k in GRIDS:
             points = torch.cartesian_prod(*[torch.linspace(-1, 1, k, dtype=torch.float64)] * 2)
             function = interpolate(points, target(points))

@@ -19,7 +19,7 @@ from wgan_lip.bounds import (
     upper_bound_norm,
 )
 from wgan_lip.certificates import certify
-from wgan_lip.cli.benchmark.machine import machine, milliseconds, one_thread
+from wgan_lip.cli.benchmark.machine import machine, milliseconds, threads
 from wgan_lip.runs import write_json
 
 __all__ = ["measure"]
@@ -33,7 +33,7 @@ Row = tuple[str, str, str, float, float]  # layer, method, proves, bound, millis
 def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     """Measures every layer with every method that bounds it, on one thread; the seeds' medians."""
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    with one_thread():
+    with threads():
         for seed in seeds:
             torch.manual_seed(seed)
             for layer, exact, methods in itertools.chain(_dense(), _convolutions(), _modules()):

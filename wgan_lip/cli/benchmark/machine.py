@@ -15,19 +15,19 @@ from threadpoolctl import threadpool_limits
 
 from wgan_lip.runs import versions
 
-__all__ = ["machine", "milliseconds", "one_thread"]
+__all__ = ["machine", "milliseconds", "threads"]
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch and for every BLAS, so that figures do not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(count: int = 1) -> Iterator[None]:
+    """So many threads for torch and for every BLAS: one, so that figures do not depend on the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(count):
             yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def milliseconds(call: Callable[[], Any], *, repeats: int = 9, seconds: float = 3.0) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.certificates import certify, evaluate
-from wgan_lip.cli.benchmark.machine import machine, one_thread
+from wgan_lip.cli.benchmark.machine import machine, threads
 from wgan_lip.cli.screens import rounded_up
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data import Digits, Gaussians8, Moons
@@ -50,7 +50,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     """Trains every critic by the same full-batch ascents, compiles others, and searches them all, on one thread."""
     rows: list[dict[str, Any]] = []
     command = f"wgan-lip benchmark suite=tightness seeds=[{','.join(map(str, seeds))}]"
-    with one_thread():
+    with threads():
         for seed in seeds:
             pairs = {"moons, gaussians8": (PLANE, *_plane(seed)), "digits 0-4, 5-9": (DIGITS, *_digits())}
             for data, (zoo, x, y) in pairs.items():

@@ -1,0 +1,505 @@
+"""The whole estimate: its interval, its gradient, its ends, and held-out samples that are held out."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wgan_lip import certify, estimate_w1, estimation
+from wgan_lip.bounds import Norm
+from wgan_lip.checks import InputError, UncertifiableError
+from wgan_lip.data import ORACLES, Law, box_diameter, law_of_oracle, law_of_rows
+from wgan_lip.duality import kr_value
+from wgan_lip.layers import Linear, LipschitzExtension, Squeeze
+from wgan_lip.population import clip_range, population_bounds
+from wgan_lip.transport import narrowing, solve
+from wgan_lip.wasserstein import InvariantViolation, kr_lower_bound
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def own_critic(dim):
+    return nn.Sequential(Linear(Norm.euclidean(dim), Norm((1,))), Squeeze())
+
+
+@pytest.fixture
+def pricing(monkeypatch):
+    """Levels, cells and pricing at sizes at which all edges would be looked at."""
+    for name, value in {"DENSE": 0, "COARSEST": 8, "POINTS_PER_CELL": 2, "FIRST_EDGES": 3, "ADDED_EDGES": 3}.items():
+        monkeypatch.setattr(narrowing, name, value)
+
+
+def assert_encloses(result, truth):
+    assert result.lower <= truth.upper and truth.lower <= result.upper
+    assert result.lower <= result.value <= result.upper
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+X, Y = normal(60, 2), normal(50, 2, seed=1) + 1
+TRUTH = solve(X, Y)
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_an_estimate_without_a_critic():
+    result = estimate_w1(X, Y, critic=None, seed=3)
+    assert_encloses(result, TRUTH)
+    assert result.exact == result.value == TRUTH.value
+    assert (result.n, result.m, result.dim, result.seed) == (60, 50, 2, 3)
+    assert result.x.equal(X) and result.y.equal(Y)
+    assert result.certificate is None and result.population is None and result.potential is result.dual
+    assert result.stopped == "optimal" and result.seconds > 0 and result.notes == ()
+    assert result.dual(X).mean() - result.dual(Y).mean() == pytest.approx(result.exact, rel=1e-12)
+    assert result.plan.cost(X, Y) == pytest.approx(result.exact, rel=1e-13)
+
+
+def test_fields_of_an_estimate_with_a_critic():
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1)
+    assert_encloses(result, TRUTH)
+    assert result.exact == pytest.approx(TRUTH.value, rel=1e-13)
+    assert result.certificate.lipschitz == certify(result.potential).lipschitz <= 1
+    with torch.no_grad():
+        assert float(kr_value(result.potential, X, Y)) <= result.upper
+    bounds = result.population
+    assert (bounds.n, bounds.m, bounds.dim, bounds.upper) == (18, 15, 2, None)
+    assert 0 <= bounds.lower <= max(0.0, bounds.estimate)
+    assert result.history[-1].critic is not None
+    saved = result.as_dict()
+    assert saved["lipschitz"] == result.certificate.lipschitz and saved["population"]["level"] == 0.95
+    assert saved["stopped"] == "optimal" and len(saved["history"]) == len(result.history)
+
+
+def test_history_is_what_was_told_and_only_narrows(pricing):
+    told = []
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1, on_progress=told.append)
+    assert tuple(told) == result.history and told[0].stage == "means and ranks"
+    for last, one in pairwise(told):
+        assert last.lower <= one.lower <= one.upper <= last.upper and last.seconds <= one.seconds
+        assert one.lower <= TRUTH.upper and TRUTH.lower <= one.upper
+    assert any(one.stage.startswith("critic, round") for one in told) and told[-1].stage.startswith("pricing")
+    assert (result.lower, result.upper) == (told[-1].lower, told[-1].upper)
+
+
+def test_a_critic_may_raise_the_lower_bound(pricing, monkeypatch):
+    monkeypatch.setattr(estimation, "fit_critic", memoriser)
+    result = estimate_w1(X, X + 3, seconds=1e-9)
+    alone = estimate_w1(X, X + 3, seconds=1e-9, critic=None)
+    assert alone.upper == result.upper
+    assert result.exact is None and result.value == (result.lower + result.upper) / 2
+    far = estimate_w1(X, torch.cat([X + 3, X - 3]), seconds=1e-9)  # equal means: the first interval knows nothing
+    assert far.lower > 0.5 > estimate_w1(X, torch.cat([X + 3, X - 3]), seconds=1e-9, critic=None).lower
+    assert_encloses(far, solve(X, torch.cat([X + 3, X - 3])))
+
+
+def test_a_lower_bound_above_an_upper_one_is_an_error(monkeypatch):
+    monkeypatch.setattr(estimation, "kr_lower_bound", lambda *_, **__: TRUTH.upper * (1 + 1e-9))
+    with pytest.raises(InvariantViolation, match="report"):
+        estimate_w1(X, Y, critic=own_critic(2), critic_steps=1)
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "convert", [torch.Tensor.half, torch.Tensor.float, torch.Tensor.int, torch.Tensor.numpy, torch.Tensor.tolist]
+)
+def test_inputs_of_any_kind(convert):
+    x, y = convert(4 * X), convert(4 * Y)
+    as_float = [torch.as_tensor(np.asarray(z)).double() for z in (x, y)]
+    assert_encloses(estimate_w1(x, y, critic=None), solve(*as_float))
+
+
+def test_gradients_of_the_samples_are_no_hindrance():
+    result = estimate_w1(X.clone().requires_grad_(), Y.clone().requires_grad_(), critic=own_critic(2), critic_steps=1)
+    assert_encloses(result, TRUTH)
+    assert not result.x.requires_grad
+
+
+@pytest.mark.parametrize("critic", [None, "cones"])
+def test_weights(critic):
+    a, b = torch.rand(60, generator=torch.Generator().manual_seed(0)).double(), torch.ones(50)
+    a[::4], b[:20] = 0, 0
+    a, b = a / a.sum(), b / b.sum()
+    result = estimate_w1(X, Y, a=a, b=b, critic=critic, critic_steps=1)
+    assert_encloses(result, solve(X, Y, a=a, b=b))
+    assert result.population is None
+    assert result.notes == ("There are no bounds on W1 of the laws: with weights, samples are no independent draws.",)
+    assert result.plan.shape == (60, 50)
+    one_sided = estimate_w1(X, Y, a=a, critic=critic, critic_steps=1)
+    assert_encloses(one_sided, solve(X, Y, a=a))
+    extreme = 10.0 ** np.linspace(-300, 307, 60)
+    assert_encloses(estimate_w1(X, Y, a=extreme, critic=critic, critic_steps=1), solve(X, Y, a=extreme))
+
+
+@pytest.mark.parametrize("pairs", [(torch.ones(20, 2), torch.ones(20, 2)), (1e8 * torch.ones(20, 3),) * 2])
+def test_equal_points_are_at_distance_zero_and_their_laws_have_a_note(pairs):
+    result = estimate_w1(*pairs, critic="cones", critic_steps=1)
+    assert result.exact == result.lower == 0 <= result.upper < 1e-100
+    assert result.population is None and "critic is constant" in result.notes[0]
+    assert result.certificate is not None
+
+
+def test_few_samples_are_not_split():
+    result = estimate_w1(X[:5], Y, critic=own_critic(2), critic_steps=1)
+    assert_encloses(result, solve(X[:5], Y))
+    assert result.population is None and "it takes 10 samples of each" in result.notes[0]
+    assert estimate_w1(X[:10], Y, critic=own_critic(2), critic_steps=1).population.n == 3
+
+
+def refused(match, *args, **settings):
+    with pytest.raises(InputError, match=match):
+        estimate_w1(*args, **settings)
+
+
+def test_bad_samples_are_refused():
+    broken = X.clone()
+    broken[7, 1] = math.nan
+    refused("row 7", broken, Y)
+    refused(r"equal dimension.*\(60, 2\).*\(50, 3\)", X, normal(50, 3))
+    refused("2 samples", X[:1], Y)
+    refused("2 samples", X, Y[:1])
+    refused("non-negative", X, Y, a=-torch.ones(60))
+    refused("one weight a sample", X, Y, a=torch.ones(59))
+    refused("equal total mass", X, Y, a=torch.ones(60), b=torch.ones(50))
+    refused("positive total", X, Y, a=torch.zeros(60))
+    refused("real numbers", X.numpy().astype(object), Y)
+    refused("real numbers", X.to(torch.complex64), Y)
+    refused("real numbers", X > 0, Y)
+    refused("real numbers", X.numpy() > 0, Y)
+    refused("x\\[:, None\\]", X[:, 0], Y)
+    refused("unequal lengths", [[0.0], [1.0, 2.0]], Y)
+
+
+@pytest.mark.parametrize(
+    ("match", "settings"),
+    [
+        ("seconds", {"seconds": 0}),
+        ("seconds", {"seconds": math.inf}),
+        ("seconds", {"seconds": math.nan}),
+        ("tolerance", {"tolerance": -0.1}),
+        ("tolerance", {"tolerance": 1}),
+        ("tolerance", {"tolerance": math.nan}),
+        ("samples", {"samples": 9}),
+        ("samples", {"samples": 20.5}),
+        ("level", {"level": 1}),
+        ("level", {"level": 0.0}),
+        ("method.*betting.*'guess'", {"method": "guess"}),
+        ("critic.*cones.*'wgan'", {"critic": "wgan"}),
+        ("critic_steps", {"critic_steps": 0}),
+        ("seed", {"seed": -1}),
+        ("diameters", {"diameters": (-1, None)}),
+        ("diameters", {"diameters": (None, math.inf)}),
+        ("generators", {"generators": (math.nan, None)}),
+        ("dimension", {"critic": own_critic(3)}),
+        ("NoProof", {"critic": type("NoProof", (nn.Module,), {})()}),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_drawn(match, settings):
+    def draw(n, rng):
+        raise AssertionError("a draw")
+
+    refused(match, Law(2, draw), Y, **settings)
+
+
+def test_a_law_has_no_weights():
+    refused("no weights for y", X, Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)), b=torch.ones(50))
+
+
+def test_an_uncertifiable_critic_is_refused():
+    with pytest.raises(UncertifiableError):
+        estimate_w1(X, Y, critic=nn.Sequential(nn.Linear(2, 1), nn.Hardshrink(), Squeeze()))
+
+
+def test_a_critic_of_ones_own_is_trained_in_a_copy():
+    critic = own_critic(2)
+    before = [parameter.clone() for parameter in critic.parameters()]
+    result = estimate_w1(X, Y, critic=critic, critic_steps=2)
+    assert_encloses(result, TRUTH)
+    assert all(one.equal(other) for one, other in zip(critic.parameters(), before))
+    assert isinstance(result.potential, nn.Sequential) and result.potential is not critic
+    huge = estimate_w1(1e200 * X, 1e200 * Y, critic=critic, critic_steps=1)  # beyond the critic's float32
+    assert_encloses(huge, solve(1e200 * X, 1e200 * Y))
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["at once", "priced"])
+def test_beyond_the_time_there_is_no_exact_value(case, request):
+    if case == "priced":
+        request.getfixturevalue("pricing")
+    result = estimate_w1(X, Y, critic=None, seconds=1e-9)
+    assert result.stopped == "time" and result.exact is None
+    assert result.value == (result.lower + result.upper) / 2
+    assert_encloses(result, TRUTH)
+
+
+@pytest.mark.parametrize("tolerance", [0.9, 0.3, 0.01])
+def test_it_stops_where_the_interval_is_narrow_enough(pricing, tolerance):
+    result = estimate_w1(X, Y, critic=None, tolerance=tolerance)
+    assert result.stopped == "tolerance" and result.exact is None
+    assert result.upper - result.lower <= tolerance * result.upper
+    widths = [1 - one.lower / one.upper for one in result.history]
+    assert all(width > tolerance for width in widths[:-1])
+    assert_encloses(result, TRUTH)
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 4])
+@pytest.mark.parametrize("critic", [None, "cones"])
+def test_an_interruption_keeps_what_is_known(pricing, call, critic):
+    told = []
+
+    def interrupt(progress):
+        told.append(progress)
+        if len(told) == call + 1:
+            raise KeyboardInterrupt
+
+    result = estimate_w1(X, Y, critic=critic, critic_steps=1, on_progress=interrupt)
+    assert result.stopped == "interrupted" and result.exact is None and len(result.history) == call + 1
+    assert (result.lower, result.upper) == (told[-1].lower, told[-1].upper)
+    assert_encloses(result, TRUTH)
+
+
+@pytest.mark.parametrize(
+    ("where", "solved", "certified"),
+    [
+        ((narrowing, "network_simplex"), False, True),
+        ((narrowing, "_rounds"), False, True),
+        ((estimation, "fit_critic"), False, False),
+        ((estimation, "certify"), False, False),
+        ((estimation, "kr_lower_bound"), False, True),
+        ((estimation, "population_bounds"), True, True),
+    ],
+)
+def test_an_interruption_may_come_from_anywhere(pricing, monkeypatch, where, solved, certified):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*where, interrupt)
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1)
+    assert result.stopped == "interrupted" and (result.exact is not None) == solved
+    assert result.population is None
+    assert (result.certificate is not None) == isinstance(result.potential, nn.Module) == certified
+    assert_encloses(result, TRUTH)
+
+
+def test_an_interrupted_fit_keeps_the_exact_value(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimation, "fit_critic", interrupt)
+    result = estimate_w1(X, Y)
+    assert result.stopped == "interrupted" and result.exact == TRUTH.value
+
+
+def plain(result):
+    """What does not depend on the clock."""
+    saved = result.as_dict()
+    return {**saved, "seconds": None, "history": [{**one, "seconds": None} for one in saved["history"]]}
+
+
+def test_equal_seeds_give_equal_estimates():
+    law = Law(2, lambda n, rng: torch.randn(n, 2, generator=rng))
+    first, again, other = (
+        estimate_w1(law, Y, critic="cones", critic_steps=1, samples=60, seed=seed) for seed in (1, 1, 2)
+    )
+    assert plain(first) == plain(again)
+    assert first.x.equal(again.x) and not first.x.equal(other.x)
+    assert first.certificate.weights_sha256 == again.certificate.weights_sha256 != other.certificate.weights_sha256
+
+
+# --- the gradient -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(6, 5), (5, 5)])
+def test_the_loss_is_w1_and_its_gradient_that_of_w1(n, m, weighted):
+    x, y = normal(n, 3), normal(m, 3, seed=1) + 0.5
+    a = torch.arange(n).double() if weighted else None  # the first sample has no weight
+    result = estimate_w1(x, y, a=a, critic=None)
+    x.requires_grad_(), y.requires_grad_()
+    loss = result.loss(x, y)
+    assert loss.item() == pytest.approx(result.exact, rel=1e-13)
+    gradients = torch.autograd.grad(loss, (x, y))
+    step = 1e-6
+    for samples, gradient in zip((x, y), gradients):
+        for i in range(len(samples)):
+            for k in range(3):
+                values = []
+                for sign in (1, -1):
+                    moved = samples.detach().clone()
+                    moved[i, k] += sign * step
+                    pair = (moved, y.detach()) if samples is x else (x.detach(), moved)
+                    values.append(solve(*pair, a=a).value)
+                assert float(gradient[i, k]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-8)
+
+
+def test_the_gradient_of_the_loss_has_its_closed_form():
+    x, y = normal(40, 2).requires_grad_(), normal(30, 2, seed=1) + 1
+    result = estimate_w1(x, y, critic=None)
+    (gradient,) = torch.autograd.grad(result.loss(x, y), x)
+    rays = x.detach()[:, None] - y  # (n, m, d)
+    expected = (torch.from_numpy(result.plan.dense())[:, :, None] * rays / rays.norm(dim=2, keepdim=True)).sum(1)
+    torch.testing.assert_close(gradient, expected)
+    shift = normal(2, seed=2)
+    (along,) = torch.autograd.grad(estimate_w1(x, x + shift, critic=None).loss(x, x.detach() + shift), x)
+    torch.testing.assert_close(along, (-shift / shift.norm() / 40).expand(40, 2))
+
+
+def test_points_that_coincide_add_no_gradient():
+    x = X.clone().requires_grad_()
+    y = X.clone()
+    y[0] += 1
+    result = estimate_w1(x, y, critic=None)
+    (gradient,) = torch.autograd.grad(result.loss(x, y), x)
+    assert gradient.isfinite().all()
+    still = estimate_w1(x, X.flip(0), critic=None)
+    assert torch.autograd.grad(still.loss(x, X.flip(0)), x)[0].eq(0).all()
+
+
+def test_the_loss_takes_the_precision_of_the_samples_and_refuses_others():
+    result = estimate_w1(X, Y, critic=None)
+    assert result.loss(X.float(), Y.float()).dtype == torch.float32
+    assert result.loss(X.float(), Y.float()).item() == pytest.approx(result.exact, rel=1e-5)
+    with pytest.raises(InputError, match=r"\(60, 2\) and \(50, 2\)"):
+        result.loss(X[:10], Y)
+    with pytest.raises(InputError, match="shapes"):
+        result.loss(X, normal(50, 3))
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+def memoriser(x, y, **_):
+    """In place of a fit: the exact potential of what trains, which knows every sample of it."""
+    rng = torch.Generator().manual_seed(5)
+    train = [side(64, rng).double() if callable(side) else side.double() for side in (x, y)]
+    size = min(map(len, train))
+    potential = solve(*(side[:size] for side in train)).potential
+    return SimpleNamespace(
+        critic=nn.Sequential(LipschitzExtension.through(potential.points, -potential.offsets), Squeeze())
+    )
+
+
+def split(x, y, seed=0, a=None, b=None):
+    return estimation._sides(x, y, a, b, 5000, (None, None), seed)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(10, (5, 2, 3)), (11, (5, 2, 4)), (1000, (500, 200, 300))])
+def test_a_split_uses_every_row_once(n, sizes):
+    x, y = torch.arange(2.0 * n).view(n, 2), -torch.arange(2.0 * n).view(n, 2) - 1
+    sides = split(x, y)
+    for side, rows in enumerate((x, y)):
+        parts = [part[side] for part in (sides.train, sides.validation, sides.test)]
+        assert tuple(map(len, parts)) == sizes
+        together = torch.cat(parts)
+        assert together[together[:, 0].abs().argsort()].equal(rows) and not together.equal(rows)
+        assert sides.clip[side] is sides.train[side]
+    assert sides.x.equal(x) and sides.y.equal(y)
+
+
+def test_the_split_follows_the_seed_and_differs_between_the_sides():
+    rows = torch.arange(2000.0).view(1000, 2)
+    first, again, other = split(rows, rows), split(rows, rows), split(rows, rows, seed=1)
+    assert first.test[0].equal(again.test[0])
+    assert not first.test[0].equal(other.test[0]) and not first.test[0].equal(first.test[1])
+    common = np.intersect1d(first.test[0][:, 0], first.test[1][:, 0])
+    assert 50 < len(common) < 130  # of 300, as two independent choices of 3 in 10 have
+
+
+def test_draws_of_a_law_never_meet():
+    law = Law(1, lambda n, rng: torch.rand(n, 1, generator=rng, dtype=torch.float64))
+    sides = split(law, law)
+    draws = [*sides.test, *sides.validation, *sides.clip]
+    draws += [train(5000, torch.Generator().manual_seed(side)) for side, train in enumerate(sides.train)]
+    everything = torch.cat(draws).flatten()
+    assert len(everything.unique()) == len(everything) == 8 * 5000
+    assert sides.x is sides.test[0] or sides.x.equal(sides.test[0])
+    assert abs(np.corrcoef(sides.x[:, 0], sides.y[:, 0])[0, 1]) < 0.06
+
+
+def test_the_two_sides_of_an_oracle_are_no_pairs():
+    oracle = ORACLES["shift"](dim=2)
+    result = estimate_w1(law_of_oracle(oracle, 0), law_of_oracle(oracle, 1), critic=None, samples=100)
+    assert (result.x - result.y).std(0).min() > 0.1  # pairs differ by the shift, all of them
+
+
+@pytest.mark.parametrize("laws", [False, True])
+def test_what_memorises_its_samples_bounds_no_law_by_them(monkeypatch, laws):
+    fits = []
+
+    def remembered(*args, **settings):
+        fits.append((memoriser(*args, **settings), args))
+        return fits[-1][0]
+
+    monkeypatch.setattr(estimation, "fit_critic", remembered)
+    lengths, misses, leaks, repetitions = (0.0, 0.3), 0, 0, 50
+    for repetition in range(repetitions):
+        for length in lengths:
+            shift = length * torch.eye(1, 6).double()
+            if laws:
+                pair = [
+                    Law(6, lambda n, rng, at=at: at + torch.randn(n, 6, generator=rng).double())
+                    for at in (0 * shift, shift)
+                ]
+            else:
+                x, y = (normal(80, 6, seed=2 * repetition + side + 1000 * (length > 0)) for side in (0, 1))
+                pair = (x[x[:, 0].argsort()], y[y[:, 0].argsort()] + shift)  # sorted after they were drawn
+            result = estimate_w1(*pair, samples=60, seed=repetition, method="normal")
+            misses += result.population.lower > length
+            if not laws:
+                (fit, train) = fits[-1]
+                clip = clip_range(fit.critic, *train)
+                leaks += population_bounds(fit.critic, *train, clip=clip, method="normal").lower > length
+            assert result.lower > 1 > length  # the samples themselves are further apart than their laws
+    assert misses <= 0.05 * 2 * repetitions
+    assert laws or leaks > 0.95 * 2 * repetitions  # what would come out if nothing were held out
+
+
+@pytest.mark.parametrize("name", ["shift", "dilation", "ball", "lift"])
+def test_bounds_on_the_laws_of_oracles(name):
+    oracle = ORACLES[name](dim=3)
+    pair = law_of_oracle(oracle, 0), law_of_oracle(oracle, 1)
+    results = [estimate_w1(*pair, critic="cones", critic_steps=1, samples=150, seed=seed) for seed in range(2)]
+    for result in results:
+        assert_encloses(result, solve(result.x, result.y))
+        assert result.n == result.m == result.population.n == 150
+        assert result.population.upper is None
+    assert min(result.population.lower for result in results) <= oracle.w1
+
+
+def test_diameters_bound_the_laws_from_above():
+    square = Law(2, lambda n, rng: torch.rand(n, 2, generator=rng), diameter=box_diameter(0.0, 1.0, 2))
+    moved = Law(2, lambda n, rng: torch.rand(n, 2, generator=rng) + 1, diameter=box_diameter(0.0, 1.0, 2))
+    result = estimate_w1(square, moved, critic="cones", critic_steps=1, samples=300)
+    assert result.population.lower <= math.sqrt(2) <= result.population.upper
+    assert result.population.lower > 0.5 and result.population.upper < 2
+    rows = [law.sample(300, torch.Generator().manual_seed(side)) for side, law in enumerate((square, moved))]
+    stated = estimate_w1(*rows, critic="cones", critic_steps=1, diameters=(1.5, 1.5), level=0.9)
+    assert stated.population.lower <= math.sqrt(2) <= stated.population.upper and stated.population.level == 0.9
+    refused("diameter 0.5", *rows, critic=own_critic(2), critic_steps=1, diameters=(0.5, 1.5))
+    half = estimate_w1(*rows, critic=own_critic(2), critic_steps=1, diameters=(1.5, None), generators=(None, 1.0))
+    assert half.population.upper > half.upper
+
+
+def test_a_law_and_rows_may_meet():
+    law = law_of_rows(X)
+    result = estimate_w1(law, Y, critic=own_critic(2), critic_steps=1, samples=40)
+    assert (result.n, result.m) == (40, 50) and (result.population.n, result.population.m) == (40, 15)
+    assert_encloses(result, solve(result.x, Y))
+    weighted = estimate_w1(law, Y, b=torch.ones(50), critic=own_critic(2), critic_steps=1, samples=40)
+    assert weighted.population is None and "weights" in weighted.notes[0]
+
+
+def test_the_lower_bound_holds_for_the_samples_the_critic_was_trained_on():
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1)
+    assert kr_lower_bound(result.potential, X, Y) <= result.lower
