@@ -474,3 +474,14 @@ def test_a_screen_survives_an_output_without_its_signs(monkeypatch):
     screens.show("1.0 ≤ W1 ≤ 2.0, known: 1.5 ± 0.1, run:…")
     stream.flush()
     assert stream.buffer.getvalue() == b"1.0 <= W1 <= 2.0, known: 1.5 +- 0.1, run:?\n"
+
+
+@pytest.mark.parametrize("value", ["~/a.npy", "x (1).npy", "a=b,c.npy", r'C:\new "b".npy', "end\\"])
+def test_what_hydras_grammar_refuses_is_quoted_and_comes_back_as_it_was(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from wgan_lip.cli import _quoted
+
+    assert OverridesParser.create().parse_override(_quoted(f"x={value}")).value() == value
+    for plain in ("x=a.npy", "seed=0,1", "+x=[1,2]", "--multirun", "x='a'"):
+        assert _quoted(plain) == plain

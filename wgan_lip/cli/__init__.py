@@ -48,7 +48,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
-    return _guarded(command, overrides)
+    return _guarded(command, [_quoted(override) for override in overrides])
+
+
+def _quoted(override: str) -> str:
+    """`key=value` as it was meant, where Hydra's grammar refuses the value: a path with ~, = or parentheses."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    if not equals or override.startswith("-") or {"{", "["} & set(value):  # a list or a mapping, perhaps a broken one
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        quotes_escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
+        return f'{key}="{quotes_escaped}"'
+    return override
 
 
 def config_directory() -> Path:

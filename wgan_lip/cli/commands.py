@@ -127,7 +127,7 @@ def _conclude(directory: Path, settings: dict, source: Source, seconds: float) -
     write_json(directory / SUMMARY, summary)
     _draw(run, source)
     set_status(directory, "finished", step=run.step)
-    print(screens.finished(Run(directory)))
+    screens.show(screens.finished(Run(directory)))
     return summary["score"]["ratio"]
 
 
@@ -171,7 +171,7 @@ def certify(config: DictConfig) -> None:
         except InputError as error:
             note = f"replaces a stored one that did not verify: {error}"
     proved.save(path)
-    print(screens.certificate(proved, path, note))
+    screens.show(screens.certificate(proved, path, note))
 
 
 def inspect(config: DictConfig) -> None:
@@ -193,7 +193,7 @@ def inspect(config: DictConfig) -> None:
         }
         print(json.dumps(content, indent=2))
     else:
-        print(screens.inspection(run, certificate, problem))
+        screens.show(screens.inspection(run, certificate, problem))
 
 
 def sample(config: DictConfig) -> None:
@@ -221,7 +221,7 @@ def sample(config: DictConfig) -> None:
 def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
-    print(benchmarks.benchmark(**settings))
+    screens.show(benchmarks.benchmark(**settings))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
