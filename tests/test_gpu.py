@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import wgan_lip
 from wgan_lip.certificates import certify, weights_sha256
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data import Digits, Moons
@@ -12,6 +13,7 @@ from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.layers import retract_after_steps
 from wgan_lip.training import _average, _descend, train_wgan
+from wgan_lip.transport import narrow, narrowing, solve
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CRITICS = {
@@ -84,3 +86,22 @@ def test_a_game_on_the_gpu_keeps_the_invariant_and_comes_home():
     )  # fmt: skip
     assert last.scalars["w1/lower"] <= last.scalars["w1/exact"] <= last.scalars["w1/upper"]
     assert all(torch.isfinite(parameter).all() for parameter in last.game.ema.cpu().parameters())
+
+
+def test_edges_priced_on_the_gpu_give_the_exact_value(monkeypatch):
+    monkeypatch.setattr(narrowing, "DENSE", 0)
+    monkeypatch.setattr(narrowing, "COARSEST", 64)
+    x, y = torch.randn(900, 3, dtype=torch.float64), 1 + torch.randn(700, 3, dtype=torch.float64)
+    truth = solve(x, y)
+    *_, last = narrow(x, y, device="cuda")
+    assert last.optimal
+    assert last.transport.lower <= truth.upper and truth.lower <= last.transport.upper
+    assert last.transport.upper - last.transport.lower < 1e-11 * truth.value
+
+
+def test_an_estimate_on_the_gpu_holds():
+    x, y = torch.randn(300, 2), 1 + torch.randn(300, 2)
+    result = wgan_lip.estimate_w1(x, y, critic_steps=5, device="cuda")
+    assert result.lower <= result.exact <= result.upper
+    assert result.certificate.lipschitz <= 1
+    assert next(result.potential.parameters()).device.type == "cpu"
