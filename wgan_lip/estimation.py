@@ -320,21 +320,21 @@ def check_estimate(
     x: Tensor | ArrayLike | Law,
     y: Tensor | ArrayLike | Law,
     *,
-    a: Tensor | ArrayLike | None = None,
-    b: Tensor | ArrayLike | None = None,
-    critic: str | nn.Module | None = "auto",
-    critic_steps: int | None = None,
-    seconds: float = 60.0,
-    tolerance: float = 0.0,
-    samples: int = 5000,
-    level: float = 0.95,
-    method: str = "betting",
-    diameters: tuple[float | None, float | None] = (None, None),
-    generators: tuple[float | None, float | None] = (None, None),
-    seed: int = 0,
+    a: Tensor | ArrayLike | None,
+    b: Tensor | ArrayLike | None,
+    critic: str | nn.Module | None,
+    critic_steps: int | None,
+    seconds: float,
+    tolerance: float,
+    samples: int,
+    level: float,
+    method: str,
+    diameters: tuple[float | None, float | None],
+    generators: tuple[float | None, float | None],
+    seed: int,
     **_: object,
 ) -> None:
-    """Refuses at once what :func:`estimate_w1` could not use. Raises :class:`InputError`."""
+    """Refuses at once what :func:`estimate_w1` could not use, given its arguments. Raises :class:`InputError`."""
     if not 0 < seconds < math.inf:
         raise InputError(f"Expected seconds to be positive and finite. Got {seconds}.")
     if not 0 <= tolerance < 1:
