@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, upper_bound_norm, upper_bound_operator_norm
+from wgan_lip.bounds import Norm, gamma, upper_bound_norm, upper_bound_operator_norm
 from wgan_lip.checks import InputError
 from wgan_lip.layers import (
     ACTIVATIONS,
@@ -192,6 +192,45 @@ def test_activations_agree_with_50_digits(name):
         for point, found in zip(t.tolist(), value.tolist()):
             truth = exact(mpmath.mpf(point))
             assert abs(mpmath.mpf(found) - truth) <= ACTIVATIONS[name].roundings * mpmath.mpf(2) ** -53 * abs(truth)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_gradients_of_the_residual_layer_are_right_to_second_order(activation):
+    layer = GradientFlow(3, 2, activation=activation).double()
+    parameters = [p.detach().clone().requires_grad_(True) for p in layer.parameters()]
+    names = [name for name, _ in layer.named_parameters()]
+
+    def call(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values)), (x,))
+
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(call, (x, *parameters))
+    assert torch.autograd.gradgradcheck(call, (x, *parameters))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use, in forward mode
+def test_a_residual_layer_is_differentiated_forwards_and_compiled_as_one_graph():
+    layer, x = GradientFlow(5, 3).double(), torch.randn(7, 5, dtype=torch.float64)
+    one = lambda v: layer(v[None])[0]  # noqa: E731
+    backwards = torch.func.vmap(torch.func.jacrev(one))(x)
+    assert torch.allclose(backwards, jacobians(layer, x), atol=1e-14)
+    assert torch.allclose(torch.func.vmap(torch.func.jacfwd(one))(x), backwards, atol=1e-14)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(jacobians(compiled, x), backwards, atol=1e-14)
+
+
+def test_the_rounding_covers_weights_that_underflow_under_a_huge_bias():
+    layer = GradientFlow(1, 1).double()
+    tiny = 5e-324
+    for parameter, value in ((layer.weight, 3 * tiny), (layer.bias, 1e300), (layer.tau, 0.5)):
+        set_(parameter, value)
+    rounding = layer.claim().rounding
+    with mpmath.workdps(700):
+        exact = -mpmath.mpf(0.5) * mpmath.mpf(3 * tiny) * mpmath.mpf(1e300)
+        found = layer(torch.zeros(1, 1, dtype=torch.float64)).item()
+        error = abs(found - exact)
+        assert error > 1e-16 * abs(exact), "the case must underflow"
+        assert error <= gamma(rounding.operations) * mpmath.mpf(rounding.offset)
 
 
 # Retraction
@@ -387,6 +426,38 @@ def test_a_batch_of_equal_shapes_is_retracted_as_one_by_one(dtype):
     for together, single in zip(layers, alone):
         Retraction(single)()
         assert torch.allclose(together.weight, single.weight, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("scale", [1e17, 1e19, 1e30, 3e38])
+def test_weights_whose_squares_overflow_end_inside(scale):
+    layer = GradientFlow(6, 4)
+    set_(layer.weight, scale * torch.rand(4, 6).sub(0.5).sign())
+    Retraction(layer)()
+    assert torch.isfinite(layer.weight).all()
+    assert layer.claim().lipschitz == 1.0
+    assert norm_of(layer.weight) > 0.1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_stays_so_and_spoils_no_other_layer(value):
+    layers = nn.ModuleList(GradientFlow(6, 4) for _ in range(3))
+    with torch.no_grad():
+        layers[1].weight[2, 3] = value
+    others = copy.deepcopy(nn.ModuleList([layers[0], layers[2]]))
+    Retraction(layers)()
+    Retraction(others)()
+    with pytest.raises(InputError, match="finite"):
+        layers[1].claim()
+    assert torch.allclose(layers[0].weight, others[0].weight, rtol=0, atol=1e-6)
+    assert torch.allclose(layers[2].weight, others[1].weight, rtol=0, atol=1e-6)
+
+
+def test_a_copy_is_retracted_apart_from_its_original():
+    layer = GradientFlow(6, 4)
+    set_(layer.weight, 3 * torch.randn(4, 6))
+    before = layer.weight.detach().clone()
+    Retraction(copy.deepcopy(layer))()
+    assert torch.equal(layer.weight, before)
 
 
 def test_the_retraction_finds_parameters_anew_after_a_move_or_a_load():

@@ -110,6 +110,39 @@ def test_values_do_not_depend_on_gradients_chunks_or_transforms(monkeypatch, str
         assert layer(x[:0]).shape == (0, 12, 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_pairs_are_exchanged_bit_by_bit_and_gradients_with_them(stride, shape, dtype):
+    x = torch.randint(-2, 3, (40, 12, *shape)).to(dtype)
+    x[0] = -0.0
+    x[1, 0], x[2, 1] = math.inf, -math.inf
+    x.requires_grad_(True)
+    layer = MaxMin(12, Norm.euclidean(), stride=stride)
+    assert torch.equal(layer(x), layer(x.detach()))
+    gradient = torch.randn_like(x)
+    layer(x).backward(gradient)
+    first, second = x.detach().unflatten(1, (-1, 2, stride)).unbind(2)
+    up, down = gradient.unflatten(1, (-1, 2, stride)).unbind(2)
+    swap = first < second
+    expected = torch.stack((torch.where(swap, down, up), torch.where(swap, up, down)), dim=2)
+    assert torch.equal(x.grad, expected.flatten(1, 3))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use, in forward mode
+def test_pairs_are_differentiated_twice_forwards_and_in_one_graph():
+    layer, x = MaxMin(6), torch.randn(5, 6, dtype=torch.float64)
+    cubes = lambda v: (layer(v[None]) ** 3).sum()  # noqa: E731
+    expected = torch.diag_embed(6 * x)  # sorting permutes, the sum of cubes does not mind
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        assert torch.allclose(torch.func.vmap(outer(torch.func.jacrev(cubes)))(x), expected, atol=1e-14)
+    x.requires_grad_(True)
+    assert torch.autograd.gradgradcheck(lambda v: layer(v) ** 3, x)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), layer(x))
+    assert torch.equal(jacobians(compiled, x), jacobians(layer, x))
+
+
 def test_groups_of_two_are_max_and_min():
     x = torch.randn(50, 8, 3)
     assert torch.equal(GroupSort(8, 2)(x), MaxMin(8)(x))

@@ -66,8 +66,8 @@ class Linear(LipschitzLayer):
                 continue
             for block in self.weight[rows].split(size):
                 yield SemiOrthogonal(block[:, largest])
-                yield Zero(block[:, : largest.start])
-                yield Zero(block[:, largest.stop :])
+                others = (block[:, : largest.start], block[:, largest.stop :])
+                yield from (Zero(other) for other in others if other.numel())
 
     def extra_repr(self) -> str:
         return f"{self.norm_in} -> {self.norm_out}"

@@ -54,7 +54,7 @@ class GradientFlow(LipschitzLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.activation(F.linear(x, self.weight, self.bias))  # (b, m)
-        return torch.addmm(x, self.tau * slope, self.weight, alpha=-1)  # (b, h)
+        return torch.addmm(x, slope, self.tau * self.weight, alpha=-1)  # (b, h); W has fewer entries than σ
 
     def claim(self) -> Claim:
         hidden, dim = self.weight.shape
@@ -69,7 +69,7 @@ class GradientFlow(LipschitzLayer):
         rounding = Rounding(
             operations=dim + hidden + self.activation.roundings + 8,
             gain=1.01 * (1 + abs(tau) * size * size * max(1.0, steepest)),
-            offset=1.01 * abs(tau) * size * slope,
+            offset=1.01 * (abs(tau) * size + 1e-290) * slope,  # 1e-290 for entries of tau W that underflow
         )
         method = f"max(1, tau*B^2 - 1), tau = {tau:.6g}, B = {bound:.9g} by verified Cholesky"
         return Claim(constant, method, norm, norm, rounding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ __all__ = ["Retraction", "retract_after_steps"]
 class Retraction:
     r"""Pulls the parameters of all layers in `module` back to their constraints; no autograd, no host synchronisation.
 
-    Semi-orthogonal weights take one Newton–Schulz step, all weights of one shape in one batched product:
+    Semi-orthogonal weights take one Newton–Schulz step, all weights of one shape together:
 
     .. math:: W \mapsto \tfrac32 V - \tfrac12 V V^\top V, \qquad V = W \min(1, \sqrt{3 / s}), \qquad s \ge \|W\|^2
 
@@ -65,9 +66,7 @@ class Retraction:
                     case Box(value, low, high):
                         value.clamp_(low, high)
         for weights in by_shape.values():
-            matrices = [weight.flatten(1) for weight in weights]
-            stacked = torch.stack(matrices) if len(matrices) > 1 else matrices[0][None]
-            retracted = self._newton_schulz(stacked).unbind()
+            retracted = self._newton_schulz([weight.flatten(1) for weight in weights])
             torch._foreach_copy_(weights, [new.view(weight.shape) for new, weight in zip(retracted, weights)])
 
     @classmethod
@@ -75,18 +74,33 @@ class Retraction:
         return 1.0 - cls.MARGIN * torch.finfo(weight.dtype).eps
 
     @classmethod
-    def _newton_schulz(cls, weight: Tensor) -> Tensor:
-        """One guarded step for a batch of weights, shape (k, m, n)."""
-        margin, weight = cls._margin(weight), _at_least_single(weight)
-        largest = weight.abs().amax(dim=(1, 2), keepdim=True)
-        weight = weight / largest.clamp_min(1.0)  # the squares of huge weights stay finite
-        wide = weight.shape[1] <= weight.shape[2]
-        gram = weight @ weight.mT if wide else weight.mT @ weight
+    def _newton_schulz(cls, weights: list[Tensor]) -> Sequence[Tensor]:
+        """One guarded step for weights of one shape (m, n), which it may overwrite.
+
+        What scales and adds goes into the smaller Gram matrices, (3/2)V − ½VVᵀV = (3/2 I − ½VVᵀ)V, so that few passes
+        over the weights remain beside the two products.
+        """
+        margin, weights = cls._margin(weights[0]), [_at_least_single(weight) for weight in weights]
+        ends = torch.stack([end for weight in weights for end in (weight.amax(), weight.amin())])
+        scales = ends.abs().view(-1, 2).amax(dim=1).clamp_min_(1.0).reciprocal_()
+        torch._foreach_mul_(weights, scales.unbind())  # the squares of huge weights stay finite
+        turned = [weight.mT for weight in weights]
+        wide = weights[0].shape[0] <= weights[0].shape[1]
+        gram = torch.stack(_products(weights, turned) if wide else _products(turned, weights))
         square = gram.abs().sum(dim=2).amax(dim=1)[:, None, None]  # at least the squared norm
-        shrink = (2.999 / square).clamp_max(1.0)
-        linear, cubic = 1.5 * shrink.sqrt(), 0.5 * shrink * shrink.sqrt()
-        product = gram @ weight if wide else weight @ gram
-        return margin * (linear * weight - cubic * product)
+        shrink = (2.999 / square).clamp_max_(1.0)
+        root = margin * shrink.sqrt()
+        factor = gram.mul_(-0.5 * shrink * root)
+        factor.diagonal(dim1=1, dim2=2).add_(1.5 * root[:, :, 0])
+        factors = factor.unbind()
+        return _products(factors, weights) if wide else _products(weights, factors)
+
+
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The product of every pair: in one launch on a GPU; one by one on a CPU, which copies no factor."""
+    if left[0].is_cuda:
+        return (torch.stack(tuple(left)) @ torch.stack(tuple(right))).unbind()
+    return [a @ b for a, b in zip(left, right)]
 
 
 def _unit_rows(weight: Tensor, norm: Norm) -> Tensor:
