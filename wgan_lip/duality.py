@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.layers import retract_after_steps
 
-__all__ = ["ascend", "fitted", "kr_value"]
+__all__ = ["Penalized", "ascend", "fitted", "kr_value"]
+
+
+@runtime_checkable
+class Penalized(Protocol):
+    """A critic that a term of the objective keeps near a constant of 1, not its layers."""
+
+    def penalty(self, x: Tensor, y: Tensor) -> Tensor:
+        """What to subtract from the dual value at samples x (n, d) and y (m, d): a scalar with gradient."""
 
 
 def kr_value(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -37,10 +46,14 @@ def kr_value(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def ascend(critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
-    """Takes one ascent step of the KR dual; returns the value before it, detached, on the samples' device."""
+    """Takes one ascent step of the KR dual; returns the value before it, detached, on the samples' device.
+
+    A critic that is :class:`Penalized` ascends the value less its penalty.
+    """
     optimizer.zero_grad(set_to_none=True)
     value = kr_value(critic, x, y)
-    (-value).backward()
+    loss = critic.penalty(x, y) - value if isinstance(critic, Penalized) else -value
+    loss.backward()
     optimizer.step()
     return value.detach()
 
@@ -50,7 +63,8 @@ def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learnin
 
     The copy's certified dual value on the same x and y is as valid a lower bound as that of any critic, and closer to
     W1(P_n, Q_m), because the copy was made for these samples. It says nothing more about other samples. Where the
-    ascents lose more than they win, the copy is that of the start.
+    ascents lose more than they win, the copy is that of the start. Win is meant of the value itself: for a critic whose
+    constant moves, such as a :class:`Penalized` one, hold the certified bounds of the two against one another.
 
     Arguments:
         critic: The potential to start from.

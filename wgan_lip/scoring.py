@@ -46,7 +46,7 @@ def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, f
 
     Returns:
         Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's own bound),
-        `score` (see :class:`wgan_lip.metrics.ScoreOverFloor`), `modes` or None, `lipschitz`,
+        `score` (see :class:`wgan_lip.metrics.ScoreOverFloor`), `modes` or None, `lipschitz`, `guarantee`,
         `largest_gradient_found`, `ray_gradient_norm`.
 
     Raises:
@@ -74,6 +74,7 @@ def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, f
         "score": asdict(w1_over_floor(lambda n, seed: run.sample(n, seed=seed), source, size=size, repeats=repeats)),
         "modes": coverage,
         "lipschitz": certificate.lipschitz,
+        "guarantee": run.critic.guarantee,
         "largest_gradient_found": estimate_lipschitz(run.critic, test),
         "ray_gradient_norm": estimate_ray_gradient_norm(run.critic, test, generated, transport.plan),
     }  # fmt: skip

@@ -17,6 +17,14 @@ from wgan_lip.tracking import clock_time, interval_text, rounded
 __all__ = ["certificate", "estimated", "finished", "inspection", "rounded_down", "rounded_up", "show"]
 
 
+MARKS = {
+    "certified": ("Certified critic", ""),
+    "certified, conservative": ("Critic", "certified, conservative; "),
+    "not certified": ("Critic", "not certified by its training; "),
+}
+"""A critic's guarantee → how its row begins, and its comment."""
+
+
 def finished(run: Run) -> str:
     """The last screen of a training run."""
     return "\n".join([_headline(run), "", *_results(run.summary), "", *_places(run)])
@@ -116,15 +124,12 @@ def _headline(run: Run) -> str:
 def _results(summary: dict[str, Any]) -> list[str]:
     interval, score, modes = summary["interval"], summary["score"], summary["modes"]
     found, n, dim = summary["largest_gradient_found"], interval["n"], interval["dim"]
+    name, mark = MARKS[summary.get("guarantee", "certified")]
     draws = f"over {score['repeats']} draws of {score['n']} samples" if score["repeats"] > 1 else "one draw"
     lines = [
-        _row(
-            "Certified critic",
-            f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}",
-            f"largest gradient found: {found:.4f}",
-        ),
+        _row(name, f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}", f"{mark}largest gradient found: {found:.4f}"),
         _row("W1(generated, test)", _interval(**interval), f"{n} + {n} samples in dimension {dim}"),
-        _row("  lower end", rounded_down(interval["lower"]), "a certified critic fitted to these samples"),
+        _row("  lower end", rounded_down(interval["lower"]), "a critic fitted to these samples, over its constant"),
         _row("", rounded_down(interval["lower_as_trained"]), "the critic as trained"),
         _row("  upper end", rounded_up(interval["upper"]), "the cost of an optimal plan"),
         _row("Floor W1(real, test)", rounded(score["floor"], 4), "what fresh real samples reach"),
@@ -166,7 +171,7 @@ def _warnings(run: Run) -> list[str]:
             warnings.append("the generator is more than twice as far from the test set as real samples are")
         if summary["modes"] and summary["modes"]["covered"] < summary["modes"]["total"]:
             warnings.append("the generator misses modes of the data")
-        if summary["lipschitz"] > 1.001:
+        if summary["lipschitz"] > 1.001 and summary.get("guarantee", "certified") == "certified":
             warnings.append("the critic's constant is above 1; was it trained without retraction?")
     return ["", *(f"  Note: {warning}" for warning in warnings)] if warnings else []
 

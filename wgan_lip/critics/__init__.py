@@ -1,8 +1,19 @@
 """Potentials built from layers."""
 
 from wgan_lip.critics.base import Critic
+from wgan_lip.critics.baselines import ClippedCritic, GroupSortCritic, PenalizedCritic, SpectralNormCritic
 from wgan_lip.critics.convolutional import ConvolutionalCritic
 from wgan_lip.critics.resnet import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.sorting import SortingCritic
 
-__all__ = ["ConvolutionalCritic", "Critic", "FixedWidthCritic", "ResNetCritic", "SortingCritic"]
+__all__ = [
+    "ClippedCritic",
+    "ConvolutionalCritic",
+    "Critic",
+    "FixedWidthCritic",
+    "GroupSortCritic",
+    "PenalizedCritic",
+    "ResNetCritic",
+    "SortingCritic",
+    "SpectralNormCritic",
+]

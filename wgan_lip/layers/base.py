@@ -91,8 +91,8 @@ class Box:
     """Constraint: low ≤ value ≤ high."""
 
     value: Tensor
-    low: float
-    high: float
+    low: float | Tensor
+    high: float | Tensor
 
 
 Constraint = SemiOrthogonal | BoundedConvolution | UnitRows | Zero | Box
