@@ -23,7 +23,7 @@ from wgan_lip.runs import Run, create_run, load_run, target_class
 
 CRITICS = [
     ["critic=resnet"], ["critic=resnet_plane"], ["critic=fixed_width"], ["critic=sorting"], ["critic=convolutional"],
-    ["critic.norm=max"], ["critic.readout=extension", "critic.centers=8"], ["critic.activation=spline"],
+    ["critic.norm=max"], ["critic.readout=cones", "critic.centers=8"], ["critic.activation=spline"],
 ]  # fmt: skip
 SETS_2D = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard")
 
@@ -141,7 +141,7 @@ def test_help_names_groups_choices_and_keys(capsys):
         main(["train", "--help"])
     assert stop.value.code in (0, None)
     text = capsys.readouterr().out
-    for expected in ("critic: convolutional, fixed_width, resnet", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
+    for expected in ("critic: clipped, convolutional, fixed_width", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
         assert expected in text
 
 
@@ -158,19 +158,19 @@ def test_usage_lists_every_command(capsys):
     [
         (["dance"], "Expected a command: train, estimate, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (["train", "critic=cubic"], "Available options in 'critic': convolutional"),
+        (["train", "critic=cubic"], "Available options in 'critic': clipped convolutional fixed_width"),
         (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r"),
         (["train", "widht=3"], "Expected a key of train: experiment, data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
         (["train", "+foo=1"], "Got foo"),
-        (["train", "critic.width=five"], "Expected critic.width of type int. Got 'five'"),
-        (["train", "critic.width=2.5"], "Expected critic.width of type int. Got 2.5"),
+        (["train", "critic.width=five"], "Expected critic.width of type int or null. Got 'five'"),
+        (["train", "critic.width=2.5"], "Expected critic.width of type int or null. Got 2.5"),
         (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
         (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'sine'"),
         (["train", "critic.norm=l7"], "Expected norm to be one of euclidean, max. Got 'l7'"),
         (["train", "critic.norm=max", "critic.width=100"], "a width that is a power of 2"),
-        (["train", "critic.norm=max", "critic.readout=extension"], "readout linear. Got width 128"),
-        (["train", "critic.readout=foo"], "Expected readout to be one of linear, extension. Got 'foo'"),
+        (["train", "critic.norm=max", "critic.readout=cones"], "readout linear. Got width 64"),
+        (["train", "critic.readout=foo"], "Expected readout to be one of linear, cones. Got 'foo'"),
         (["train", "critic.centers=0"], "Expected centers of at least 1. Got 0"),
         (["train", "critic.bias_scale=-1"], "-1"),
         (["train", "critic=fixed_width", "critic.norm=max"], "Expected a key of critic: depth, hidden, activation, bi"),
@@ -284,7 +284,7 @@ def test_certify_holds_the_stored_certificate_against_the_weights(tiny_run, tmp_
     "critic",
     [
         ConvolutionalCritic((1, 28, 28), width=16, depth=10),
-        ResNetCritic(9, width=128, depth=10, readout="extension"),
+        ResNetCritic(9, width=128, depth=10, readout="cones"),
         ResNetCritic(9, norm="max", depth=10),
         FixedWidthCritic(784, depth=1, hidden=3),
         SortingCritic(9, width=128, depth=10),
@@ -346,7 +346,8 @@ def test_inspect_names_a_damaged_file(tiny_run, tmp_path, capsys, file, content)
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}),
+        ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}), ("clipped", {}),
+        ("gradient_penalty", {}), ("one_sided_penalty", {"one_sided": True}), ("spectral_norm", {}), ("groupsort", {}),
         ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
     ],
 )  # fmt: skip
@@ -362,7 +363,8 @@ def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, change
 
 def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained():
     files = {path.stem: path.read_text() for path in (config_directory() / "critic").glob("*.yaml")}
-    assert files.keys() == {"resnet", "resnet_plane", "resnet_wide", "fixed_width", "sorting", "convolutional"}
+    ours = {"resnet", "resnet_plane", "resnet_wide", "fixed_width", "sorting", "convolutional"}
+    assert files.keys() == ours | {"clipped", "gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort"}
     for text in files.values():
         head, *lines = text.splitlines()
         assert head.startswith("# ")

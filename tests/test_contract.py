@@ -15,9 +15,11 @@ from torch import nn
 from wgan_lip.bounds import Norm
 from wgan_lip.certificates import certify
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics.baselines import BjorckLinear, GroupSortCritic
 from wgan_lip.layers import (
     ACTIVATIONS,
     Absolute,
+    Cones,
     Conv2d,
     ConvGradientFlow,
     Flatten,
@@ -97,6 +99,9 @@ CASES = {
     "RescaledGradientFlow overcomplete": (lambda: scaled(RescaledGradientFlow(3, 7), 3), (3,), (3,)),
     "LipschitzExtension": (lambda: scaled(LipschitzExtension(5, 4)), (5,), (1,)),
     "LipschitzExtension of several heads": (lambda: scaled(LipschitzExtension(5, 4, heads=3)), (5,), (1,) * 3),
+    "Cones": (lambda: scaled(Cones(5, 9)), (5,), (1,)),
+    "Cones of several heads": (lambda: scaled(Cones(5, 4, heads=3)), (5,), (1,) * 3),
+    "ResNetCritic of cones": (lambda: scaled(ResNetCritic(5, readout="cones", centers=8)), (5,), (1,)),
     "Identity": (lambda: Identity(Norm((1, 2))), (1, 2), (1, 2)),
     "Parallel": (lambda: Parallel(MaxMin(2), Identity(Norm((1,))), GradientFlow(4, 2)), BLOCK, BLOCK),
     "Parallel affine": (lambda: Parallel(Linear(Norm((3,)), Norm((1, 2))), GradientFlow(2, 2)), (3, 2), (1, 2, 2)),
@@ -142,6 +147,9 @@ CASES = {
     "ResNetCritic spline": (lambda: ResNetCritic(3, width=8, depth=2, activation="spline"), (3,), (1,)),
     "FixedWidthCritic on the line": (lambda: FixedWidthCritic(1, depth=3), (1,), (1,)),
     "SortingCritic": (lambda: SortingCritic(3, width=8, depth=2, group=4), (3,), (1,)),
+    "BjorckLinear": (lambda: scaled(BjorckLinear(5, 3)), (5,), (3,)),
+    "BjorckLinear tall": (lambda: scaled(BjorckLinear(3, 7), 3), (3,), (7,)),
+    "GroupSortCritic": (lambda: scaled(GroupSortCritic(3, width=8, depth=2), 3), (3,), (1,)),
     "SortingCritic of several heads": (lambda: SortingCritic(3, width=4, depth=2, heads=3), (3,), (1,) * 3),
 }
 EVERY = pytest.mark.parametrize("name", CASES)

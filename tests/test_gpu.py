@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 CRITICS = {
     "family A": lambda: ResNetCritic(64, width=32, depth=4).cuda(),
     "family A, maximum norm": lambda: ResNetCritic(64, width=32, depth=5, norm="max").cuda(),
-    "family A, splines, extension": lambda: ResNetCritic(
-        64, width=32, depth=4, activation="spline", readout="extension"
+    "family A, splines, cones": lambda: ResNetCritic(
+        64, width=32, depth=4, activation="spline", readout="cones"
     ).cuda(),
     "family B": lambda: FixedWidthCritic(64, depth=4).cuda(),
     "sorting": lambda: SortingCritic(64, width=32, depth=3, group=8).cuda(),

@@ -1,4 +1,4 @@
-"""The Lipschitz extension as a read-out: exact at its data, of slope 1, and the optimal potential when it is given."""
+"""The Lipschitz extension: exact at its data, of slope 1, and the optimal potential when it is given."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm
 from wgan_lip.certificates import certify, evaluate
 from wgan_lip.checks import InputError
-from wgan_lip.critics import ResNetCritic
-from wgan_lip.layers import LipschitzExtension, Squeeze, retract_after_steps
+from wgan_lip.layers import LipschitzExtension, Squeeze
 
 
 def extension(dim, centers, heads=1):
@@ -185,35 +183,3 @@ def test_half_precision_keeps_its_dtype_and_rounds_once_or_twice(dtype):
     found, wide = layer(x), copy.deepcopy(layer).double()(x.double())
     assert found.dtype == dtype
     assert torch.allclose(found.double(), wide, rtol=0, atol=8 * torch.finfo(dtype).eps)
-
-
-# As the read-out of a critic
-
-
-@pytest.mark.parametrize("heads", [1, 3])
-def test_a_residual_critic_ends_with_it(heads):
-    critic = ResNetCritic(3, width=8, depth=2, readout="extension", centers=5, heads=heads)
-    assert isinstance(critic.readout, LipschitzExtension)
-    assert critic.readout.centers.shape == (5, 8) and critic.readout.offsets.shape == (heads, 5)
-    certificate = certify(critic)
-    assert 0.99 < certificate.lipschitz <= 1
-    assert certificate.norm_out == str(Norm((1,) * heads))
-    assert critic(torch.randn(6, 3)).shape == ((6,) if heads == 1 else (6, heads))
-    optimizer = torch.optim.Adam(critic.parameters(), lr=1.0)
-    retract_after_steps(optimizer, critic)
-    critic(torch.randn(6, 3)).square().sum().backward()
-    optimizer.step()
-    assert certify(critic).lipschitz <= 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (dict(readout="cubic"), "linear, extension. Got 'cubic'"),
-        (dict(readout="extension", centers=0), "centers of at least 1"),
-        (dict(readout="extension", norm="max", width=8), "readout linear. Got width 8.*'extension'"),
-    ],
-)
-def test_readouts_that_do_not_exist_or_do_not_fit_are_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
-        ResNetCritic(2, **arguments)

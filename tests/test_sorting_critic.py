@@ -86,7 +86,7 @@ def test_impossible_sizes_are_refused(arguments, message):
 FAMILIES = {
     "residual": lambda heads: ResNetCritic(3, width=8, depth=2, heads=heads),
     "residual, maximum norm": lambda heads: ResNetCritic(3, width=8, depth=3, norm="max", heads=heads),
-    "residual, extension": lambda heads: ResNetCritic(3, width=8, depth=2, readout="extension", heads=heads),
+    "residual, cones": lambda heads: ResNetCritic(3, width=8, depth=2, readout="cones", heads=heads),
     "fixed width": lambda heads: FixedWidthCritic(3, depth=2, heads=heads),
     "sorting": lambda heads: SortingCritic(3, width=8, depth=2, group=4, heads=heads),
 }
@@ -121,7 +121,7 @@ def test_equal_heads_need_the_root_of_k_in_the_euclidean_norm(family):
     """Which is why the certificate is stated in the maximum norm."""
     critic = FAMILIES[family](4).double()
     with torch.no_grad():
-        weight = critic.readout.offsets if family == "residual, extension" else critic.readout.weight
+        weight = critic.readout.offsets if family == "residual, cones" else critic.readout.weight
         weight.copy_(weight[:1].clone().expand_as(weight))
     x = torch.randn(300, 3, dtype=torch.float64)
     single = jacobians(critic, x).norm(dim=2).max()

@@ -91,6 +91,24 @@ def test_the_generator_finds_the_optimum_of_a_translation(critic):
     assert (last.game.generator.theta - MEAN).norm() < 0.25
 
 
+def test_a_critic_starts_at_the_samples_if_asked_to():
+    far = Gaussian()
+    far.sample = lambda n, rng: 1000 + torch.randn(n, 2, generator=rng)
+    critic = ResNetCritic(2, readout="cones", centers=8)
+    first = next(iter(play(far, critic=critic, start_at_data=True, steps=1, log_every=1, audit_every=1)))
+    falling = critic.readout.unit * critic.readout.centers[critic.readout.rising :]
+    assert (falling - 1000).abs().max() < 300 and first.scalars["certificate/lipschitz"] <= 1
+    other = ResNetCritic(2, readout="cones", centers=8)
+    next(iter(play(far, critic=other, steps=1, log_every=1, audit_every=1)))
+    assert (other.readout.unit * other.readout.centers).abs().max() < 50
+
+
+def test_a_critic_that_cannot_start_at_samples_is_refused():
+    plain = nn.Sequential(Linear(Norm.euclidean(2), Norm((1,))), Squeeze())
+    with pytest.raises(InputError, match="Expected, with training.start_at_data, a critic with a method start_at"):
+        play(critic=plain, start_at_data=True)
+
+
 def test_records_come_in_order_and_every_audit_keeps_the_invariant():
     records = list(play(steps=9))
     assert [record.step for record in records] == [2, 4, 6, 8, 9]

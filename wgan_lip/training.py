@@ -22,6 +22,8 @@ from wgan_lip.wasserstein import InvariantViolation, bracket, estimate_ray_gradi
 
 __all__ = ["SCHEDULES", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError", "train_wgan"]
 
+START = 2048  # samples of each law that a critic starts at
+
 
 class StoppedError(RuntimeError):
     """The game stopped before its end; `game` holds the players as they should be kept."""
@@ -116,6 +118,7 @@ def train_wgan(
     log_every: int = 50,
     audit_every: int = 500,
     audit_size: int = 500,
+    start_at_data: bool = False,
     seed: int = 0,
 ) -> Iterator[Record]:
     r"""Trains a generator against a certified critic, yielding a record every `log_every` steps and every audit.
@@ -128,7 +131,8 @@ def train_wgan(
     Arguments:
         source: Where samples x (b, d) come from.
         generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k.
-        critic: Samples (b, d) → values (b,), made of layers that can be certified.
+        critic: Samples (b, d) → values (b,), made of layers that can be certified. One with a penalty ascends the
+            value less that; see :class:`wgan_lip.duality.Penalized`.
         generator_optimizer: Any torch optimiser over the generator's parameters.
         critic_optimizer: Any torch optimiser over the critic's parameters; the retraction is registered on it.
         steps: Generator steps.
@@ -141,6 +145,8 @@ def train_wgan(
         log_every: Generator steps between records.
         audit_every: Generator steps between audits.
         audit_size: Samples of each law in an audit, at most the size of the test set.
+        start_at_data: Whether the critic first puts its folds and cones where the samples are, by
+            :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
         seed: Seed of latents and of the choice of samples.
 
     Returns:
@@ -160,6 +166,11 @@ def train_wgan(
     check_choice(critic_schedule, list(SCHEDULES), "training.critic_schedule")
     check_choice(generator_schedule, list(SCHEDULES), "training.generator_schedule")
     _check_players(source, generator, critic)
+    if start_at_data and not callable(getattr(critic, "start_at", None)):
+        raise InputError(
+            "Expected, with training.start_at_data, a critic with a method start_at, as those of wgan_lip.critics "
+            f"have. Got {type(critic).__name__}. Leave start_at_data out."
+        )
     device = next(critic.parameters()).device
     retract_after_steps(critic_optimizer, critic)
     game = Game(
@@ -177,13 +188,17 @@ def train_wgan(
         _scheduler(generator_optimizer, generator_schedule, steps),
     ]
 
-    def dual_ascent() -> Tensor:
-        x = source.sample(batch_size, game.data_rng).to(device, non_blocking=True)  # (b, d)
+    def samples(size: int) -> tuple[Tensor, Tensor]:
+        x = source.sample(size, game.data_rng).to(device, non_blocking=True)  # (b, d)
         with torch.no_grad():
-            y = generator(draw_latents(generator, batch_size, game.latent_rng))  # (b, d)
-        return ascend(critic, critic_optimizer, x, y)
+            return x, generator(draw_latents(generator, size, game.latent_rng))  # (b, d)
+
+    def dual_ascent() -> Tensor:
+        return ascend(critic, critic_optimizer, *samples(batch_size))
 
     def play() -> Iterator[Record]:
+        if start_at_data:
+            critic.start_at(*samples(max(batch_size, START)))
         window, last_good = _Window(), _snapshot(game)
         for _ in range(warmup_steps):
             dual_ascent()

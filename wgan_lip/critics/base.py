@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from wgan_lip.checks import InputError
-from wgan_lip.layers import Flatten, LipschitzLayer, Squeeze
+from wgan_lip.checks import InputError, check_pair
+from wgan_lip.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Squeeze
 
 __all__ = ["Critic", "check_sizes"]
 
@@ -25,13 +27,45 @@ class Critic(nn.Sequential):
     Attributes:
         dim: Dimension d of the samples.
         heads: Number k of potentials.
+        guarantee: What training keeps of its constant; see Note [Guarantees] of :mod:`wgan_lip.critics.baselines`.
     """
+
+    guarantee: ClassVar[str] = "certified"
 
     def __init__(self, dim: int, layers: OrderedDict[str, LipschitzLayer], heads: int = 1) -> None:
         if heads == 1:
             layers["squeeze"] = Squeeze()
         super().__init__(OrderedDict(flatten=Flatten(dim), **layers))
         self.dim, self.heads = dim, heads
+
+    @torch.no_grad()
+    def start_at(self, x: Tensor, y: Tensor) -> None:
+        """Starts folds and cones where the samples are; weights stay. Random, from torch's global generator.
+
+        A residual layer gets the biases with which each row of W folds some share of the states that reach it: 2 %
+        before cones, so that distances between states survive, any share otherwise. For cones see
+        :meth:`wgan_lip.layers.Cones.start_at`. Other layers start as they were built.
+
+        Arguments:
+            x: Samples of P, shape (n, d).
+            y: Samples of Q, shape (m, d).
+
+        Raises:
+            InputError: Unusable samples, or of another dimension.
+        """
+        x, y = check_pair(x, y)
+        if x.shape[1] != self.dim:
+            raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
+        states, n = torch.cat((x, y)).to(next(self.parameters())), len(x)
+        with_cones = any(isinstance(layer, Cones) for layer in self)
+        for layer in self:
+            if isinstance(layer, Cones):
+                layer.start_at(states[:n], states[n:])
+            elif isinstance(layer, GradientFlow):
+                rows = (states @ layer.weight.T).sort(dim=0).values  # (n + m, rows of W)
+                share = rows.new_full(rows.shape[1:], 0.02) if with_cones else torch.rand_like(rows[0])
+                layer.bias.copy_(-rows.gather(0, ((1 - share) * (len(rows) - 1)).round().long()[None])[0])
+            states = layer(states)
 
 
 def check_sizes(**sizes: int) -> None:

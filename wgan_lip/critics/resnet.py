@@ -11,10 +11,10 @@ from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError, check_choice
 from wgan_lip.critics.base import Critic, check_sizes
 from wgan_lip.layers import (
+    Cones,
     GradientFlow,
     Identity,
     Linear,
-    LipschitzExtension,
     LipschitzLayer,
     MaxMin,
     Parallel,
@@ -39,8 +39,10 @@ class ResNetCritic(Critic):
 
     Arguments:
         dim: Dimension d of the samples.
-        width: Width h of the state; a power of 2 with `norm="max"`.
-        depth: Number L of residual layers.
+        width: Width h of the state; a power of 2 with `norm="max"`. By default 128 with a linear read-out and d
+            before cones, which need no more dimensions than the samples have. With h = d there is no Q, which would
+            move through all W_l into v.
+        depth: Number L of residual layers; by default 6 with a linear read-out, 2 before cones, where 0 will do.
         hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
         activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`; `relu`, which sorts, with `norm="max"`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
@@ -48,9 +50,9 @@ class ResNetCritic(Critic):
             of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.
         norm: `euclidean` or `max`.
         heads: Number of potentials over the one body; see :class:`Critic`.
-        readout: `linear`, or `extension`, with a :class:`wgan_lip.layers.LipschitzExtension` as v, whose centres start
-            at the scale `bias_scale`; not with `norm="max"`.
-        centers: Number of centres of that extension.
+        readout: `linear`, or `cones`, with :class:`wgan_lip.layers.Cones` as v; not with `norm="max"`.
+        centers: Number of those cones.
+        scale: Of those cones, about the samples' standard deviation. Better: :meth:`Critic.start_at`.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -65,19 +67,23 @@ class ResNetCritic(Critic):
         self,
         dim: int,
         *,
-        width: int = 128,
-        depth: int = 6,
+        width: int | None = None,
+        depth: int | None = None,
         hidden: int | None = None,
         activation: str = "relu",
         bias_scale: float = 0.1,
         norm: str = "euclidean",
         heads: int = 1,
         readout: str = "linear",
-        centers: int = 64,
+        centers: int = 256,
+        scale: float = 1.0,
     ) -> None:
-        check_sizes(dim=dim, width=width, depth=depth, heads=heads, centers=centers)
         check_choice(norm, ["euclidean", "max"], "norm")
-        check_choice(readout, ["linear", "extension"], "readout")
+        check_choice(readout, ["linear", "cones"], "readout")
+        check_sizes(dim=dim, heads=heads, centers=centers)
+        width = (128 if readout == "linear" else dim) if width is None else width
+        depth = (6 if readout == "linear" else 2) if depth is None else depth
+        check_sizes(width=width, depth=depth if readout == "linear" else depth + 1)
         if norm == "max" and (
             width & (width - 1) or width < 2 or hidden is not None or activation != "relu" or readout != "linear"
         ):
@@ -88,7 +94,9 @@ class ResNetCritic(Critic):
             )
         state = Norm.euclidean(width) if norm == "euclidean" else Norm((1,) * width)
         hidden = max(1, width // 2) if hidden is None else hidden
-        layers: OrderedDict[str, LipschitzLayer] = OrderedDict(lift=Linear(Norm.euclidean(dim), state))
+        layers: OrderedDict[str, LipschitzLayer] = OrderedDict()
+        if width != dim or norm == "max":  # an orthogonal square Q is no gain: it moves through W_l into v
+            layers["lift"] = Linear(Norm.euclidean(dim), state)
         for index in range(depth):
             if norm == "euclidean":
                 block = GradientFlow(width, hidden, activation=activation, bias_scale=bias_scale)
@@ -98,7 +106,7 @@ class ResNetCritic(Critic):
         if readout == "linear":
             layers["readout"] = Linear(state, Norm((1,) * heads))
         else:
-            layers["readout"] = LipschitzExtension(width, centers, heads=heads, scale=bias_scale)
+            layers["readout"] = Cones(width, centers, heads=heads, scale=scale)
         super().__init__(dim, layers, heads)
         if norm == "max":
             self.lift.bias = nn.Parameter(new_bias(width, bias_scale))

@@ -18,7 +18,7 @@ from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding, new_bias
 from wgan_lip.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
-from wgan_lip.layers.readouts import LipschitzExtension
+from wgan_lip.layers.readouts import Cones, LipschitzExtension
 from wgan_lip.layers.retraction import Retraction, retract_after_steps
 from wgan_lip.layers.sorting import GroupSort, Householder, MaxMin
 from wgan_lip.layers.stock import STOCK_CLAIMS
@@ -39,6 +39,7 @@ __all__ = [
     "Absolute",
     "Activation",
     "Claim",
+    "Cones",
     "Conv2d",
     "ConvGradientFlow",
     "Flatten",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.bounds import Norm, upper_bound_vector_norm
-from wgan_lip.checks import InputError, check_samples
-from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.checks import InputError, check_pair, check_samples
+from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding
 
-__all__ = ["LipschitzExtension"]
+__all__ = ["Cones", "LipschitzExtension"]
+
+_STRIDE = 4.0  # standard deviations of the samples that a centre moves when its parameter moves by 1
+_COOLING = 6.0  # by which factor of e the temperature falls when its parameter rises by 1
+_WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
+_COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quotients by it leave float32
+_HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
 
 
 class LipschitzExtension(LipschitzLayer):
@@ -78,3 +85,244 @@ class LipschitzExtension(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"
+
+
+class Cones(LipschitzLayer):
+    r"""A trainable potential: a soft minimum of rising cones and of one soft maximum of falling ones.
+
+    .. math::
+        f(z) = \operatorname{smin}_T \bigl\{ \rho_1, \dots, \rho_r, \,
+               \operatorname{smax}_T \{-\rho_j : j > r\} \bigr\}, \qquad
+        \rho_j(z) = \|z - c_j\| + b_j, \qquad \operatorname{smax}_T(v) = T \log \sum_j e^{v_j / T}
+
+    and smin(v) = −smax(−v). Their gradients are convex combinations, so f is 1-Lipschitz at every temperature T > 0.
+    As T falls, f becomes hard and its gradient norm 1. T is trained with the rest and falls by itself: where a hard
+    maximum moves the highest cone of each sample only, and those that are nowhere the highest never, a soft one moves
+    all. Far from the samples f falls, so that no generator that ascends f gains by leaving them.
+
+    Several heads share the centres and have offsets of their own.
+
+    Note [Units]
+        An optimiser like Adam moves every parameter by about its learning rate, whatever the units of the samples. So
+        c = s·`centers`, b = s·`offsets` and T = s·exp(−6·`coldness`) with s, `unit`, four standard deviations of the
+        states, not trained: cones then train at the rate of the layers before them, in all units alike.
+
+    Note [Distances]
+        In float64 distances are taken by differences, which the certified evaluation relies on. In single precision
+        they come from a product of matrices, an order faster in many dimensions, which cancels where z is near a
+        centre: there, at the nearest centre of each sample, they are taken again by differences. A slope is
+        (z − c)/‖z − c‖ in both.
+
+    Arguments:
+        dim: Width of the state, shape (b, dim); the output has shape (b, heads).
+        centers: Number k of cones; the first ⌊k/2⌋ rise, the others fall.
+        heads: Number of scalars, in the maximum norm.
+        scale: The standard deviation of the states, in each coordinate: the centres start there. :meth:`start_at`
+            takes it, and centres, from samples.
+
+    Guarantee:
+        Constant exactly 1 for all finite parameters.
+
+    References:
+        Extension of range of functions (McShane, 1934); Smooth minimization of non-smooth functions (Nesterov, 2005),
+        section 4.1
+    """
+
+    unit: Tensor
+
+    def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
+        super().__init__()
+        if min(dim, centers, heads) < 1:
+            raise InputError(
+                f"Expected a width, a number of centers and of heads of at least 1. Got {dim}, {centers} and {heads}."
+            )
+        if not 0 < scale < math.inf:
+            raise InputError(f"Expected a scale above 0 and finite. Got {scale}.")
+        self.rising = centers // 2
+        self.register_buffer("unit", torch.tensor(1.0))
+        self.centers = nn.Parameter(torch.empty(centers, dim))
+        self.offsets = nn.Parameter(torch.empty(heads, centers))
+        self.coldness = nn.Parameter(torch.tensor(_coldness(dim)))
+        self.start_at(*(scale * torch.randn(max(centers, 64), dim) for _ in range(2)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """T, a scalar, in the units of the states."""
+        return self.unit * (-_COOLING * self.coldness).clamp(-_COLDEST, 0).exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
+        unit = self.unit.to(single)
+        centers, offsets = unit * self.centers.to(single), unit * self.offsets.to(single)
+        function = _fast_cones if single == torch.float32 else _cones
+        return function(x.to(single), centers, offsets, self.temperature.to(single), self.rising).to(x.dtype)
+
+    @torch.no_grad()
+    def start_at(self, x: Tensor, y: Tensor) -> None:
+        """Falling cones start at states of P, rising ones at states of Q: there their tips are in an optimal potential.
+
+        Every cone starts with mean 0 over all states, and so do both groups, but for the rising ones, a little above,
+        so that the falling ones count at first: from equal heights they would share the samples for long, and a group
+        far above is never trained.
+
+        Arguments:
+            x: States of P, shape (n, dim).
+            y: States of Q, shape (m, dim).
+
+        Raises:
+            InputError: States that are not finite, or of another width.
+        """
+        x, y = check_pair(x, y)
+        count, dim = self.centers.shape
+        if x.shape[1] != dim:
+            raise InputError(f"Expected states of width {dim}. Got {tuple(x.shape)}. Give what reaches this layer.")
+        centers = torch.cat((_rows(y, self.rising), _rows(x, count - self.rising))).double()
+        states = torch.cat((x[:512], y[:512])).double()
+        scale = (states - states.mean(dim=0)).square().mean().sqrt()
+        self.unit.copy_(_STRIDE * scale.where(scale > 0, 1))
+        self.coldness.fill_(_coldness(dim))
+        offsets = -torch.cdist(states, centers).mean(dim=0)
+        for sign, group in _groups(self.rising, count):
+            ahead = _HEAD_START if sign < 0 else 0.0
+            offsets[group] += self.temperature.double() * (math.log(group.stop - group.start) + ahead)
+        self.centers.copy_(centers / self.unit.double())
+        self.offsets.copy_((offsets / self.unit.double()).expand_as(self.offsets))
+
+    def claim(self) -> Claim:
+        (heads, count), dim = self.offsets.shape, self.centers.shape[1]
+        each = math.sqrt(heads) * 1.01  # the error vector of all heads
+        unit = upper_bound_vector_norm(self.unit[None])
+        if not self.unit > 0:
+            raise InputError(f"Expected a unit above 0. Got {self.unit.item()}. Reload the last good checkpoint.")
+        upper_bound_vector_norm(self.coldness[None])  # refuses one that is not finite
+        exponent = max(-_COLDEST, min(-_COOLING * self.coldness.item(), 0.0))
+        temperature = 1.01 * unit * math.exp(exponent)
+        size = 1.01 * unit * (upper_bound_vector_norm(self.centers) + upper_bound_vector_norm(self.offsets))
+        # Squares that underflow cost 1e-154 a coordinate; those that overflow hide a cone, which may be the lowest.
+        # A soft maximum passes errors on as they are. Its own: two roundings of each exponent, which moves the sum by
+        # at most their size times their weight, k roundings of the sum, and 8 ulp of exp, of log and of T.
+        offset = each * (4 * size + 64 * temperature * (24 + math.log(count)) + 1e-130) if size < 1e130 else math.inf
+        rounding = Rounding(dim + count + 64, 4 * each, offset)
+        return Claim(1.0, "soft minimum and maximum of cones", Norm.euclidean(dim), Norm((1,) * heads), rounding)
+
+    def constraints(self) -> Iterator[Constraint]:
+        yield Box(self.coldness, 0.0, _COLDEST / _COOLING)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"
+
+
+def _coldness(dim: int) -> float:
+    """At which the temperature is that of the start; 0, the warmest, in very many dimensions."""
+    return max(0.0, math.log(_STRIDE / (_WARMTH * math.sqrt(dim))) / _COOLING)
+
+
+def _rows(rows: Tensor, count: int) -> Tensor:
+    """`count` of the rows, at random; where there are fewer, some twice, apart by a little of their spread."""
+    chosen = rows[torch.randperm(len(rows), device=rows.device)[:count]]
+    if len(chosen) == count:
+        return chosen
+    again = rows[torch.randint(len(rows), (count - len(chosen),), device=rows.device)]
+    return torch.cat((chosen, again + 0.1 * rows.std(dim=0, correction=0) * torch.randn_like(again)))
+
+
+def _cones(z: Tensor, centers: Tensor, offsets: Tensor, temperature: Tensor, rising: int) -> Tensor:
+    """The formula of :class:`Cones`, distances by differences: (b, heads)."""
+    distance = torch.cdist(z, centers, compute_mode="donot_use_mm_for_euclid_dist")  # (b, k)
+    cones = distance[:, None] + offsets  # (b, heads, k)
+    groups = []
+    if rising:
+        groups.append(-_soft_maximum(-cones[..., :rising], temperature))
+    if rising < len(centers):
+        groups.append(_soft_maximum(-cones[..., rising:], temperature))
+    return -_soft_maximum(-torch.stack(groups, dim=-1), temperature)
+
+
+def _soft_maximum(values: Tensor, temperature: Tensor) -> Tensor:
+    """T log Σ exp(v_j/T) over the last axis."""
+    largest = values.detach().amax(dim=-1, keepdim=True)
+    return largest[..., 0] + temperature * ((values - largest) / temperature).exp().sum(dim=-1).log()
+
+
+class _FastCones(torch.autograd.Function):
+    """:func:`_cones` in single precision; see Note [Distances] of :class:`Cones`. Not differentiable twice."""
+
+    @staticmethod
+    def forward(z: Tensor, centers: Tensor, offsets: Tensor, temperature: Tensor, rising: int) -> tuple[Tensor, ...]:
+        middle = centers.mean(dim=0)
+        near, squares = z - middle, (z - middle).square().sum(dim=1, keepdim=True)
+        saved, values, entropies = [], [], []
+        for sign, group in _groups(rising, len(centers)):
+            c, b = centers[group] - middle, offsets[:, group]
+            sizes = squares + c.square().sum(dim=1)
+            # What cancels is noise below eps times the squares; a floor there keeps the slopes at 1.
+            floor = torch.finfo(z.dtype).eps * sizes.amax(dim=1, keepdim=True)  # of each sample, whatever the batch
+            distance = sizes.addmm_(near, c.T, alpha=-2).clamp_(min=floor).sqrt_()  # (b, k)
+            nearest = distance.argmin(dim=1, keepdim=True)
+            exact = torch.linalg.vector_norm(near - c[nearest[:, 0]], dim=1, keepdim=True)
+            v = -b - distance.scatter_(1, nearest, exact)[:, None]  # (b, heads, k)
+            share = torch.softmax(v / temperature, dim=2)
+            largest, index = share.max(dim=2, keepdim=True)
+            top = v.gather(2, index)
+            surplus = -temperature * largest.log()  # of the soft over the hard maximum
+            mean = torch.linalg.vecdot(share, v)[..., None]
+            saved += [distance.scatter_(1, nearest, exact.where(exact > 0, torch.inf)), share]
+            values.append(sign * (top + surplus))
+            entropies.append(sign * (top + surplus - mean) / temperature)
+        both, entropy = torch.cat(values, dim=2), torch.cat(entropies, dim=2)  # (b, heads, groups)
+        share = torch.softmax(-both / temperature, dim=2)
+        value = both.amin(dim=2) + temperature * share.amax(dim=2).log()
+        mean = (share * both).sum(dim=2)
+        by_temperature = (share * entropy).sum(dim=2) + (value - mean) / temperature
+        return value, share, by_temperature, *saved
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        z, centers, _, _, ctx.rising = inputs
+        ctx.save_for_backward(z, centers, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        z, centers, of_groups, by_temperature, *saved = (tensor.detach() for tensor in ctx.saved_tensors)
+        steepness, middle = gradient.detach(), centers.mean(dim=0)
+        near, at_z, at_centers, at_offsets = z - middle, torch.zeros_like(z), [], []
+        for index, (sign, group) in enumerate(_groups(ctx.rising, len(centers))):
+            c, distance, share = centers[group] - middle, saved[2 * index], saved[2 * index + 1]
+            steep = share * (-sign * steepness * of_groups[..., index])[..., None]  # ∂/∂ρ, (b, heads, k)
+            at_offsets.append(steep.sum(dim=0))
+            slopes = steep.sum(dim=1).div_(distance)  # (b, k)
+            at_z += slopes.sum(dim=1, keepdim=True) * near - slopes @ c
+            at_centers.append(slopes.sum(dim=0)[:, None] * c - slopes.T @ near)
+        found = at_z, torch.cat(at_centers), torch.cat(at_offsets, dim=1), (steepness * by_temperature).sum()
+        return *_Once.apply(gradient, *ctx.saved_tensors[:2], *found), None
+
+
+class _Once(torch.autograd.Function):
+    """Passes gradients on, and refuses to be differentiated. A `once_differentiable` lets second derivatives pass
+    where only z depends on what is differentiated, as in a gradient penalty, with these slopes as constants."""
+
+    @staticmethod
+    def forward(
+        gradient: Tensor, z: Tensor, centers: Tensor, at_z: Tensor, at_centers: Tensor, at_offsets: Tensor,
+        at_temperature: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        return tuple(found.view_as(found) for found in (at_z, at_centers, at_offsets, at_temperature))
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, *_: Tensor) -> tuple[None, ...]:
+        raise RuntimeError("Expected first derivatives of Cones. Got a call for second ones, which it does not have.")
+
+
+def _fast_cones(*arguments: Tensor | int) -> Tensor:
+    return _FastCones.apply(*arguments)[0]
+
+
+def _groups(rising: int, count: int) -> list[tuple[float, slice]]:
+    """The sign of f over the soft maximum of −ρ, and the cones, of each group that is not empty."""
+    groups = (-1.0, slice(0, rising)), (1.0, slice(rising, count))
+    return [(sign, group) for sign, group in groups if group.stop > group.start]

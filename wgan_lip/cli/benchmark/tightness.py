@@ -34,7 +34,7 @@ PLANE: dict[str, Callable[[], nn.Module]] = {
         for name in (*ACTIVATIONS, "spline")
     },
     "residual, maximum norm": lambda: ResNetCritic(2, width=64, depth=6, norm="max", bias_scale=1.0),
-    "residual, extension read-out": lambda: ResNetCritic(2, width=64, depth=6, bias_scale=0.2, readout="extension"),
+    "residual, cones read-out": lambda: ResNetCritic(2, width=64, depth=6, bias_scale=0.2, readout="cones"),
     "fixed width": lambda: FixedWidthCritic(2, depth=16),
     "sorting, pairs": lambda: SortingCritic(2, width=64, depth=4),
     "sorting, full": lambda: SortingCritic(2, width=64, depth=4, group=64),
