@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -35,6 +36,9 @@ __all__ = [
     "real_beside_generated",
     "sample_grid",
     "save",
+    "score_curves",
+    "score_dots",
+    "stacked_bars",
     "to_array",
     "transport_lines",
 ]
@@ -47,6 +51,11 @@ HEIGHT = LinearSegmentedColormap.from_list("height", ["#8593a6", "#b4bfcc", "#df
 SLOPE = LinearSegmentedColormap.from_list("slope", ["#E69F00", "#CC79A7", "#009E73", "#00382A"])
 MAX_POINTS = 2000  # of each cloud; more would hide the critic
 MAX_STEPS = 2000  # of each distribution function; a step less than a pixel high is not seen
+MARKS = [  # of as many curves: colours of that palette, and shapes and lines for who sees none
+    (BLUE, "o", "-"), (VERMILION, "s", "-"), (INK, "*", (0, (5, 2))), ("#009E73", "^", (0, (1, 1.2))),
+    ("#CC79A7", "v", (0, (1, 1.2))), ("#E69F00", "D", (0, (1, 1.2))), ("#56B4E9", "P", (0, (1, 1.2))),
+    ("#777777", "X", (0, (1, 1.2))), (INK, "<", (0, (1, 1.2))), ("#8C6D00", ">", (0, (1, 1.2))),
+]  # fmt: skip
 WIDTH_FLOOR = 1e-15  # relative widths below it are beneath the rounding of float64
 
 _styled = rc_context({"font.size": 10, "axes.titlesize": 11, "axes.edgecolor": INK, "figure.dpi": 100})
@@ -78,6 +87,38 @@ def landscape(
     if modes is not None:
         axes.plot(*_points(modes, 2).T, "+", color="black", markersize=8, markeredgewidth=1.2, label="modes")
     _legend(figure, axes, title)
+    return figure
+
+
+@_styled
+def stacked_bars(
+    bars: Mapping[str, Mapping[str, float]], *, quantity: str, mark: float | None = None, title: str | None = None
+) -> Figure:
+    """Draws horizontal bars of parts one after the other, with their sums.
+
+    Arguments:
+        bars: For each bar, by its label, the parts: lengths by name, at most four names.
+        quantity: What the lengths are, with units.
+        mark: Where a dashed line stands.
+        title: Stands above.
+    """
+    figure = Figure(figsize=(7.2, 1.2 + 0.38 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    names = dict.fromkeys(name for parts in bars.values() for name in parts)
+    start = np.zeros(len(bars))
+    for name, color in zip(names, (BLUE, "#56B4E9", VERMILION, INK)):
+        lengths = np.array([parts.get(name, 0.0) for parts in bars.values()])
+        axes.barh(range(len(bars)), lengths, left=start, color=color, height=0.62, label=name)
+        start += lengths
+    for index, total in enumerate(start):
+        axes.text(total, index, f" {total:.2f}", va="center")
+    if mark is not None:
+        axes.axvline(mark, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    axes.set(xlabel=quantity, xlim=(0, 1.1 * start.max()), title=title)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    _light(axes)
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
     return figure
 
 
@@ -472,6 +513,92 @@ def error_curves(
     if title:
         figure.suptitle(title)
     return figure
+
+
+@_styled
+def score_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, size: str, quantity: str,
+    title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Draws scores, at most 1, against sizes on a logarithmic axis, four panels a row on common axes, with one legend.
+
+    Arguments:
+        panels: For each panel, by its name, the curves: (size, score) pairs by label. A label keeps its colour, its
+            mark and its line throughout; "best published" is dashed.
+        size: What the sizes are of.
+        quantity: What the scores are.
+        title: Stands above.
+    """
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(max(6.4, 2.9 * columns), 1.6 + 2.5 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    styles = _styles(label for curves in panels.values() for label in curves)
+    points = [point for curves in panels.values() for curve in curves.values() for point in curve]
+    for axes, (name, curves) in zip(every.flat, panels.items()):
+        for label, curve in curves.items():
+            color, marker, line = styles[label]
+            axes.plot(*np.array(curve).T, color=color, marker=marker, linestyle=line, markersize=5, linewidth=1.3)
+        axes.set_title(name, loc="left")
+        axes.set_xscale("log", base=2)
+        axes.set(
+            ylim=(min(score for _, score in [(0, 0.0), *points]) - 0.03, 1.0), xticks=sorted({at for at, _ in points})
+        )
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _light(axes)
+    for axes in every.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in every.flat[max(0, len(panels) - columns) : len(panels)]:
+        axes.set_xlabel(size)
+        axes.tick_params(labelbottom=True)
+    for axes in every[:, 0]:
+        axes.set_ylabel(quantity)
+    _shared_legend(figure, styles, title)
+    return figure
+
+
+@_styled
+def score_dots(marks: Mapping[str, Mapping[str, float]], *, quantity: str, title: str | None = None) -> Figure:
+    """Draws scores as marks, a line a subject, with one legend.
+
+    Arguments:
+        marks: By label, the score of each subject, by its name.
+        quantity: What the scores are.
+        title: Stands above.
+    """
+    subjects = list(dict.fromkeys(subject for scores in marks.values() for subject in scores))
+    figure = Figure(figsize=(7.6, 1.8 + 0.34 * len(subjects)), layout="constrained")
+    axes = figure.subplots()
+    styles = {label: (color, marker, "none") for label, (color, marker, _) in _styles(marks).items()}
+    for index, (label, scores) in enumerate(marks.items()):
+        color, marker, _ = styles[label]
+        shift = 0.5 * ((index + 0.5) / len(marks) - 0.5)  # so that equal scores stay apart
+        heights = [subjects.index(subject) + shift for subject in scores]
+        axes.plot(list(scores.values()), heights, linestyle="none", color=color, marker=marker, markersize=6)
+    axes.axvline(1.0, color=INK, linewidth=0.9, zorder=0)
+    axes.set(xlabel=quantity, ylim=(len(subjects) - 0.5, -0.5), yticks=range(len(subjects)), yticklabels=subjects)
+    _light(axes)
+    _shared_legend(figure, styles, title)
+    return figure
+
+
+def _styles(labels: Iterable[str]) -> dict[str, tuple]:
+    """Colour, mark and line of each label; a published curve gets those in ink, whichever comes first."""
+    names = list(dict.fromkeys(labels))
+    published = [name for name in names if name.startswith("best published")]
+    others = iter([style for index, style in enumerate(MARKS) if index != 2 or not published])
+    return {name: MARKS[2] if name in published else next(others) for name in names}
+
+
+def _shared_legend(figure: Figure, styles: Mapping[str, tuple], title: str | None) -> None:
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle=line, label=label)
+        for label, (color, marker, line) in styles.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title)
 
 
 def to_array(figure: Figure) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wgan_lip.checks import InputError, check_choice
-from wgan_lip.cli.benchmark import coverage, density, layers, tightness, w1, wgan
+from wgan_lip.cli.benchmark import coverage, density, funnels, layers, oracles, step_cost, tightness, w1, wgan
 from wgan_lip.files import write_whole
 
 __all__ = ["SUITES", "benchmark"]
@@ -19,7 +19,11 @@ SUITES: dict[str, Callable[[list[int], list[str], Path], str]] = {
     "coverage": coverage.measure,
     "w1": w1.measure,
     "w1_large": w1.measure_large,
+    "funnels": funnels.measure,
+    "oracles": oracles.measure,
+    "step_cost": step_cost.measure,
 }
+TRAINING = ("wgan", "funnels", "oracles")  # suites that take overrides
 
 
 def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> str:
@@ -34,7 +38,7 @@ def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> s
     check_choice(suite, list(SUITES), "suite")
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"Expected seeds as a list of integers, such as seeds=[0,1,2]. Got {seeds}.")
-    if overrides and suite != "wgan":
+    if overrides and suite not in TRAINING:
         raise InputError(f"Expected no overrides with suite={suite}, which trains no run. Got {overrides}.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

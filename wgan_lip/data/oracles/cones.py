@@ -247,6 +247,10 @@ class Funnel(_Cones):
     def w1_error(self) -> float:
         return self._lengths[1]
 
+    def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        x, _ = self.pair(n, rng)
+        return x, self._draw(m, rng)  # not moved for nothing
+
     def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         y = self._draw(n, rng)
         shrink = torch.rand(n, 1, generator=rng, dtype=torch.float64)
