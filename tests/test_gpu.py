@@ -22,6 +22,7 @@ CRITICS = {
     "family A, splines, cones": lambda: ResNetCritic(
         64, width=32, depth=4, activation="spline", readout="cones"
     ).cuda(),
+    "family A, cones, no lift": lambda: ResNetCritic(64, readout="cones").cuda(),
     "family B": lambda: FixedWidthCritic(64, depth=4).cuda(),
     "sorting": lambda: SortingCritic(64, width=32, depth=3, group=8).cuda(),
     "convolutional": lambda: ConvolutionalCritic((1, 8, 8), width=32, depth=2).cuda(),
