@@ -591,3 +591,12 @@ def test_it_learns_the_potential_of_funnels(depth):
     truth = (x - y).norm(dim=1).mean().item()
     assert 0.95 * truth < kr_lower_bound(critic, x, y) <= truth  # measured over five seeds: 0.994 to 0.998
     assert critic.readout.temperature.item() < 0.5 * warm, "the temperature falls by itself"
+
+
+def test_cones_do_without_residual_layers_and_say_what_they_need():
+    critic = ResNetCritic(3, readout="cones", centers=4, depth=0)
+    assert [name for name, _ in critic.named_children()] == ["flatten", "readout", "squeeze"]
+    with pytest.raises(InputError, match="Expected depth of at least 0. Got -1"):
+        ResNetCritic(3, readout="cones", depth=-1)
+    with pytest.raises(InputError, match="Expected depth of at least 1. Got 0"):
+        ResNetCritic(3, depth=0)

@@ -382,8 +382,8 @@ def test_a_diameter_is_rounded_up_and_no_further(low, width, dim):
     high = low + width
     square, diameter = (Fraction(high) - Fraction(low)) ** 2 * dim, box_diameter(low, high, dim)
     assert Fraction(diameter) ** 2 >= square
-    least = Fraction(5e-324)  # relative to subnormal numbers roundings are larger
-    assert diameter == 0 or (Fraction(diameter) - 4 * least) ** 2 <= square * (1 + Fraction(1, 10**15)) ** 2
+    unit = Fraction(5e-324)  # that of subnormal numbers, in which one rounding up is more than 1e-15 of them
+    assert diameter == 0 or (Fraction(diameter) - unit) ** 2 <= square * (1 + Fraction(1, 10**15)) ** 2
 
 
 @pytest.mark.parametrize("name", ORACLES)

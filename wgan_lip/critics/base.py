@@ -68,7 +68,7 @@ class Critic(nn.Sequential):
             states = layer(states)
 
 
-def check_sizes(**sizes: int) -> None:
+def check_sizes(*, least: int = 1, **sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"Expected {name} of at least 1. Got {size}.")
+        if size < least:
+            raise InputError(f"Expected {name} of at least {least}. Got {size}.")

@@ -80,10 +80,10 @@ class ResNetCritic(Critic):
     ) -> None:
         check_choice(norm, ["euclidean", "max"], "norm")
         check_choice(readout, ["linear", "cones"], "readout")
-        check_sizes(dim=dim, heads=heads, centers=centers)
         width = (128 if readout == "linear" else dim) if width is None else width
         depth = (6 if readout == "linear" else 2) if depth is None else depth
-        check_sizes(width=width, depth=depth if readout == "linear" else depth + 1)
+        check_sizes(dim=dim, width=width, heads=heads, centers=centers)
+        check_sizes(depth=depth, least=1 if readout == "linear" else 0)
         if norm == "max" and (
             width & (width - 1) or width < 2 or hidden is not None or activation != "relu" or readout != "linear"
         ):
