@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+import wgan_lip
 from wgan_lip.checks import InputError
-from wgan_lip.generators import MLPGenerator, draw_latents
+from wgan_lip.cli import config_directory
+from wgan_lip.generators import DCGANGenerator, MLPGenerator, ResNetGenerator, draw_latents
+from wgan_lip.runs import build
 
 
 def test_output_stays_in_the_known_range():
@@ -39,3 +46,67 @@ def test_sizes_below_one_are_refused(bad):
 def test_an_unknown_activation_is_refused_naming_the_legal_ones():
     with pytest.raises(InputError, match=r"relu, leaky_relu, silu, gelu, tanh. Got 'swish'"):
         MLPGenerator(2, activation="swish")
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+IMAGE_GENERATORS = [DCGANGenerator, ResNetGenerator]
+SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 13), (1, 28, 28), (4, 32, 32), (3, 47, 30), (3, 64, 64)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", IMAGE_GENERATORS)
+def test_images_of_any_channels_and_size_end_in_the_range_of_the_data(kind, shape):
+    generator = kind(shape, low=-1.0, high=3.0, latent_dim=5, channels=8)
+    samples = generator(10 * torch.randn(3, 5))
+    assert samples.shape == (3, math.prod(shape)) and samples.dtype == torch.float32
+    assert samples.min() >= -1 and samples.max() <= 3
+    samples.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 13), (1, 28, 28), (2, 47, 30)], ids=str)
+@pytest.mark.parametrize("kind", IMAGE_GENERATORS)
+def test_every_pixel_moves_with_the_latents_up_to_the_border(kind, shape):
+    samples = kind(shape, latent_dim=5, channels=8)(torch.randn(64, 5)).detach()
+    assert samples.std(dim=0).min() > 1e-3
+
+
+@pytest.mark.parametrize("kind", IMAGE_GENERATORS)
+def test_a_sample_depends_on_its_batch_under_batch_norm_alone_and_there_only_in_training(kind):
+    latents = torch.randn(4, 6)
+    for norm in ("group", "none", "batch"):
+        generator = kind((1, 12, 12), latent_dim=6, channels=16, norm=norm)
+        together, alone = generator(latents), generator(latents[:2])
+        assert torch.allclose(together[:2], alone, atol=1e-5) == (norm != "batch")
+        generator.eval()
+        assert torch.allclose(generator(latents)[:2], generator(latents[:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", IMAGE_GENERATORS)
+def test_bad_arguments_of_image_generators_are_refused_with_the_remedy(kind):
+    with pytest.raises(InputError, match=r"shape \(c, h, w\) of images. Got None. For other samples take MLPGenerator"):
+        kind(None)
+    with pytest.raises(InputError, match="sizes of at least 1. Got c=1, h=0, w=8"):
+        kind((1, 0, 8))
+    with pytest.raises(InputError, match="norm to be one of group, batch, none. Got 'layer'"):
+        kind((1, 8, 8), norm="layer")
+    with pytest.raises(InputError, match="activation to be one of relu"):
+        kind((1, 8, 8), activation="swish")
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 17, 33), (3, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (config_directory() / "critic").glob("*.yaml")))
+def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, shape):
+    """As built from its configuration, with fewer layers; width d + 3 is for d in the hundreds."""
+    if name == "fixed_width" and math.prod(shape) > 1000:
+        pytest.skip("a critic of width d + 3 has d² weights a layer")
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", [f"critic={name}"]).critic) | {"depth": 2}
+    critic = build(config, dim=math.prod(shape), image_shape=shape)
+    samples = DCGANGenerator(shape, low=0.0, high=1.0, latent_dim=3, channels=4)(torch.randn(2, 3))
+    values = critic(samples)
+    assert values.shape == (2,)
+    (gradient,) = torch.autograd.grad(values.sum(), samples)
+    assert gradient.norm(dim=1).max() <= wgan_lip.certify(critic).lipschitz * (1 + 1e-5)
+    assert gradient.norm(dim=1).min() > 0
