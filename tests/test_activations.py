@@ -164,7 +164,13 @@ def test_a_nan_stays_a_nan():
 
 @pytest.mark.parametrize(
     "arguments",
-    [dict(width=0), dict(width=2, knots=1), dict(width=2, knots=8), dict(width=2, radius=0.0), dict(width=2, radius=math.inf)],
+    [
+        dict(width=0),
+        dict(width=2, knots=1),
+        dict(width=2, knots=8),
+        dict(width=2, radius=0.0),
+        dict(width=2, radius=math.inf),
+    ],
 )
 def test_impossible_knots_are_refused(arguments):
     with pytest.raises(InputError, match="odd number of at least 3 knots"):

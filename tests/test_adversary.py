@@ -344,7 +344,9 @@ def test_thin_pieces_are_met_down_to_a_billionth_of_the_box():
 def test_cells_do_not_depend_on_scale_and_offset(scale, offset):
     critic = build("A", "fresh", 2).double()
     plain = enumerate_lipschitz(critic, *box(2))
-    there = nn.Sequential(affine([[1 / scale, 0.0], [0.0, 1 / scale]], [offset] * 2), affine(torch.eye(2), [-offset] * 2))
+    there = nn.Sequential(
+        affine([[1 / scale, 0.0], [0.0, 1 / scale]], [offset] * 2), affine(torch.eye(2), [-offset] * 2)
+    )
     found = enumerate_lipschitz(nn.Sequential(there, critic), *(scale * side.double() for side in box(2)))
     assert found.cells == plain.cells
     assert found.lipschitz * scale == pytest.approx(plain.lipschitz, rel=1e-12)
@@ -596,7 +598,9 @@ def test_the_search_is_a_function_of_its_seed():
     assert estimate_lipschitz(critic, x, starts=8, steps=6, seed=3) == first.value
 
 
-@pytest.mark.parametrize("x", [torch.zeros(1, 2), torch.ones(5, 2), torch.full((3, 2), 1e-30), torch.full((3, 2), 1e12)])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(1, 2), torch.ones(5, 2), torch.full((3, 2), 1e-30), torch.full((3, 2), 1e12)]
+)
 def test_the_search_works_from_one_sample_and_from_equal_ones(x):
     critic = build("A", "disturbed", 2)
     assert 0 < estimate_lipschitz(critic, x, starts=32, steps=4) <= certify(critic).lipschitz

@@ -879,7 +879,9 @@ def test_values_do_not_depend_on_how_many_samples_are_evaluated_at_once():
     whole = evaluate(critic, x)
     for row in (0, 17, 49):
         one = evaluate(critic, x[row : row + 1])
-        assert torch.allclose(one.values, whole.values[row], atol=1e-14) and one.error.item() == pytest.approx(whole.error[row].item())
+        assert torch.allclose(one.values, whole.values[row], atol=1e-14) and one.error.item() == pytest.approx(
+            whole.error[row].item()
+        )
 
 
 def test_an_activation_without_slopes_is_refused():

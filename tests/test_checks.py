@@ -97,7 +97,7 @@ def test_unusable_samples_are_refused(bad, message):
 
 
 def test_ragged_lists_are_refused_like_all_other_input():
-  
+
     with pytest.raises(InputError):
         check_samples([[1.0, 2.0], [3.0]], "x")
 

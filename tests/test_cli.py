@@ -141,7 +141,13 @@ def test_help_names_groups_choices_and_keys(capsys):
         main(["train", "--help"])
     assert stop.value.code in (0, None)
     text = capsys.readouterr().out
-    for expected in ("critic: clipped, convolutional, fixed_width", "experiment: ", *SETS_2D, "critic_steps", "audit_every"):
+    for expected in (
+        "critic: clipped, convolutional, fixed_width",
+        "experiment: ",
+        *SETS_2D,
+        "critic_steps",
+        "audit_every",
+    ):
         assert expected in text
 
 
@@ -159,7 +165,10 @@ def test_usage_lists_every_command(capsys):
         (["dance"], "Expected a command: train, estimate, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
         (["train", "critic=cubic"], "Available options in 'critic': clipped convolutional fixed_width"),
-        (["train", "critic.widht=3"], "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r"),
+        (
+            ["train", "critic.widht=3"],
+            "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r",
+        ),
         (["train", "widht=3"], "Expected a key of train: experiment, data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
         (["train", "+foo=1"], "Got foo"),
@@ -297,7 +306,9 @@ def test_a_certificate_fits_a_screen_of_120_columns(critic):
             parameter *= 1 - 1 / math.pi  # step sizes and bounds with all their digits
     Retraction(critic)()
     proved = certify(critic, units="one")
-    lines = screens.certificate(proved, Path("outputs/train/2026-11-22_23-44-42-327706/certificate.json"), "new").splitlines()
+    lines = screens.certificate(
+        proved, Path("outputs/train/2026-11-22_23-44-42-327706/certificate.json"), "new"
+    ).splitlines()
     assert max(map(len, lines)) <= 120
     table = lines[2 : 2 + len(proved.layers)]
     for line, layer in zip(table, proved.layers, strict=True):
@@ -405,7 +416,12 @@ def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
         assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0
         folder = Path("outputs/benchmark/wgan")
         rows = json.loads((folder / "results.json").read_text())["rows"]
-        assert [(row["case"], row["seed"]) for row in rows] == [("gaussians8", 0), ("gaussians8", 1), ("digits", 0), ("digits", 1)]
+        assert [(row["case"], row["seed"]) for row in rows] == [
+            ("gaussians8", 0),
+            ("gaussians8", 1),
+            ("digits", 0),
+            ("digits", 1),
+        ]
         assert rows[3]["command"].startswith("wgan-lip train experiment=digits seed=1 training.steps=6")
         table = (folder / "table.md").read_text()
         assert table in capsys.readouterr().out and table.count("\n") == 6

@@ -161,7 +161,8 @@ def test_sorting_pairs_is_a_gradient_flow_layer(stride):
 
 
 @pytest.mark.parametrize(
-    "arguments", [dict(width=12), dict(width=1), dict(width=8, hidden=2), dict(width=8, activation="tanh"), dict(norm="l1")]
+    "arguments",
+    [dict(width=12), dict(width=1), dict(width=8, hidden=2), dict(width=8, activation="tanh"), dict(norm="l1")],
 )
 def test_the_maximum_norm_family_refuses_what_it_cannot_hold(arguments):
     with pytest.raises(InputError, match="Expected"):

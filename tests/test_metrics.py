@@ -56,9 +56,7 @@ def shifted(source, shift):
 
 def test_value_and_floor_of_one_law_agree_on_average():
     source = Moons(test_size=100)
-    score = w1_over_floor(
-        lambda n, seed: source.sample(n, torch.Generator().manual_seed(seed)), source, repeats=40
-    )
+    score = w1_over_floor(lambda n, seed: source.sample(n, torch.Generator().manual_seed(seed)), source, repeats=40)
     assert abs(score.ratio - 1) < 4 * math.sqrt(2 / 40) * score.spread
     assert 0 < score.spread < 0.5
     assert score.ratio == score.value / score.floor

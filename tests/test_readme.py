@@ -44,7 +44,9 @@ def test_every_command_is_told_and_every_told_command_exists():
 
 def test_every_module_is_on_the_map():
     package = ROOT / "wgan_lip"
-    names = {path.stem for path in package.glob("[a-z]*.py")} | {path.parent.name for path in package.glob("[a-z]*/__init__.py")}
+    names = {path.stem for path in package.glob("[a-z]*.py")} | {
+        path.parent.name for path in package.glob("[a-z]*/__init__.py")
+    }
     table = re.search(r"^\| module \| .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
     assert names == set(re.findall(r"^\| `(\w+)` \| ", table, re.MULTILINE))
 

@@ -188,7 +188,8 @@ def test_sizes_below_1_are_refused(dim, hidden):
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "near the largest float"])
 @pytest.mark.parametrize(
-    ("activation", "scale", "bias"), [("relu", 1e-9, 1.0), ("softplus", 1.0, 1.0), ("relu", 1e6, 1.0), ("relu", 1.0, 1e9)]
+    ("activation", "scale", "bias"),
+    [("relu", 1e-9, 1.0), ("softplus", 1.0, 1.0), ("relu", 1e6, 1.0), ("relu", 1.0, 1e9)],
 )
 def test_the_error_encloses_the_50_digit_value(kind, activation, scale, bias):
     weight = HOSTILE[kind](torch.randn(3, 4, dtype=torch.float64))

@@ -171,7 +171,10 @@ def test_a_checkpoint_of_another_architecture_is_refused(run_copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda game: game["critic"].pop("block_1.bias"), "its critic does not fit config.yaml: block_1.bias is missing"),
+        (
+            lambda game: game["critic"].pop("block_1.bias"),
+            "its critic does not fit config.yaml: block_1.bias is missing",
+        ),
         (lambda game: game["critic"].update(old=torch.ones(2)), "config.yaml: old is not of this class"),
         (lambda game: game["critic"].update({"block_1.bias": torch.ones(2)}), r"bias has shape \(2,\), not \(64,\)"),
         (lambda game: game["critic"].clear(), "is missing, .* is missing, .* is missing, and [0-9]+ more"),

@@ -142,7 +142,9 @@ def test_each_norm_of_the_heads_has_its_own_claim_and_the_two_do_not_mix():
     assert certify(joint).lipschitz == pytest.approx(spectral, rel=1e-9)
     behind = Linear(Norm.euclidean(10), Norm((1,))).double()
     assert certify(nn.Sequential(joint, behind)).lipschitz >= spectral * 0.999
-    with pytest.raises(UncertifiableError, match=r"take the norm before it, max\(10\). Got a layer for Euclidean\(10\)"):
+    with pytest.raises(
+        UncertifiableError, match=r"take the norm before it, max\(10\). Got a layer for Euclidean\(10\)"
+    ):
         certify(nn.Sequential(one_by_one, behind))
 
 

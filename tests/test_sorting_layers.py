@@ -277,7 +277,14 @@ def test_a_householder_layer_refuses_other_widths(shape):
         Householder(6, Norm.euclidean())(torch.randn(*shape))
 
 
-@pytest.mark.parametrize("make", [lambda s: GradientFlow(3, 2, bias_scale=s), lambda s: SortingCritic(3, bias_scale=s), lambda s: ResNetCritic(3, width=4, norm="max", bias_scale=s)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s: GradientFlow(3, 2, bias_scale=s),
+        lambda s: SortingCritic(3, bias_scale=s),
+        lambda s: ResNetCritic(3, width=4, norm="max", bias_scale=s),
+    ],
+)
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
 def test_a_scale_of_biases_that_is_none_is_refused(make, scale):
     with pytest.raises(InputError, match="Expected bias_scale of at least 0 and finite"):

@@ -84,7 +84,13 @@ def play(
 )
 def test_the_generator_finds_the_optimum_of_a_translation(critic):
     *_, last = play(
-        critic=critic(), steps=250, critic_steps=2, batch_size=256, audit_every=250, lr=0.02, critic_lr=0.05,
+        critic=critic(),
+        steps=250,
+        critic_steps=2,
+        batch_size=256,
+        audit_every=250,
+        lr=0.02,
+        critic_lr=0.05,
         critic_schedule="linear_to_tenth",
     )
     assert (last.game.ema.theta - MEAN).norm() < 0.25
@@ -221,7 +227,10 @@ def test_a_critic_without_a_proof_is_refused_before_training():
         ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Take it out"),
         ({"critic": ConvolutionalCritic((1, 8, 8), depth=1)}, r"shape \(b, 64\), or of 64 entries each. Got \(4, 2\)"),
         ({"critic": ResNetCritic(3, width=8, depth=1)}, r"shape \(b, 3\).*Got \(4, 2\)"),
-        ({"critic": nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))}, r"fit the samples, \(2, 2\), torch.float32.* shapes"),
+        (
+            {"critic": nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))},
+            r"fit the samples, \(2, 2\), torch.float32.* shapes",
+        ),
         ({"critic": ResNetCritic(2, width=8, depth=1).double()}, "fit the samples.*same dtype.*Build them for"),
         ({"critic": nn.Sequential(Linear(Norm((1, 1)), Norm((1,))), Squeeze())}, r"on Euclidean\(2\). Got .* max\(2\)"),
         ({"generator": nn.Linear(2, 2)}, "Expected a generator with latent_dim. Got Linear"),

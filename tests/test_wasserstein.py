@@ -232,7 +232,7 @@ def test_rays_never_show_more_than_the_constant(family):
 
 
 def test_rays_take_the_same_samples_as_the_interval():
-  
+
     critic = ResNetCritic(2, width=4, depth=1)
     x, y = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
     assert bracket(critic, x, y).upper > 0
