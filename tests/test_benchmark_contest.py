@@ -379,3 +379,40 @@ def test_an_untrained_critic_starts_from_samples_of_its_pair():
         critic, _ = contest._trained(method, pair, 0.0, 8, torch.Generator().manual_seed(0))
         found[offset] = critic.block_1.bias.detach()
     assert not torch.equal(found[0.0], found[5.0])
+
+
+def backwards(x, y):
+    """A potential that grows towards the other law."""
+    ahead = (y.mean(dim=0) - x.mean(dim=0)).double()
+    return lambda points: points.double() @ ahead / ahead.norm()
+
+
+@pytest.mark.parametrize(("solver", "winner"), [(backwards, "samples"), (contest.SOLVERS["transport"], "transport")])
+def test_the_start_with_the_greater_value_on_fresh_samples_trains_on(solver, winner, monkeypatch):
+    monkeypatch.setitem(contest.SOLVERS, "transport", solver)
+    monkeypatch.setattr(contest, "START", 1024)
+    arguments = {"depth": 0, "readout": "cones", "centers": 128}
+    method = Method(ResNetCritic, arguments, starts=("transport", "samples"))
+    row = train_and_measure(method, Shift(dim=4, length=2.0), seconds=0.0)
+    assert row["start"] == winner
+    assert Method(ResNetCritic, arguments).settings() != method.settings()
+
+
+def test_each_start_of_several_trains_for_its_share_and_the_best_for_the_rest(monkeypatch):
+    trained = []
+
+    def ascended(critic, method, pair, seconds, *_):
+        trained.append((critic, seconds))
+        return 1
+
+    monkeypatch.setattr(contest, "_ascended", ascended)
+    monkeypatch.setattr(contest, "START", 256)
+    method = Method(ResNetCritic, {"depth": 0, "readout": "cones", "centers": 16}, starts=("transport", "samples"))
+    critic, how = contest._trained(method, Shift(dim=2), 100.0, 8, torch.Generator().manual_seed(0))
+    (first, a), (second, b), (third, rest) = trained
+    assert a == b == 15.0 and 60 < rest < 100 and how["steps"] == 3
+    assert first is not second and third is critic is (first if how["start"] == "transport" else second)
+
+
+def test_a_critic_that_cannot_start_at_samples_has_no_start():
+    assert train_and_measure(Method(plain), Shift(dim=2), seconds=0.0)["start"] is None

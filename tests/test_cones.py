@@ -19,8 +19,9 @@ from wgan_lip.certificates import certify, evaluate, weights_sha256
 from wgan_lip.checks import InputError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data.oracles import RayMonotone
-from wgan_lip.duality import ascend
+from wgan_lip.duality import ascend, kr_value
 from wgan_lip.layers import Cones, GradientFlow, Retraction, Squeeze, retract_after_steps
+from wgan_lip.transport import solve
 from wgan_lip.wasserstein import kr_lower_bound
 
 SHAPES = pytest.mark.parametrize(("dim", "count", "heads"), [(1, 1, 1), (3, 2, 1), (2, 7, 3), (20, 40, 1), (4, 3, 2)])
@@ -466,6 +467,65 @@ def test_every_cone_starts_with_one_mean_a_group(n, m, count, heads):
         rest = group[len(own) :]
         assert len(rest) == 0 or len(own) == 1 or len(rest.round(decimals=6).unique(dim=0)) == len(rest)
 
+
+def by_transport(x, y):
+    return solve(x, y).potential
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_start_on_the_true_potential_is_nearly_all_of_w1(swapped):
+    """Its tips need a group of cones each way round: falling ones for the funnels, rising ones where the laws swap."""
+    oracle = RayMonotone(dim=4, funnels=16)
+    x, y = oracle.sample(4096, 4096, torch.Generator().manual_seed(0))
+    sign = -1.0 if swapped else 1.0
+    if swapped:
+        x, y = y, x
+    torch.manual_seed(0)
+    critic = ResNetCritic(4, depth=0, readout="cones", centers=512)
+    critic.start_at(x.float(), y.float(), solver=lambda x, y: lambda points: sign * oracle.potential(points))
+    assert 0.8 * oracle.w1 < kr_value(critic, x.float(), y.float()).item()
+    assert certify(critic).lipschitz <= 1
+
+
+def test_a_start_from_a_plan_beats_one_from_samples_on_samples_of_neither():
+    oracle, rng = RayMonotone(dim=4, funnels=64), torch.Generator().manual_seed(0)
+    x, y = (samples.float() for samples in oracle.sample(4096, 4096, rng))
+    fresh = [samples.float() for samples in oracle.sample(8192, 8192, rng)]
+    values = {}
+    for name, solver in (("samples", None), ("plan", by_transport)):
+        torch.manual_seed(0)
+        critic = ResNetCritic(4, depth=0, readout="cones", centers=256)
+        critic.start_at(x, y, solver=solver)
+        values[name] = kr_value(critic, *fresh).item()
+    assert max(0.8 * oracle.w1, 2 * values["samples"]) < values["plan"] <= 1.02 * oracle.w1
+
+
+def test_tips_stand_on_the_potential_and_as_sharp_as_they_are_apart():
+    layer = Cones(2, 40, heads=2).double()
+    x, y = torch.randn(200, 2).double(), torch.randn(200, 2).double() + 3
+    layer.start_at(x, y, solver=lambda x, y: lambda points: 0.5 * points[:, 0])
+    tips, heights = layer.unit * layer.centers, layer.unit * layer.offsets  # (k, 2), (heads, k)
+    assert torch.equal(heights[0], heights[1])
+    torch.testing.assert_close(heights[0, :20], 0.5 * tips[:20, 0])  # rising
+    shift = heights[0, 20:] + 0.5 * tips[20:, 0]  # falling ones may stand higher, all alike
+    torch.testing.assert_close(shift, shift[:1].expand(20))
+    apart = torch.cat([torch.cdist(of, of).fill_diagonal_(math.inf).amin(dim=1) for of in tips.split(20)]).median()
+    torch.testing.assert_close(layer.temperature, 0.1 * apart)
+    assert layer.unit <= 6 * apart / math.sqrt(2) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 5), (2, 2), (7, 3), (40, 40)])
+@pytest.mark.parametrize("count", [1, 2, 5, 64])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_a_start_from_a_plan_takes_any_number_of_samples_equal_ones_as_well(n, m, count, spread):
+    torch.manual_seed(0)
+    critic = ResNetCritic(3, depth=0, readout="cones", centers=count)
+    x, y = 2 + spread * torch.randn(n, 3), 5 + spread * torch.randn(m, 3)
+    critic.start_at(x, y, solver=by_transport)
+    assert critic(x).isfinite().all() and certify(critic).lipschitz <= 1
+    if count > 1 and not spread:
+        distance = 3 * math.sqrt(3)
+        assert 0.5 * distance < kr_value(critic, x, y).item() <= distance * (1 + 1e-5)
 
 def test_only_spread_makes_a_unit():
     layer = Cones(3, 6)

@@ -48,7 +48,16 @@ from wgan_lip.certificates import certify
 from wgan_lip.checks import InputError, check_choice, check_pair, check_samples, check_weights, one_line
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.duality import ascend
-from wgan_lip.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze, retract_after_steps
+from wgan_lip.layers import (
+    Linear,
+    LipschitzExtension,
+    Normalize,
+    Retraction,
+    Squeeze,
+    fast_distances,
+    k_means,
+    retract_after_steps,
+)
 from wgan_lip.transport import Potential, solve
 
 __all__ = ["CRITICS", "Fit", "FitProgress", "Sampler", "fit_critic"]
@@ -499,7 +508,7 @@ class _Cones(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            lowest = (_distances(x, self.centers) + self.offsets).argmin(dim=1)  # (b,)
+            lowest = (fast_distances(x, self.centers) + self.offsets).argmin(dim=1)  # (b,)
         ray = x - self.centers[lowest]
         return self.sign * (torch.linalg.vector_norm(ray, dim=1) + self.offsets[lowest])
 
@@ -560,7 +569,7 @@ def _cones(units: _Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterato
                 # P gathers at the tips of falling cones, Q at those of rising ones.
                 points = both if origin == "both" else x if sign < 0 else y
                 if count < len(points):
-                    centers = _k_means(points, count, rng)
+                    centers = k_means(points, count, rng)
                     yield _ConesForm(f"cones-{count}{SIGNS[sign]} ({origin})", centers, potential, sign, units)
 
 
@@ -575,7 +584,7 @@ def _ridges(units: _Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterat
     layer, solution = max(zip(layers, solutions), key=lambda pair: pair[1].value)
     points = layer(torch.cat((x, y)))
     for sign in SIGNS:
-        centers = _k_means(points, min(16, len(points)), rng)
+        centers = k_means(points, min(16, len(points)), rng)
         yield _ConesForm(f"ridge{SIGNS[sign]}", centers, solution.potential, sign, units, layer)
 
 
@@ -585,23 +594,6 @@ def _projection(direction: Tensor) -> Linear:
     layer.weight.copy_(direction[None])
     Retraction(layer)()
     return layer
-
-
-def _k_means(points: Tensor, count: int, rng: torch.Generator, iterations: int = 10) -> Tensor:
-    """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration."""
-    centers = points[torch.randperm(len(points), generator=rng)[:count]].clone()
-    for _ in range(iterations):
-        nearest = _distances(points, centers).argmin(dim=1)
-        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
-        sizes = torch.bincount(nearest, minlength=count)[:, None]
-        centers = torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)
-    return centers
-
-
-def _distances(x: Tensor, centers: Tensor) -> Tensor:
-    """Distances (b, k), good enough to compare them: by the expansion of the square."""
-    squares = x.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
-    return torch.addmm(squares, x, centers.T, alpha=-2).clamp_min_(0).sqrt_()
 
 
 @torch.no_grad()

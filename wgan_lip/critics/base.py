@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.checks import InputError, check_pair
-from wgan_lip.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Squeeze
+from wgan_lip.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Solver, Squeeze
 
 __all__ = ["Critic", "check_sizes"]
 
@@ -39,7 +39,7 @@ class Critic(nn.Sequential):
         self.dim, self.heads = dim, heads
 
     @torch.no_grad()
-    def start_at(self, x: Tensor, y: Tensor) -> None:
+    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
         """Starts folds and cones where the samples are; weights stay. Random, from torch's global generator.
 
         A residual layer gets the biases with which each row of W folds some share of the states that reach it: 2 %
@@ -49,6 +49,8 @@ class Critic(nn.Sequential):
         Arguments:
             x: Samples of P, shape (n, d).
             y: Samples of Q, shape (m, d).
+            solver: Puts cones on the potential of an exact plan between their states; see
+                :meth:`wgan_lip.layers.Cones.start_at`. Other layers do not use it.
 
         Raises:
             InputError: Unusable samples, or of another dimension.
@@ -60,7 +62,7 @@ class Critic(nn.Sequential):
         with_cones = any(isinstance(layer, Cones) for layer in self)
         for layer in self:
             if isinstance(layer, Cones):
-                layer.start_at(states[:n], states[n:])
+                layer.start_at(states[:n], states[n:], solver=solver)
             elif isinstance(layer, GradientFlow):
                 rows = (states @ layer.weight.T).sort(dim=0).values  # (n + m, rows of W)
                 share = rows.new_full(rows.shape[1:], 0.02) if with_cones else torch.rand_like(rows[0])

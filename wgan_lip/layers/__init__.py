@@ -18,7 +18,7 @@ from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding, new_bias
 from wgan_lip.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
-from wgan_lip.layers.readouts import Cones, LipschitzExtension
+from wgan_lip.layers.readouts import Cones, LipschitzExtension, Solver, fast_distances, k_means
 from wgan_lip.layers.retraction import Retraction, retract_after_steps
 from wgan_lip.layers.sorting import GroupSort, Householder, MaxMin
 from wgan_lip.layers.stock import STOCK_CLAIMS
@@ -62,9 +62,12 @@ __all__ = [
     "Retraction",
     "Rounding",
     "ScaledAvgPool2d",
+    "Solver",
     "Spline",
     "Squeeze",
     "Unflatten",
+    "fast_distances",
+    "k_means",
     "new_bias",
     "retract_after_steps",
 ]

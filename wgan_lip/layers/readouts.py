@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,19 @@ from wgan_lip.bounds import Norm, upper_bound_vector_norm
 from wgan_lip.checks import InputError, check_pair, check_samples
 from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding
 
-__all__ = ["Cones", "LipschitzExtension"]
+__all__ = ["Cones", "LipschitzExtension", "Solver", "fast_distances", "k_means"]
 
-_STRIDE = 4.0  # standard deviations of the samples that a centre moves when its parameter moves by 1
+_STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
 _COOLING = 6.0  # by which factor of e the temperature falls when its parameter rises by 1
 _WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
 _COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quotients by it leave float32
 _HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
+_SOLVED = 2048  # states of each law whose transport is solved exactly
+_REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move likewise, at most
+_SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
+
+Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
+"""Solves the transport between samples (n, d) and (m, d): gives a potential, (k, d) → (k,), in float64."""
 
 
 class LipschitzExtension(LipschitzLayer):
@@ -105,7 +111,9 @@ class Cones(LipschitzLayer):
     Note [Units]
         An optimiser like Adam moves every parameter by about its learning rate, whatever the units of the samples. So
         c = s·`centers`, b = s·`offsets` and T = s·exp(−6·`coldness`) with s, `unit`, four standard deviations of the
-        states, not trained: cones then train at the rate of the layers before them, in all units alike.
+        states, not trained: cones then train at the rate of the layers before them, in all units alike. Tips that
+        start on a potential stand where they should nearly be: there s is at most six of their distances over √dim, so
+        that a step moves a tip by a share of its distance to the next, in the plane as in 128 dimensions.
 
     Note [Distances]
         In float64 distances are taken by differences, which the certified evaluation relies on. In single precision
@@ -158,16 +166,23 @@ class Cones(LipschitzLayer):
         return function(x.to(single), centers, offsets, self.temperature.to(single), self.rising).to(x.dtype)
 
     @torch.no_grad()
-    def start_at(self, x: Tensor, y: Tensor) -> None:
+    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
         """Falling cones start at states of P, rising ones at states of Q: there their tips are in an optimal potential.
 
-        Every cone starts with mean 0 over all states, and so do both groups, but for the rising ones, a little above,
-        so that the falling ones count at first: from equal heights they would share the samples for long, and a group
-        far above is never trained.
+        Without a solver, tips are states drawn at random. Every cone starts with mean 0 over all states, and so do
+        both groups, but for the rising ones, a little above, so that the falling ones count at first: from equal
+        heights they would share the samples for long, and a group far above is never trained.
+
+        With one, tips stand where k-means puts them, on the potential of an exact plan between up to 2,048 states of
+        each law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual
+        value on other states leads: f starts as that bound. The temperature is a tenth of the distance between
+        neighbouring tips, so that f starts all but hard.
 
         Arguments:
             x: States of P, shape (n, dim).
             y: States of Q, shape (m, dim).
+            solver: Gives a potential of optimal transport between two sample sets, a function (k, dim) → (k,), such as
+                `lambda x, y: wgan_lip.transport.solve(x, y).potential`.
 
         Raises:
             InputError: States that are not finite, or of another width.
@@ -176,17 +191,42 @@ class Cones(LipschitzLayer):
         count, dim = self.centers.shape
         if x.shape[1] != dim:
             raise InputError(f"Expected states of width {dim}. Got {tuple(x.shape)}. Give what reaches this layer.")
-        centers = torch.cat((_rows(y, self.rising), _rows(x, count - self.rising))).double()
         states = torch.cat((x[:512], y[:512])).double()
         scale = (states - states.mean(dim=0)).square().mean().sqrt()
         self.unit.copy_(_STRIDE * scale.where(scale > 0, 1))
         self.coldness.fill_(_coldness(dim))
-        offsets = -torch.cdist(states, centers).mean(dim=0)
-        for sign, group in _groups(self.rising, count):
-            ahead = _HEAD_START if sign < 0 else 0.0
-            offsets[group] += self.temperature.double() * (math.log(group.stop - group.start) + ahead)
+        if solver is None:
+            centers = torch.cat((_rows(y, self.rising), _rows(x, count - self.rising))).double()
+            offsets = -torch.cdist(states, centers).mean(dim=0)
+            for sign, group in _groups(self.rising, count):
+                ahead = _HEAD_START if sign < 0 else 0.0
+                offsets[group] += self.temperature.double() * (math.log(group.stop - group.start) + ahead)
+        else:
+            centers, offsets = self._on_potential(x.double(), y.double(), solver)
         self.centers.copy_(centers / self.unit.double())
         self.offsets.copy_((offsets / self.unit.double()).expand_as(self.offsets))
+
+    def _on_potential(self, x: Tensor, y: Tensor, solver: Solver) -> tuple[Tensor, Tensor]:
+        """Tips (k, dim) and heights (k,) on an exact potential of half the states; sets the temperature."""
+        count = len(self.centers)
+        solved = max(1, min(_SOLVED, min(len(x), len(y)) // 2))
+        potential = solver(x[:solved], y[:solved])
+        centers = torch.cat((_tips(y, self.rising), _tips(x, count - self.rising)))
+        offsets = potential(centers).to(centers)
+        offsets[self.rising :] *= -1
+        apart = torch.cat([_nearest_other(centers[group]) for _, group in _groups(self.rising, count)]).median()
+        if apart > 0:
+            self.unit.clamp_(max=_REACH * apart / math.sqrt(x.shape[1]))
+            coldness = -math.log(_SHARPNESS * apart / self.unit) / _COOLING
+            self.coldness.fill_(min(max(0.0, coldness), _COLDEST / _COOLING))
+        if 0 < self.rising < count and solved < min(len(x), len(y)):
+            other = torch.cat((x[solved : 2 * solved], y[solved : 2 * solved]))
+            heights = torch.cdist(other, centers) + offsets  # (n + m, k)
+            above, below = heights[:, : self.rising].amin(dim=1), -heights[:, self.rising :].amin(dim=1)
+            n = len(x[solved : 2 * solved])
+            if above[:n].mean() - above[n:].mean() > below[:n].mean() - below[n:].mean():
+                offsets[self.rising :] -= (above - below).amax()  # the falling bound rises over the other one
+        return centers, offsets
 
     def claim(self) -> Claim:
         (heads, count), dim = self.offsets.shape, self.centers.shape[1]
@@ -224,6 +264,36 @@ def _rows(rows: Tensor, count: int) -> Tensor:
         return chosen
     again = rows[torch.randint(len(rows), (count - len(chosen),), device=rows.device)]
     return torch.cat((chosen, again + 0.1 * rows.std(dim=0, correction=0) * torch.randn_like(again)))
+
+
+def _tips(rows: Tensor, count: int) -> Tensor:
+    """`count` tips among the rows: means of clusters, or, where there are fewer rows, as :func:`_rows`."""
+    return k_means(rows, count) if 0 < count < len(rows) else _rows(rows, count)
+
+
+def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iterations: int = 10) -> Tensor:
+    """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration.
+
+    They start at points drawn at random, from torch's global generator by default. Memory n·count.
+    """
+    centers = points[torch.randperm(len(points), generator=rng, device=points.device)[:count]].clone()
+    for _ in range(iterations):
+        nearest = fast_distances(points, centers).argmin(dim=1)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        sizes = torch.bincount(nearest, minlength=count)[:, None]
+        centers = torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)
+    return centers
+
+
+def fast_distances(x: Tensor, centers: Tensor) -> Tensor:
+    """Distances (b, k), good enough to compare them: by the expansion of the square."""
+    squares = x.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
+    return torch.addmm(squares, x, centers.T, alpha=-2).clamp_min_(0).sqrt_()
+
+
+def _nearest_other(points: Tensor) -> Tensor:
+    """The distance of each point to the nearest other one, shape (k,); 0 where there is no other."""
+    return torch.cdist(points, points).fill_diagonal_(math.inf).amin(dim=1).nan_to_num(posinf=0.0)
 
 
 def _cones(z: Tensor, centers: Tensor, offsets: Tensor, temperature: Tensor, rising: int) -> Tensor:
