@@ -18,7 +18,8 @@ from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.cli.benchmark import contest, funnels, oracles
-from wgan_lip.cli.benchmark.contest import Case, Method, run_cases, train_and_measure
+from wgan_lip.cli.benchmark.contest import Case, run_cases, train_and_measure
+from wgan_lip.cli.benchmark.methods import METHODS, SCHEDULES, SOLVERS, Method
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits
 from wgan_lip.data.oracles import Ball, Dilation, RayMonotone, Shift
@@ -63,6 +64,7 @@ def refuses(dim):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(contest, "CHUNK", 1024)
+    monkeypatch.setattr(contest, "START", 512)
     monkeypatch.setattr(contest, "ERROR", 0.03)
     monkeypatch.setattr(contest, "estimate_lipschitz", partial(contest.estimate_lipschitz, starts=32, steps=8))
 
@@ -156,12 +158,26 @@ def test_weights_that_are_not_finite_are_told_and_not_measured():
     assert "| linear | certified | 0 of 1 |" in funnels._table(rows)
 
 
-@pytest.mark.parametrize("method", contest.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_its_certificate_holds(method):
-    row = train_and_measure(contest.METHODS[method], RayMonotone(dim=2, funnels=4), seconds=0.05, batch=16)
+    row = train_and_measure(METHODS[method], RayMonotone(dim=2, funnels=4), seconds=0.05, batch=16)
     assert row["certified_ratio"] <= 1 + 1e-9 and row["found"] <= row["lipschitz"]
     assert row["guarantee"] in ("certified", "certified, conservative", "not certified")
     assert row["guarantee"] != "certified" or row["lipschitz"] <= 1
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_start_at_the_rate_and_never_rise(name):
+    rates = [Method(plain, learning_rate=0.5, schedule=name).rate(step / 10) for step in range(11)]
+    assert rates[0] == 0.5 and rates == sorted(rates, reverse=True)
+    assert rates[-1] == (0.5 if name == "constant" else pytest.approx(0, abs=1e-12))
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RMSprop", "SGD"])
+def test_an_optimiser_is_made_as_the_method_says(name):
+    optimizer = Method(plain, learning_rate=0.5, betas=(0.3, 0.4), optimizer=name).new_optimizer(plain(2))
+    assert type(optimizer).__name__ == name and optimizer.defaults["lr"] == 0.5
+    assert optimizer.defaults.get("betas", (0.3, 0.4)) == (0.3, 0.4) and optimizer.defaults.get("momentum", 0.3) == 0.3
 
 
 def cases(names, seconds=0.01):
@@ -389,7 +405,7 @@ def backwards(x, y):
 
 @pytest.mark.parametrize(("solver", "winner"), [(backwards, "samples"), (contest.SOLVERS["transport"], "transport")])
 def test_the_start_with_the_greater_value_on_fresh_samples_trains_on(solver, winner, monkeypatch):
-    monkeypatch.setitem(contest.SOLVERS, "transport", solver)
+    monkeypatch.setitem(SOLVERS, "transport", solver)
     monkeypatch.setattr(contest, "START", 1024)
     arguments = {"depth": 0, "readout": "cones", "centers": 128}
     method = Method(ResNetCritic, arguments, starts=("transport", "samples"))

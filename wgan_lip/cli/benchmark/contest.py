@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import fmean
@@ -25,30 +25,20 @@ from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.certificates import certify
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.cli.benchmark.machine import machine, threads
+from wgan_lip.cli.benchmark.methods import METHODS, SOLVERS, Method
 from wgan_lip.cli.devices import keep_freed_memory
 from wgan_lip.cli.screens import rounded_up
-from wgan_lip.critics import (
-    ClippedCritic,
-    Critic,
-    FixedWidthCritic,
-    GroupSortCritic,
-    PenalizedCritic,
-    ResNetCritic,
-    SortingCritic,
-    SpectralNormCritic,
-)
+from wgan_lip.critics import Critic
 from wgan_lip.data.sources import TEST, derived_generator
 from wgan_lip.duality import ascend, kr_value
-from wgan_lip.layers import Solver, retract_after_steps
+from wgan_lip.layers import retract_after_steps
 from wgan_lip.runs import write_json
-from wgan_lip.transport import Plan, solve
+from wgan_lip.transport import Plan
 from wgan_lip.wasserstein import estimate_ray_gradient_norm
 
 __all__ = [
     "BATCH",
-    "METHODS",
     "Case",
-    "Method",
     "Pair",
     "mean_of",
     "method_table",
@@ -90,70 +80,12 @@ class Pair(Protocol):
         """The potential's gradient at points of P, shape (n, d); 0 where it has none."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """A critic and how it is trained.
-
-    Attributes:
-        critic: Called with the dimension and `arguments`.
-        arguments: Keyword arguments.
-        learning_rate: Of Adam, at the start.
-        betas: Of Adam.
-        starts: How a :class:`~wgan_lip.critics.Critic` starts at samples: `samples`, or `transport`, with its cones on
-            the potential of an exact plan between some. Where there are several, each trains for a while.
-        baseline: Whether others made it, and this package only trains it for comparison.
-    """
-
-    critic: Callable[..., nn.Module]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.99)
-    starts: tuple[str, ...] = ("samples",)
-    baseline: bool = False
-
-    def settings(self) -> dict[str, Any]:
-        """All that its result depends on, as JSON holds it."""
-        return {
-            "critic": self.critic.__qualname__,
-            "arguments": dict(self.arguments),
-            "learning_rate": self.learning_rate,
-            "betas": list(self.betas),
-            "starts": list(self.starts),
-        }
-
-
-CONES, CONES_RATE = {"depth": 0, "readout": "cones", "centers": 1024}, 5e-3
-
-# What the suites compare. Nothing here depends on the pair that a critic is trained on.
-METHODS: dict[str, Method] = {
-    "cones": Method(ResNetCritic, CONES, learning_rate=CONES_RATE, starts=("transport", "samples")),
-    "cones_transport": Method(ResNetCritic, CONES, learning_rate=CONES_RATE, starts=("transport",)),
-    "cones_samples": Method(ResNetCritic, CONES, learning_rate=CONES_RATE),
-    "residual_cones": Method(
-        ResNetCritic, {**CONES, "depth": 2}, learning_rate=CONES_RATE, starts=("transport", "samples")
-    ),
-    "linear": Method(ResNetCritic, {"width": 128, "depth": 6}),
-    "spline": Method(ResNetCritic, {"width": 128, "depth": 4, "activation": "spline"}),
-    "fixed_width": Method(FixedWidthCritic),
-    "pairs": Method(SortingCritic, {"width": 128, "depth": 4, "group": 2}),
-    "full_sort": Method(SortingCritic, {"width": 128, "depth": 3, "group": 128}),
-    "clipped": Method(ClippedCritic, learning_rate=1e-3, baseline=True),
-    "gradient_penalty": Method(PenalizedCritic, learning_rate=1e-3, betas=(0.0, 0.9), baseline=True),
-    "one_sided_penalty": Method(
-        PenalizedCritic, {"one_sided": True}, learning_rate=1e-3, betas=(0.0, 0.9), baseline=True
-    ),
-    "spectral_norm": Method(SpectralNormCritic, learning_rate=1e-3, baseline=True),
-    "groupsort": Method(GroupSortCritic, learning_rate=1e-3, baseline=True),
-}
-SOLVERS: dict[str, Solver | None] = {"samples": None, "transport": lambda x, y: solve(x, y).potential}
-
-
 def train_and_measure(
     method: Method, pair: Pair, *, seconds: float, batch: int = BATCH, seed: int = 0
 ) -> dict[str, Any]:
     r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
 
-    Adam ascends the KR dual with retraction, real and fake in one pass, the learning rate falling along a cosine in
+    The optimiser ascends the KR dual with retraction, real and fake in one pass, its learning rate by a schedule in
     time. A :class:`~wgan_lip.critics.Critic` starts at 4,096 samples of each law. Time is that of this process on its
     processors, so that other work on the machine makes the wait longer and the result no other; drawing samples counts,
     and so does the start. With no seconds the critic is measured as it was made.
@@ -247,11 +179,11 @@ def _ascended(
 ) -> int:
     """Trains until `seconds` after `began`, by the clock of this process; the number of ascents."""
     steps = 0
-    optimizer = torch.optim.Adam(critic.parameters(), lr=method.learning_rate, betas=method.betas)
+    optimizer = method.new_optimizer(critic)
     retract_after_steps(optimizer, critic)
     while (elapsed := time.process_time() - began) < seconds:
         for group in optimizer.param_groups:
-            group["lr"] = method.learning_rate * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))
+            group["lr"] = method.rate(elapsed / seconds)
         ascend(critic, optimizer, *_drawn(pair, batch, rng))
         steps += 1
     return steps

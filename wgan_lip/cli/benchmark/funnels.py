@@ -10,7 +10,6 @@ from typing import Any
 
 from wgan_lip import figures
 from wgan_lip.cli.benchmark.contest import (
-    METHODS,
     Case,
     mean_of,
     method_table,
@@ -22,6 +21,7 @@ from wgan_lip.cli.benchmark.contest import (
     some_of,
     write_results,
 )
+from wgan_lip.cli.benchmark.methods import COMPARED, METHODS
 from wgan_lip.cli.screens import rounded_up
 from wgan_lip.data.oracles import RayMonotone
 
@@ -102,7 +102,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         "methods": some_of(METHODS, "methods"),
         "seconds": positive_number("seconds"),
     }
-    chosen = {"dims": DIMS, "funnels": FUNNELS, "methods": METHODS, "seconds": SECONDS}
+    chosen = {"dims": DIMS, "funnels": FUNNELS, "methods": COMPARED, "seconds": SECONDS}
     chosen |= parse_overrides(overrides, legal)
     cases = [
         Case(
@@ -178,7 +178,7 @@ def _best_baseline(rows: Sequence[Mapping[str, Any]], published: Published) -> s
 def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """The cosines over the number of funnels, a panel a dimension."""
     names = {"cones": "this package, cones", "linear": "this package, linear read-out"}
-    names |= {name: name.replace("_", " ") for name, method in METHODS.items() if method.baseline}
+    names |= {name: name.replace("_", " ") for name, method in COMPARED.items() if method.baseline}
 
     def curves(dim: int) -> dict[str, list[tuple[float, float]]]:
         counts = sorted({row["funnels"] for row in rows if row["dim"] == dim})

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from wgan_lip import figures
 from wgan_lip.cli.benchmark.contest import (
-    METHODS,
     ROUNDING,
     Case,
     Pair,
@@ -29,6 +28,7 @@ from wgan_lip.cli.benchmark.contest import (
     some_of,
     write_results,
 )
+from wgan_lip.cli.benchmark.methods import COMPARED, METHODS
 from wgan_lip.data import Digits, Gaussians8, Gaussians25
 from wgan_lip.data.oracles import ORACLES, RayMonotone, Simplex
 from wgan_lip.data.sources import FiniteSource, Source
@@ -109,7 +109,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         "methods": some_of(METHODS, "methods"),
         "seconds": positive_number("seconds"),
     }
-    chosen = {"pairs": PAIRS, "methods": METHODS, "seconds": SECONDS, **parse_overrides(overrides, legal)}
+    chosen = {"pairs": PAIRS, "methods": COMPARED, "seconds": SECONDS, **parse_overrides(overrides, legal)}
     cases = [
         Case({"pair": pair, "method": method, "seed": seed}, PAIRS[pair](), METHODS[method], chosen["seconds"])
         for seed, pair, method in product(dict.fromkeys(seeds), chosen["pairs"], chosen["methods"])
