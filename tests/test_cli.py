@@ -19,7 +19,8 @@ from wgan_lip.certificates import Certificate, certify, verify
 from wgan_lip.cli import COMMANDS, config_directory, main, screens
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.layers import Retraction
-from wgan_lip.runs import Run, create_run, load_run, target_class
+from wgan_lip.runs import Run, create_run, load_run
+from wgan_lip.targets import target_class
 
 CRITICS = [
     ["critic=resnet"], ["critic=resnet_plane"], ["critic=fixed_width"], ["critic=sorting"], ["critic=convolutional"],

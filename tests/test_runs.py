@@ -19,7 +19,8 @@ from wgan_lip.checks import InputError
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Gaussians8
 from wgan_lip.files import write_whole
-from wgan_lip.runs import Run, build, create_run, load_run, save_checkpoint, set_status, target_class
+from wgan_lip.runs import Run, create_run, load_run, save_checkpoint, set_status
+from wgan_lip.targets import build, target_class
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ __all__ = [
     "check_samples",
     "check_weights",
     "one_line",
+    "out_of_memory",
 ]
 
 
@@ -147,3 +148,8 @@ def one_line(error: BaseException) -> str:
     """An error of another library in one line: its type and the first sentence of its message."""
     message = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".:")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch tells it by a RuntimeError, of which only the message is its own."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))

@@ -1,18 +1,17 @@
 """A run on disk: configuration, checkpoint, status, reload.
 
 Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is
-plain data, and the classes it names must lie in the few modules of :data:`TARGETS`.
+plain data, and the classes it names must lie in the few modules of :data:`wgan_lip.targets.TARGETS`, or in packages
+that the caller trusts. What the run itself says about trust is not heard.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
 from wgan_lip.generators import draw_latents
+from wgan_lip.targets import build, check_trust, target_class
 from wgan_lip.tracking import read_records
 
 __all__ = [
@@ -35,75 +35,20 @@ __all__ = [
     "METRICS",
     "RESULT",
     "SUMMARY",
-    "TARGETS",
     "Run",
-    "build",
     "check_seed",
     "create_run",
     "failures_recorded",
     "load_run",
-    "out_of_memory",
     "save_checkpoint",
     "set_status",
-    "target_class",
     "versions",
     "write_json",
 ]
 
-TARGETS: dict[str, type] = {
-    "wgan_lip.critics": nn.Module,
-    "wgan_lip.generators": nn.Module,
-    "wgan_lip.data": Source,
-    "torch.optim": torch.optim.Optimizer,
-}
-"""Modules whose classes a configuration may name, and what such a class must be."""
-
 CHECKPOINT, CONFIG, CERTIFICATE = "checkpoint.pt", "config.yaml", "certificate.json"
 METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status.json", "summary.json"
 RESULT = "result.json"  # of an estimate
-
-
-def target_class(target: str) -> type:
-    """The class that `_target_: target` names. Raises :class:`InputError` unless it is one of :data:`TARGETS`."""
-    module, _, name = str(target).rpartition(".")
-    base = TARGETS.get(module)
-    found = getattr(importlib.import_module(module), name, None) if base and name.isidentifier() else None
-    if base is None or not (inspect.isclass(found) and issubclass(found, base)):
-        raise InputError(
-            f"Expected _target_ to name a class of {', '.join(TARGETS)}. Got {target!r}. "
-            "A run may only name classes of this package and torch's optimisers."
-        )
-    return found
-
-
-def build(config: Mapping[str, Any], *args: Any, **offered: Any) -> Any:
-    """Builds the object that `config` describes.
-
-    Arguments:
-        config: `_target_` and the keyword arguments of that class.
-        args: Positional arguments that come first.
-        offered: Keyword arguments passed where the class takes them and `config` doesn't set them: the data's sizes.
-
-    Raises:
-        InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
-    """
-    if not isinstance(config, Mapping) or "_target_" not in config:
-        raise InputError(f"Expected a configuration with _target_. Got {config!r}.")
-    cls = target_class(config["_target_"])
-    keywords = {key: value for key, value in config.items() if key != "_target_"}
-    legal = [name for name in inspect.signature(cls).parameters if name not in ("self", "params")]
-    unknown = sorted(set(keywords) - set(legal))
-    if unknown:
-        raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
-    taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
-    try:
-        return cls(*args, **keywords, **taken)
-    except InputError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:  # such as torch's on a learning rate below 0
-        if out_of_memory(error):
-            raise
-        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from None
 
 
 def check_seed(seed: int) -> int:
@@ -114,11 +59,6 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**31:
         raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed}.")
     return seed
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: torch tells it by a RuntimeError, of which only the message is its own."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -187,19 +127,22 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[st
     return write_whole(directory / CHECKPOINT, lambda stream: torch.save(content, stream))
 
 
-def load_run(directory: str | Path) -> Run:
+def load_run(directory: str | Path, *, trust: Collection[str] = ()) -> Run:
     """Loads a run with its trained players.
 
     Arguments:
         directory: A folder that `wgan-lip train` wrote.
+        trust: Packages whose modules the run may name, and whose code then runs; see
+            :func:`wgan_lip.targets.target_class`. A run trained with some needs them named again.
 
     Returns:
         :class:`Run`, whose `critic`, `generator`, `config` and `metrics` are at hand.
 
     Raises:
-        InputError: No such folder, no run, no checkpoint, or a file in it that is damaged.
+        InputError: No such folder, no run, no checkpoint, a file in it that is damaged, or a class of a package that
+            is not trusted.
     """
-    run = Run(directory)
+    run = Run(directory, trust=trust)
     _ = run.checkpoint, run.critic, run.generator
     return run
 
@@ -209,13 +152,15 @@ class Run:
 
     Arguments:
         directory: The folder.
+        trust: See :func:`load_run`.
 
     Raises:
         InputError: The folder doesn't exist or isn't a run's. Each attribute raises it if its file is missing or
             damaged.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, *, trust: Collection[str] = ()) -> None:
+        self.trust = check_trust(trust)
         self.directory = Path(directory).expanduser()
         if not self.directory.is_dir():
             raise InputError(f"Expected the folder of a run. Got {self.directory}, which is no folder. Check the path.")
@@ -302,7 +247,7 @@ class Run:
     @property
     def units(self) -> str:
         """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
-        return target_class(self._section("data").get("_target_")).units
+        return target_class(self._section("data").get("_target_"), trust=self.trust).units
 
     @cached_property
     def critic(self) -> nn.Module:
@@ -317,7 +262,7 @@ class Run:
     @cached_property
     def source(self) -> Source:
         """The data the run was trained on, built anew."""
-        return build(self._section("data"))
+        return build(self._section("data"), trust=self.trust)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
@@ -332,7 +277,7 @@ class Run:
         return self.config[name]
 
     def _player(self, section: str, saved_as: str) -> nn.Module:
-        player = build(self._section(section), **self.checkpoint["sizes"])
+        player = build(self._section(section), trust=self.trust, **self.checkpoint["sizes"])
         try:
             saved = self.checkpoint["game"][saved_as]
             if misfits := _misfits(saved, player.state_dict()):

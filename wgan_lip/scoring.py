@@ -74,7 +74,7 @@ def score_run(run: Run, source: Source, *, size: int = 2000, repeats: int = 5, f
         "score": asdict(w1_over_floor(lambda n, seed: run.sample(n, seed=seed), source, size=size, repeats=repeats)),
         "modes": coverage,
         "lipschitz": certificate.lipschitz,
-        "guarantee": run.critic.guarantee,
+        "guarantee": getattr(run.critic, "guarantee", "not certified"),
         "largest_gradient_found": estimate_lipschitz(run.critic, test),
         "ray_gradient_norm": estimate_ray_gradient_norm(run.critic, test, generated, transport.plan),
     }  # fmt: skip

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from wgan_lip.checks import InputError
+from wgan_lip.checks import InputError, out_of_memory
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
-    return _guarded(command, [_quoted(override) for override in overrides])
+    from wgan_lip.cli.schema import begun_anew
+
+    return _guarded(command, begun_anew([_quoted(override) for override in overrides]))
 
 
 def _quoted(override: str) -> str:
@@ -79,7 +81,6 @@ def _guarded(command: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from wgan_lip.runs import out_of_memory
     from wgan_lip.training import StoppedError
     from wgan_lip.transport import TransportError
     from wgan_lip.wasserstein import InvariantViolation

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
 
 from wgan_lip import figures
 from wgan_lip.certificates import Certificate, verify
@@ -32,7 +34,6 @@ from wgan_lip.runs import (
     METRICS,
     SUMMARY,
     Run,
-    build,
     check_seed,
     create_run,
     failures_recorded,
@@ -42,10 +43,22 @@ from wgan_lip.runs import (
     write_json,
 )
 from wgan_lip.scoring import check_scoring, score_run
+from wgan_lip.targets import build
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training import Game, Record, StoppedError, train_wgan
 
 __all__ = ["benchmark", "certify", "estimate", "inspect", "sample", "train"]
+
+BUILT: dict[str, type] = {
+    "data": Source,
+    "critic": nn.Module,
+    "generator": nn.Module,
+    "critic_optimizer": Optimizer,
+    "generator_optimizer": Optimizer,
+}
+"""Sections that name a class, and what it has to be."""
+
+RUN = {"run": str, "trust": list}  # how a command is told of a run
 
 HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
@@ -56,21 +69,22 @@ def train(config: DictConfig) -> float:
     try:
         settings = checked(
             config,
-            root={"seed": int, "device": str, "threads": int | None},
+            root={"seed": int, "device": str, "threads": int | None, "trust": list},
             sections={"training": train_wgan, "evaluation": score_run},
-            built=("data", "critic", "generator", "critic_optimizer", "generator_optimizer"),
+            built=BUILT,
         )
         device = find_device(settings["device"])
         set_threads(settings["threads"])
         torch.manual_seed(check_seed(settings["seed"]))
-        source = build(settings["data"]).to(device)
+        trust = settings["trust"]
+        source = build(settings["data"], trust=trust).to(device)
         check_scoring(source, **settings["evaluation"])
         sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
-        critic = build(settings["critic"], **sizes).to(device)
-        generator = build(settings["generator"], **sizes).to(device)
+        critic = build(settings["critic"], trust=trust, **sizes).to(device)
+        generator = build(settings["generator"], trust=trust, **sizes).to(device)
         optimizers = {
-            "critic_optimizer": build(settings["critic_optimizer"], critic.parameters()),
-            "generator_optimizer": build(settings["generator_optimizer"], generator.parameters()),
+            "critic_optimizer": build(settings["critic_optimizer"], critic.parameters(), trust=trust),
+            "generator_optimizer": build(settings["generator_optimizer"], generator.parameters(), trust=trust),
         }
         records = train_wgan(source, generator, critic, **optimizers, **settings["training"], seed=settings["seed"])
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
@@ -121,7 +135,7 @@ def _play(directory: Path, settings: dict, source: Source, sizes: dict, records:
 
 def _conclude(directory: Path, settings: dict, source: Source, seconds: float) -> float:
     """Scores the run as it lies on disk, draws its pictures, and shows the last screen."""
-    run = load_run(directory)
+    run = load_run(directory, trust=settings["trust"])
     summary = {**score_run(run, source, **settings["evaluation"]), "training_seconds": round(seconds, 2)}
     certify_critic(run.critic, units=run.units).save(directory / CERTIFICATE)
     write_json(directory / SUMMARY, summary)
@@ -160,7 +174,7 @@ def _audit_picture(game: Game, source: Source) -> np.ndarray:
 
 def certify(config: DictConfig) -> None:
     """Certifies the saved critic anew, holds the stored certificate against it, and writes it."""
-    run = load_run(checked(config, root={"run": str})["run"])
+    run = load_run(**_run_named(checked(config, root=RUN)))
     proved = certify_critic(run.critic, units=run.units)
     path = run.directory / CERTIFICATE
     note = "new"
@@ -176,8 +190,8 @@ def certify(config: DictConfig) -> None:
 
 def inspect(config: DictConfig) -> None:
     """Shows in one screen what a run did."""
-    settings = checked(config, root={"run": str, "json": bool})
-    run = Run(settings["run"])
+    settings = checked(config, root={**RUN, "json": bool})
+    run = Run(**_run_named(settings))
     try:
         certificate: Certificate | None = certify_critic(run.critic, units=run.units)
         problem = None
@@ -198,13 +212,13 @@ def inspect(config: DictConfig) -> None:
 
 def sample(config: DictConfig) -> None:
     """Draws n samples of a run's averaged generator into a file."""
-    settings = checked(config, root={"run": str, "n": int, "out": str, "seed": int})
+    settings = checked(config, root={**RUN, "n": int, "out": str, "seed": int})
     out = Path(settings["out"]).expanduser()
     if out.suffix not in (".npy", ".png"):
         raise InputError(f"Expected out to end in .npy or .png. Got {settings['out']!r}.")
     if not out.parent.is_dir():
         raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
-    run = load_run(settings["run"])
+    run = load_run(**_run_named(settings))
     samples = run.sample(settings["n"], seed=settings["seed"])
     if out.suffix == ".npy":
         write_whole(out, lambda stream: np.save(stream, samples.numpy()))
@@ -222,6 +236,10 @@ def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
     screens.show(benchmarks.benchmark(**settings))
+
+
+def _run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"directory": settings["run"], "trust": settings["trust"]}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

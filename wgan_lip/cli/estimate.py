@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ ROOT = {
     "samples": int, "stream": bool, "level": float, "method": str,
     "diameter_x": float | None, "diameter_y": float | None,
     "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
+    "trust": list,
 }  # fmt: skip
 
 
@@ -76,16 +78,16 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
         if not x.startswith("oracle/"):
             raise InputError("Expected y, the samples to compare x with. Got none. Give it as y=SAMPLES.")
         y = x
-    openers = {"run": _open_run}
+    openers = {"run": partial(_open_run, trust=settings["trust"])}
     return tuple(
         open_samples(spec, key=settings[f"key_{name}"], side=side, dim=settings["dim"], openers=openers)
         for side, (name, spec) in enumerate({"x": x, "y": y}.items())
     )
 
 
-def _open_run(directory: str) -> Opened:
+def _open_run(directory: str, *, trust: list[str]) -> Opened:
     """A run's averaged generator, to be drawn from."""
-    run = load_run(directory)
+    run = load_run(directory, trust=trust)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
         blocks = torch.arange(n).split(8192)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from wgan_lip.checks import InputError
-from wgan_lip.runs import target_class
+from wgan_lip.targets import check_trust, target_class
 
-__all__ = ["checked"]
+__all__ = ["begun_anew", "checked"]
 
 UNIONS = (typing.Union, types.UnionType)
 CHECKED = {bool: (bool,), int: (int,), float: (int, float), str: (str,), type(None): (type(None),)}
@@ -25,7 +28,7 @@ def checked(
     config: DictConfig,
     root: Mapping[str, Any],
     sections: Mapping[str, Callable] | None = None,
-    built: tuple[str, ...] = (),
+    built: Mapping[str, type] | None = None,
 ) -> dict[str, Any]:
     """Resolves a composed configuration and checks the name and type of every key.
 
@@ -33,7 +36,8 @@ def checked(
         config: What Hydra composed.
         root: Key → type of the entries outside all sections.
         sections: Section → the function whose keyword arguments it holds.
-        built: Sections that name their class by `_target_`.
+        built: Section → what the class is that it names by `_target_`. A section whose class was named by itself
+            keeps only the keys given beside it; see :func:`begun_anew`.
 
     Returns:
         Plain dictionaries, lists and scalars.
@@ -48,9 +52,17 @@ def checked(
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"Expected a configuration that resolves. Got: {str(error).splitlines()[0]}") from None
+    built, trust = built or {}, check_trust(plain.get("trust", ()))
+    if trust and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that nothing there passes for an installed module
     for key, value in plain.items():
         if isinstance(value, dict) and "_target_" in value:
-            _check_section(key, value, _signature(target_class(value["_target_"])))
+            if (given := value.pop(GIVEN, None)) is not None:
+                value = plain[key] = {name: value[name] for name in ("_target_", *given) if name in value}
+            cls = target_class(value["_target_"], trust=trust)
+            if not issubclass(cls, built.get(key, object)):
+                raise InputError(f"Expected {key}._target_ to name a {built[key].__name__}. Got {value['_target_']}.")
+            _check_section(key, value, _signature(cls))
         elif isinstance(value, dict) and key in (sections or {}):
             _check_section(key, value, _signature(sections[key]))
         elif key in built:
@@ -63,14 +75,40 @@ def checked(
     return plain
 
 
+def begun_anew(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which a section whose class is named, as in `generator._target_=mypackage.Mine`, begins anew.
+
+    The keys given beside it may be ones that the composed section lacks, and no others will reach the class.
+    """
+    parts = [KEY_OF_SECTION.match(override) for override in overrides]
+    keys: dict[str, list[str]] = {}
+    for part in filter(None, parts):
+        keys.setdefault(part["section"], []).append(part["key"])
+    anew = {section: sorted({*names} - {"_target_"}) for section, names in keys.items() if "_target_" in names}
+    changed: list[str] = []
+    for override, part in zip(overrides, parts):
+        if part is None or (names := anew.get(part["section"])) is None:
+            changed.append(override)
+            continue
+        changed.append(f"++{override.lstrip('+')}")
+        if part["key"] == "_target_":
+            changed.append(f"++{part['section']}.{GIVEN}=[{','.join(names)}]")
+    return changed
+
+
+GIVEN = "_given_"
+KEY_OF_SECTION = re.compile(r"\+{0,2}(?P<section>[a-z_]+)\.(?P<key>\w+)[.\w]*=")
+
+
 def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, Any]) -> None:
     prefix = f"{name}." if name else ""
     for key, value in section.items():
         if key == "_target_":
             continue
-        if key not in legal:
+        if key not in legal and ANY not in legal:
             raise InputError(f"Expected keys {', '.join(prefix + known for known in legal)}. Got {prefix}{key}.")
-        kinds = typing.get_args(legal[key]) or (legal[key],)
+        kind = legal.get(key, Any)
+        kinds = typing.get_args(kind) or (kind,)
         if not all(kind in CHECKED for kind in kinds):
             continue  # such as a tuple of floats: the class that takes it checks it
         if not any(type(value) in CHECKED[kind] for kind in kinds):
@@ -78,11 +116,22 @@ def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, An
             raise InputError(f"Expected {prefix}{key} of type {names}. Got {value!r}. Give a value of that type.")
 
 
+ANY = "**"  # among the keywords of what takes any
+
+
 def _signature(function: Callable) -> dict[str, Any]:
     """Keyword → annotated type of what `function`, or the constructor of a class, takes from a configuration."""
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    legal = [name for name in inspect.signature(function).parameters if name != "params"]
-    return {name: _without_tensor(hints.get(name, Any)) for name in legal}
+    try:
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except Exception:  # names in annotations of the user's own class that exist for type checkers alone
+        hints = {}
+    legal = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            legal[ANY] = Any
+        elif name != "params":
+            legal[name] = _without_tensor(hints.get(name, Any))
+    return legal
 
 
 def _without_tensor(kind: Any) -> Any:
