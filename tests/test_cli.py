@@ -437,13 +437,13 @@ def test_a_benchmark_refuses_what_it_cannot_measure(bad, capsys):
 
 
 def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch, capsys):
-    from wgan_lip import training
+    from wgan_lip.training import audit
     from wgan_lip.wasserstein import InvariantViolation
 
     def refuted(*_, **__):
         raise InvariantViolation("Expected lower <= upper.")
 
-    monkeypatch.setattr(training, "bracket", refuted)
+    monkeypatch.setattr(audit, "bracket", refuted)
     assert main(["train", *TINY]) == 1
     assert "At step 3: Expected lower <= upper." in capsys.readouterr().err
     run = load_run(only_run())

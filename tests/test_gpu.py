@@ -12,7 +12,8 @@ from wgan_lip.data import Digits, Moons
 from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.layers import retract_after_steps
-from wgan_lip.training import _average, _descend, train_wgan
+from wgan_lip.training import train_wgan
+from wgan_lip.training.moves import average, descend
 from wgan_lip.transport import narrow, narrowing, solve
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -65,8 +66,8 @@ def test_a_training_step_never_waits_for_the_gpu(name, source):
         with torch.no_grad():
             y = generator(draw_latents(generator, 32, rng))
         ascend(critic, players[0], x, y)
-        _descend(generator, critic, players[1], draw_latents(generator, 32, rng))
-        _average(ema, generator, 0.1)
+        descend(generator, critic, players[1], draw_latents(generator, 32, rng))
+        average(ema, generator, 0.1)
 
     step()  # allocations and library handles
     torch.cuda.set_sync_debug_mode("error")

@@ -158,13 +158,13 @@ def test_the_state_holds_all_that_moves():
 
 
 def test_the_average_has_the_stated_half_life():
-    from wgan_lip.training import _average
+    from wgan_lip.training.moves import average
 
     ema, generator = Shift(), Shift()
     with torch.no_grad():
         generator.theta.fill_(1.0)
     for _ in range(10):  # ten steps of 100 samples are one half-life of 1000
-        _average(ema, generator, weight=1 - 0.5 ** (100 / 1000))
+        average(ema, generator, weight=1 - 0.5 ** (100 / 1000))
     assert torch.allclose(ema.theta, torch.tensor(0.5))
 
 

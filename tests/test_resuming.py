@@ -1,0 +1,172 @@
+"""A game that was interrupted anywhere and goes on is, bit by bit, the game that never stopped."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.checks import InputError
+from wgan_lip.critics import ResNetCritic, SpectralNormCritic
+from wgan_lip.data import Gaussians8, Source
+from wgan_lip.training import train_wgan
+from wgan_lip.transport import solve
+
+solve(torch.randn(5, 2), torch.randn(4, 2))  # importing its dependencies draws from Python's generator, once
+
+
+class Walking(Source):
+    """Hands out its rows in order, shaken by numpy's and Python's own generators; its position is its own."""
+
+    name, dim = "walking", 2
+
+    def __init__(self) -> None:
+        self.rows = torch.randn(97, 2, generator=torch.Generator().manual_seed(5))
+        self.test, self.position = self.rows[:30] + 0.1, 0
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        rows = (self.position + torch.arange(n)) % len(self.rows)
+        self.position = (self.position + n) % len(self.rows)
+        shift = float(np.random.normal()) + random.gauss(0, 1)
+        return self.rows[rows] + 0.01 * shift + 0.01 * torch.randn(n, 2, generator=rng)
+
+    def reference(self, n: int, seed: int) -> Tensor:
+        return self.rows[torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))[:n]]
+
+    def state_dict(self) -> dict:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.position = state["position"]
+
+
+class Dropping(nn.Module):
+    """A generator with dropout and running statistics: it draws from torch's global generator."""
+
+    latent_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+
+def game(state=None, pause=None, source=None, optimizer=torch.optim.Adam, critic=ResNetCritic, **settings):
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    source, generator, critic = source or Walking(), Dropping(), critic(2, width=8, depth=2)
+    settings = {"steps": 12, "batch_size": 16, "critic_steps": 2, "warmup_steps": 3, "log_every": 4, "audit_every": 8,
+                "audit_size": 20} | settings  # fmt: skip
+    return train_wgan(
+        source, generator, critic, state=state, pause=pause,
+        generator_optimizer=optimizer(generator.parameters(), lr=1e-2),
+        critic_optimizer=optimizer(critic.parameters(), lr=1e-2),
+        **settings,
+    )  # fmt: skip
+
+
+def through_a_file(state: dict) -> dict:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=True)
+
+
+def flat(value, path="") -> dict:
+    if isinstance(value, dict):
+        return {k: v for name in value for k, v in flat(value[name], f"{path}/{name}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for i, entry in enumerate(value) for k, v in flat(entry, f"{path}/{i}").items()}
+    return {path: value}
+
+
+def differences(one: dict, two: dict) -> list[str]:
+    one, two = flat(one), flat(two)
+    equal = {k for k in one.keys() & two.keys()
+             if (torch.equal(one[k], two[k]) if isinstance(one[k], Tensor) else one[k] == two[k])}  # fmt: skip
+    return sorted((one.keys() | two.keys()) - equal - {"/seconds"})
+
+
+def figures(records) -> list:
+    return [(r.step, {k: v for k, v in r.scalars.items() if not k.startswith("perf/")}) for r in records if r.scalars]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+@pytest.mark.parametrize(
+    "asked", [2, 3, 4, 6, 7, 11, 14]
+)  # in the warm-up, at its end, between and at records, near the end
+def test_an_interrupted_game_goes_on_bit_by_bit(asked, optimizer):
+    whole = list(game(optimizer=optimizer))
+    times = iter(range(1, 100))
+    before, kept = [], None
+    for record in game(pause=lambda: next(times) == asked, optimizer=optimizer):
+        before.append(record)
+        if record.game.step + record.game.warmed == asked:
+            kept = through_a_file(record.game.state_dict())
+            break
+    after = list(game(state=kept, optimizer=optimizer))
+    assert figures(before) + figures(after) == figures(whole)
+    assert differences(after[-1].game.state_dict(), whole[-1].game.state_dict()) == []
+
+
+def test_a_game_interrupted_after_every_step_is_the_whole_one():
+    whole = list(game(critic=SpectralNormCritic, source=Gaussians8(test_size=40)))
+    state, seen, done = None, [], False
+    while not done:
+        for record in game(state, pause=lambda: True, critic=SpectralNormCritic, source=Gaussians8(test_size=40)):
+            seen.append(record)
+            done = record.step == 12
+            state = through_a_file(record.game.state_dict())
+            break
+    assert figures(seen) == figures(whole)
+    assert differences(state, whole[-1].game.state_dict()) == []
+
+
+def test_asking_and_saving_change_nothing():
+    plain, asked = list(game()), []
+    for record in game(pause=lambda: True):
+        asked.append(record)
+        torch.rand(3), np.random.rand(3), random.random()  # such as pictures may do
+    assert figures(plain) == figures(asked) and len(asked) == 15
+    assert differences(plain[-1].game.state_dict(), asked[-1].game.state_dict()) == []
+
+
+def test_a_finished_game_has_nothing_more_to_play():
+    *_, last = game()
+    assert list(game(state=through_a_file(last.game.state_dict()))) == []
+
+
+def test_a_game_without_a_schedule_can_be_prolonged():
+    constant = {"critic_schedule": "constant", "generator_schedule": "constant"}
+    *_, short = game(steps=8, **constant)
+    *_, prolonged = game(state=through_a_file(short.game.state_dict()), **constant)
+    *_, whole = game(**constant)
+    assert differences(prolonged.game.state_dict(), whole.game.state_dict()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("critic_scheduler"), "Got one without critic_scheduler"),
+        (lambda state: state["critic"].popitem(), "this game's critic. Got another"),
+        (lambda state: state.update(latent_rng=torch.zeros(16, dtype=torch.uint8)), "same kind of device"),
+        (lambda state: state.update(generator_optimizer=3), "this game's generator_optimizer"),
+        (lambda state: state["critic_optimizer"]["param_groups"].clear(), "this game's critic_optimizer"),
+    ],
+)
+def test_the_state_of_another_game_is_refused_at_the_call(change, message):
+    state = next(iter(game())).game.state_dict()
+    change(state)
+    with pytest.raises(InputError, match=message):
+        game(state=state)
+
+
+def test_what_is_no_state_is_refused():
+    for nothing in (3, [], {}, {"game": 3}):
+        with pytest.raises(InputError, match="Expected the state of a game"):
+            game(state=nothing)

@@ -1,0 +1,10 @@
+"""The WGAN game: one loop a person can read, and what keeps it whole.
+
+:func:`train_wgan` is the door. What moves is a :class:`Game`, whose `state_dict` goes into a checkpoint and back.
+"""
+
+from wgan_lip.training.game import Game, NonFiniteError, Record, RefutedError, StoppedError
+from wgan_lip.training.loop import train_wgan
+from wgan_lip.training.moves import SCHEDULES
+
+__all__ = ["SCHEDULES", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError", "train_wgan"]

@@ -1,0 +1,51 @@
+"""The referee: brackets W1 on a fixed held batch, and scores the averaged generator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from wgan_lip.data import Source
+from wgan_lip.generators import draw_latents
+from wgan_lip.metrics import mode_coverage
+from wgan_lip.training.game import Game
+from wgan_lip.transport import solve
+from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
+
+__all__ = ["Audit"]
+
+
+class Audit:
+    """Brackets W1 between a fixed held batch and the generator at fixed latents, and scores the averaged generator."""
+
+    def __init__(self, source: Source, generator: nn.Module, *, size: int, seed: int, device: torch.device) -> None:
+        self.source = source
+        self.test = source.test[:size]
+        self.floor = solve(source.reference(len(self.test), seed), self.test).value
+        rng = torch.Generator(device).manual_seed(seed + 1)
+        self.latents = draw_latents(generator, len(self.test), rng)
+
+    @torch.no_grad()
+    def __call__(self, game: Game) -> dict[str, float]:
+        game.generator.eval()  # neither running statistics nor random numbers move
+        generated, averaged = (player(self.latents).cpu() for player in (game.generator, game.ema))
+        game.generator.train()
+        transport = solve(self.test, generated)
+        interval = bracket(game.critic, self.test, generated, transport=transport)
+        score = solve(self.test, averaged).value
+        scalars = {
+            "w1/lower": interval.lower,
+            "w1/upper": interval.upper,
+            "w1/exact": interval.exact,
+            "certificate/lipschitz": interval.certificate.lipschitz,
+            "critic/grad_norm": estimate_ray_gradient_norm(game.critic, self.test, generated, transport.plan),
+            "eval/w1_test": score,
+            "eval/w1_floor": self.floor,
+            "eval/w1_over_floor": score / self.floor if self.floor > 0 else math.nan,
+        }
+        if self.source.modes is not None:
+            coverage = mode_coverage(averaged, self.source.modes, self.source.mode_std)
+            scalars |= {"eval/modes_covered": float(coverage.covered), "eval/within_3_sigma": coverage.within}
+        return scalars

@@ -1,0 +1,146 @@
+"""What moves while a game is played: a state that goes into a checkpoint and back, and the records of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.checks import InputError, one_line
+from wgan_lip.data import Source
+from wgan_lip.training.randomness import global_rng_state
+from wgan_lip.wasserstein import InvariantViolation
+
+__all__ = ["Game", "NonFiniteError", "Record", "RefutedError", "StoppedError"]
+
+
+class StoppedError(RuntimeError):
+    """The game stopped before its end; `game` holds the players as they should be kept."""
+
+    def __init__(self, message: str, game: Game) -> None:
+        super().__init__(message)
+        self.game = game
+
+
+class NonFiniteError(StoppedError):
+    """A value stopped being finite. The message names the step and the culprit; `game` is in its last good state."""
+
+
+class RefutedError(StoppedError, InvariantViolation):
+    """A certified dual value above the exact W1, at an audit; `game` holds the critic that shows it."""
+
+
+@dataclass
+class Game:
+    """The two players and all that moves while they play; what a checkpoint holds.
+
+    Attributes:
+        source: Where samples come from. Its position goes along where it keeps one, in `state_dict` and
+            `load_state_dict`.
+        generator: Latents (b, k) → samples (b, d).
+        critic: Samples (b, d) → values (b,).
+        ema: Exponential moving average of the generator, the player to sample from.
+        generator_optimizer: Minimises over the generator.
+        critic_optimizer: Maximises over the critic, which is retracted after every step.
+        generator_scheduler: Moves the generator's learning rate.
+        critic_scheduler: Moves the critic's.
+        latent_rng: Source of latents, on the players' device.
+        data_rng: Source of training samples.
+        step: Generator steps done.
+        warmed: Dual ascents done before the first generator step.
+        seconds: Seconds of play, over all the processes that played it.
+        values: Dual value and generator's loss of every step since the last record, shape (2,) each, on the device.
+        global_rng: States of torch's, numpy's and Python's own generators after the last whole step.
+    """
+
+    source: Source
+    generator: nn.Module
+    critic: nn.Module
+    ema: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer
+    generator_scheduler: torch.optim.lr_scheduler.LRScheduler
+    critic_scheduler: torch.optim.lr_scheduler.LRScheduler
+    latent_rng: torch.Generator
+    data_rng: torch.Generator
+    step: int = 0
+    warmed: int = 0
+    seconds: float = 0.0
+    values: list[Tensor] = field(default_factory=list)
+    global_rng: Mapping[str, Any] = field(default_factory=global_rng_state)
+
+    PARTS = ("generator", "critic", "ema", "generator_optimizer", "critic_optimizer",
+             "generator_scheduler", "critic_scheduler")  # fmt: skip
+    RNGS = ("latent_rng", "data_rng")
+    COUNTS = ("step", "warmed", "seconds")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
+        state = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        state |= {name: getattr(self, name).get_state() for name in self.RNGS}
+        state |= {name: getattr(self, name) for name in self.COUNTS}
+        state |= {"values": torch.stack(self.values) if self.values else torch.empty(0, 2)}
+        if hasattr(self.source, "state_dict"):
+            state["source"] = self.source.state_dict()
+        return {**state, "global_rng": self.global_rng}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, randomness: bool = True) -> None:
+        """Puts everything back as it was when `state` was taken.
+
+        The process's own generators are set when the game is played on, not here.
+
+        Arguments:
+            state: What :meth:`state_dict` gave.
+            randomness: Whether the draws of latents and samples go back as well, or go on.
+
+        Raises:
+            InputError: It lacks something, or is that of other players.
+        """
+        wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rng"}
+        if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
+            what = type(state).__name__ if not isinstance(state, Mapping) else f"one without {', '.join(missing)}"
+            raise InputError(f"Expected the state of a game, from record.game.state_dict(). Got {what}. Train again.")
+        for name in (*self.PARTS, *(self.RNGS if randomness else ())):
+            part = getattr(self, name)
+            try:
+                if isinstance(part, torch.Generator):
+                    part.set_state(state[name].cpu())
+                else:
+                    part.load_state_dict(state[name])
+            except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(
+                    f"Expected the state of this game's {name}. Got another: {one_line(error)}. "
+                    "Build the players as they were, on the same kind of device."
+                ) from None
+        if randomness and hasattr(self.source, "load_state_dict"):
+            self.source.load_state_dict(state["source"])
+        for name in self.COUNTS:
+            setattr(self, name, state[name])
+        self.global_rng = state["global_rng"] if randomness else self.global_rng
+        device = next(self.critic.parameters()).device
+        self.values = list(state["values"].to(device).unbind())
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the state that further play does not touch."""
+        return copy.deepcopy(self.state_dict())
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known after `step` generator steps.
+
+    Attributes:
+        step: Generator steps done.
+        scalars: Tag → value; see `wgan_lip.tracking` for the tags. Empty at a pause.
+        game: The live players, for checkpoints and pictures. It moves on when the iteration does.
+        audited: Whether this record holds a bracketing by exact transport.
+    """
+
+    step: int
+    scalars: Mapping[str, float]
+    game: Game = field(repr=False, compare=False)
+    audited: bool = False

@@ -1,0 +1,67 @@
+"""Players and settings that cannot play to the end, refused before any time is spent on them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from wgan_lip.checks import InputError, check_choice, one_line
+from wgan_lip.data import Source
+from wgan_lip.generators import draw_latents
+from wgan_lip.training.moves import SCHEDULES
+from wgan_lip.wasserstein import kr_lower_bound
+
+__all__ = ["check_players", "check_settings"]
+
+
+def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, start_at_data: bool) -> None:
+    """Refuses players that do not fit the data or one another, and a critic that can't be certified."""
+    for name, player in (("generator", generator), ("critic", critic)):
+        if not isinstance(player, nn.Module):
+            raise InputError(f"Expected {name} to be a torch module. Got {player!r:.60}. Build it first.")
+        if next(player.parameters(), None) is None:
+            raise InputError(f"Expected a {name} with parameters to train. Got {type(player).__name__} with none.")
+    if not isinstance(source, Source):
+        raise InputError(
+            f"Expected a Source of samples. Got {source!r:.60}. "
+            "Wrap tensors in wgan_lip.data.FiniteSource(train, test)."
+        )
+    if not isinstance(getattr(generator, "latent_dim", None), int):
+        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
+    device = next(critic.parameters()).device
+    test = source.test[:2]
+    with torch.no_grad():
+        try:
+            latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
+            values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
+        except RuntimeError as error:  # torch's, on what does not meet
+            raise InputError(
+                f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
+                "Build them for this dimension, dtype and device."
+            ) from None
+    if values.shape != (2 * len(test),):
+        raise InputError(
+            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {2 * len(test)} samples. "
+            "Build it with heads=1; end your own with Squeeze()."
+        )
+    kr_lower_bound(critic, test, test)  # refuses what an audit would
+    if start_at_data and not callable(getattr(critic, "start_at", None)):
+        raise InputError(
+            "Expected, with training.start_at_data, a critic with a method start_at, as those of wgan_lip.critics "
+            f"have. Got {type(critic).__name__}. Leave start_at_data out."
+        )
+
+
+def check_settings(**settings: Any) -> None:
+    """Refuses settings of :func:`wgan_lip.train_wgan` that make no sense, by name."""
+    for name in ("steps", "batch_size", "critic_steps", "log_every", "audit_every", "ema_half_life"):
+        if not settings[name] > 0:  # NaN as well
+            raise InputError(f"Expected training.{name} above zero. Got {settings[name]}.")
+    for name, least in (("audit_size", 2), ("warmup_steps", 0)):
+        if settings[name] < least:
+            raise InputError(f"Expected training.{name} of at least {least}. Got {settings[name]}.")
+    for name in ("critic_schedule", "generator_schedule"):
+        check_choice(settings[name], list(SCHEDULES), f"training.{name}")
