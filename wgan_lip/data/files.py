@@ -17,7 +17,7 @@ from torch import Tensor
 from wgan_lip.checks import InputError, check_choice, check_samples, one_line
 from wgan_lip.data.sources import FiniteSource, split_rows
 
-__all__ = ["ENDINGS", "VectorFile", "list_images", "map_rows", "read_image", "read_samples", "reading"]
+__all__ = ["ENDINGS", "VectorFile", "list_images", "map_rows", "read_image", "read_pixels", "read_samples", "reading"]
 
 NUMBERS = "file of plain numbers, without Python objects"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -102,7 +102,18 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path) -> Tensor:
-    """The pixels of an image, as they are stored, shape (c, h, w), in [0, 1]: grey has c = 1, everything else 3.
+    """An image as :func:`read_pixels` reads it, shape (c, h, w), in [0, 1]."""
+    return read_pixels(path).float() / 255
+
+
+def read_pixels(path: Path, *, size: int | None = None, channels: int | None = None) -> Tensor:
+    """The pixels of an image, uint8, shape (c, h, w): grey has c = 1, everything else 3.
+
+    Arguments:
+        path: The image.
+        size: Height and width; what reaches beyond the middle square is cut off, and the rest scaled to it. By default
+            pixels are as they are stored.
+        channels: 1 turns colours grey, 3 grey into colours; by default they are as they are stored.
 
     Raises:
         InputError: A damaged file, transparency, or more than 8 bits for a value.
@@ -115,8 +126,14 @@ def read_image(path: Path) -> Tensor:
                 f"Expected {path} to be grey or in colour with 8 bits and no transparency. Got mode {image.mode}. "
                 "Save image.convert('RGB') or image.convert('L')."
             )
-        pixels = np.array(image.convert(IMAGE_MODES[image.mode]))  # (h, w) or (h, w, 3)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).float() / 255
+        image = image.convert(IMAGE_MODES[image.mode] if channels is None else {1: "L", 3: "RGB"}[channels])
+        if size is not None and image.size != (size, size):
+            side = min(image.size)
+            left, top = ((pixels - side) // 2 for pixels in image.size)
+            middle = image.crop((left, top, left + side, top + side))
+            image = middle.resize((size, size), Image.Resampling.LANCZOS)
+        pixels = np.array(image)  # (h, w) or (h, w, 3)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 
 @contextmanager

@@ -1,17 +1,14 @@
-"""Image sets: scikit-learn's digits, torchvision's MNIST."""
+"""Image sets: pixels and their augmentation, scikit-learn's digits, noise in the form of images."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, one_line
-from wgan_lip.data.sources import TEST, FiniteSource, derived_generator, split_rows
+from wgan_lip.checks import InputError
+from wgan_lip.data.sources import FiniteSource, check_positive, split_rows
 
-__all__ = ["MNIST", "Digits", "import_torchvision"]
+__all__ = ["Digits", "FakeImages", "ImageSource"]
 
 
 class Digits(FiniteSource):
@@ -43,68 +40,95 @@ class Digits(FiniteSource):
         self.train_labels, self.test_labels = labels[train], labels[test]
 
 
-def import_torchvision() -> ModuleType:
-    """Imports torchvision, also where its compiled operators do not load.
+class ImageSource(FiniteSource):
+    """Images of 8 bits, kept as bytes, handed out with values in [0, 1].
 
-    A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch, and its import then fails
-    because it describes two operators that were never declared. Declaring them lets the import pass. They stay
-    without code: data sets, transforms and image grids use neither.
-    """
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-        for operator in ("torchvision::nms", "torchvision::qnms"):
-            torch.library.define(operator, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    return torchvision
+    A distance between samples, and with it W1 and every Lipschitz constant, is Euclidean in pixels so scaled: one that
+    is told in raw values is 255 times as large.
 
-
-class MNIST(FiniteSource):
-    """MNIST, 28 × 28 pixels: the 60,000 training images, and held-out images out of the 10,000 test images.
+    Augmentation, off by default, changes the training law: `sample` draws from the images and their mirrors or
+    translates. `reference` and `test` are never augmented, so scores and their floor stay about the images as they are.
 
     Arguments:
-        root: Folder that holds, or will hold, `MNIST/raw` with the four idx files.
-        download: Whether torchvision may download the files that are not there. With the files in place no network
-            is used.
-        test_size: Number of held-out images, drawn at random from the test images.
-        seed: Fixes which.
+        train: Training images, uint8, shape (n, c, h, w).
+        test: Held-out images, likewise.
+        train_labels, test_labels: Class of each image, where known.
+        classes: Names of the classes, where known.
+        flip: Whether `sample` mirrors every other image, left to right.
+        shift: `sample` moves each image by up to this many pixels up or down, left or right; its border is repeated.
 
     Raises:
-        InputError: The files are absent and cannot be downloaded, or are damaged, or `test_size` is too large.
-
-    References:
-        Gradient-Based Learning Applied to Document Recognition (LeCun et al., 1998),
-        https://doi.org/10.1109/5.726791
+        InputError: A `shift` below 0 or as large as the image.
     """
 
-    name = "mnist"
-    image_shape = (1, 28, 28)
     low, high = 0.0, 1.0
     units = "a pixel's range from black to white, 255 in the raw data"
 
     def __init__(
-        self, root: str = "~/.cache/wgan_lip", download: bool = True, test_size: int = 2000, seed: int = 0
+        self,
+        train: Tensor,
+        test: Tensor,
+        train_labels: Tensor | None = None,
+        test_labels: Tensor | None = None,
+        *,
+        classes: tuple[str, ...] | None = None,
+        flip: bool = False,
+        shift: int = 0,
     ) -> None:
-        folder = Path(root).expanduser()
-        train, self.train_labels = self._read(folder, train=True, download=download)
-        test, labels = self._read(folder, train=False, download=download)
-        if not 1 <= test_size <= len(test):
-            raise InputError(f"Expected a test_size between 1 and {len(test)}. Got {test_size}.")
-        rows = torch.randperm(len(test), generator=derived_generator(seed, TEST))[:test_size]
-        super().__init__(train, test[rows])
-        self.test_labels = labels[rows]
-
-    @staticmethod
-    def _read(folder: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:
-        """Images, shape (n, 784), in [0, 1], and labels, shape (n,)."""
-        datasets = import_torchvision().datasets
-        try:
-            found = datasets.MNIST(str(folder), train=train, download=download)
-            return found.data.reshape(len(found.targets), 28 * 28).float() / 255, found.targets
-        except Exception as error:  # torchvision asserts, and a damaged file raises whatever its parser meets
+        super().__init__(train.flatten(1), test.flatten(1))
+        self.image_shape = tuple(train.shape[1:])
+        if not 0 <= shift < min(self.image_shape[1:]):
             raise InputError(
-                f"Expected MNIST in {folder / 'MNIST' / 'raw'}. Got {one_line(error)}. "
-                f"Put its four idx files there{'' if download else ' or set download=true'}."
-            ) from error
+                f"Expected a shift of at least 0, smaller than the images, {self.image_shape}. Got {shift}."
+            )
+        self.train_labels, self.test_labels, self.classes = train_labels, test_labels, classes
+        self.flip, self.shift = flip, shift
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        samples = super().sample(n, rng)
+        if not (self.flip or self.shift):
+            return samples
+        _, h, w = self.image_shape
+        down, right = torch.randint(-self.shift, self.shift + 1, (2, n, 1), generator=rng)
+        rows = (torch.arange(h) + down).clamp(0, h - 1)  # (n, h), of the image that each row is taken from
+        columns = (torch.arange(w) + right).clamp(0, w - 1)  # (n, w)
+        if self.flip:
+            columns = columns.where(torch.rand(n, 1, generator=rng) < 0.5, columns.flip(1))
+        pixels = (rows[:, :, None] * w + columns[:, None, :]).flatten(1).to(samples.device)  # (n, h·w)
+        channels = samples.unflatten(1, (-1, h * w))
+        return channels.gather(2, pixels[:, None].expand_as(channels)).flatten(1)
+
+
+class FakeImages(ImageSource):
+    """Noise in the form of images, to try a size without data: every byte is uniform and independent.
+
+    Arguments:
+        channels, height, width: Shape of an image.
+        count: Number of training images.
+        test_size: Number of held-out images.
+        label_count: Labels are uniform among as many classes.
+        seed: Fixes them all.
+
+    Raises:
+        InputError: A number that is not positive.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        channels: int = 3,
+        height: int = 32,
+        width: int = 32,
+        count: int = 2000,
+        test_size: int = 500,
+        label_count: int = 10,
+        seed: int = 0,
+    ) -> None:
+        check_positive(channels=channels, height=height, width=width, count=count, test_size=test_size)
+        check_positive(label_count=label_count)
+        rng = torch.Generator().manual_seed(seed)
+        shape = (count + test_size, channels, height, width)
+        pixels = torch.randint(256, shape, dtype=torch.uint8, generator=rng)
+        labels = torch.randint(label_count, shape[:1], generator=rng)
+        super().__init__(*pixels.split([count, test_size]), *labels.split([count, test_size]))

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, available_memory, check_samples
+from wgan_lip.checks import InputError, available_memory, check_memory, check_samples
 from wgan_lip.data.files import ENDINGS, VectorFile, list_images, map_rows, read_image, read_samples, reading
-from wgan_lip.data.images import MNIST, Digits
+from wgan_lip.data.folders import ImageFolder
+from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.oracles import ORACLES, Oracle
 from wgan_lip.data.sources import FiniteSource, Source, check_positive
+from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
 
 __all__ = [
@@ -34,11 +36,16 @@ __all__ = [
     "open_samples",
 ]
 
+TORCHVISION = (MNIST, FashionMNIST, CIFAR10, CelebA)
 SOURCES: dict[str, type[Source]] = {
     source.name: source
-    for source in (Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard, Digits, MNIST, VectorFile)
+    for source in (
+        *(Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard),
+        *(Digits, *TORCHVISION, FakeImages),
+        *(VectorFile, ImageFolder),
+    )
 }
-ALL_HELD_OUT = {MNIST.name: {"test_size": 10_000}}  # a set whose default leaves samples out
+ALL_HELD_OUT = {source.name: {"test_size": None} for source in TORCHVISION}  # whose default leaves samples out
 SPLITTING = {"test_size", "seed"}  # parameters of a source that only say which samples it holds out
 
 
@@ -220,8 +227,7 @@ def law_of_rows(
 def law_of_source(source: Source) -> Law:
     """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
     diameter = None if source.low is None else box_diameter(source.low, source.high, source.dim)
-    size = len(source.train) if isinstance(source, FiniteSource) else None
-    return Law(source.dim, source.sample, source.units, diameter, size)
+    return Law(source.dim, source.sample, source.units, diameter, source.size)
 
 
 def law_of_oracle(oracle: Oracle, side: int) -> Law:
@@ -303,7 +309,7 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
             row.copy_(pixels.flatten())
         return rows
 
-    known = {"units": MNIST.units, "diameter": box_diameter(0.0, 1.0, dim)}
+    known = {"units": ImageSource.units, "diameter": box_diameter(0.0, 1.0, dim)}
     if 4 * dim * len(paths) <= limit:
         rows = read(range(len(paths)), len(paths))
         return Opened(folder.resolve().name, law_of_rows(rows, str(folder), **known), rows, shape)
@@ -323,8 +329,12 @@ def _open_source(name: str, options: str) -> Opened:
         if classes is not None:
             raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
         return Opened(title, law_of_source(source), image_shape=source.image_shape)
+    need = 8 * source.dim * (source.size + len(source.test))
+    check_memory(need, f"all samples of data/{name}", "Save some of them as .npy.")
     rows = torch.cat([source.train, source.test])
     if classes is not None:
+        if source.train_labels is None:
+            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
         labels = torch.cat([source.train_labels, source.test_labels])
         rows = rows[_in_classes(labels, classes, f"data/{name}")]
     diameter = box_diameter(source.low, source.high, source.dim)
@@ -368,8 +378,10 @@ def _parameters(
 
 _CONVERSIONS: dict[str, Callable[[str], Any]] = {
     "int": int,
+    "int | None": int,
     "float": float,
     "str": str,
+    "str | None": str,
     "bool": lambda word: {"true": True, "false": False}[word.lower()],
 }
 
@@ -390,8 +402,11 @@ def _in_classes(labels: Tensor, classes: str, name: str) -> Tensor:
     return chosen
 
 
-_ROOMS = {"data": [name for name in SOURCES if name != VectorFile.name], "oracle": list(ORACLES)}
-"""What may follow `data/` and `oracle/`."""
+_ROOMS = {
+    "data": [name for name in SOURCES if name not in (VectorFile.name, ImageFolder.name)],
+    "oracle": list(ORACLES),
+}
+"""What may follow `data/` and `oracle/`; files and folders go by their paths."""
 
 
 def _unknown(spec: str, prefixes: list[str]) -> str:

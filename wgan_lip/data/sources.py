@@ -41,6 +41,7 @@ class Source(ABC):
         name: Its name among :data:`SOURCES`.
         dim: The dimension d of a sample.
         test: Held-out samples, shape (m, d), on the CPU. Never drawn by `sample` or `reference`.
+        size: Number of training samples where they are a finite set, else None.
         image_shape: (c, h, w) with c·h·w = d where samples are images, else None.
         low, high: The range of every coordinate where it is known, else None.
         modes: Component means of a Gaussian mixture, shape (k, d), else None.
@@ -52,6 +53,7 @@ class Source(ABC):
     name: str
     dim: int
     test: Tensor
+    size: int | None = None
     image_shape: tuple[int, int, int] | None = None
     low: float | None = None
     high: float | None = None
@@ -77,33 +79,46 @@ class Source(ABC):
 class FiniteSource(Source):
     """A finite set of real samples, split into `train` and `test`; its law is uniform on the rows of `train`.
 
+    Rows of dtype uint8 are pixels: they stay so in memory, and are handed out as float32 divided by 255.
+
     Rows that are equal in the data may fall on both sides of a split.
 
     Attributes:
-        train: Training samples, shape (n, d), on :attr:`device`.
         train_labels, test_labels: Class of each row, shapes (n,) and (m,), on the CPU, where known.
+        classes: Their names in order, where known.
     """
 
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    classes: tuple[str, ...] | None = None
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        self.train, self.test = train, test
-        self.dim = train.shape[1]
+        self._stored, self.test = train, _as_samples(test)
+        self.size, self.dim = train.shape
+
+    @property
+    def train(self) -> Tensor:
+        """All training samples, shape (n, d), on :attr:`device`; of pixels a new tensor, four times their memory."""
+        return _as_samples(self._stored)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        rows = torch.randint(len(self.train), (n,), generator=rng)
-        return self.train[rows.to(self.train.device, non_blocking=True)]
+        return self._rows(torch.randint(self.size, (n,), generator=rng))
 
     def reference(self, n: int, seed: int) -> Tensor:
-        if not 1 <= n <= len(self.train):
-            raise InputError(f"Expected between 1 and {len(self.train)} reference samples, the size of train. Got {n}.")
-        rows = torch.randperm(len(self.train), generator=derived_generator(seed, REFERENCE))[:n]
-        return self.train[rows.to(self.train.device, non_blocking=True)].cpu()
+        if not 1 <= n <= self.size:
+            raise InputError(f"Expected between 1 and {self.size} reference samples, the size of train. Got {n}.")
+        return self._rows(torch.randperm(self.size, generator=derived_generator(seed, REFERENCE))[:n]).cpu()
 
     def to(self, device: torch.device | str) -> Source:
-        self.train = self.train.to(device)
+        self._stored = self._stored.to(device)
         return super().to(device)
+
+    def _rows(self, index: Tensor) -> Tensor:
+        return _as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
+
+
+def _as_samples(stored: Tensor) -> Tensor:
+    return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 
 def split_rows(n: int, test_size: int, seed: int) -> tuple[Tensor, Tensor]:

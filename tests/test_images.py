@@ -1,0 +1,351 @@
+"""Laws of image sets: bytes and their scale, augmentation, torchvision's sets, folders and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wgan_lip.checks import InputError
+from wgan_lip.data import (
+    CIFAR10,
+    CelebA,
+    FakeImages,
+    FashionMNIST,
+    FiniteSource,
+    ImageFolder,
+    ImageSource,
+    import_torchvision,
+)
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def rng(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(n: int, shape=(1, 4, 5)) -> torch.Tensor:
+    """Images of bytes that differ in every pixel, shape (n, c, h, w)."""
+    return torch.randint(256, (n, *shape), dtype=torch.uint8, generator=rng(n))
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_stay_bytes_and_are_handed_out_between_0_and_1():
+    source = FiniteSource(torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8), torch.tensor([[255, 0]]).byte())
+    assert source._stored.dtype == torch.uint8 and (source.size, source.dim) == (2, 2)
+    expected = torch.tensor([[0.0, 1.0], [0.2, 0.4]])
+    assert torch.equal(source.train, expected) and torch.equal(source.test, torch.tensor([[1.0, 0.0]]))
+    assert torch.equal(source.reference(2, 0).sort(0).values, expected.sort(0).values)
+    drawn = source.sample(100, rng())
+    assert {tuple(row) for row in drawn.tolist()} == {tuple(row) for row in expected.tolist()}
+
+
+def test_samples_in_other_types_are_handed_out_as_they_are():
+    train = torch.randn(3, 2, dtype=torch.float64)
+    source = FiniteSource(train, train)
+    assert source.train is train and source.sample(4, rng()).dtype == torch.float64
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+
+def test_augmentation_is_off_by_default_and_then_draws_no_number():
+    source, generator = ImageSource(numbered(6), numbered(3)), rng()
+    rows = torch.randint(6, (50,), generator=rng())
+    assert torch.equal(source.sample(50, generator), source.train[rows])
+
+
+def test_flip_mirrors_about_half_of_the_draws_left_to_right():
+    images = numbered(1, (3, 4, 5))
+    source = ImageSource(images, images, flip=True)
+    drawn = source.sample(2000, rng()).view(-1, 3, 4, 5)
+    image = images[0].float() / 255
+    mirrored = (drawn == image.flip(2)).flatten(1).all(1)
+    assert ((drawn == image).flatten(1).all(1) ^ mirrored).all()
+    assert abs(mirrored.double().mean() - 0.5) < 5 * 0.5 / 2000**0.5
+
+
+def test_shift_moves_by_up_to_its_pixels_and_repeats_the_border():
+    images = numbered(1, (2, 4, 5))
+    drawn = ImageSource(images, images, shift=1).sample(900, rng())
+    image = np.pad(images[0].numpy(), ((0, 0), (1, 1), (1, 1)), mode="edge") / np.float32(255)
+    moved = [image[:, i : i + 4, j : j + 5].ravel() for i in range(3) for j in range(3)]
+    counts = [(drawn.numpy() == one).all(axis=1).sum() for one in moved]
+    assert sum(counts) == 900 and min(counts) > 60
+
+
+def test_references_and_tests_are_never_augmented():
+    images = numbered(8)
+    plain, augmented = ImageSource(images, images), ImageSource(images, images, flip=True, shift=2)
+    assert torch.equal(plain.reference(8, 3), augmented.reference(8, 3)) and torch.equal(plain.test, augmented.test)
+    assert torch.equal(plain.train, augmented.train)
+
+
+def test_augmented_draws_follow_the_generator():
+    images = numbered(8)
+    source = ImageSource(images, images, flip=True, shift=2)
+    assert torch.equal(source.sample(20, rng(5)), source.sample(20, rng(5)))
+    assert not torch.equal(source.sample(20, rng(5)), source.sample(20, rng(6)))
+
+
+@pytest.mark.parametrize("shift", [-1, 4])
+def test_a_shift_beyond_the_image_is_refused(shift):
+    with pytest.raises(InputError, match=rf"shift of at least 0, smaller than the images, \(1, 4, 5\). Got {shift}"):
+        ImageSource(numbered(2), numbered(2), shift=shift)
+
+
+def test_fake_images_are_uniform_bytes_of_any_shape_fixed_by_the_seed():
+    source = FakeImages(channels=2, height=5, width=7, count=300, test_size=20, label_count=4, seed=3)
+    assert source.image_shape == (2, 5, 7) and source.train.shape == (300, 70) and source.test.shape == (20, 70)
+    assert abs(float(source.train.mean()) - 0.5) < 0.02 and source.train.max() == 1 and source.train.min() == 0
+    assert source.train_labels.unique().tolist() == [0, 1, 2, 3] and len(source.test_labels) == 20
+    again = FakeImages(channels=2, height=5, width=7, count=300, test_size=20, label_count=4, seed=3)
+    assert torch.equal(source.train, again.train) and not torch.equal(source.test[0], source.train[0])
+
+
+# --- torchvision's sets -----------------------------------------------------------------------------------------------
+
+
+def test_fashion_mnist_reads_its_own_folder(tmp_path):
+    from tests.test_data import write_idx
+
+    write_idx(tmp_path).joinpath("MNIST").rename(tmp_path / "FashionMNIST")
+    source = FashionMNIST(str(tmp_path), test_size=None)
+    assert source.train.shape == (12, 784) and len(source.test) == 6 and source.size == 12
+    with pytest.raises(InputError, match=r"Expected FashionMNIST in .*FashionMNIST/raw. Got .* four idx files there or set"):
+        FashionMNIST(str(tmp_path / "elsewhere"), download=False)
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Two training batches and one test batch of 10 images in CIFAR-10's form, with their MD5 sums made known."""
+    cifar = import_torchvision().datasets.CIFAR10
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    bytes_ = np.random.default_rng(0).integers(256, size=(3, 10, 3072), dtype=np.uint8)
+    sums = {}
+    for name, data in zip(("data_batch_1", "data_batch_2", "test_batch"), bytes_):
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": list(range(10))}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    monkeypatch.setattr(cifar, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in (1, 2)])
+    monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(cifar, "meta", {**cifar.meta, "md5": sums["batches.meta"]})
+    return bytes_
+
+
+def test_cifar10_reads_its_batches_as_colours_rows_columns(tmp_path, monkeypatch):
+    raw = write_cifar(tmp_path, monkeypatch)
+    source = CIFAR10(str(tmp_path), download=False, test_size=None)
+    assert source.image_shape == (3, 32, 32) and source.classes == tuple("abcdefghij")
+    assert np.array_equal((source.train.numpy() * 255).round(), raw[:2].reshape(20, 3072))
+    order = source.test_labels.argsort()
+    assert np.array_equal((source.test[order].numpy() * 255).round(), raw[2])
+    assert source.train_labels.tolist() == [*range(10), *range(10)]
+
+
+def test_a_pickle_with_another_sum_is_not_opened(tmp_path, monkeypatch):
+    write_cifar(tmp_path, monkeypatch)
+
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="Expected CIFAR10 in .*cifar-10-batches-py. Got RuntimeError"):
+        CIFAR10(str(tmp_path), download=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_download_is_torchvisions_and_its_failure_is_told(tmp_path, monkeypatch):
+    asked = []
+
+    def offline(self):
+        asked.append(self.root)
+        raise RuntimeError("no network")
+
+    datasets = import_torchvision().datasets
+    for kind in (CIFAR10, CelebA, FashionMNIST):
+        monkeypatch.setattr(getattr(datasets, kind.__name__), "download", offline)
+        with pytest.raises(InputError, match=f"Expected {kind.__name__} in .*Got RuntimeError: no network. Put .* there.$"):
+            kind(str(tmp_path))
+    assert asked == [str(tmp_path)] * 3
+
+
+def write_celeba(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five images of 20 × 24 pixels, the middle square of image i grey at 10·i: three for training, two for tests."""
+    celeba = import_torchvision().datasets.CelebA
+    folder = root / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{i:06}.png" for i in range(5)]
+    for i, name in enumerate(names):
+        picture(folder / "img_align_celeba" / name, np.pad(np.full((20, 20), 10 * i), ((2, 2), (0, 0)), constant_values=255))
+    rows = {"list_eval_partition": [f"{name} {0 if i < 3 else 2}" for i, name in enumerate(names)],
+            "identity_CelebA": [f"{name} 1" for name in names],
+            "list_bbox_celeba": ["5", "x y w h", *(f"{name} 1 1 1 1" for name in names)],
+            "list_landmarks_align_celeba": ["5", "x y", *(f"{name} 1 1" for name in names)],
+            "list_attr_celeba": ["5", "Bald Smiling", *(f"{name} -1 {1 if i % 2 else -1}" for i, name in enumerate(names))]}
+    for name, lines in rows.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    sums = [(None, None, f"{name}.txt") for name in rows]
+    monkeypatch.setattr(celeba, "file_list", sums)
+
+
+def test_celeba_scales_the_middle_square_and_takes_an_attribute_as_label(tmp_path, monkeypatch):
+    write_celeba(tmp_path, monkeypatch)
+    source = CelebA(str(tmp_path), download=False, pixels=8, attribute="Smiling", test_size=None)
+    assert source.image_shape == (3, 8, 8) and source.test.shape == (2, 192)
+    assert torch.equal((source.train * 255).round(), 10 * torch.arange(3.0)[:, None].expand(3, 192))
+    assert source.train_labels.tolist() == [0, 1, 0] and sorted(source.test_labels.tolist()) == [0, 1]
+    assert CelebA(str(tmp_path), download=False, count=2, test_size=1).size == 2
+    with pytest.raises(InputError, match="attribute to be one of Bald, Smiling. Got 'Hat'"):
+        CelebA(str(tmp_path), download=False, attribute="Hat")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def picture(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def write_classes(folder: Path, per_class: int = 10, size: int = 6) -> Path:
+    """Classes cat and dog, grey; the images of cat are dark."""
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(per_class):
+            picture(folder / name / f"{i}.png", np.full((size, size), 100 * label + i))
+    return folder
+
+
+def test_folders_below_are_classes(tmp_path):
+    source = ImageFolder(str(write_classes(tmp_path)), test_fraction=0.3)
+    assert source.image_shape == (1, 6, 6) and source.classes == ("cat", "dog") and (source.size, len(source.test)) == (14, 6)
+    for rows, labels in ((source.train, source.train_labels), (source.test, source.test_labels)):
+        assert torch.equal(((rows[:, 0] * 255).round() >= 100).long(), labels)
+
+
+def test_images_in_the_folder_itself_have_no_labels(tmp_path):
+    picture(tmp_path / "a.png", np.zeros((3, 4, 3)))
+    picture(tmp_path / "b" / "c.png", np.ones((3, 4, 3)))
+    source = ImageFolder(str(tmp_path))
+    assert source.train_labels is None and source.classes is None and source.image_shape == (3, 3, 4)
+
+
+def test_held_out_images_may_have_a_folder_of_their_own(tmp_path):
+    train, test = write_classes(tmp_path / "train"), write_classes(tmp_path / "test", per_class=2)
+    source = ImageFolder(str(train), str(test))
+    assert (source.size, len(source.test)) == (20, 4) and source.test_labels.tolist() == [0, 0, 1, 1]
+    picture(test / "cow" / "1.png", np.zeros((6, 6)))
+    with pytest.raises(InputError, match="Expected the same classes in .* Got cow in only one of them"):
+        ImageFolder(str(train), str(test))
+    with pytest.raises(InputError, match=r"one shape .* Got \(1, 6, 6\) and \(1, 5, 5\). Set pixels and channels"):
+        ImageFolder(str(train), str(write_classes(tmp_path / "small", size=5)))
+
+
+def test_images_of_several_sizes_are_counted_and_can_be_scaled(tmp_path):
+    write_classes(tmp_path)
+    picture(tmp_path / "cat" / "wide.png", np.tile([0, 200, 200, 0], (2, 1)).repeat(6, 0).repeat(6, 1))
+    with pytest.raises(InputError, match=r"\(1, 6, 6\) 20 times, such as .*0.png, \(1, 12, 24\) 1 times, such as .*wide.png. Set pixels"):
+        ImageFolder(str(tmp_path))
+    source = ImageFolder(str(tmp_path), pixels=4, channels=3)
+    assert source.image_shape == (3, 4, 4) and source.size + len(source.test) == 21
+    both = torch.cat([source.train, source.test])
+    assert (both.max(dim=1).values * 255).round().eq(200).sum() == 1  # of the wide one only its middle is left
+    assert both[(both.max(dim=1).values * 255).round() == 200].min() > 0.7
+
+
+def test_colours_and_greys_mixed_are_refused_with_the_remedy(tmp_path):
+    picture(tmp_path / "a.png", np.zeros((4, 4)))
+    picture(tmp_path / "b.png", np.full((4, 4, 3), [0, 255, 0]))
+    with pytest.raises(InputError, match="channels=3 or channels=1"):
+        ImageFolder(str(tmp_path))
+    assert ImageFolder(str(tmp_path), channels=3).dim == 48
+    grey = ImageFolder(str(tmp_path), channels=1)
+    assert sorted({round(float(value), 3) for value in torch.cat([grey.train, grey.test]).flatten()}) == [0.0, round(150 / 255, 3)]
+
+
+def break_images(folder: Path) -> list[Path]:
+    whole = (folder / "cat" / "0.png").read_bytes()
+    broken = [folder / "cat" / "3.png", folder / "dog" / "5.png", folder / "dog" / "7.png"]
+    for path, content in zip(broken, (whole[: len(whole) // 2], b"", b"not an image")):
+        path.write_bytes(content)
+    return broken
+
+
+def test_corrupt_images_are_all_counted_and_named_and_stop_the_run(tmp_path):
+    broken = break_images(write_classes(tmp_path))
+    with pytest.raises(InputError) as caught:
+        ImageFolder(str(tmp_path))
+    message = str(caught.value)
+    assert "Got 3 of 20 that cannot: " in message and "leave them out by corrupt=skip" in message
+    assert all(str(path) in message for path in broken) and "\n" not in message
+
+
+def test_corrupt_images_are_left_out_by_choice_with_a_warning_that_names_them(tmp_path):
+    broken = break_images(write_classes(tmp_path))
+    with pytest.warns(UserWarning, match="Got 3 of 20 that cannot") as caught:
+        source = ImageFolder(str(tmp_path), corrupt="skip")
+    assert all(str(path) in str(caught[0].message) for path in broken)
+    assert source.size + len(source.test) == 17
+    left = sorted((torch.cat([source.train, source.test])[:, 0] * 255).round().int().tolist())
+    assert left == sorted({*range(10), *range(100, 110)} - {3, 105, 107})
+
+
+def test_many_corrupt_images_are_counted_and_ten_named(tmp_path):
+    for i in range(14):
+        (tmp_path / f"{i:02}.png").write_bytes(b"")
+    picture(tmp_path / "whole.png", np.zeros((2, 2)))
+    with pytest.raises(InputError, match=r"Got 14 of 15 that cannot: .*09\.png and 4 more"):
+        ImageFolder(str(tmp_path))
+    (tmp_path / "whole.png").unlink()
+    with pytest.raises(InputError, match="Got 14 of 14"):
+        ImageFolder(str(tmp_path), corrupt="skip")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda folder: (folder / "cow").mkdir(), "Expected images in every class folder of .* Got none in cow. Add some"),
+        (lambda folder: [path.unlink() for path in (folder / "dog").iterdir()], "Got none in dog"),
+        (lambda folder: [path.unlink() for path in folder.glob("*/*")], r"Expected images \(.*\) in .* Got none"),
+        (lambda folder: [path.unlink() for path in list((folder / "dog").iterdir())[1:]], "(training|held-out) images of every class of .* Got none of dog"),
+    ],
+)  # fmt: skip
+def test_missing_classes_are_named(tmp_path, change, message):
+    change(write_classes(tmp_path))
+    with pytest.raises(InputError, match=message):
+        ImageFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "keywords, message",
+    [
+        ({"test_fraction": 1.0}, "test_fraction between 0 and 1"),
+        ({"corrupt": "ignore"}, "corrupt to be one of stop, skip. Got 'ignore'"),
+        ({"pixels": 0}, "pixels to be positive"),
+        ({"channels": 2}, "channels of 1, 3 or null. Got 2"),
+        ({"path": "nowhere"}, "Expected a folder of images at nowhere. Got no folder"),
+    ],
+)
+def test_bad_arguments_are_refused(tmp_path, keywords, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        ImageFolder(**{"path": str(write_classes(tmp_path)), **keywords})
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "cifar10_jpeg").is_dir(), reason="no CIFAR-10 images beside the repository")
+def test_cifar10_as_a_folder_of_images():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = ImageFolder(str(SHARED_DATA / "cifar10_jpeg" / "test"))
+    assert source.image_shape == (3, 32, 32) and len(source.classes) == 10 and source.size + len(source.test) == 2000
+    assert 0.4 < float(source.train.mean()) < 0.55
