@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 
 from wgan_lip.checks import InputError
+from wgan_lip.cli import main
 from wgan_lip.data import (
     CIFAR10,
     CelebA,
@@ -117,7 +119,7 @@ def test_fake_images_are_uniform_bytes_of_any_shape_fixed_by_the_seed():
 
 
 def test_fashion_mnist_reads_its_own_folder(tmp_path):
-    from tests.test_data import write_idx
+    from test_data import write_idx
 
     write_idx(tmp_path).joinpath("MNIST").rename(tmp_path / "FashionMNIST")
     source = FashionMNIST(str(tmp_path), test_size=None)
@@ -287,13 +289,13 @@ def test_corrupt_images_are_all_counted_and_named_and_stop_the_run(tmp_path):
     with pytest.raises(InputError) as caught:
         ImageFolder(str(tmp_path))
     message = str(caught.value)
-    assert "Got 3 of 20 that cannot: " in message and "leave them out by corrupt=skip" in message
+    assert "Got 3 of 20 that cannot be read: " in message and "leave them out by corrupt=skip" in message
     assert all(str(path) in message for path in broken) and "\n" not in message
 
 
 def test_corrupt_images_are_left_out_by_choice_with_a_warning_that_names_them(tmp_path):
     broken = break_images(write_classes(tmp_path))
-    with pytest.warns(UserWarning, match="Got 3 of 20 that cannot") as caught:
+    with pytest.warns(UserWarning, match="Left out 3 of 20 that cannot be read") as caught:
         source = ImageFolder(str(tmp_path), corrupt="skip")
     assert all(str(path) in str(caught[0].message) for path in broken)
     assert source.size + len(source.test) == 17
@@ -305,7 +307,7 @@ def test_many_corrupt_images_are_counted_and_ten_named(tmp_path):
     for i in range(14):
         (tmp_path / f"{i:02}.png").write_bytes(b"")
     picture(tmp_path / "whole.png", np.zeros((2, 2)))
-    with pytest.raises(InputError, match=r"Got 14 of 15 that cannot: .*09\.png and 4 more"):
+    with pytest.raises(InputError, match=r"Got 14 of 15 that cannot be read: .*09\.png and 4 more"):
         ImageFolder(str(tmp_path))
     (tmp_path / "whole.png").unlink()
     with pytest.raises(InputError, match="Got 14 of 14"):
@@ -349,3 +351,16 @@ def test_cifar10_as_a_folder_of_images():
         source = ImageFolder(str(SHARED_DATA / "cifar10_jpeg" / "test"))
     assert source.image_shape == (3, 32, 32) and len(source.classes) == 10 and source.size + len(source.test) == 2000
     assert 0.4 < float(source.train.mean()) < 0.55
+
+
+def test_the_command_tells_in_one_line_which_images_it_left_out(tmp_path, monkeypatch, capsys):
+    break_images(write_classes(tmp_path / "images"))
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "data=image_folder", "data.path=images", *TINY, "critic=convolutional", "evaluation.size=2"]
+    assert main([*command, "training.audit_size=2"]) == 2
+    assert "3 of 20 that cannot be read: images/cat/3.png" in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*command, "training.audit_size=2", "data.corrupt=skip"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "images/cat/3.png" in line]
+    assert line.startswith("wgan-lip: Left out 3 of 20 that cannot be read")

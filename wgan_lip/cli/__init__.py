@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
 from wgan_lip.checks import InputError, out_of_memory
@@ -86,7 +87,9 @@ def _guarded(command: str, overrides: list[str]) -> int:
     from wgan_lip.wasserstein import InvariantViolation
 
     try:
-        _run(command, overrides)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            _run(command, overrides)
     except InputError as error:
         return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -142,6 +145,10 @@ def _run(command: str, overrides: list[str]) -> None:
         _refuse(str(failure))
     if failures:
         raise failures[-1]
+
+
+def _warn(message: Warning | str, *place: object) -> None:
+    print(f"wgan-lip: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refuse(message: str, status: int = 2) -> int:

@@ -140,10 +140,11 @@ def load_pixels(
                 pixels[len(kept)] = image
                 kept.append(index)
     if broken:
-        message = _told(broken, len(paths), nothing_left=not kept)
+        told = _told(broken, len(paths))
         if corrupt == "stop" or not kept:
-            raise InputError(message)
-        warnings.warn(message, stacklevel=2)
+            remedy = "Repair or remove them" + (", or leave them out by corrupt=skip." if kept else ".")
+            raise InputError(f"Expected images that can be read. Got {told} {remedy}")
+        warnings.warn(f"Left out {told}", stacklevel=2)
     if len(counts) > 1:
         told = ", ".join(f"{shape} {count} times, such as {shapes[shape]}" for shape, count in counts.most_common(3))
         raise InputError(
@@ -153,14 +154,11 @@ def load_pixels(
     return pixels[: len(kept)], torch.tensor(kept)
 
 
-def _told(broken: list[tuple[Path, InputError]], total: int, *, nothing_left: bool) -> str:
+def _told(broken: list[tuple[Path, InputError]], total: int) -> str:
     names = ", ".join(str(path) for path, _ in broken[:NAMED])
     more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    remedy = "Repair or remove them" + ("." if nothing_left else ", or leave them out by corrupt=skip.")
-    return (
-        f"Expected images that can be read. Got {len(broken)} of {total} that cannot: {names}{more}. {remedy} "
-        f"The first one: {broken[0][1]}"
-    )
+    first = str(broken[0][1]).partition(". Got ")[2]
+    return f"{len(broken)} of {total} that cannot be read: {names}{more}; of the first: {first}"
 
 
 def _read_or_error(path: Path, *, size: int | None, channels: int | None) -> Tensor | InputError:
