@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 from PIL import Image
@@ -14,6 +15,10 @@ from scipy.stats import wasserstein_distance
 
 from wgan_lip import figures
 from wgan_lip.checks import InputError
+from wgan_lip.figures.arrays import MAX_POINTS
+from wgan_lip.figures.intervals import WIDTH_FLOOR
+from wgan_lip.figures.line import MAX_STEPS
+from wgan_lip.figures.style import SLOPE
 from wgan_lip.transport import solve
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
@@ -123,7 +128,7 @@ def test_lines_carry_the_slope_that_the_critic_attains():
     }
     lines.update_scalarmappable()
     good, bad = lines.get_colors()[np.argsort(-lines.get_array())]
-    assert np.allclose(good, figures.SLOPE(1.0)) and np.allclose(bad, figures.SLOPE(0.0))
+    assert np.allclose(good, SLOPE(1.0)) and np.allclose(bad, SLOPE(0.0))
     assert lines.norm.vmin == pytest.approx(-(0.5**0.5)) and lines.norm.vmax == pytest.approx(1.0)
     assert {"x", "y", "a title", "carried from x to y by the plan", "critic value $f(x)$"} <= texts(figure)
     assert "1 is perfect" in figure.axes[2].get_ylabel()
@@ -153,7 +158,7 @@ def test_lines_are_drawn_by_mass_alike_in_every_call_and_end_in_points_that_are_
     for side, cloud in enumerate((x, y)):
         (shown,) = (c for c in first.axes[0].collections if c.get_label() == "xy"[side])
         shown = set(map(tuple, np.asarray(shown.get_offsets())))
-        assert len(shown) == figures.MAX_POINTS
+        assert len(shown) == MAX_POINTS
         ends = set(map(tuple, segments[:, side]))
         assert len(ends) == 50 and ends <= shown and ends <= set(map(tuple, cloud[2500:]))
 
@@ -229,11 +234,11 @@ def test_many_samples_are_thinned_without_visible_error(weighted):
     share = np.cumsum((np.ones(200_000) if a is None else a)[order])
     exact = np.append(0.0, share / share[-1])
     at, drawn = axes.lines[0].get_data()
-    assert len(at) <= 2 * (figures.MAX_STEPS + 1) + 2
+    assert len(at) <= 2 * (MAX_STEPS + 1) + 2
     probes = np.concatenate([np.linspace(-6, 6, 20_001), at])
     truth = exact[np.searchsorted(x[order, 0], probes, side="right")]
     shown = np.append(0.0, drawn)[np.searchsorted(at, probes, side="right")]
-    assert np.abs(shown - truth).max() <= 1.01 / figures.MAX_STEPS  # a five-hundredth of a panel 250 pixels high
+    assert np.abs(shown - truth).max() <= 1.01 / MAX_STEPS  # a five-hundredth of a panel 250 pixels high
     assert areas(axes) == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0], a), abs=2e-3)
 
 
@@ -419,8 +424,8 @@ def test_what_was_proved_stays_proved():
 def test_a_closed_interval_is_shown_at_the_rounding_of_float64():
     figure = figures.interval_over_time([0.0, 0.01, 1.0], [0.0, 0.2, 0.5], [1.0, 0.9, 0.5], exact=0.5)
     *_, width = bounds_of(figure)
-    assert width[-1, 1] == figures.WIDTH_FLOOR
-    assert figure.axes[1].get_ylim()[0] < figures.WIDTH_FLOOR
+    assert width[-1, 1] == WIDTH_FLOOR
+    assert figure.axes[1].get_ylim()[0] < WIDTH_FLOOR
     assert "rounding of float64" in texts(figure)
     assert width[0, 0] == 0.01 == figure.axes[0].get_xlim()[0]  # time 0 stands at the left end
     figures.to_array(figure)
@@ -490,7 +495,7 @@ def test_failed_save_keeps_the_old_picture(tmp_path, clouds, monkeypatch):
         target.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figures.FigureCanvasAgg, "print_figure", full_disk)
+    monkeypatch.setattr(FigureCanvasAgg, "print_figure", full_disk)
     with pytest.raises(OSError, match="No space"):
         figures.save(figures.landscape(slope, *clouds), path)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["landscape.png"]

@@ -1,0 +1,45 @@
+"""Samples and critics as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from wgan_lip.checks import InputError
+
+Samples = Tensor | ArrayLike
+
+MAX_POINTS = 2000  # of each cloud; more would hide the critic
+
+
+def as_numpy(samples: Samples) -> np.ndarray:
+    return np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples, dtype=np.float64)
+
+
+def finite_points(samples: Samples, dim: int) -> np.ndarray:
+    """The finite ones of the first points, shape (n, dim)."""
+    points = as_numpy(samples)
+    if points.ndim != 2 or points.shape[1] != dim:
+        raise InputError(f"Expected points of shape (n, {dim}). Got shape {points.shape}. Check the data's dimension.")
+    points = points[:MAX_POINTS]
+    return points[np.isfinite(points).all(1)]
+
+
+def like_of(critic: Callable[[Tensor], Tensor], samples: Samples) -> Tensor:
+    """A tensor of the dtype and on the device that the critic takes."""
+    like = next(critic.parameters(), None) if isinstance(critic, nn.Module) else None
+    if like is not None:
+        return like
+    given = isinstance(samples, Tensor) and samples.is_floating_point()
+    return samples if given else torch.empty(0, dtype=torch.float64)
+
+
+def values_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tensor) -> np.ndarray:
+    """The critic at points of shape (k, d), shape (k,)."""
+    with torch.no_grad():
+        values = critic(torch.as_tensor(points, dtype=like.dtype, device=like.device))
+    return values.double().cpu().numpy().reshape(len(points))

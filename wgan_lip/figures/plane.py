@@ -1,0 +1,169 @@
+"""Critics on the plane: their values, gradients, and the lines of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from wgan_lip.checks import InputError, check_weights
+from wgan_lip.figures.arrays import Samples, as_numpy, finite_points, like_of, values_at
+from wgan_lip.figures.style import HEIGHT, INK, SLOPE, legend, scatter, styled
+
+
+@styled
+def landscape(
+    critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *,
+    title: str | None = None, modes: Samples | None = None, labels: tuple[str, str] = ("real", "generated"),
+    resolution: int = 161, arrows: int = 17,
+) -> Figure:  # fmt: skip
+    r"""Draws a critic on the plane: its values, its gradient field, and the samples it tells apart.
+
+    Arguments:
+        critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
+        real: Points, shape (n, 2).
+        generated: Points, shape (m, 2); those that are not finite are left out.
+        title: Stands above.
+        modes: Centres of the modes, where the data has any, shape (j, 2).
+        labels: Names of the two clouds.
+        resolution: Grid points along each axis, evaluated in one batch.
+        arrows: Gradient arrows along each axis. An arrow of norm 1 is as long as its cell is wide; where the gradient
+            is steeper somewhere, all arrows shrink alike.
+    """
+    clouds = finite_points(real, 2), finite_points(generated, 2)
+    figure = Figure(figsize=(6.4, 5.8), layout="constrained")
+    axes = terrain(figure, critic, like_of(critic, real), clouds, resolution, arrows)
+    scatter(axes, clouds, labels)
+    if modes is not None:
+        axes.plot(*finite_points(modes, 2).T, "+", color="black", markersize=8, markeredgewidth=1.2, label="modes")
+    legend(figure, axes, title)
+    return figure
+
+
+@styled
+def transport_lines(
+    potential: Callable[[Tensor], Tensor], x: Samples, y: Samples,
+    plan_rows: ArrayLike, plan_columns: ArrayLike, plan_mass: ArrayLike, *,
+    title: str | None = None, lines: int = 200,
+) -> Figure:  # fmt: skip
+    r"""Draws a potential on the plane, and the lines of a transport plan coloured by the slope it attains along them.
+
+    .. math:: s_k = \frac{f(x_{i_k}) - f(y_{j_k})}{\|x_{i_k} - y_{j_k}\|}
+
+    A Kantorovich potential falls at slope 1 along every line of an optimal plan; no 1-Lipschitz function falls faster.
+
+    Arguments:
+        potential: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
+        x: Samples of P, shape (n, 2).
+        y: Samples of Q, shape (m, 2).
+        plan_rows: Indices into x, shape (k,).
+        plan_columns: Indices into y, shape (k,).
+        plan_mass: Masses that travel, shape (k,).
+        title: Stands above.
+        lines: Lines drawn at most. More are thinned out at random, in proportion to their masses, alike in every call;
+            lines too short to be seen are left out.
+
+    Raises:
+        InputError: Points that are not in the plane; a plan of unequal lengths, without mass, or of other samples.
+    """
+    points = as_numpy(x), as_numpy(y)
+    rows, columns = _drawn_plan(plan_rows, plan_columns, plan_mass, lines)
+    for index, cloud, name in ((rows, points[0], "x"), (columns, points[1], "y")):
+        if index.dtype.kind not in "iu" or not ((index >= 0) & (index < len(cloud))).all():
+            raise InputError(f"Expected a plan of indices into {len(cloud)} points of {name}. Got another plan.")
+    clouds = tuple(finite_points(_first(cloud, index), 2) for cloud, index in zip(points, (rows, columns), strict=True))
+    like = like_of(potential, x)
+    figure = Figure(figsize=(7.4, 5.8), layout="constrained")
+    axes = terrain(figure, potential, like, clouds, resolution=161, arrows=0)
+
+    starts, ends = points[0][rows], points[1][columns]
+    lengths = np.linalg.norm(starts - ends, axis=1)
+    seen = lengths > 1e-3 * float(np.ptp(axes.get_xlim()))
+    starts, ends, lengths = starts[seen], ends[seen], lengths[seen]
+    if seen.any():
+        with np.errstate(invalid="ignore"):  # infinities of a dead critic
+            slopes = (values_at(potential, starts, like) - values_at(potential, ends, like)) / lengths
+        slopes = np.nan_to_num(slopes, posinf=0.0, neginf=0.0)
+        shades = Normalize(min(0.0, float(slopes.min())), max(1.0, float(slopes.max())))
+        drawn = LineCollection(np.stack([starts, ends], 1), cmap=SLOPE, norm=shades, linewidths=1.3, zorder=1)
+        drawn.set_array(slopes)
+        axes.add_collection(drawn, autolim=False)
+        axes.plot([], [], color=SLOPE(1.0), label="carried from x to y by the plan")  # for the legend
+        label = r"slope $(f(x) - f(y))\,/\,\|x - y\|$ along each line (1 is perfect)"
+        figure.colorbar(drawn, ax=axes, pad=0.02, label=label)
+    scatter(axes, clouds, ("x", "y"))
+    legend(figure, axes, title)
+    return figure
+
+
+def terrain(
+    figure: Figure, critic: Callable[[Tensor], Tensor], like: Tensor, clouds: Sequence[np.ndarray],
+    resolution: int, arrows: int,
+) -> Axes:  # fmt: skip
+    """Axes around two clouds of the plane, with the critic's values and, where `arrows` > 0, its gradient field."""
+    centre, half = _square(np.concatenate(clouds))
+
+    def lattice(offsets: np.ndarray) -> np.ndarray:
+        return np.stack(np.meshgrid(centre[0] + offsets, centre[1] + offsets), -1)
+
+    grid = lattice(np.linspace(-half, half, resolution))
+    across, up = grid[..., 0], grid[..., 1]
+    values = np.ma.masked_invalid(values_at(critic, grid.reshape(-1, 2), like).reshape(resolution, resolution))
+    lowest, highest = (values.min(), values.max()) if values.count() else (0.0, 1.0)
+    levels = MaxNLocator(18).tick_values(lowest, highest)
+    axes = figure.add_subplot(aspect="equal")
+    filled = axes.contourf(across, up, values, levels, cmap=HEIGHT)
+    if values.count() and lowest < highest:
+        axes.contour(across, up, values, levels, colors=INK, linewidths=0.4, alpha=0.3)
+    if arrows:
+        cell = 2 * half / arrows
+        tails = lattice((np.arange(arrows) + 0.5) * cell - half)
+        points = torch.as_tensor(tails.reshape(-1, 2), dtype=like.dtype, device=like.device).requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(critic(points).sum(), points)
+        gradient = np.nan_to_num(gradient.double().cpu().numpy(), posinf=0.0, neginf=0.0).reshape(arrows, arrows, 2)
+        steepest = max(1.0, float(np.linalg.norm(gradient, axis=-1).max()))
+        field = axes.quiver(
+            tails[..., 0], tails[..., 1], gradient[..., 0], gradient[..., 1],
+            angles="xy", scale_units="xy", scale=steepest / (0.8 * cell), pivot="mid",
+            width=0.0019, headwidth=4.5, headlength=5, headaxislength=4.5, minlength=0.3, color=INK, alpha=0.5,
+        )  # fmt: skip
+        figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # room for the key above the axes
+        axes.quiverkey(field, 0.97, 1.035, 1, r"$\|\nabla f\| = 1$", labelpos="W", labelsep=0.12)
+    axes.set(xlim=across[0, [0, -1]], ylim=up[[0, -1], 0], xlabel="$x_1$ (data units)", ylabel="$x_2$ (data units)")
+    figure.colorbar(filled, ax=axes, pad=0.02, label="critic value $f(x)$")
+    return axes
+
+
+def _drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the two ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
+    rows, columns = np.asarray(rows), np.asarray(columns)
+    mass = check_weights(mass, np.size(rows), "plan_mass")
+    if rows.shape != mass.shape or columns.shape != mass.shape:
+        raise InputError(f"Expected plan_rows and plan_columns of one shape (k,). Got {rows.shape}, {columns.shape}.")
+    count = min(lines, np.count_nonzero(mass))
+    drawn = np.random.default_rng(0).choice(len(mass), count, replace=False, p=mass / mass.sum())
+    return rows[drawn], columns[drawn]
+
+
+def _first(points: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The points, those of the index before all others."""
+    index = np.unique(index)
+    return np.concatenate([points[index], np.delete(points, index, axis=0)])
+
+
+def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre, shape (2,), and half side of a padded square around the points."""
+    if not len(points):
+        return np.zeros(2), 1.0
+    low, high = points.min(0), points.max(0)
+    half = float((high - low).max()) / 2
+    return (low + high) / 2, 1.12 * half if half > 0 else 1.0
