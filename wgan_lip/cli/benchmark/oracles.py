@@ -36,7 +36,7 @@ from wgan_lip.data.sources import FiniteSource, Source
 __all__ = ["PAIRS", "Translation", "measure"]
 
 DIM = 16  # of the oracles; mixtures are on the plane, digits have 64 dimensions
-SECONDS = 30.0  # of training, for every method
+SECONDS = 10.0  # of training, for every method
 SOURCES: dict[str, type[Source]] = {source.name: source for source in (Gaussians8, Gaussians25, Digits)}
 
 
