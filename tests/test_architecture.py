@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"checks", "data", "transport"},
     "tracking": {"checks", "files"},
     "figures": {"checks", "files"},
+    "explorer": {"certificates", "checks", "data", "figures", "transport"},
     "targets": {"checks", "data"},
     "runs": {FACADE, "checks", "data", "files", "generators", "targets", "tracking"},
     "training": {

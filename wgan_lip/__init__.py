@@ -28,6 +28,7 @@ _HOMES = {
     ),
     "data": ("Law", "law_of_rows", "open_samples"),
     "estimation": ("W1Estimate", "estimate_w1"),
+    "explorer": ("Exploration", "explore"),
     "generators": ("DCGANGenerator", "MLPGenerator", "ResNetGenerator"),
     "layers": ("retract_after_steps",),
     "piecewise_affine": (

@@ -3,22 +3,32 @@
 Every function returns a `matplotlib.figure.Figure` of its own or an array; nothing touches pyplot or its backend.
 """
 
+from matplotlib.figure import Figure
+
 from wgan_lip.figures.clouds import generated_cloud
-from wgan_lip.figures.images import real_beside_generated, sample_grid
+from wgan_lip.figures.images import image_table, ranked_images, real_beside_generated, sample_grid
 from wgan_lip.figures.intervals import interval_history, interval_over_time
 from wgan_lip.figures.line import cdf_pair
-from wgan_lip.figures.plane import landscape, transport_lines
+from wgan_lip.figures.plane import gradient_map, landscape, level_lines, transport_lines
+from wgan_lip.figures.rays import ray_profiles, value_histograms
 from wgan_lip.figures.scores import error_curves, score_curves, score_dots, stacked_bars
-from wgan_lip.figures.style import save, to_array
+from wgan_lip.figures.style import rounded_up, save, to_array
 
 __all__ = [
+    "Figure",
     "cdf_pair",
     "error_curves",
     "generated_cloud",
+    "gradient_map",
+    "image_table",
     "interval_history",
     "interval_over_time",
     "landscape",
+    "level_lines",
+    "ranked_images",
+    "ray_profiles",
     "real_beside_generated",
+    "rounded_up",
     "sample_grid",
     "save",
     "score_curves",
@@ -26,4 +36,5 @@ __all__ = [
     "stacked_bars",
     "to_array",
     "transport_lines",
+    "value_histograms",
 ]

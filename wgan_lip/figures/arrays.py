@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError
+from wgan_lip.checks import InputError, check_weights
 
 Samples = Tensor | ArrayLike
 
@@ -43,3 +43,22 @@ def values_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tens
     with torch.no_grad():
         values = critic(torch.as_tensor(points, dtype=like.dtype, device=like.device))
     return values.double().cpu().numpy().reshape(len(points))
+
+
+def gradients_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tensor) -> np.ndarray:
+    """The critic's gradients at points of shape (k, d), shape (k, d); infinities and NaN as zero."""
+    at = torch.as_tensor(points, dtype=like.dtype, device=like.device).requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(critic(at).sum(), at)
+    return np.nan_to_num(gradient.double().cpu().numpy(), posinf=0.0, neginf=0.0)
+
+
+def drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the two ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
+    rows, columns = np.asarray(rows), np.asarray(columns)
+    mass = check_weights(mass, np.size(rows), "plan_mass")
+    if rows.shape != mass.shape or columns.shape != mass.shape:
+        raise InputError(f"Expected plan_rows and plan_columns of one shape (k,). Got {rows.shape}, {columns.shape}.")
+    count = min(lines, np.count_nonzero(mass))
+    drawn = np.random.default_rng(0).choice(len(mass), count, replace=False, p=mass / mass.sum())
+    return rows[drawn], columns[drawn]

@@ -88,3 +88,84 @@ def real_beside_generated(
     if title:
         figure.suptitle(title, y=1 - 8 / high, va="top", fontsize=12)
     return figure
+
+
+@styled
+def ranked_images(
+    real: Samples, real_values: Samples, generated: Samples, generated_values: Samples,
+    image_shape: tuple[int, int, int], *, count: int = 48, columns: int = 8,
+    value_range: tuple[float, float] = (0.0, 1.0), title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Draws real and generated images in the order of a critic's values, from the highest down.
+
+    Arguments:
+        real: Images, shape (n, c * h * w).
+        real_values: The critic's values, shape (n,).
+        generated: Images, shape (m, c * h * w).
+        generated_values: The critic's values, shape (m,).
+        image_shape: (c, h, w).
+        count: Images of each panel, at most: those at evenly spaced ranks, the first and the last among them.
+        columns: Images in a row.
+        value_range: As in :func:`sample_grid`.
+        title: Stands above.
+    """
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    clouds = ("real", real, real_values), ("generated", generated, generated_values)
+    for axes, (name, images, values) in zip(panels, clouds, strict=True):
+        values = as_numpy(values)
+        order = np.argsort(-values, kind="stable")
+        shown = order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))]
+        grid = sample_grid(as_numpy(images)[shown], image_shape, columns=columns, value_range=value_range)
+        axes.imshow(grid, interpolation="nearest")
+        first = values[shown[::columns]]
+        height = grid.shape[0] / len(first)
+        axes.set_yticks((np.arange(len(first)) + 0.5) * height, [f"{value:.3g}" for value in first])
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.set_title(f"{name}, of {len(order)}: highest first", loc="left")
+        axes.set_ylabel("critic value of the first in each row")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def image_table(
+    rows: list[list[np.ndarray]], captions: list[list[str]], heads: list[str], image_shape: tuple[int, int, int], *,
+    value_range: tuple[float, float] = (0.0, 1.0), title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Draws images in a table, a line of text below each.
+
+    Arguments:
+        rows: Of equal lengths; each image of shape (c * h * w,).
+        captions: One for each image.
+        heads: One for each column.
+        image_shape: (c, h, w).
+        value_range: As in :func:`sample_grid`.
+        title: Stands above.
+    """
+    columns, gap, side = len(heads), 26, 74
+    scale = math.ceil(side / max(image_shape[1:]))
+    high, wide = image_shape[1] * scale + gap, image_shape[2] * scale + gap
+    canvas = np.full((high * len(rows), wide * columns, 3), 255, dtype=np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            tile = sample_grid(image[None], image_shape, columns=1, scale=scale, value_range=value_range)
+            top, left = row * high, column * wide + gap // 2
+            canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    head = 54 if title else 26
+    figure = Figure(figsize=(canvas.shape[1] / 100, (canvas.shape[0] + head) / 100))
+    axes = figure.add_axes((0, 0, 1, canvas.shape[0] / (canvas.shape[0] + head)))
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    for column, text in enumerate(heads):
+        axes.text((column + 0.5) * wide, -5, text, ha="center", va="bottom", fontsize=10, clip_on=False)
+    for row, texts in enumerate(captions):
+        for column, text in enumerate(texts):
+            axes.text((column + 0.5) * wide, (row + 1) * high - gap + 2, text, ha="center", va="top", fontsize=9)
+    if title:
+        figure.suptitle(title, y=1 - 6 / (canvas.shape[0] + head), va="top", fontsize=12)
+    return figure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
@@ -14,9 +13,17 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_weights
-from wgan_lip.figures.arrays import Samples, as_numpy, finite_points, like_of, values_at
-from wgan_lip.figures.style import HEIGHT, INK, SLOPE, legend, scatter, styled
+from wgan_lip.checks import InputError
+from wgan_lip.figures.arrays import (
+    Samples,
+    as_numpy,
+    drawn_plan,
+    finite_points,
+    gradients_at,
+    like_of,
+    values_at,
+)
+from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, rounded_up, scatter, styled
 
 
 @styled
@@ -49,6 +56,93 @@ def landscape(
 
 
 @styled
+def level_lines(
+    critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *,
+    title: str | None = None, labels: tuple[str, str] = ("real", "generated"), resolution: int = 161, lines: int = 12,
+) -> Figure:  # fmt: skip
+    """Draws lines of equal value of a critic on the plane, each labelled with its value.
+
+    Where the gradient has norm 1, neighbouring lines lie as far apart as their values differ; where it is flatter,
+    further. No 1-Lipschitz critic has them closer.
+
+    Arguments:
+        critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1).
+        real: Points, shape (n, 2).
+        generated: Points, shape (m, 2); those that are not finite are left out.
+        title: Stands above.
+        labels: Names of the two clouds.
+        resolution: Grid points along each axis, evaluated in one batch.
+        lines: About so many lines.
+    """
+    clouds = finite_points(real, 2), finite_points(generated, 2)
+    grid = _grid_around(clouds, resolution)
+    values = np.ma.masked_invalid(values_at(critic, grid.reshape(-1, 2), like_of(critic, real)))
+    figure = Figure(figsize=(6.0, 5.8), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    faint = {"s": 5, "alpha": 0.35, "linewidths": 0}
+    for cloud, color, marker, label in zip(clouds, (BLUE, VERMILION), "o^", labels, strict=True):
+        axes.scatter(*cloud.T, c=color, marker=marker, label=label, zorder=0, **faint)
+    if values.count() and values.min() < values.max():
+        levels = MaxNLocator(lines).tick_values(values.min(), values.max())
+        drawn = axes.contour(
+            grid[..., 0],
+            grid[..., 1],
+            values.reshape(resolution, resolution),
+            levels,
+            colors=INK,
+            linewidths=1.0,
+            linestyles="solid",
+        )
+        axes.clabel(drawn, fontsize=9, fmt="%g")
+        axes.plot([], [], color=INK, linewidth=1.0, label=f"lines of equal $f$, {levels[1] - levels[0]:g} apart")
+    _frame(axes, grid)
+    legend(figure, axes, title)
+    return figure
+
+
+@styled
+def gradient_map(
+    critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *, bound: float | None = None,
+    title: str | None = None, labels: tuple[str, str] = ("real", "generated"), resolution: int = 161,
+) -> Figure:  # fmt: skip
+    """Draws the norm of a critic's gradient on the plane, and on its scale the constant that is proved.
+
+    Arguments:
+        critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
+        real: Points, shape (n, 2).
+        generated: Points, shape (m, 2); those that are not finite are left out.
+        bound: A certified Lipschitz constant, which no gradient exceeds.
+        title: Stands above.
+        labels: Names of the two clouds.
+        resolution: Grid points along each axis, evaluated in one batch.
+    """
+    clouds = finite_points(real, 2), finite_points(generated, 2)
+    grid = _grid_around(clouds, resolution)
+    norms = np.linalg.norm(gradients_at(critic, grid.reshape(-1, 2), like_of(critic, real)), axis=1)
+    top = max(1.0, float(norms.max()))
+    within = bound is not None and bound <= 3 * top
+    top = 1.04 * max(top, bound if within else 0.0)
+    figure = Figure(figsize=(6.4, 5.8), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    (left, below), (right, above) = grid[0, 0], grid[-1, -1]
+    shades = axes.imshow(
+        norms.reshape(resolution, resolution), cmap=SLOPE, vmin=0.0, vmax=top, origin="lower",
+        extent=(left, right, below, above), interpolation="nearest",
+    )  # fmt: skip
+    pale = {"s": 7, "alpha": 0.8, "linewidths": 0.4, "edgecolors": INK}
+    for cloud, color, marker, label in zip(clouds, ("white", "#F0E442"), "o^", labels, strict=True):
+        axes.scatter(*cloud[:300].T, c=color, marker=marker, label=label, **pale)
+    _frame(axes, grid)
+    bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (1 along a perfect ray)")
+    if bound is not None:
+        bar.ax.axhline(bound if within else top, color=VERMILION, linewidth=3, clip_on=False)
+        text = f"certified:\n≤ {rounded_up(bound)}" if within else f"certified:\n≤ {rounded_up(bound)},\noff this scale"
+        bar.ax.text(0.5, 1.015, text, ha="center", va="bottom", fontsize=9, transform=bar.ax.transAxes)
+    legend(figure, axes, title)
+    return figure
+
+
+@styled
 def transport_lines(
     potential: Callable[[Tensor], Tensor], x: Samples, y: Samples,
     plan_rows: ArrayLike, plan_columns: ArrayLike, plan_mass: ArrayLike, *,
@@ -75,7 +169,7 @@ def transport_lines(
         InputError: Points that are not in the plane; a plan of unequal lengths, without mass, or of other samples.
     """
     points = as_numpy(x), as_numpy(y)
-    rows, columns = _drawn_plan(plan_rows, plan_columns, plan_mass, lines)
+    rows, columns = drawn_plan(plan_rows, plan_columns, plan_mass, lines)
     for index, cloud, name in ((rows, points[0], "x"), (columns, points[1], "y")):
         if index.dtype.kind not in "iu" or not ((index >= 0) & (index < len(cloud))).all():
             raise InputError(f"Expected a plan of indices into {len(cloud)} points of {name}. Got another plan.")
@@ -110,11 +204,7 @@ def terrain(
 ) -> Axes:  # fmt: skip
     """Axes around two clouds of the plane, with the critic's values and, where `arrows` > 0, its gradient field."""
     centre, half = _square(np.concatenate(clouds))
-
-    def lattice(offsets: np.ndarray) -> np.ndarray:
-        return np.stack(np.meshgrid(centre[0] + offsets, centre[1] + offsets), -1)
-
-    grid = lattice(np.linspace(-half, half, resolution))
+    grid = _lattice(centre, np.linspace(-half, half, resolution))
     across, up = grid[..., 0], grid[..., 1]
     values = np.ma.masked_invalid(values_at(critic, grid.reshape(-1, 2), like).reshape(resolution, resolution))
     lowest, highest = (values.min(), values.max()) if values.count() else (0.0, 1.0)
@@ -125,11 +215,8 @@ def terrain(
         axes.contour(across, up, values, levels, colors=INK, linewidths=0.4, alpha=0.3)
     if arrows:
         cell = 2 * half / arrows
-        tails = lattice((np.arange(arrows) + 0.5) * cell - half)
-        points = torch.as_tensor(tails.reshape(-1, 2), dtype=like.dtype, device=like.device).requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(critic(points).sum(), points)
-        gradient = np.nan_to_num(gradient.double().cpu().numpy(), posinf=0.0, neginf=0.0).reshape(arrows, arrows, 2)
+        tails = _lattice(centre, (np.arange(arrows) + 0.5) * cell - half)
+        gradient = gradients_at(critic, tails.reshape(-1, 2), like).reshape(arrows, arrows, 2)
         steepest = max(1.0, float(np.linalg.norm(gradient, axis=-1).max()))
         field = axes.quiver(
             tails[..., 0], tails[..., 1], gradient[..., 0], gradient[..., 1],
@@ -138,20 +225,9 @@ def terrain(
         )  # fmt: skip
         figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # room for the key above the axes
         axes.quiverkey(field, 0.97, 1.035, 1, r"$\|\nabla f\| = 1$", labelpos="W", labelsep=0.12)
-    axes.set(xlim=across[0, [0, -1]], ylim=up[[0, -1], 0], xlabel="$x_1$ (data units)", ylabel="$x_2$ (data units)")
+    _frame(axes, grid)
     figure.colorbar(filled, ax=axes, pad=0.02, label="critic value $f(x)$")
     return axes
-
-
-def _drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the two ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
-    rows, columns = np.asarray(rows), np.asarray(columns)
-    mass = check_weights(mass, np.size(rows), "plan_mass")
-    if rows.shape != mass.shape or columns.shape != mass.shape:
-        raise InputError(f"Expected plan_rows and plan_columns of one shape (k,). Got {rows.shape}, {columns.shape}.")
-    count = min(lines, np.count_nonzero(mass))
-    drawn = np.random.default_rng(0).choice(len(mass), count, replace=False, p=mass / mass.sum())
-    return rows[drawn], columns[drawn]
 
 
 def _first(points: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -167,3 +243,18 @@ def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
     low, high = points.min(0), points.max(0)
     half = float((high - low).max()) / 2
     return (low + high) / 2, 1.12 * half if half > 0 else 1.0
+
+
+def _grid_around(clouds: Sequence[np.ndarray], resolution: int) -> np.ndarray:
+    """Points of a square around two clouds, shape (resolution, resolution, 2)."""
+    centre, half = _square(np.concatenate(clouds))
+    return _lattice(centre, np.linspace(-half, half, resolution))
+
+
+def _lattice(centre: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    return np.stack(np.meshgrid(centre[0] + offsets, centre[1] + offsets), -1)
+
+
+def _frame(axes: Axes, grid: np.ndarray) -> None:
+    (left, below), (right, above) = grid[0, 0], grid[-1, -1]
+    axes.set(xlim=(left, right), ylim=(below, above), xlabel="$x_1$ (data units)", ylabel="$x_2$ (data units)")
