@@ -39,6 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     "figures": {"checks", "files"},
     "explorer": {"certificates", "checks", "data", "figures", "transport"},
     "targets": {"checks", "data"},
+    "findings": set(),
+    "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
     "runs": {FACADE, "checks", "data", "files", "generators", "targets", "tracking"},
     "training": {
         "certificates",

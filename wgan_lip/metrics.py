@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip import transport
-from wgan_lip.checks import InputError, check_samples
+from wgan_lip.checks import InputError, check_pair, check_samples
 from wgan_lip.data import Source
 
-__all__ = ["ModeCoverage", "ScoreOverFloor", "mode_coverage", "w1_over_floor"]
+__all__ = ["ModeCoverage", "ScoreOverFloor", "mode_coverage", "spread_over_real", "w1_over_floor"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,23 @@ def w1_over_floor(
     ratio = value / floor if floor > 0 else (1.0 if value == 0 else math.inf)
     spread = stdev(values) / floor if repeats > 1 and floor > 0 else 0.0
     return ScoreOverFloor(value, floor, ratio, spread, n, repeats)
+
+
+def spread_over_real(samples: Tensor | ArrayLike, real: Tensor | ArrayLike) -> float:
+    r"""How far apart generated samples lie, over how far apart real ones do: 0 for a generator of one point.
+
+    .. math:: \frac{E \|G(z) - G(z')\|}{E \|x - x'\|}
+
+    Arguments:
+        samples: Generated samples, shape (n, d), n ≥ 2.
+        real: Real samples, shape (m, d), m ≥ 2.
+
+    Returns:
+        The ratio; NaN where all real samples are equal.
+
+    Raises:
+        InputError: Samples that are not finite matrices of equal width and at least two rows.
+    """
+    samples, real = check_pair(samples, real, minimum=2)
+    generated, apart = (float(torch.pdist(cloud.detach().cpu().double()).mean()) for cloud in (samples, real))
+    return generated / apart if apart > 0 else math.nan

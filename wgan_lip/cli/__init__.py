@@ -21,6 +21,9 @@ COMMANDS = {
     "benchmark": "the measurements behind the README's tables",
 }
 
+SWITCHES = {"--json": "json=true"}
+"""What other tools spell as a flag → how it is spelt here."""
+
 USAGE = """\
 wgan-lip COMMAND [key=value ...] [group=choice ...]
 
@@ -51,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
     from wgan_lip.cli.schema import begun_anew
 
-    return _guarded(command, begun_anew([_quoted(override) for override in overrides]))
+    return _guarded(command, begun_anew([_quoted(SWITCHES.get(override, override)) for override in overrides]))
 
 
 def _quoted(override: str) -> str:

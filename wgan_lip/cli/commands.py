@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from wgan_lip.cli import benchmark as benchmarks
 from wgan_lip.cli import screens
 from wgan_lip.cli.devices import find_device, set_threads
 from wgan_lip.cli.estimate import estimate
+from wgan_lip.cli.inspecting import RUN, inspect, run_named
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
@@ -57,8 +56,6 @@ BUILT: dict[str, type] = {
     "generator_optimizer": Optimizer,
 }
 """Sections that name a class, and what it has to be."""
-
-RUN = {"run": str, "trust": list}  # how a command is told of a run
 
 HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
@@ -174,7 +171,7 @@ def _audit_picture(game: Game, source: Source) -> np.ndarray:
 
 def certify(config: DictConfig) -> None:
     """Certifies the saved critic anew, holds the stored certificate against it, and writes it."""
-    run = load_run(**_run_named(checked(config, root=RUN)))
+    run = load_run(**run_named(checked(config, root=RUN)))
     proved = certify_critic(run.critic, units=run.units)
     path = run.directory / CERTIFICATE
     note = "new"
@@ -188,28 +185,6 @@ def certify(config: DictConfig) -> None:
     screens.show(screens.certificate(proved, path, note))
 
 
-def inspect(config: DictConfig) -> None:
-    """Shows in one screen what a run did."""
-    settings = checked(config, root={**RUN, "json": bool})
-    run = Run(**_run_named(settings))
-    try:
-        certificate: Certificate | None = certify_critic(run.critic, units=run.units)
-        problem = None
-    except InputError as error:
-        certificate, problem = None, str(error)
-    if settings["json"]:
-        content = {
-            "status": run.status,
-            "summary": run.summary,
-            "last_record": run.metrics[-1] if run.metrics else None,
-            "certificate": asdict(certificate) if certificate else None,
-            "problem": problem,
-        }
-        print(json.dumps(content, indent=2))
-    else:
-        screens.show(screens.inspection(run, certificate, problem))
-
-
 def sample(config: DictConfig) -> None:
     """Draws n samples of a run's averaged generator into a file."""
     settings = checked(config, root={**RUN, "n": int, "out": str, "seed": int})
@@ -218,7 +193,7 @@ def sample(config: DictConfig) -> None:
         raise InputError(f"Expected out to end in .npy or .png. Got {settings['out']!r}.")
     if not out.parent.is_dir():
         raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
-    run = load_run(**_run_named(settings))
+    run = load_run(**run_named(settings))
     samples = run.sample(settings["n"], seed=settings["seed"])
     if out.suffix == ".npy":
         write_whole(out, lambda stream: np.save(stream, samples.numpy()))
@@ -236,10 +211,6 @@ def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
     screens.show(benchmarks.benchmark(**settings))
-
-
-def _run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"directory": settings["run"], "trust": settings["trust"]}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
 from wgan_lip.certificates import Certificate
 from wgan_lip.estimation import W1Estimate
+from wgan_lip.findings import Finding
+from wgan_lip.inspection import Inspection
 from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
 from wgan_lip.tracking import clock_time, interval_text, rounded
 
@@ -30,19 +34,27 @@ def finished(run: Run) -> str:
     return "\n".join([_headline(run), "", *_results(run.summary), "", *_places(run)])
 
 
-def inspection(run: Run, certificate: Certificate | None, problem: str | None) -> str:
-    """One screen about a run in any state; `certificate` was proved just now, or `problem` says why not."""
-    lines = [_headline(run), ""]
+def inspection(looked: Inspection) -> str:
+    """One screen about a run in any state."""
+    run, certificate = looked.run, looked.certificate
+    lines = [_headline(run), "", *_trained(run)]
     if run.summary is not None:
         lines += _results(run.summary)
     elif run.metrics:
         lines += _last_audit(run.metrics)
+    else:
+        lines.append(_row("Last record", "none", "nothing was recorded yet"))
+    if math.isfinite(looked.standing.tightness):
+        share = f"{100 * looked.standing.tightness:.1f} %"
+        lines.append(_row("Tightness", share, "largest gradient found, over the proved constant"))
+    if math.isfinite(looked.standing.gradient):
+        lines.append(_row("Gradient on rays", f"{looked.standing.gradient:.3f}", "mean norm; a potential has 1"))
     if certificate is not None:
         weights = f"{len(certificate.layers)} layers, weights {certificate.weights_sha256[:12]}"
         lines += ["", _row("Re-proved now", f"Lip(f) ≤ {rounded_up(certificate.lipschitz, 7)}", weights)]
     else:
-        lines += ["", f"  No certificate: {problem}"]
-    return "\n".join([*lines, *_warnings(run), "", *_places(run)])
+        lines += ["", f"  No certificate: {looked.problem}"]
+    return "\n".join([*(line.rstrip() for line in lines), *_found(looked.findings), "", *_places(run)])
 
 
 def certificate(proved: Certificate, path: Path, note: str) -> str:
@@ -164,16 +176,22 @@ def _row(name: str, figure: str, comment: str) -> str:
     return f"  {name:<21} {figure:<27}  {comment}"
 
 
-def _warnings(run: Run) -> list[str]:
-    warnings, summary = [], run.summary
-    if summary is not None:
-        if summary["score"]["ratio"] > 2:
-            warnings.append("the generator is more than twice as far from the test set as real samples are")
-        if summary["modes"] and summary["modes"]["covered"] < summary["modes"]["total"]:
-            warnings.append("the generator misses modes of the data")
-        if summary["lipschitz"] > 1.001 and summary.get("guarantee", "certified") == "certified":
-            warnings.append("the critic's constant is above 1; was it trained without retraction?")
-    return ["", *(f"  Note: {warning}" for warning in warnings)] if warnings else []
+def _trained(run: Run) -> list[str]:
+    """What was trained, in one row; what a damaged or older configuration does not say is left out."""
+    config = {"training": {}, **run.config}
+    names = [str(config.get(name, {}).get("_target_", "?")).split(".")[-1] for name in ("generator", "critic", "data")]
+    steps, batch = (config["training"].get(key, "?") for key in ("steps", "batch_size"))
+    plan = f"on {names[2]}; {steps} steps of {batch} samples planned; seed {config.get('seed', '?')}"
+    return [_row("Trained", f"{names[0]}, {names[1]}", plan)]
+
+
+def _found(findings: Sequence[Finding]) -> list[str]:
+    """Findings, each with its remedy, in lines that fit a screen."""
+    lines = [""] if findings else []
+    for finding in findings:
+        text = f"{'Warning' if finding.serious else 'Note'}: {finding.name}: {finding.text}. {finding.remedy}"
+        lines += textwrap.wrap(text, 116, initial_indent="  ", subsequent_indent="    ")
+    return lines
 
 
 def _places(run: Run) -> list[str]:

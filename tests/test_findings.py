@@ -1,0 +1,192 @@
+"""Every rule finds what it states, in runs that show it, and nothing in runs that don't."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from conftest import TINY
+from omegaconf import OmegaConf
+
+from wgan_lip.checks import InputError
+from wgan_lip.cli import main
+from wgan_lip.findings import RULES, Standing, audits, find
+from wgan_lip.inspection import look_at
+from wgan_lip.metrics import spread_over_real
+from wgan_lip.runs import Run
+
+MOONS = [*TINY, "data=moons", "critic.width=32", "generator.width=32", "training.batch_size=128", "evaluation.size=100"]
+
+
+def standing(**changed) -> Standing:
+    """One of a run in which nothing is to be found, but for what is changed."""
+    sound = Standing(
+        state="finished", step=100, final=True, lower=0.9, lower_as_trained=0.85, exact=1.0, upper=1.0, floor=0.5,
+        score=2.0, gradient=0.9, lipschitz=1.0, largest_gradient=0.99, guarantee="certified", covered=8, modes=8,
+        spread=0.95, records=(), silent=5.0,
+    )  # fmt: skip
+    return dataclasses.replace(sound, **changed)
+
+
+def audit(step: int, *, score: float = 1.0, lower: float = 0.9, **more) -> dict:
+    return {"step": step, "time": 1.0 * step, "w1/lower": lower, "w1/exact": 1.0, "w1/upper": 1.0,
+            "eval/w1_over_floor": score, **more}  # fmt: skip
+
+
+def scores(*values: float) -> dict:
+    return {"records": tuple(audit(step, score=score) for step, score in enumerate(values))}
+
+
+SEEN = {
+    "stopped writing": ({"state": "running", "silent": 601.0}, {"state": "running", "silent": 599.0}),
+    "values not finite": (
+        {"records": (audit(1), audit(2, **{"w1/critic": math.nan}))},
+        {"records": (audit(1), audit(2, **{"w1/critic": 3.0}))},
+    ),
+    "generator collapsed": ({"spread": 0.49}, {"spread": 0.51}),
+    "modes missed": ({"covered": 7}, {"covered": 8}),
+    "critic under-trained": ({"lower_as_trained": 0.24}, {"lower_as_trained": 0.26}),
+    "interval not closing": ({"lower": 0.49}, {"lower": 0.51}),
+    "gradient norm far below 1": ({"gradient": 0.49}, {"gradient": 0.51}),
+    "certificate loose": ({"largest_gradient": 0.49}, {"largest_gradient": 0.51}),
+    "critic not certified": ({"guarantee": "not certified"}, {"guarantee": "certified, conservative"}),
+    "constant above 1": ({"lipschitz": 1.002}, {"lipschitz": 1.002, "guarantee": "not certified", "covered": None}),
+    "generator far from the data": ({"score": 2.01}, {"score": 1.99}),
+    "generator was better before": (scores(2.0, 1.0, 1.26), scores(2.0, 1.0, 1.24)),
+    "still improving": (
+        scores(*(8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)),
+        scores(*(8.0, 7.0, 6.0, 5.0, 2.1, 2.0, 2.0, 2.0)),
+    ),
+}
+
+
+def names(run: Standing) -> set[str]:
+    return {finding.name for finding in find(run)}
+
+
+def test_nothing_is_found_in_a_sound_run():
+    assert find(standing()) == ()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_finds_what_it_states_and_no_less(rule):
+    shown, hidden = SEEN[rule.name]
+    (finding,) = [finding for finding in find(standing(**shown)) if finding.name == rule.name]
+    assert finding.text and finding.remedy == rule.remedy and rule.statement.endswith(".")
+    assert rule.name not in names(standing(**hidden))
+
+
+def test_the_serious_are_told_first():
+    levels = [finding.serious for finding in find(standing(guarantee="not certified", score=9.0, spread=0.1))]
+    assert levels == sorted(levels, reverse=True) and set(levels) == {True, False}
+
+
+def test_half_of_the_modes_are_a_collapse_and_more_are_modes_missed():
+    assert names(standing(covered=4)) == {"generator collapsed"}
+    assert names(standing(covered=5)) == {"modes missed"}
+
+
+def test_what_sampling_explains_is_held_against_no_critic():
+    """At the floor all of W1 is sampling: a critic that shows nothing of it is right."""
+    assert names(standing(exact=1.0, floor=1.0, lower=0.2, lower_as_trained=0.1, gradient=0.1, score=1.0)) == set()
+
+
+def test_during_a_run_an_interval_that_narrows_is_closing():
+    narrowing = [audit(step, lower=lower) for step, lower in enumerate((0.1, 0.1, 0.2, 0.3))]
+    level = [audit(step, lower=0.3) for step in range(4)]
+    wide = {"final": False, "lower": 0.3, "floor": 0.2}
+    assert "interval not closing" not in names(standing(**wide, records=narrowing))
+    assert "interval not closing" in names(standing(**wide, records=level))
+
+
+def test_what_is_not_known_is_not_found():
+    """A run without any audit, whose data were not opened."""
+    assert find(Standing.of({"state": "running", "step": 3}, None, [{"step": 3, "w1/critic": 0.2}])) == ()
+
+
+def test_a_standing_is_read_off_the_summary_or_else_the_last_whole_audit(tiny_run):
+    run = Run(tiny_run)
+    assert {record["step"] for record in audits(run.metrics)} == {3, 6}
+    final, last = Standing.of(run.status, run.summary, run.metrics), Standing.of(run.status, None, run.metrics)
+    assert (final.final, final.exact, final.score) == (
+        True,
+        run.summary["interval"]["exact"],
+        run.summary["score"]["ratio"],
+    )
+    assert (last.final, last.exact, last.score) == (
+        False,
+        run.metrics[-1]["w1/exact"],
+        run.metrics[-1]["eval/w1_over_floor"],
+    )
+    assert 0 < final.tightness <= 1 and math.isnan(last.tightness)
+
+
+@pytest.mark.parametrize(
+    ("spread", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25)], ids=["a point", "the same", "a quarter as wide"]
+)
+def test_spread_is_a_ratio_of_mean_distances(spread, expected):
+    real = torch.randn(50, 3)
+    assert spread_over_real(spread * real, real) == pytest.approx(expected, abs=1e-6)
+    assert math.isnan(spread_over_real(real, torch.ones(5, 3)))
+    with pytest.raises(InputError, match="equal dimension"):
+        spread_over_real(real, torch.ones(5, 2))
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """Folders of two runs on moons: with a critic that trains, and with one that hardly moves."""
+    folder = tmp_path_factory.mktemp("two")
+    for name, rate in (("sound", "1e-2"), ("idle", "1e-9")):
+        steps = ["training.critic_steps=5", "training.warmup_steps=60", f"critic_optimizer.lr={rate}"]
+        assert main(["train", *MOONS, *steps, "generator_optimizer.lr=1e-9", f"hydra.run.dir={folder / name}"]) == 0
+    return folder
+
+
+def test_an_idle_critic_is_found_in_a_real_run_and_a_trained_one_is_not(two_runs):
+    told = {"critic under-trained", "gradient norm far below 1"}
+    assert told <= {finding.name for finding in look_at(Run(two_runs / "idle")).findings}
+    assert not told & {finding.name for finding in look_at(Run(two_runs / "sound")).findings}
+
+
+def test_an_idle_critic_is_found_before_the_run_ends_too(two_runs, tmp_path):
+    copy = shutil.copytree(two_runs / "idle", tmp_path / "copy")
+    (copy / "summary.json").unlink()
+    assert "critic under-trained" in {finding.name for finding in look_at(Run(copy)).findings}
+
+
+def test_a_collapsed_generator_is_found_in_a_real_run(two_runs, tmp_path):
+    copy = shutil.copytree(two_runs / "sound", tmp_path / "copy")
+    checkpoint = torch.load(copy / "checkpoint.pt", weights_only=True)
+    last = [name for name in checkpoint["game"]["ema"] if name.endswith("weight")][-1]
+    checkpoint["game"]["ema"][last].mul_(1e-3)
+    torch.save(checkpoint, copy / "checkpoint.pt")
+    looked = look_at(Run(copy))
+    assert looked.standing.spread < 0.01
+    assert "generator collapsed" in {finding.name for finding in looked.findings}
+    assert math.isnan(look_at(Run(copy), data=False).standing.spread)
+
+
+def test_data_that_are_gone_are_told_and_everything_else_is_shown(two_runs, tmp_path):
+    copy = shutil.copytree(two_runs / "sound", tmp_path / "copy")
+    config = OmegaConf.load(copy / "config.yaml")
+    config.data = {"_target_": "wgan_lip.data.VectorFile", "path": "gone.npy"}
+    OmegaConf.save(config, copy / "config.yaml")
+    looked = look_at(Run(copy))
+    assert looked.source is None and "gone.npy" in looked.unopened
+    assert looked.certificate is not None and len(looked.generated) == 500
+
+
+def test_scripts_get_strict_json(two_runs, tmp_path, capsys):
+    copy = shutil.copytree(two_runs / "idle", tmp_path / "copy")
+    (copy / "summary.json").unlink()
+    with (copy / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 9, "time": 2.0, "w1/critic": "NaN"}\n')
+    capsys.readouterr()
+    assert main(["inspect", f"run={copy}", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["last_record"]["w1/critic"] is None and told["standing"]["tightness"] is None
+    assert {"values not finite", "critic under-trained"} <= {finding["name"] for finding in told["findings"]}
