@@ -21,6 +21,7 @@ TINY = [
     "evaluation.size=30",
     "evaluation.repeats=2",
     "evaluation.fit_steps=3",
+    "evaluation.classifier_steps=3",
     "generator.width=8",
     "critic.depth=2",
     "device=cpu",

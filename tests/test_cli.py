@@ -69,10 +69,14 @@ def test_the_last_screen_says_what_a_person_needs(capsys):
     screen = capsys.readouterr().out
     directory = only_run()
     summary = Run(directory).summary
-    for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Score over floor", f"{directory}/samples.png",
+    for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Score over floor", "Sliced W1, W2 ", "MMD ",
+                     "Precision, recall ", "Density, coverage ", "W1 of features ", "real samples: ",
+                     "without evaluation.inception_weights=FILE", f"{directory}/samples.png",
                      f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
         assert expected in screen
     assert f"{summary['interval']['n']} + {summary['interval']['n']} samples" in screen
+    assert summary["scores"].keys() == {"samples", "features"}
+    assert all(scores["values"].keys() == scores["floors"].keys() for scores in summary["scores"].values())
 
 
 @pytest.mark.parametrize("name", SETS_2D)
@@ -196,7 +200,11 @@ def test_usage_lists_every_command(capsys):
         (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
         (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),
         (["train", "+generator.dim=5"], "Expected players that fit the samples, (2, 64), torch.float32"),
-        (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 1. Got -4"),
+        (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 2. Got -4"),
+        (["train", "evaluation.neighbour=0"], "Expected evaluation.neighbour of at least 1. Got 0"),
+        (["train", "evaluation.inception_weights=w.pth"], "Expected the weights of Inception at w.pth. Got no file"),
+        (["train", "data=moons", "evaluation.inception_weights=w.pth"], "Expected images, for FID and KID. Got moons"),
+        (["train", "training.batch_size=1298"], "no larger than the training set, 1297 samples"),
         (["train", "evaluation.repeats=0"], "Expected evaluation.repeats of at least 1. Got 0"),
         (["train", "evaluation.fit_steps=-1"], "Expected evaluation.fit_steps of at least 0. Got -1"),
         (["train", "data.test_size=1000"], "the size of train. Got 1000. Lower evaluation.size"),

@@ -286,3 +286,17 @@ def test_checking_the_players_leaves_them_as_they_were():
 def test_settings_that_make_no_sense_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         list(play(**setting))
+
+
+def test_a_batch_larger_than_the_training_set_is_refused():
+    source = FiniteSource(torch.randn(20, 2), torch.randn(20, 2))
+    with pytest.raises(InputError, match="no larger than the training set, 20 samples. Got training.batch_size=21. Lower"):
+        play(source=source, batch_size=21)
+
+
+def test_an_audit_holds_every_score_beside_its_floor_unless_left_out():
+    names = {"sliced_w1", "sliced_w2", "mmd", "precision", "recall", "density", "coverage"}
+    *_, last = play(steps=4, audit_every=4)
+    *_, plain = play(steps=4, audit_every=4, audit_scores=False)
+    assert {f"eval/{name}{end}" for name in names for end in ("", "_floor")} <= last.scalars.keys()
+    assert not {f"eval/{name}" for name in names} & plain.scalars.keys()

@@ -29,6 +29,22 @@ MARKS = {
 """A critic's guarantee → how its row begins, and its comment."""
 
 
+SCORES = {
+    "samples": {
+        "Sliced W1, W2": ("sliced_w1", "sliced_w2"),
+        "MMD": ("mmd",),
+        "Precision, recall": ("precision", "recall"),
+        "Density, coverage": ("density", "coverage"),
+    },
+    "features": {
+        "W1 of features": ("w1",),
+        "  precision, recall": ("precision", "recall"),
+    },
+    "inception": {"FID, KID": ("fid", "kid")},
+}
+"""What the scores are taken on → title of a row → the scores in it."""
+
+
 def finished(run: Run) -> str:
     """The last screen of a training run."""
     return "\n".join([_headline(run), "", *_results(run.summary), "", *_places(run)])
@@ -151,9 +167,27 @@ def _results(summary: dict[str, Any]) -> list[str]:
             f"{draws}; 1 is perfect",
         ),
     ]
+    lines += _scores(summary.get("scores") or {})
     if modes:
         covered = f"{modes['covered']} of {modes['total']} covered"
         lines.append(_row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
+    return lines
+
+
+def _scores(scores: dict[str, Any]) -> list[str]:
+    """Each score beside what real samples reach in the generator's place."""
+    lines = []
+    for space, rows in SCORES.items():
+        if space not in scores:
+            continue
+        values, floors = scores[space]["values"], scores[space]["floors"]
+        for title, names in rows.items():
+            got, real = (", ".join(rounded(of[name], 3) for name in names) for of in (values, floors))
+            lines.append(_row(title, got, f"real samples: {real}"))
+    if "features" in scores:
+        lines.append(_row("  features", "", f"of a {scores['features']['extractor'].partition(',')[0]}, trained here"))
+    if scores and "inception" not in scores:
+        lines.append(_row("FID, KID", "none", "without evaluation.inception_weights=FILE"))
     return lines
 
 

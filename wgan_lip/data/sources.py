@@ -102,18 +102,19 @@ class FiniteSource(Source):
         return _as_samples(self._stored)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        return self._rows(torch.randint(self.size, (n,), generator=rng))
+        return self.rows(torch.randint(self.size, (n,), generator=rng))
 
     def reference(self, n: int, seed: int) -> Tensor:
         if not 1 <= n <= self.size:
             raise InputError(f"Expected between 1 and {self.size} reference samples, the size of train. Got {n}.")
-        return self._rows(torch.randperm(self.size, generator=derived_generator(seed, REFERENCE))[:n]).cpu()
+        return self.rows(torch.randperm(self.size, generator=derived_generator(seed, REFERENCE))[:n]).cpu()
 
     def to(self, device: torch.device | str) -> Source:
         self._stored = self._stored.to(device)
         return super().to(device)
 
-    def _rows(self, index: Tensor) -> Tensor:
+    def rows(self, index: Tensor) -> Tensor:
+        """Training samples by number, shape (k, d), on :attr:`device`; `index` has shape (k,)."""
         return _as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
 
 

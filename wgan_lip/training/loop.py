@@ -45,6 +45,7 @@ def train_wgan(
     log_every: int = 50,
     audit_every: int = 500,
     audit_size: int = 500,
+    audit_scores: bool = True,
     start_at_data: bool = False,
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
@@ -74,6 +75,7 @@ def train_wgan(
         log_every: Generator steps between records.
         audit_every: Generator steps between audits.
         audit_size: Samples of each law in an audit, at most the size of the test set.
+        audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
         start_at_data: Whether the critic first puts its folds and cones where the samples are, by
             :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
         seed: Seed of latents and of the choice of samples.
@@ -99,7 +101,7 @@ def train_wgan(
         critic_schedule=critic_schedule, generator_schedule=generator_schedule, ema_half_life=ema_half_life,
         log_every=log_every, audit_every=audit_every, audit_size=audit_size,
     )  # fmt: skip
-    check_players(source, generator, critic, start_at_data=start_at_data)
+    check_players(source, generator, critic, start_at_data=start_at_data, batch_size=batch_size)
     device = next(critic.parameters()).device
     retract_after_steps(critic_optimizer, critic)
     game = Game(
@@ -117,7 +119,7 @@ def train_wgan(
     if state is not None:
         state = state.get("game", state) if isinstance(state, Mapping) else state
         game.load_state_dict(state)
-    audit = Audit(source, generator, size=audit_size, seed=seed, device=device)
+    audit = Audit(source, generator, size=audit_size, scores=audit_scores, seed=seed, device=device)
 
     def samples(size: int) -> tuple[Tensor, Tensor]:
         x = draw(source, size, game.data_rng, device)  # (b, d)

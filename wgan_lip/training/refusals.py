@@ -17,8 +17,10 @@ from wgan_lip.wasserstein import kr_lower_bound
 __all__ = ["check_players", "check_settings"]
 
 
-def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, start_at_data: bool) -> None:
-    """Refuses players that do not fit the data or one another, and a critic that can't be certified."""
+def check_players(
+    source: Source, generator: nn.Module, critic: nn.Module, *, start_at_data: bool, batch_size: int
+) -> None:
+    """Refuses players that do not fit the data or one another, a critic that can't be certified, too large a batch."""
     for name, player in (("generator", generator), ("critic", critic)):
         if not isinstance(player, nn.Module):
             raise InputError(f"Expected {name} to be a torch module. Got {player!r:.60}. Build it first.")
@@ -28,6 +30,11 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, st
         raise InputError(
             f"Expected a Source of samples. Got {source!r:.60}. "
             "Wrap tensors in wgan_lip.data.FiniteSource(train, test)."
+        )
+    if source.size is not None and batch_size > source.size:
+        raise InputError(
+            f"Expected a batch no larger than the training set, {source.size} samples. Got training.batch_size="
+            f"{batch_size}. Lower it."
         )
     if not isinstance(getattr(generator, "latent_dim", None), int):
         raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")

@@ -1,8 +1,4 @@
-"""Scores of a generator with their real-versus-real floor.
-
-A distance between finite samples is positive even when both come from one law, so a score says little without the
-value that real samples reach in the generator's place: its floor.
-"""
+"""Modes of a mixture, and the exact W1 over its floor."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""All scores of generated samples, each beside its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from wgan_lip import transport
+from wgan_lip.data import Source
+from wgan_lip.metrics.classifier import Classifier
+from wgan_lip.metrics.inception import Inception
+from wgan_lip.metrics.similarity import frechet_distance, kernel_distance, similarity
+
+__all__ = ["Compared", "compare"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Scores of generated samples, and of as many real ones in their place.
+
+    Attributes:
+        values: Name of a score → its value between generated and held-out samples.
+        floors: Name of a score → its value between reference and held-out samples, which are both real. No generator is
+            expected to be better: below for distances, above for precision, recall, density and coverage.
+        n: Samples of each of the three sets.
+        extractor: What the scores were taken on: the samples, or features of a network with the hash of its weights.
+    """
+
+    values: dict[str, float]
+    floors: dict[str, float]
+    n: int
+    extractor: str
+
+
+def compare(
+    generated: Tensor,
+    source: Source,
+    *,
+    neighbour: int = 5,
+    directions: int = 512,
+    classifier: Classifier | None = None,
+    inception: Inception | None = None,
+    seed: int = 0,
+) -> dict[str, Compared]:
+    """Compares generated samples with as many held-out ones, and real samples of the training law likewise.
+
+    Arguments:
+        generated: Samples, shape (n, d), on the CPU; n at most the number of held-out and of training samples.
+        source: Gives the held-out and the reference samples.
+        neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`, lowered where there are too few samples.
+        directions: Of the sliced distances.
+        classifier: Whose features are compared too; see :func:`wgan_lip.metrics.trained_classifier`.
+        inception: For FID and KID.
+        seed: Of the reference samples.
+
+    Returns:
+        `samples`, and where there is what it takes `features` and `inception`.
+
+    Raises:
+        InputError: Fewer than three samples, or unusable ones.
+    """
+    n = min(len(generated), len(source.test))
+    test, reference, generated = source.test[:n], source.reference(n, seed), generated[:n]
+    options = {"k": min(neighbour, n - 1), "directions": directions}
+
+    def both(
+        score: Callable[[Tensor, Tensor], dict[str, float]], embed: Callable[[Tensor], Tensor], extractor: str
+    ) -> Compared:
+        at_test = embed(test)
+        return Compared(score(embed(generated), at_test), score(embed(reference), at_test), n, extractor)
+
+    found = {"samples": both(lambda x, y: similarity(x, y, **options), lambda samples: samples, "the samples")}
+    if classifier is not None:
+        name = f"classifier of accuracy {classifier.accuracy:.3f}, weights {classifier.weights_sha256}"
+
+        def on_features(x: Tensor, y: Tensor) -> dict[str, float]:
+            exact = {"w1": transport.solve(x, y).value, "frechet": frechet_distance(x, y)}
+            return exact | similarity(x, y, **options)
+
+        found["features"] = both(on_features, classifier.embedded, name)
+    if inception is not None:
+        found["inception"] = both(
+            lambda x, y: {"fid": frechet_distance(x, y), "kid": kernel_distance(x, y)},
+            lambda samples: inception.embedded(samples, source.image_shape, source.low, source.high),
+            f"Inception of 2015, weights {inception.weights_sha256}",
+        )
+    return found
