@@ -6,7 +6,7 @@ value that real samples reach in the generator's place: its floor.
 
 from wgan_lip.metrics.classifier import Classifier, trained_classifier
 from wgan_lip.metrics.comparison import Compared, compare
-from wgan_lip.metrics.exact import ModeCoverage, ScoreOverFloor, mode_coverage, w1_over_floor
+from wgan_lip.metrics.exact import ModeCoverage, ScoreOverFloor, mode_coverage, spread_over_real, w1_over_floor
 from wgan_lip.metrics.inception import Inception
 from wgan_lip.metrics.similarity import (
     Neighbourhoods,
@@ -33,6 +33,7 @@ __all__ = [
     "neighbourhoods",
     "similarity",
     "sliced_wasserstein",
+    "spread_over_real",
     "trained_classifier",
     "w1_over_floor",
 ]
