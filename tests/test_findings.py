@@ -26,8 +26,8 @@ def standing(**changed) -> Standing:
     """One of a run in which nothing is to be found, but for what is changed."""
     sound = Standing(
         state="finished", step=100, final=True, lower=0.9, lower_as_trained=0.85, exact=1.0, upper=1.0, floor=0.5,
-        score=2.0, gradient=0.9, lipschitz=1.0, largest_gradient=0.99, guarantee="certified", covered=8, modes=8,
-        spread=0.95, records=(), silent=5.0,
+        score=2.0, gradient=0.9, lipschitz=1.0, largest_gradient=0.99, guarantee="certified", covered=8, within=0.98, modes=8,
+        spread=0.95, precision=0.95, coverage=0.95, records=(), silent=5.0,
     )  # fmt: skip
     return dataclasses.replace(sound, **changed)
 
@@ -88,6 +88,14 @@ def test_the_serious_are_told_first():
 def test_half_of_the_modes_are_a_collapse_and_more_are_modes_missed():
     assert names(standing(covered=4)) == {"generator collapsed"}
     assert names(standing(covered=5)) == {"modes missed"}
+    assert names(standing(covered=0, within=0.01)) == {"modes missed"}, "it lies elsewhere, not on a few of them"
+
+
+def test_samples_among_real_ones_that_reach_few_of_them_are_a_collapse():
+    assert names(standing(coverage=0.49)) == {"generator collapsed"}
+    assert names(standing(coverage=0.49, precision=0.49)) == set(), "it is far off, not narrow"
+    (finding,) = find(standing(coverage=0.1))
+    assert "reach 0.1 times as many" in finding.text
 
 
 def test_what_sampling_explains_is_held_against_no_critic():
@@ -122,6 +130,9 @@ def test_a_standing_is_read_off_the_summary_or_else_the_last_whole_audit(tiny_ru
         run.metrics[-1]["w1/exact"],
         run.metrics[-1]["eval/w1_over_floor"],
     )
+    near = run.summary["scores"]["samples"]
+    assert final.coverage == near["values"]["coverage"] / near["floors"]["coverage"]
+    assert last.coverage == run.metrics[-1]["eval/coverage"] / run.metrics[-1]["eval/coverage_floor"]
     assert 0 < final.tightness <= 1 and math.isnan(last.tightness)
 
 

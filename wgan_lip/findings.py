@@ -36,8 +36,12 @@ class Standing:
         largest_gradient: The largest gradient norm that was found, NaN where none was searched.
         guarantee: What the critic's training keeps: certified; certified, conservative; not certified.
         covered: Modes of the data that are covered, None where it has none.
+        within: Share of generated samples near a mode, NaN where it has none.
         modes: Modes of the data, None where it has none or their number is not at hand.
         spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
+        precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
+        coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
+            place; see :func:`wgan_lip.metrics.neighbourhoods`.
         records: All records, in order.
         silent: Seconds since the run last wrote; NaN where that is not at hand.
     """
@@ -56,8 +60,11 @@ class Standing:
     largest_gradient: float
     guarantee: str
     covered: int | None
+    within: float
     modes: int | None
     spread: float
+    precision: float
+    coverage: float
     records: Sequence[Record]
     silent: float
 
@@ -84,13 +91,16 @@ class Standing:
             "silent": silent,
         }  # fmt: skip
         if summary is not None:
-            interval, score, coverage = summary["interval"], summary["score"], summary["modes"] or {}
+            interval, score, modes_hit = summary["interval"], summary["score"], summary["modes"] or {}
+            near = summary.get("scores", {}).get("samples", {"values": {}, "floors": {}})
             return Standing(
                 **common, final=True, lower=interval["lower"], lower_as_trained=interval["lower_as_trained"],
                 exact=interval["exact"], upper=interval["upper"], floor=score["floor"], score=score["ratio"],
                 gradient=summary.get("ray_gradient_norm", math.nan), lipschitz=summary["lipschitz"],
                 largest_gradient=summary["largest_gradient_found"], guarantee=summary.get("guarantee", guarantee),
-                covered=coverage.get("covered"), modes=coverage.get("total"),
+                covered=modes_hit.get("covered"), within=modes_hit.get("within", math.nan),
+                modes=modes_hit.get("total"), precision=_over(near["values"], near["floors"], "precision"),
+                coverage=_over(near["values"], near["floors"], "coverage"),
             )  # fmt: skip
         last = next(reversed(audits(records)), {})
         lower, exact, upper = (last.get(tag, math.nan) for tag in AUDIT)
@@ -100,7 +110,9 @@ class Standing:
             floor=last.get("eval/w1_floor", math.nan), score=last.get("eval/w1_over_floor", math.nan),
             gradient=last.get("critic/grad_norm", math.nan), lipschitz=last.get("certificate/lipschitz", math.nan),
             largest_gradient=math.nan, guarantee=guarantee, covered=None if covered is None else int(covered),
-            modes=modes,
+            within=last.get("eval/within_3_sigma", math.nan), modes=modes,
+            precision=_over(last, last, "eval/precision", "eval/precision_floor"),
+            coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"),
         )  # fmt: skip
 
     @property
@@ -166,6 +178,12 @@ def audits(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if all(tag in record for tag in AUDIT)]
 
 
+def _over(values: Record, floors: Record, name: str, floor_name: str | None = None) -> float:
+    """A score over its floor, NaN where either is missing."""
+    floor = floors.get(floor_name or name, math.nan)
+    return values.get(name, math.nan) / floor if floor > 0 else math.nan
+
+
 def _stopped_writing(run: Standing) -> str | None:
     times = [record["time"] for record in run.records if "time" in record]
     gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -186,15 +204,22 @@ def _not_finite(run: Standing) -> str | None:
 def _collapsed(run: Standing) -> str | None:
     if run.spread < 0.5:
         return f"generated samples lie {run.spread:.2g} times as far from one another as real ones do"
-    if run.covered is not None and run.modes and run.covered <= run.modes / 2:
-        return f"{run.covered} of {run.modes} modes of the data are covered"
+    if run.coverage < 0.5 and run.precision >= 0.5:
+        return (
+            f"its samples are among real ones ({run.precision:.2g} times as often as those are), but reach "
+            f"{run.coverage:.2g} times as many of them"
+        )
+    if run.covered is not None and run.modes and run.covered <= run.modes / 2 and run.within >= 0.5:
+        return f"{100 * run.within:.0f} % of samples are near modes of the data, but cover {run.covered} of {run.modes}"
     return None
 
 
 def _modes_missed(run: Standing) -> str | None:
     if run.covered is None or not run.modes or run.covered >= run.modes or _collapsed(run):
         return None
-    return f"{run.covered} of {run.modes} modes of the data are covered"
+    return (
+        f"{run.covered} of {run.modes} modes of the data are covered; {100 * run.within:.0f} % of samples are near one"
+    )
 
 
 def _under_trained(run: Standing) -> str | None:
@@ -291,14 +316,15 @@ RULES = (
     ),
     Rule(
         "generator collapsed",
-        "Generated samples are on average less than half as far apart as real ones, or at most half of the modes are "
-        "covered.",
+        "Generated samples are on average less than half as far apart as real ones; or their precision is at least "
+        "half of what real samples reach in their place, and their coverage less than half; or half of them and more "
+        "are near modes of the data, and cover at most half of these.",
         _collapsed,
         "Give the critic more steps (training.critic_steps) or lower the generator's learning rate.",
     ),
     Rule(
         "modes missed",
-        "Fewer modes are covered than the data has, and more than half of them.",
+        "Fewer modes are covered than the data has, and the generator has not collapsed.",
         _modes_missed,
         "Train longer, or widen the generator.",
     ),

@@ -58,7 +58,7 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
             or damaged are no error: the inspection says so.
     """
     certificate = problem = source = generated = None
-    unopened = "it was not asked for (data=true opens it)"
+    unopened = "it was not asked for (open_data=true does)"
     try:
         certificate = certify(run.critic, units=run.units)
     except InputError as error:

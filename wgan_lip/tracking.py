@@ -36,6 +36,8 @@ __all__ = [
     "interval_text",
     "read_records",
     "rounded",
+    "rounded_down",
+    "rounded_up",
 ]
 
 
@@ -59,7 +61,6 @@ class Tracker(Protocol):
     """A place where records go."""
 
     def record(self, record: RecordLike) -> None: ...
-    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -68,9 +69,6 @@ class _Closing(AbstractContextManager):
 
     @abstractmethod
     def close(self) -> None: ...
-
-    def flush(self) -> None:
-        """Lets what was recorded reach the disk."""
 
     def __exit__(self, *failure: object) -> None:
         self.close()
@@ -88,10 +86,6 @@ class Trackers(_Closing):
     def record(self, record: RecordLike) -> None:
         for tracker in self._trackers:
             tracker.record(record)
-
-    def flush(self) -> None:
-        for tracker in self._trackers:
-            tracker.flush()
 
     def close(self) -> None:
         self._stack.close()
@@ -145,7 +139,6 @@ class TensorBoardTracker(_Closing):
 
         self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
         self._session_end: Any = None
-        self._resumed = bool(purge_step)
         if not purge_step:  # a resumed run has its layout already, at step 0
             self._writer.add_custom_scalars(charts)
 
@@ -185,8 +178,7 @@ class TensorBoardTracker(_Closing):
         """Writes the hyperparameters and names the scalar tags to set beside them; call it once, before training.
 
         The summaries go through the run's own file: `SummaryWriter.add_hparams` would open a second run. The session
-        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception. A resumed run has
-        its hyperparameters already, and only ends their session.
+        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception.
 
         Arguments:
             params: Values by name. Numbers stay numbers; anything but numbers and strings is written as `str(value)`.
@@ -196,11 +188,8 @@ class TensorBoardTracker(_Closing):
 
         plain = {name: value if type(value) in (int, float, str) else str(value) for name, value in params.items()}
         experiment, session_start, self._session_end = hparams(plain, dict.fromkeys(metrics))
-        for summary in () if self._resumed else (experiment, session_start):
+        for summary in (experiment, session_start):
             self._open_writer().file_writer.add_summary(summary)
-
-    def flush(self) -> None:
-        self._open_writer().flush()
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -268,9 +257,6 @@ class JsonLinesTracker(_Closing):
             with suppress(OSError):
                 self._file.truncate(end)
             raise
-
-    def flush(self) -> None:
-        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -485,6 +471,16 @@ def rounded(value: float, digits: int, rounding: str = ROUND_HALF_EVEN) -> str:
     number = Context(prec=digits, rounding=rounding).create_decimal_from_float(float(value))
     plain = f"{number:f}"
     return plain if len(plain) <= 12 else str(number)
+
+
+def rounded_down(value: float, digits: int = 4) -> str:
+    """A lower bound as text that is one as well."""
+    return rounded(value, digits, ROUND_FLOOR)
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """An upper bound as text that is one as well."""
+    return rounded(value, digits, ROUND_CEILING)
 
 
 def clock_time(seconds: float) -> str:

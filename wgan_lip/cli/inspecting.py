@@ -6,28 +6,44 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
+from wgan_lip.files import write_whole
 from wgan_lip.inspection import Inspection, look_at
+from wgan_lip.report import run_page
 from wgan_lip.runs import Run
 
-__all__ = ["RUN", "inspect", "run_named"]
+__all__ = ["RUN", "inspect", "run_named", "written"]
 
 RUN = {"run": str, "trust": list}  # how a command is told of a run
 
 
 def inspect(config: DictConfig) -> None:
-    """Shows in one screen what a run did."""
-    settings = checked(config, root={**RUN, "json": bool, "data": bool})
-    looked = look_at(Run(**run_named(settings)), data=settings["data"])
+    """Shows in one screen what a run did, and writes the same at length as a page."""
+    settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None})
+    looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
         print(json.dumps(_strict(_plain(looked)), indent=2, allow_nan=False))
     else:
         screens.show(screens.inspection(looked))
+        if settings["out"] is not None:
+            path = looked.run.directory / Path(settings["out"]).expanduser()  # an absolute path stays as it is
+            written(path, run_page(looked), "out=FILE, or out=null for none")
+            screens.show(screens.place("Report", path))
+
+
+def written(path: Path, text: str, remedy: str) -> Path:
+    """Writes a text file whole, or raises :class:`InputError` with the key that names another place."""
+    try:
+        return write_whole(path, text.encode())
+    except OSError as error:
+        raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give {remedy}.") from None
 
 
 def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:

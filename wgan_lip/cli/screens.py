@@ -7,7 +7,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from wgan_lip.estimation import W1Estimate
 from wgan_lip.findings import Finding
 from wgan_lip.inspection import Inspection
 from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
-from wgan_lip.tracking import clock_time, interval_text, rounded
+from wgan_lip.tracking import clock_time, interval_text, rounded, rounded_down, rounded_up
 
-__all__ = ["certificate", "estimated", "finished", "inspection", "rounded_down", "rounded_up", "show"]
+__all__ = ["certificate", "estimated", "finished", "inspection", "place", "show"]
 
 
 MARKS = {
@@ -249,6 +248,11 @@ def _paths(directory: Path, files: dict[str, str]) -> list[str]:
     return [*lines, f"  {'Look at it':<21} {board} --logdir {_shown(directory)}"]
 
 
+def place(name: str, path: Path) -> str:
+    """One line that says where something was written."""
+    return f"  {name:<21} {_shown(path)}"
+
+
 def _shown(path: Path) -> str:
     """As short as it can be typed: relative to here where that is below here."""
     here = Path.cwd()
@@ -262,13 +266,3 @@ def show(screen: str) -> None:
     except UnicodeEncodeError:
         screen = screen.replace("≤", "<=").replace("±", "+-").encode("ascii", "replace").decode()
     print(screen)
-
-
-def rounded_down(value: float, digits: int = 4) -> str:
-    """A lower bound as text that is one as well."""
-    return rounded(value, digits, ROUND_FLOOR)
-
-
-def rounded_up(value: float, digits: int = 4) -> str:
-    """An upper bound as text that is one as well."""
-    return rounded(value, digits, ROUND_CEILING)

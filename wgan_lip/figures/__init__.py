@@ -6,6 +6,8 @@ Every function returns a `matplotlib.figure.Figure` of its own or an array; noth
 from matplotlib.figure import Figure
 
 from wgan_lip.figures.clouds import generated_cloud
+from wgan_lip.figures.curves import score_against, training_curves
+from wgan_lip.figures.embedding import inline_png, inline_svg
 from wgan_lip.figures.images import image_table, ranked_images, real_beside_generated, sample_grid
 from wgan_lip.figures.intervals import interval_history, interval_over_time
 from wgan_lip.figures.line import cdf_pair
@@ -21,6 +23,8 @@ __all__ = [
     "generated_cloud",
     "gradient_map",
     "image_table",
+    "inline_png",
+    "inline_svg",
     "interval_history",
     "interval_over_time",
     "landscape",
@@ -31,10 +35,12 @@ __all__ = [
     "rounded_up",
     "sample_grid",
     "save",
+    "score_against",
     "score_curves",
     "score_dots",
     "stacked_bars",
     "to_array",
+    "training_curves",
     "transport_lines",
     "value_histograms",
 ]

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from wgan_lip import figures
 from wgan_lip.certificates import certify
 from wgan_lip.cli.benchmark.machine import machine, threads
-from wgan_lip.cli.screens import rounded_up
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.layers import retract_after_steps
 from wgan_lip.piecewise_affine import compile_fixed_width, compile_resnet, interpolate
 from wgan_lip.runs import write_json
+from wgan_lip.tracking import rounded_up
 
 __all__ = ["measure"]
 

@@ -22,8 +22,8 @@ from wgan_lip.cli.benchmark.contest import (
     write_results,
 )
 from wgan_lip.cli.benchmark.methods import COMPARED, METHODS
-from wgan_lip.cli.screens import rounded_up
 from wgan_lip.data.oracles import RayMonotone
+from wgan_lip.tracking import rounded_up
 
 __all__ = ["PUBLISHED", "SOURCE", "Published", "measure"]
 
@@ -118,8 +118,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     rows = run_cases(cases, out)
     settings = [{"dim": dim, "funnels": count, **asdict(published)} for (dim, count), published in PUBLISHED.items()]
     more = {"seconds": chosen["seconds"], "published": {"source": SOURCE, "settings": settings}}
-    methods = {name: METHODS[name].settings() for name in chosen["methods"]}
-    write_results("funnels", seeds, overrides, rows, out, methods=methods, **more)
+    write_results("funnels", seeds, overrides, chosen["methods"], rows, out, **more)
     _draw(rows, out)
     return _table(rows)
 

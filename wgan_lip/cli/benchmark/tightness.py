@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.certificates import certify, evaluate
 from wgan_lip.cli.benchmark.machine import machine, threads
-from wgan_lip.cli.screens import rounded_up
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.duality import fitted
 from wgan_lip.layers import ACTIVATIONS
 from wgan_lip.piecewise_affine import critic_from_transport
 from wgan_lip.runs import write_json
+from wgan_lip.tracking import rounded_up
 from wgan_lip.transport import solve
 
 __all__ = ["measure"]

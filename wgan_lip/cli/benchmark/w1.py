@@ -28,12 +28,11 @@ from wgan_lip.checks import InputError, one_line
 from wgan_lip.cli.benchmark import peers
 from wgan_lip.cli.benchmark.machine import machine, threads
 from wgan_lip.cli.benchmark.peers import Answer, Finish, Problem
-from wgan_lip.cli.screens import rounded_down, rounded_up
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
 from wgan_lip.fitting import fit_critic
 from wgan_lip.runs import write_json
-from wgan_lip.tracking import rounded
+from wgan_lip.tracking import rounded, rounded_down, rounded_up
 from wgan_lip.transport import solve
 from wgan_lip.wasserstein import kr_lower_bound
 
