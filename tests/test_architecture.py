@@ -20,6 +20,7 @@ FACADE = "__init__"  # the package root: public names, loaded when first asked f
 ALLOWED: dict[str, set[str]] = {
     "checks": {"files"},
     "files": {"checks"},
+    "checkpoints": {"checks", "files"},
     "bounds": {"checks"},
     "layers": {"bounds", "checks"},
     "critics": {"bounds", "checks", "layers"},
@@ -42,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "findings": set(),
     "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
     "report": {FACADE, "checks", "data", "explorer", "figures", "findings", "inspection", "tracking"},
-    "runs": {FACADE, "checks", "data", "files", "generators", "targets", "tracking"},
+    "runs": {FACADE, "checkpoints", "checks", "data", "files", "generators", "targets", "tracking"},
     "training": {
         "certificates",
         "checks",

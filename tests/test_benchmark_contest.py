@@ -11,13 +11,14 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import nn
 
 from wgan_lip import figures
 from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError
-from wgan_lip.cli import main
-from wgan_lip.cli.benchmark import contest, funnels, oracles
+from wgan_lip.cli import config_directory, main
+from wgan_lip.cli.benchmark import contest, funnels, oracles, rivals
 from wgan_lip.cli.benchmark.contest import Case, run_cases, train_and_measure
 from wgan_lip.cli.benchmark.methods import METHODS, SCHEDULES, SOLVERS, Method
 from wgan_lip.critics import ResNetCritic
@@ -433,3 +434,38 @@ def test_each_start_of_several_trains_for_its_share_and_the_best_for_the_rest(mo
 
 def test_a_critic_that_cannot_start_at_samples_has_no_start():
     assert train_and_measure(Method(plain), Shift(dim=2), seconds=0.0)["start"] is None
+
+
+def trained(directory, arguments, *, may_stop):
+    assert may_stop
+    if "critic=clipped" in arguments and "seed=1" in arguments:
+        return {"command": "wgan-lip train", "stopped": "a value was not finite"}
+    score = {"ratio": 1.5 + 0.5 * ("seed=1" in arguments)}
+    modes = {"covered": 8, "total": 8, "within": 0.5} if "experiment=gaussians8" in arguments else None
+    return {"command": " ".join(arguments), "score": score, "modes": modes, "guarantee": "g", "training_seconds": 7.0}
+
+
+def test_rivals_train_alike_and_those_that_stop_are_counted(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(rivals, "train_case", trained)
+    overrides = "overrides=['experiments=gaussians8,digits','critics=gradient_penalty,clipped','training.steps=9']"
+    assert main(["benchmark", "suite=rivals", "seeds=[0,1]", overrides, f"out={tmp_path}"]) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| gaussians8 | gradient_penalty | g | 1.75 ± 0.35 | 1.50 | 2.00 | 0 of 2 | 50.0 % | 7 |" in table
+    assert "| digits | clipped | g | 1.50 ± 0.00 | 1.50 | 1.50 | 1 of 2 |  | 7 |" in table
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all("training.steps=9" in row["command"] for row in results["rows"] if "score" in row)
+    assert results["critics"].keys() == {"gradient_penalty", "clipped"}
+    assert (tmp_path / "rivals.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", rivals.CRITICS)
+def test_every_rival_is_a_setting_that_composes(name):
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = compose("train", overrides=["experiment=gaussians8", *rivals.CRITICS[name]])
+    assert config.critic_optimizer.lr > 0
+
+
+def test_a_rival_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Expected critics out of .*clipped.* Got 'clip'"):
+        rivals.measure([0], ["critics=clip"], tmp_path)

@@ -459,29 +459,12 @@ def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch,
 
 
 def test_a_failure_in_the_final_scores_is_recorded(monkeypatch):
-    from wgan_lip.cli import commands
+    from wgan_lip.cli import train
 
     def full(*_, **__):
         raise OSError(28, "No space left on device", "summary.json")
 
-    monkeypatch.setattr(commands, "write_json", full)
+    monkeypatch.setattr(train, "write_json", full)
     assert main(["train", *TINY]) == 2
     run = load_run(only_run())
     assert run.status["state"] == "failed" and "No space left" in run.status["reason"] and run.step == 6
-
-
-def test_an_interrupt_keeps_what_was_played(monkeypatch, capsys):
-    from wgan_lip.cli import commands
-
-    real = commands.set_status
-
-    def interrupt_after_the_first_audit(directory, state, **keywords):
-        real(directory, state, **keywords)
-        if keywords.get("step") == 3 and not (directory / "asked").exists():
-            (directory / "asked").touch()
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(commands, "set_status", interrupt_after_the_first_audit)
-    assert main(["train", *TINY]) == 130
-    run = load_run(only_run())
-    assert (run.status["state"], run.status["step"], run.step) == ("interrupted", 3, 3)

@@ -527,6 +527,7 @@ def test_a_start_from_a_plan_takes_any_number_of_samples_equal_ones_as_well(n, m
         distance = 3 * math.sqrt(3)
         assert 0.5 * distance < kr_value(critic, x, y).item() <= distance * (1 + 1e-5)
 
+
 def test_only_spread_makes_a_unit():
     layer = Cones(3, 6)
     layer.start_at(torch.full((4, 3), 7.0), torch.full((5, 3), 7.0))

@@ -104,7 +104,7 @@ def test_an_interrupted_game_goes_on_bit_by_bit(asked, optimizer):
     whole = list(game(optimizer=optimizer))
     times = iter(range(1, 100))
     before, kept = [], None
-    for record in game(pause=lambda: next(times) == asked, optimizer=optimizer):
+    for record in game(pause=lambda step: next(times) == asked, optimizer=optimizer):
         before.append(record)
         if record.game.step + record.game.warmed == asked:
             kept = through_a_file(record.game.state_dict())
@@ -118,7 +118,7 @@ def test_a_game_interrupted_after_every_step_is_the_whole_one():
     whole = list(game(critic=SpectralNormCritic, source=Gaussians8(test_size=40)))
     state, seen, done = None, [], False
     while not done:
-        for record in game(state, pause=lambda: True, critic=SpectralNormCritic, source=Gaussians8(test_size=40)):
+        for record in game(state, pause=lambda step: True, critic=SpectralNormCritic, source=Gaussians8(test_size=40)):
             seen.append(record)
             done = record.step == 12
             state = through_a_file(record.game.state_dict())
@@ -129,11 +129,21 @@ def test_a_game_interrupted_after_every_step_is_the_whole_one():
 
 def test_asking_and_saving_change_nothing():
     plain, asked = list(game()), []
-    for record in game(pause=lambda: True):
+    for record in game(pause=lambda step: True):
         asked.append(record)
         torch.rand(3), np.random.rand(3), random.random()  # such as pictures may do
     assert figures(plain) == figures(asked) and len(asked) == 15
     assert differences(plain[-1].game.state_dict(), asked[-1].game.state_dict()) == []
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_an_audit_measures_what_it_names(scores):
+    (record,) = game(steps=1, audit_every=1, audit_scores=scores, source=Gaussians8(test_size=40))
+    not_audited = {"w1/critic", "generator/loss", "perf/steps_per_second", "perf/samples_per_second"}
+    with pytest.raises(InputError, match="training.score to be one of") as caught:
+        game(score="nothing", audit_scores=scores, source=Gaussians8(test_size=40))
+    named = str(caught.value).split("one of ")[1].split(". Got")[0].split(", ")
+    assert set(named) == record.scalars.keys() - not_audited
 
 
 def test_a_finished_game_has_nothing_more_to_play():

@@ -15,11 +15,12 @@ import torch
 
 import wgan_lip
 from wgan_lip.certificates import Certificate, certify, verify
+from wgan_lip.checkpoints import save_checkpoint
 from wgan_lip.checks import InputError
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Gaussians8
 from wgan_lip.files import write_whole
-from wgan_lip.runs import Run, create_run, load_run, save_checkpoint, set_status
+from wgan_lip.runs import Run, create_run, load_run, set_status
 from wgan_lip.targets import build, target_class
 
 

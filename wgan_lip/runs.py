@@ -1,4 +1,4 @@
-"""A run on disk: configuration, checkpoint, status, reload.
+"""A run on disk: configuration, status, reload.
 
 Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is
 plain data, and the classes it names must lie in the few modules of :data:`wgan_lip.targets.TARGETS`, or in packages
@@ -12,16 +12,17 @@ import os
 import platform
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import wgan_lip
+from wgan_lip.checkpoints import CHECKPOINT, read_checkpoint
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
@@ -37,16 +38,18 @@ __all__ = [
     "SUMMARY",
     "Run",
     "check_seed",
+    "claimed",
     "create_run",
     "failures_recorded",
+    "is_claimed",
     "load_run",
-    "save_checkpoint",
+    "reopen_run",
     "set_status",
     "versions",
     "write_json",
 ]
 
-CHECKPOINT, CONFIG, CERTIFICATE = "checkpoint.pt", "config.yaml", "certificate.json"
+CONFIG, CERTIFICATE, LOCK = "config.yaml", "certificate.json", ".lock"
 METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status.json", "summary.json"
 RESULT = "result.json"  # of an estimate
 
@@ -76,12 +79,61 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
-        write_json(directory / OVERRIDES, overrides)
+        _write_settings(directory, config, overrides)
         set_status(directory, "running")
     except OSError as error:
         raise InputError(f"Expected a folder that can be written to. Got {directory}: {error.strerror}.") from None
     return directory
+
+
+def reopen_run(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+    """Lets a run go on: its configuration may allow more than it did, and what was concluded from it goes."""
+    _write_settings(directory, config, overrides)
+    (directory / SUMMARY).unlink(missing_ok=True)
+    set_status(directory, "running")
+
+
+def _write_settings(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+    write_json(directory / OVERRIDES, overrides)
+    write_whole(directory / CONFIG, OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Holds a run's folder for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    with open(directory / LOCK, "a") as stream:
+        if not _lock(stream):
+            raise InputError(
+                f"Expected a run that nobody plays. Got {directory}, which another process is playing. Wait for it, "
+                "or stop it."
+            )
+        yield
+
+
+def is_claimed(directory: Path) -> bool:
+    """Whether another process holds a run's folder."""
+    if not (directory / LOCK).exists():
+        return False
+    with open(directory / LOCK, "a") as stream:
+        return not _lock(stream)
+
+
+def _lock(stream: TextIO) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without such locks
+        return True
+    return True
 
 
 def set_status(directory: Path, state: str, *, reason: str | None = None, step: int | None = None) -> None:
@@ -100,14 +152,14 @@ def failures_recorded(directory: Path) -> Iterator[None]:
     """Writes to the run's status why it ended early."""
     try:
         yield
-    except KeyboardInterrupt:
-        set_status(directory, "interrupted", reason="interrupted by the user")
-        raise
-    except InputError as error:
-        set_status(directory, "failed", reason=str(error))
-        raise
     except BaseException as error:
-        set_status(directory, "failed", reason=f"{type(error).__name__}: {error}")
+        state, reason = "failed", f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            state, reason = "interrupted", str(error) or "interrupted by the user"
+        elif isinstance(error, InputError):
+            reason = str(error)
+        with suppress(OSError):  # such as on a full disk
+            set_status(directory, state, reason=reason)
         raise
 
 
@@ -119,12 +171,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
     }
-
-
-def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[str, Any]) -> Path:
-    """Writes the game's state and the data's sizes to one file: under a temporary name, synced, then renamed."""
-    content = {"format": 1, "sizes": dict(sizes), "game": dict(state)}
-    return write_whole(directory / CHECKPOINT, lambda stream: torch.save(content, stream))
 
 
 def load_run(directory: str | Path, *, trust: Collection[str] = ()) -> Run:
@@ -226,12 +272,7 @@ class Run:
                 f"Expected a checkpoint in {self.directory}. Got none; the run's state is {self.status['state']}. "
                 "Wait for its first audit, or train again."
             )
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            sizes, game = dict(checkpoint["sizes"]), dict(checkpoint["game"])
-            return {"sizes": {"image_shape": sizes["image_shape"], **sizes}, "game": {"step": game["step"], **game}}
-        except Exception as error:  # torch.load raises many unrelated types on a damaged file
-            raise self._damaged(CHECKPOINT, one_line(error)) from None
+        return read_checkpoint(path)
 
     @property
     def step(self) -> int:

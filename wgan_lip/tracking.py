@@ -61,6 +61,7 @@ class Tracker(Protocol):
     """A place where records go."""
 
     def record(self, record: RecordLike) -> None: ...
+    def flush(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -69,6 +70,9 @@ class _Closing(AbstractContextManager):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def flush(self) -> None:
+        """Lets what was recorded reach the disk."""
 
     def __exit__(self, *failure: object) -> None:
         self.close()
@@ -86,6 +90,10 @@ class Trackers(_Closing):
     def record(self, record: RecordLike) -> None:
         for tracker in self._trackers:
             tracker.record(record)
+
+    def flush(self) -> None:
+        for tracker in self._trackers:
+            tracker.flush()
 
     def close(self) -> None:
         self._stack.close()
@@ -139,6 +147,7 @@ class TensorBoardTracker(_Closing):
 
         self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
         self._session_end: Any = None
+        self._resumed = bool(purge_step)
         if not purge_step:  # a resumed run has its layout already, at step 0
             self._writer.add_custom_scalars(charts)
 
@@ -178,7 +187,8 @@ class TensorBoardTracker(_Closing):
         """Writes the hyperparameters and names the scalar tags to set beside them; call it once, before training.
 
         The summaries go through the run's own file: `SummaryWriter.add_hparams` would open a second run. The session
-        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception.
+        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception. A resumed run has
+        its hyperparameters already, and only ends their session.
 
         Arguments:
             params: Values by name. Numbers stay numbers; anything but numbers and strings is written as `str(value)`.
@@ -188,8 +198,11 @@ class TensorBoardTracker(_Closing):
 
         plain = {name: value if type(value) in (int, float, str) else str(value) for name, value in params.items()}
         experiment, session_start, self._session_end = hparams(plain, dict.fromkeys(metrics))
-        for summary in (experiment, session_start):
+        for summary in () if self._resumed else (experiment, session_start):
             self._open_writer().file_writer.add_summary(summary)
+
+    def flush(self) -> None:
+        self._open_writer().flush()
 
     def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -257,6 +270,9 @@ class JsonLinesTracker(_Closing):
             with suppress(OSError):
                 self._file.truncate(end)
             raise
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

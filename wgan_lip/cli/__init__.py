@@ -39,7 +39,7 @@ commands:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 (interrupted)."""
+    """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 or 143 (stopped)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
@@ -105,8 +105,8 @@ def _guarded(command: str, overrides: list[str]) -> int:
         if not out_of_memory(error):
             raise
         return _refuse(f"Expected sizes that fit into memory. Got: {error}. Lower them.", status=1)
-    except KeyboardInterrupt:
-        return _refuse("interrupted", status=130)
+    except KeyboardInterrupt as stop:
+        return _refuse(str(stop) or "interrupted", status=getattr(stop, "status", 130))
     return 0
 
 
@@ -118,7 +118,10 @@ def _run(command: str, overrides: list[str]) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from wgan_lip.cli import commands
+    from wgan_lip.cli.resuming import recomposed
 
+    if command == "train":
+        overrides = [_quoted(override) for override in recomposed(overrides)]
     failures: list[Exception] = []
     failed_jobs: list[str] = []  # of a sweep
 

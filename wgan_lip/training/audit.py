@@ -32,6 +32,14 @@ class Audit:
         rng = torch.Generator(device).manual_seed(seed + 1)
         self.latents = draw_latents(generator, len(self.test), rng)
 
+    @property
+    def tags(self) -> list[str]:
+        """What it measures."""
+        modes = ["eval/modes_covered", "eval/within_3_sigma"] if self.source.modes is not None else []
+        scores = [floor.removesuffix("_floor") for floor in self.floors if floor != "eval/w1_floor"]
+        return ["w1/lower", "w1/upper", "w1/exact", "certificate/lipschitz", "critic/grad_norm", "eval/w1_test",
+                "eval/w1_over_floor", *self.floors, *scores, *modes]  # fmt: skip
+
     @torch.no_grad()
     def __call__(self, game: Game) -> dict[str, float]:
         game.generator.eval()  # neither running statistics nor random numbers move

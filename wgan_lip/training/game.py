@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,8 @@ class Game:
         step: Generator steps done.
         warmed: Dual ascents done before the first generator step.
         seconds: Seconds of play, over all the processes that played it.
+        best: The best score of an audit so far, the lower the better.
+        stale: Audits since then.
         values: Dual value and generator's loss of every step since the last record, shape (2,) each, on the device.
         global_rng: States of torch's, numpy's and Python's own generators after the last whole step.
     """
@@ -70,13 +73,15 @@ class Game:
     step: int = 0
     warmed: int = 0
     seconds: float = 0.0
+    best: float = math.inf
+    stale: int = 0
     values: list[Tensor] = field(default_factory=list)
     global_rng: Mapping[str, Any] = field(default_factory=global_rng_state)
 
     PARTS = ("generator", "critic", "ema", "generator_optimizer", "critic_optimizer",
              "generator_scheduler", "critic_scheduler")  # fmt: skip
     RNGS = ("latent_rng", "data_rng")
-    COUNTS = ("step", "warmed", "seconds")
+    COUNTS = ("step", "warmed", "seconds", "best", "stale")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
@@ -124,6 +129,12 @@ class Game:
         device = next(self.critic.parameters()).device
         self.values = list(state["values"].to(device).unbind())
 
+    def improves(self, score: float) -> bool:
+        """Takes note of an audit's score; whether it is the best so far. NaN never is."""
+        improved = score < self.best
+        self.best, self.stale = (score, 0) if improved else (self.best, self.stale + 1)
+        return improved
+
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state that further play does not touch."""
         return copy.deepcopy(self.state_dict())
@@ -138,9 +149,11 @@ class Record:
         scalars: Tag → value; see `wgan_lip.tracking` for the tags. Empty at a pause.
         game: The live players, for checkpoints and pictures. It moves on when the iteration does.
         audited: Whether this record holds a bracketing by exact transport.
+        improved: Whether the score of that is the best so far.
     """
 
     step: int
     scalars: Mapping[str, float]
     game: Game = field(repr=False, compare=False)
     audited: bool = False
+    improved: bool = False

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wgan_lip.checks import check_choice
 from wgan_lip.data import Source
 from wgan_lip.duality import ascend
 from wgan_lip.generators import draw_latents
@@ -47,9 +48,10 @@ def train_wgan(
     audit_size: int = 500,
     audit_scores: bool = True,
     start_at_data: bool = False,
+    score: str = "eval/w1_over_floor",
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
-    pause: Callable[[], bool] | None = None,
+    pause: Callable[[int], bool] | None = None,
 ) -> Iterator[Record]:
     r"""Trains a generator against a certified critic, yielding a record every `log_every` steps and every audit.
 
@@ -78,11 +80,13 @@ def train_wgan(
         audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
         start_at_data: Whether the critic first puts its folds and cones where the samples are, by
             :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
+        score: The tag, of those of an audit, by which an audit is the best so far: the lower the better, or the higher
+            with a minus before it.
         seed: Seed of latents and of the choice of samples.
         state: Where to go on: what `record.game.state_dict()` gave, or a run's checkpoint as `torch.load` gives it.
             Same players, same settings: the game then goes on, on a CPU, bit by bit as if it had never stopped.
-        pause: Asked after every step, and every ascent of the warm-up; where it says yes, a record without scalars
-            comes, at which the state can be kept.
+        pause: Asked after every step, and every ascent of the warm-up, with the steps done; where it says yes, a
+            record without scalars comes, at which the state can be kept.
 
     Returns:
         An iterator of :class:`Record` in order of step; the last one is at `steps` and audited. The game is played
@@ -120,6 +124,7 @@ def train_wgan(
         state = state.get("game", state) if isinstance(state, Mapping) else state
         game.load_state_dict(state)
     audit = Audit(source, generator, size=audit_size, scores=audit_scores, seed=seed, device=device)
+    check_choice(score.removeprefix("-"), audit.tags, "training.score")
 
     def samples(size: int) -> tuple[Tensor, Tensor]:
         x = draw(source, size, game.data_rng, device)  # (b, d)
@@ -150,7 +155,7 @@ def train_wgan(
             with _timed(game):
                 dual_ascent()
             game.warmed += 1
-            if pause is not None and pause():
+            if pause is not None and pause(game.step):
                 with _global_rng_kept(game):
                     yield Record(game.step, {}, game)
         while game.step < steps:
@@ -158,7 +163,7 @@ def train_wgan(
                 step()
                 audited = game.step % audit_every == 0 or game.step == steps
                 logged = audited or game.step % log_every == 0
-                paused = pause is not None and pause()
+                paused = pause is not None and pause(game.step)
                 table = table_of_values(game) if logged or paused else None  # the only wait for the device
             if table is None:
                 continue
@@ -188,7 +193,8 @@ def train_wgan(
                         scalars |= audit(game)
                     except InvariantViolation as violation:
                         raise RefutedError(f"At step {game.step}: {violation}", game) from violation
-                yield Record(game.step, scalars, game, audited)
+                    improved = game.improves(-scalars[score[1:]] if score.startswith("-") else scalars[score])
+                yield Record(game.step, scalars, game, audited, audited and improved)
 
     return play()
 

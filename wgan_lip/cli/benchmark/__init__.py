@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wgan_lip.checks import InputError, check_choice
-from wgan_lip.cli.benchmark import coverage, density, funnels, layers, oracles, step_cost, tightness, w1, wgan
+from wgan_lip.cli.benchmark import coverage, density, funnels, layers, oracles, rivals, step_cost, tightness, w1, wgan
 from wgan_lip.files import write_whole
 
 __all__ = ["SUITES", "benchmark"]
@@ -21,9 +21,10 @@ SUITES: dict[str, Callable[[list[int], list[str], Path], str]] = {
     "w1_large": w1.measure_large,
     "funnels": funnels.measure,
     "oracles": oracles.measure,
+    "rivals": rivals.measure,
     "step_cost": step_cost.measure,
 }
-TRAINING = ("wgan", "funnels", "oracles")  # suites that take overrides
+TRAINING = ("wgan", "funnels", "oracles", "rivals")  # suites that take overrides
 
 
 def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> str:

@@ -25,7 +25,7 @@ from wgan_lip.adversary import estimate_lipschitz
 from wgan_lip.certificates import certify
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.cli.benchmark.machine import machine, threads
-from wgan_lip.cli.benchmark.methods import METHODS, SOLVERS, Method
+from wgan_lip.cli.benchmark.methods import SOLVERS, Method
 from wgan_lip.cli.devices import keep_freed_memory
 from wgan_lip.critics import Critic
 from wgan_lip.data.sources import TEST, derived_generator
@@ -470,7 +470,6 @@ def write_results(
     suite: str,
     seeds: Sequence[int],
     overrides: Sequence[str],
-    methods: Iterable[str],
     rows: Sequence[Mapping[str, Any]],
     out: Path,
     **more: Any,
@@ -482,7 +481,6 @@ def write_results(
         "command": f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}",
         "machine": machine(),
         "threads": 1,
-        "methods": {name: METHODS[name].settings() for name in methods},
         **more,
     }
     write_json(out / "results.json", {**content, "rows": rows})

@@ -118,7 +118,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     rows = run_cases(cases, out)
     settings = [{"dim": dim, "funnels": count, **asdict(published)} for (dim, count), published in PUBLISHED.items()]
     more = {"seconds": chosen["seconds"], "published": {"source": SOURCE, "settings": settings}}
-    write_results("funnels", seeds, overrides, chosen["methods"], rows, out, **more)
+    methods = {name: METHODS[name].settings() for name in chosen["methods"]}
+    write_results("funnels", seeds, overrides, rows, out, methods=methods, **more)
     _draw(rows, out)
     return _table(rows)
 

@@ -116,7 +116,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     ]
     rows = [_without_kinks(row) for row in run_cases(cases, out)]
     more = {"seconds": chosen["seconds"], "pairs": {name: repr(PAIRS[name]()) for name in chosen["pairs"]}}
-    write_results("oracles", seeds, overrides, chosen["methods"], rows, out, **more)
+    methods = {name: METHODS[name].settings() for name in chosen["methods"]}
+    write_results("oracles", seeds, overrides, rows, out, methods=methods, **more)
     _draw(rows, out)
     return _table(rows)
 

@@ -14,7 +14,7 @@ from wgan_lip.cli.benchmark.machine import machine
 from wgan_lip.runs import Run, write_json
 from wgan_lip.tracking import rounded, rounded_down, rounded_up
 
-__all__ = ["measure"]
+__all__ = ["measure", "train_case"]
 
 CASES = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard", "digits")
 
@@ -24,19 +24,34 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     rows: list[dict[str, Any]] = []
     for case in CASES:
         for seed in seeds:
-            directory = out / f"{case}-{seed}"
-            command = ["train", f"experiment={case}", f"seed={seed}", *overrides]
-            if not _finished(directory, command[1:]):
-                if (directory / "status.json").exists():
-                    shutil.rmtree(directory)  # a case that was interrupted starts again
-                process = [sys.executable, "-m", "wgan_lip", *command, f"hydra.run.dir={directory}"]
-                status = subprocess.run(process, check=False).returncode
-                if status:
-                    raise InputError(f"Expected {shlex.join(command)} to finish. It ended with status {status}.")
-            summary = Run(directory).summary
-            rows.append({"case": case, "seed": seed, "command": f"wgan-lip {shlex.join(command)}", **summary})
+            row = train_case(out / f"{case}-{seed}", [f"experiment={case}", f"seed={seed}", *overrides])
+            rows.append({"case": case, "seed": seed, **row})
             write_json(out / "results.json", {"suite": "wgan", "machine": machine(), "rows": rows})
     return _table(rows)
+
+
+def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False) -> dict[str, Any]:
+    """The command and the summary of a run, which is trained unless it lies finished in `directory`.
+
+    Arguments:
+        directory: The run's folder. What was interrupted there starts again.
+        arguments: Of `wgan-lip train`.
+        may_stop: Whether a run may fail; its row then says why in `stopped`, and has no scores.
+
+    Raises:
+        InputError: A finished run of other arguments in `directory`, or a run that failed.
+    """
+    row = {"command": f"wgan-lip {shlex.join(['train', *arguments])}"}
+    if not _finished(directory, arguments):
+        if (directory / "status.json").exists():
+            shutil.rmtree(directory)
+        process = [sys.executable, "-m", "wgan_lip", "train", *arguments, f"hydra.run.dir={directory}"]
+        status = subprocess.run(process, check=False).returncode
+        if status and not (may_stop and status == 1 and (directory / "status.json").exists()):
+            raise InputError(f"Expected {row['command']} to finish. It ended with status {status}.")
+        if status:
+            return {**row, "stopped": Run(directory).status["reason"]}
+    return {**row, **Run(directory).summary}
 
 
 def _finished(directory: Path, overrides: list[str]) -> bool:

@@ -1,0 +1,367 @@
+"""A run survives whatever ends its process, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_resuming import differences
+
+from wgan_lip.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
+from wgan_lip.checks import InputError
+from wgan_lip.cli import main
+from wgan_lip.cli.resuming import differences as differing
+from wgan_lip.cli.resuming import recomposed
+from wgan_lip.cli.signals import Interrupted, StopRequests
+from wgan_lip.runs import Run, claimed, load_run
+
+LONGER = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
+          "evaluation.repeats=1"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of the run that nothing interrupted."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    before = Path.cwd()
+    os.chdir(directory.parent)
+    try:
+        assert main(["train", *LONGER, f"hydra.run.dir={directory}"]) == 0
+    finally:
+        os.chdir(before)
+    return directory
+
+
+def runs() -> list[Path]:
+    return sorted(Path("outputs/train").iterdir())
+
+
+def signalled(monkeypatch, number: int, step: int) -> None:
+    """Sends this process a signal right after the given step of the next game."""
+    from wgan_lip.training import loop
+
+    real, sent = loop.average, []
+
+    def average(*arguments, **keywords):
+        real(*arguments, **keywords)
+        sent.append(0)
+        if len(sent) == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop, "average", average)
+
+
+def content(run: Path) -> tuple[list, dict]:
+    """What must not depend on interruptions: the records, without times, and the last state."""
+    records = [
+        {tag: value for tag, value in record.items() if tag != "time" and not tag.startswith("perf/")}
+        for record in Run(run).metrics
+    ]
+    return records, read_checkpoint(run / CHECKPOINT)["game"]
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    (records, state), (records_whole, state_whole) = content(run), content(whole)
+    assert records == records_whole
+    assert differences(state, state_whole) == []
+    assert Run(run).status["state"] == "finished"
+
+
+def curve(run: Path, tag: str) -> list[tuple[int, float]]:
+    board = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in board.Scalars(tag)]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(whole, monkeypatch, capfd, number, status):
+    with monkeypatch.context() as patched:
+        signalled(patched, number, step=5)
+        assert main(["train", *LONGER]) == status
+    (run,) = runs()
+    assert f"interrupted by {number.name}" in capfd.readouterr().err
+    assert (Run(run).status["state"], Run(run).status["step"], load_run(run).step) == ("interrupted", 5, 5)
+    assert main(["train", f"resume={run}"]) == 0
+    assert "going on with" in capfd.readouterr().err
+    assert_same(run, whole)
+    assert runs() == [run]
+    for tag in ("w1/critic", "w1/exact"):
+        assert curve(run, tag) == curve(whole, tag)
+    assert [record["step"] for record in Run(run).metrics] == [2, 4, 6, 8, 10, 12]
+    overrides = json.loads((run / "overrides.json").read_text())
+    assert overrides == LONGER and "resume" not in (run / "config.yaml").read_text()
+
+
+def test_auto_takes_the_newest_unfinished_run_of_the_configuration_or_a_new_one(whole, monkeypatch):
+    for seed in (0, 0, 1):
+        with monkeypatch.context() as patched:
+            signalled(patched, signal.SIGTERM, step=3)
+            assert main(["train", *LONGER, f"seed={seed}"]) == 143
+    older, newer, other = runs()
+    with claimed(older):
+        assert main(["train", *LONGER, "seed=0", "resume=auto"]) == 0
+        assert_same(newer, whole)
+        assert main(["train", *LONGER, "seed=0", "resume=auto"]) == 0
+    assert Run(older).status["state"] == Run(other).status["state"] == "interrupted"
+    assert len(runs()) == 4
+    assert_same(runs()[-1], whole)
+
+
+def test_auto_in_a_folder_of_its_own_goes_on_until_it_is_finished(whole, monkeypatch, capsys):
+    command = ["train", *LONGER, "hydra.run.dir=mine", "resume=auto"]
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGTERM, step=7)
+        assert main(command) == 143
+    assert main(command) == 0
+    assert_same(Path("mine"), whole)
+    before = {path: path.read_bytes() for path in Path("mine").iterdir()}
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "mine is finished, at step 12: nothing is left to train" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in Path("mine").iterdir()}
+
+
+def test_a_sweep_goes_on_in_its_folder(monkeypatch):
+    command = ["train", "--multirun", *LONGER, "seed=0,1", "hydra.sweep.dir=sweep", "resume=auto"]
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGINT, step=14)
+        assert main(command) == 130
+    assert [Run(Path("sweep") / job).status["state"] for job in "01"] == ["finished", "interrupted"]
+    before = (Path("sweep/0") / CHECKPOINT).stat().st_mtime_ns
+    assert main(command) == 0
+    assert [Run(Path("sweep") / job).status["state"] for job in "01"] == ["finished", "finished"]
+    assert (Path("sweep/0") / CHECKPOINT).stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def interrupted(monkeypatch) -> Path:
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGTERM, step=7)
+        assert main(["train", *LONGER, "hydra.run.dir=run"]) == 143
+    return Path("run")
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The last line of a command that must end with status 2."""
+    capsys.readouterr()
+    assert main(["train", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
+def test_another_configuration_is_refused_by_every_key_that_differs(interrupted, capsys):
+    before = {path: path.read_bytes() for path in interrupted.iterdir()}
+    changes = ["critic_optimizer.lr=0.5", "training.batch_size=8", "critic=fixed_width", "training.steps=14"]
+    line = refused(capsys, "resume=run", *changes)
+    assert "training.batch_size was 16, now 8" in line and "critic_optimizer.lr was 0.005, now 0.5" in line
+    assert "critic._target_ was 'wgan_lip.critics.ResNetCritic', now 'wgan_lip.critics.FixedWidthCritic'" in line
+    assert "training.steps was 12, now 14, which needs training.critic_schedule=constant from the start" in line
+    assert "resume" not in line.split("Leave")[0] and "seed" not in line
+    assert before == {path: path.read_bytes() for path in interrupted.iterdir()}
+    assert main(["train", "resume=run", "checkpoint.keep=5", "threads=2"]) == 0
+
+
+def test_a_finished_run_with_constant_schedules_can_be_prolonged(whole):
+    constant = ["training.critic_schedule=constant", "training.generator_schedule=constant"]
+    assert main(["train", *LONGER, *constant, "training.steps=8", "hydra.run.dir=short"]) == 0
+    assert main(["train", "resume=short", "training.steps=12"]) == 0
+    assert main(["train", *LONGER, *constant, "hydra.run.dir=long"]) == 0
+    records, state = content(Path("short"))
+    longer, longer_state = content(Path("long"))
+    assert differences(state, longer_state) == []
+    assert Run("short").config == Run("long").config
+    assert records[3]["step"] == 8 and [r for r in records if r["step"] != 8] == [r for r in longer if r["step"] != 8]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, capsys):
+    path = interrupted / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    assert (interrupted / "checkpoint-6.pt").exists()
+    capsys.readouterr()
+    assert main(["train", "resume=run"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any("damaged" in line and "Going on from the one before" in line for line in lines)
+    assert any("at step 6" in line for line in lines)
+    assert_same(interrupted, whole)
+    assert curve(interrupted, "w1/critic") == curve(whole, "w1/critic")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(interrupted, capsys):
+    for path in interrupted.glob("*.pt"):
+        path.write_bytes(b"torn")
+    assert "Expected a whole checkpoint-6.pt in run. Got a damaged one" in refused(capsys, "resume=run")
+
+
+def test_a_run_without_a_checkpoint_begins_again_in_its_folder(whole, interrupted):
+    for path in interrupted.glob("*.pt"):
+        path.unlink()
+    assert main(["train", "resume=run"]) == 0
+    assert_same(interrupted, whole)
+    assert curve(interrupted, "w1/critic") == curve(whole, "w1/critic")
+
+
+def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
+    assert "which is no folder" in refused(capsys, "resume=nowhere")
+    assert "A sweep takes resume=auto" in refused(capsys, "--multirun", "resume=run", "seed=0,1")
+    with claimed(interrupted):
+        assert "which another process is playing" in refused(capsys, "resume=run")
+    status = json.loads((interrupted / "status.json").read_text())
+    status.update(state="failed", reason="RefutedError: At step 6: a bound was above.")
+    (interrupted / "status.json").write_text(json.dumps(status))
+    assert "At step 6: a bound was above. Train anew" in refused(capsys, "resume=run")
+    assert main(["train", f"resume={tiny_run}"]) == 0
+
+
+def test_saved_overrides_grant_no_trust_and_reach_no_part_of_hydra(interrupted):
+    harmless = ["training.steps=12", "++generator._target_=mine.Own"]
+    saved = [
+        "trust=[mine]", "++trust=[mine]", "+trust@_global_=x", "hydra.run.dir=/elsewhere", "hydra/launcher=basic",
+        "+hydra.callbacks.x._target_=os.system", "+critic@hydra.callbacks=resnet", "resume=auto", "~trust",
+    ]  # fmt: skip
+    (interrupted / "overrides.json").write_text(json.dumps([*saved, *harmless]))
+    folder = f"hydra.run.dir={interrupted.resolve()}"
+    assert recomposed(["resume=run", "seed=0"]) == [*harmless, "resume=run", "seed=0", folder]
+    assert recomposed(["resume=run", "trust=[mine]"]) == [*harmless, "resume=run", "trust=[mine]", folder]
+    (interrupted / "overrides.json").write_text(json.dumps(["trust =[mine"]))
+    with pytest.raises(InputError, match=r"Expected a whole overrides\.json"):
+        recomposed(["resume=run"])
+
+
+def test_differences_are_named_by_key_and_value():
+    saved = {"a": {"b": 1, "c": 2}, "device": "cpu", "training": {"steps": 5}}
+    now = {"a": {"b": 1, "new": 7}, "device": "cuda", "training": {"steps": 4}, "trust": ["x"]}
+    assert differing(saved, now) == ["a.c was 2, now not there", "training.steps was 5, now 4"]
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(whole, monkeypatch, capsys):
+    real, full = os.fsync, []
+
+    def fsync(stream):
+        if full:
+            raise OSError(28, "No space left on device")
+        real(stream)
+        full.extend([0] * (Path("run/checkpoint.pt").exists()))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        line = refused(capsys, *LONGER, "hydra.run.dir=run")
+    assert "Got: No space left on device. Step 6 is saved whole" in line and "resume=" in line
+    assert load_run("run").step == 6
+    assert main(["train", "resume=run"]) == 0
+    assert_same(Path("run"), whole)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(capsys):
+    assert "/proc/run" in refused(capsys, *LONGER, "hydra.run.dir=/proc/run")
+
+
+def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path):
+    state = {"step": 0, "weights": torch.zeros(3)}
+    saver = Checkpoints(tmp_path, {"image_shape": None}, every=2, minutes=None, keep=3)
+    for step in range(1, 8):
+        assert saver.due(step) == (step % 2 == 0)
+        saver.save({**state, "step": step, "weights": torch.full((3,), float(step))}, best=step == 4)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"checkpoint.pt", "checkpoint-6.pt", "checkpoint-5.pt", "best.pt"}
+    for name, step in {"checkpoint.pt": 7, "checkpoint-6.pt": 6, "checkpoint-5.pt": 5, "best.pt": 4}.items():
+        assert (
+            read_checkpoint(tmp_path / name)["game"]["weights"][0]
+            == read_checkpoint(tmp_path / name)["game"]["step"]
+            == step
+        )
+
+
+def test_a_checkpoint_is_due_by_the_clock(tmp_path):
+    now = [0.0]
+    saver = Checkpoints(tmp_path, {"image_shape": None}, every=None, minutes=0.5, clock=lambda: now[0])
+    assert not saver.due(10)
+    now[0] = 30.0
+    assert saver.due(11)
+    saver.save({"step": 11})
+    assert not saver.due(12)
+
+
+@pytest.mark.parametrize("setting", ["every=0", "minutes=-1", "keep=0", "minutes=nan"])
+def test_schedules_of_checkpoints_that_make_no_sense_are_refused(setting, capsys):
+    assert f"Expected checkpoint.{setting.split('=')[0]}" in refused(capsys, *TINY, f"checkpoint.{setting}")
+
+
+def test_a_second_interrupt_does_not_wait():
+    with pytest.raises(Interrupted, match="SIGINT"), StopRequests() as stop:
+        stop.deferred = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+SERVER = """
+import os, sys
+import wgan_lip.cli.commands, hydra, ot, matplotlib.pyplot, torch.utils.tensorboard, sklearn.datasets
+from wgan_lip.cli import main
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(main(line.split()))
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_a_process_killed_at_any_instant_loses_no_more_than_since_its_last_checkpoint():
+    """Kills a real process WGAN_LIP_KILLS times, 3 by default, each time at a random instant of its life."""
+    settings = [*TINY, "training.steps=60", "training.log_every=5", "training.audit_every=20", "checkpoint.every=10",
+                "checkpoint.keep=3", "evaluation.fit_steps=0", "evaluation.repeats=1"]  # fmt: skip
+    assert main(["train", *settings, "hydra.run.dir=whole"]) == 0
+    life = 0.5 + 1.5 * Run("whole").metrics[-1]["time"]
+    rng, killed = random.Random(0), 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", SERVER], bufsize=0, env=environment, **pipes) as server:
+
+        def attempt(seconds: float) -> bool:
+            """Trains in a process of its own; whether that ended by itself before it was killed."""
+            server.stdin.write(f"train {' '.join(settings)} hydra.run.dir=run resume=auto\n".encode())
+            child = int(server.stdout.readline())
+            if not select.select([server.stdout], [], [], seconds)[0]:
+                os.kill(child, signal.SIGKILL)  # if it ended just now, the server has not been asked for its status yet
+            status = int(server.stdout.readline())
+            assert status in (0, signal.SIGKILL)
+            return status == 0
+
+        while killed < int(os.environ.get("WGAN_LIP_KILLS", 3)):
+            if attempt(rng.uniform(0.0, life)):
+                assert_same(Path("run"), Path("whole"))
+                shutil.rmtree("run")
+                continue
+            killed += 1
+            if not Path("run/config.yaml").exists():
+                continue
+            played = max((record["step"] for record in Run("run").metrics), default=0)
+            found = newest_whole(Path("run"), tell=pytest.fail)
+            step = 0 if found is None else found[1]["game"]["step"]
+            assert step >= 10 * math.ceil(played / 10) - 10
+        while not attempt(100.0):
+            pass
+        server.stdin.close()
+    assert_same(Path("run"), Path("whole"))
+    assert curve(Path("run"), "w1/critic") == curve(Path("whole"), "w1/critic")
