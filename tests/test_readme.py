@@ -62,3 +62,9 @@ def test_every_layer_is_in_the_table():
 def test_examples_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_a_custom_generator_trains_in_forty_lines():
+    (loop,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "LoaderSource" in code)
+    assert len([line for line in loop.splitlines() if line.strip()]) <= 40
+    assert "class Curve(nn.Module)" in loop and "hydra" not in loop  # test_examples_run plays it

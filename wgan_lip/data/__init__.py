@@ -1,4 +1,4 @@
-"""Sample sources: toy laws, image sets, files.
+"""Sample sources: toy laws, image sets, files, your own tensors and loaders.
 
 A sample is a row of float32 numbers: every source hands out tensors of shape (n, d), images flattened from
 (c, h, w) with pixel values in [0, 1]. Three draws never meet: `sample` (training), `test` (held out) and
@@ -9,6 +9,7 @@ Samples by name, file or folder, as rows or as a law to draw from: :func:`open_s
 An oracle is a pair of laws whose W1 is known, and its potential with it: see :mod:`wgan_lip.data.oracles`.
 """
 
+from wgan_lip.data.adapters import LoaderSource, TensorSource
 from wgan_lip.data.files import VectorFile, read_samples
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
@@ -44,6 +45,7 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "Law",
+    "LoaderSource",
     "MixtureSource",
     "Moons",
     "Moved",
@@ -52,6 +54,7 @@ __all__ = [
     "OracleSource",
     "Source",
     "SwissRoll",
+    "TensorSource",
     "ToySource",
     "VectorFile",
     "box_diameter",

@@ -29,7 +29,7 @@ def check_players(
     if not isinstance(source, Source):
         raise InputError(
             f"Expected a Source of samples. Got {source!r:.60}. "
-            "Wrap tensors in wgan_lip.data.FiniteSource(train, test)."
+            "Wrap tensors in wgan_lip.data.TensorSource, a DataLoader in wgan_lip.data.LoaderSource."
         )
     if source.size is not None and batch_size > source.size:
         raise InputError(

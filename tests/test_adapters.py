@@ -1,0 +1,154 @@
+"""The user's own tensors and loaders as sources: equal rows, equal order, and a state that goes on exactly."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+
+from wgan_lip.checks import InputError
+from wgan_lip.data import LoaderSource, TensorSource
+
+ROWS = torch.arange(40.0).reshape(20, 2)
+TEST = torch.full((7, 2), -1.0)
+
+
+class Noisy(Dataset):
+    """Each item is its number with torch's noise on top, as a random transform adds it."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, number):
+        return torch.tensor([float(number), float(torch.rand(()))]), number % 3
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(ROWS)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def as_set(rows):
+    return {tuple(row) for row in rows.tolist()}
+
+
+def test_tensors_are_split_and_keep_their_rows():
+    source = TensorSource(ROWS.double().numpy(), low=0.0, high=39.0, units="a metre", seed=3)
+    assert (source.dim, source.low, source.high, source.units) == (2, 0.0, 39.0, "a metre")
+    assert source.test.dtype == source.train.dtype == torch.float32 and len(source.test) == 4
+    assert as_set(source.train) | as_set(source.test) == as_set(ROWS) and not as_set(source.train) & as_set(source.test)
+    assert as_set(source.sample(300, rng())) == as_set(source.train)
+    given = TensorSource(ROWS, TEST)
+    assert torch.equal(given.train, ROWS) and torch.equal(given.test, TEST)
+
+
+def test_pixels_are_scaled_and_keep_their_shape():
+    pixels = torch.randint(256, (10, 3, 4, 4), dtype=torch.uint8)
+    source = TensorSource(pixels, pixels[:2])
+    assert (source.image_shape, source.dim, source.low, source.high) == ((3, 4, 4), 48, 0.0, 1.0)
+    assert torch.equal(source.train, pixels.flatten(1).float() / 255)
+    loaded = LoaderSource(DataLoader(pixels, batch_size=4), DataLoader(pixels, batch_size=3), test_size=5)
+    assert (loaded.image_shape, loaded.low, loaded.high, loaded.test.shape) == ((3, 4, 4), 0.0, 1.0, (5, 48))
+    assert torch.equal(loaded.sample(10, rng()), source.train)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.array([[1.0, np.nan]] * 3),), "Expected samples to be finite"),
+        ((torch.ones(5),), "Use x[:, None] for scalars"),
+        ((torch.ones(5, 2, 2),), "Flatten each sample into one row"),
+        ((torch.ones(1, 2),), "at least 2 samples. Got 1"),
+        ((ROWS, torch.ones(3, 4)), "held-out samples of shape 2, as those of training. Got 4"),
+        (
+            (torch.ones(4, 1, 2, 2), torch.ones(3, 4)),
+            "held-out samples of shape (1, 2, 2), as those of training. Got 4",
+        ),
+    ],
+)
+def test_tensors_that_make_no_source_are_refused(arguments, message):
+    with pytest.raises(InputError) as caught:
+        TensorSource(*arguments)
+    assert message in str(caught.value)
+    with pytest.raises(InputError, match="test_fraction between 0 and 1. Got 1.5"):
+        TensorSource(ROWS, test_fraction=1.5)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 20, 33])
+def test_a_pass_of_the_loader_hands_out_every_row_once_whatever_is_asked_for(batch):
+    source = LoaderSource(DataLoader(TensorDataset(ROWS), batch_size=6, shuffle=True), TEST)
+    generator = rng()
+    rows = torch.cat([source.sample(batch, generator) for _ in range(20)])
+    passes = [as_set(part) for part in rows.split(20)]
+    assert passes and all(part == as_set(ROWS) for part in passes)
+    if len(passes) > 1:
+        assert not torch.equal(rows[:20], rows[20:40])  # shuffled anew
+
+
+LOADERS = {
+    "shuffled": lambda: DataLoader(Noisy(), batch_size=5, shuffle=True),
+    "generator of its own": lambda: DataLoader(Noisy(), batch_size=5, shuffle=True, generator=rng(8), drop_last=True),
+    "subset": lambda: DataLoader(Noisy(), batch_size=4, sampler=SubsetRandomSampler(range(3, 20))),
+    "workers": lambda: DataLoader(Noisy(), batch_size=5, shuffle=True, num_workers=1),
+    "stream": lambda: DataLoader(Endless(), batch_size=3),
+    "list": lambda: [ROWS[:8], [ROWS[8:], None]],
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_state_goes_on_row_by_row_and_reference_samples_disturb_nothing(name):
+    torch.manual_seed(5)
+    source, generator = LoaderSource(LOADERS[name](), TEST), rng(1)
+    source.sample(31, generator)  # one pass and a part of another
+    state, position = copy.deepcopy(source.state_dict()), generator.get_state()
+    torch.manual_seed(6)
+    first = source.sample(19, generator)
+    floor = source.reference(9, seed=4)
+    rest = source.sample(40, generator)
+    other = LoaderSource(LOADERS[name](), TEST)
+    other.load_state_dict(state)
+    generator.set_state(position)
+    torch.manual_seed(6)
+    assert torch.equal(other.sample(19, generator), first)
+    assert torch.equal(other.reference(9, seed=4), floor) and len(as_set(floor)) == 9
+    assert torch.equal(other.sample(40, generator), rest)
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (iter([ROWS]), "Expected loader to be a DataLoader, which can be passed through again. Got list_iterator"),
+        (3, "Expected loader to be a DataLoader"),
+        ([], "Expected loader to give samples. Got no batch"),
+        (DataLoader(ROWS, batch_size=50, drop_last=True), "Got no batch. Lower its batch_size"),
+        ([{"pixels": ROWS}], "Got dict (TypeError: dict is no tensor). Say which part of it by pick="),
+        ([torch.ones(3, 5)], "Expected held-out samples of shape 5, as those of training. Got 2"),
+        ([torch.full((3, 2), torch.nan)], "Expected a batch of loader to be finite"),
+        (DataLoader(ROWS, num_workers=1, persistent_workers=True), "Got persistent_workers=True"),
+    ],
+)  # fmt: skip
+def test_loaders_that_make_no_source_are_refused(loader, message):
+    with pytest.raises(InputError) as caught:
+        LoaderSource(loader, TEST)
+    assert message in str(caught.value)
+
+
+def test_a_part_of_a_batch_can_be_picked_and_a_pass_has_an_end():
+    source = LoaderSource([{"pixels": ROWS}], TEST, pick=lambda batch: batch["pixels"])
+    assert torch.equal(source.sample(20, rng()), ROWS)
+    assert torch.equal(source.reference(20, seed=0), ROWS)
+    for n in (0, 21):
+        with pytest.raises(InputError, match=f"Got {n}"):
+            source.reference(n, seed=0)
+    with pytest.raises(InputError, match="Expected what state_dict of a LoaderSource gave"):
+        source.load_state_dict({"seed": 3})
+    source.load_state_dict({**source.state_dict(), "taken": 9})
+    with pytest.raises(InputError, match="Expected a loader with 9 batches, as when the state was kept. Got 1"):
+        source.sample(1, rng())

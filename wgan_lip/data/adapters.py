@@ -1,0 +1,250 @@
+"""The user's own samples as a source: tensors, arrays, or a loader of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from wgan_lip.checks import InputError, check_samples, one_line
+from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, derived_generator, split_rows
+
+__all__ = ["LoaderSource", "TensorSource"]
+
+
+class TensorSource(FiniteSource):
+    """Samples in a tensor or an array.
+
+    Arguments:
+        samples: Vectors (n, d) or images (n, c, h, w). Pixels of dtype uint8 are divided by 255; any other dtype
+            becomes float32.
+        test: Held-out samples of the same kind; None holds out a part of `samples`, drawn at random.
+        test_fraction: The share held out where `test` is None.
+        low: Least value an entry can take, or None; 0 for pixels.
+        high: Greatest value an entry can take, or None; 1 for pixels.
+        units: In words, what one unit of an entry is; certificates state it.
+        seed: Fixes the split.
+
+    Raises:
+        InputError: Entries that are not finite or not real, shapes that do not meet, too few samples.
+
+    Example:
+        >>> source = TensorSource(torch.rand(50, 1, 8, 8), low=0.0, high=1.0)
+        >>> source.dim, source.image_shape, len(source.test)
+        (64, (1, 8, 8), 10)
+    """
+
+    name = "tensors"
+
+    def __init__(
+        self,
+        samples: Tensor | ArrayLike,
+        test: Tensor | ArrayLike | None = None,
+        *,
+        test_fraction: float = 0.2,
+        low: float | None = None,
+        high: float | None = None,
+        units: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        train, self.image_shape, pixels = _rows(samples, "samples", minimum=1 if test is not None else 2)
+        if test is None:
+            if not 0 < test_fraction < 1:
+                raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
+            count = min(len(train) - 1, max(1, round(test_fraction * len(train))))
+            kept, held_out = split_rows(len(train), count, seed)
+            train, test_rows = train[kept], train[held_out]
+        else:
+            test_rows, shape, _ = _rows(test, "test")
+            _check_same(train, self.image_shape, test_rows, shape)
+        super().__init__(train, test_rows)
+        self.low, self.high = (0.0, 1.0) if pixels and low is None and high is None else (low, high)
+        self.units = units or self.units
+
+
+class LoaderSource(Source):
+    """Batches from a `torch.utils.data.DataLoader`, or from any iterable that can be passed through again and again.
+
+    Rows are handed out in the loader's order, in whatever number is asked for: a batch of the loader and a batch of
+    the training need not be of one size. At the end of a pass the next one begins.
+
+    Arguments:
+        loader: Gives batches: tensors (b, d) or (b, c, h, w), or tuples, lists that begin with one. Pixels of dtype
+            uint8 are divided by 255.
+        test: Held-out samples: a tensor or an array, or another loader, of which `test_size` rows are read.
+        test_size: The most rows that are read from a loader of held-out samples.
+        pick: Batch → tensor, for a loader whose batches are anything else.
+        low: Least value an entry can take, or None.
+        high: Greatest value an entry can take, or None.
+        units: In words, what one unit of an entry is; certificates state it.
+
+    Raises:
+        InputError: A loader that gives nothing, gives batches of another kind, can be passed through only once, or has
+            persistent workers, which do not begin a pass anew.
+
+    Note:
+        Every pass begins with a seed that the game draws: it is set on the loader's generator and on its sampler's, so
+        that equal seeds give equal order, also in workers. `state_dict` keeps that seed, the number of batches taken
+        since, and the rows not handed out yet. A source that takes the state over passes through those batches again
+        without using them, and goes on exactly, unless the sampler has a randomness of its own.
+
+    Example:
+        >>> loader = torch.utils.data.DataLoader(torch.rand(60, 3), batch_size=16, shuffle=True)
+        >>> source = LoaderSource(loader, torch.rand(20, 3))
+        >>> source.sample(50, torch.Generator().manual_seed(0)).shape
+        torch.Size([50, 3])
+    """
+
+    name = "loader"
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        test: Tensor | ArrayLike | Iterable[Any],
+        *,
+        test_size: int = 2000,
+        pick: Callable[[Any], Tensor] | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        units: str | None = None,
+    ) -> None:
+        for what, given in (("loader", loader), ("test", test)):
+            if isinstance(given, Iterator) or not hasattr(given, "__iter__"):
+                raise InputError(
+                    f"Expected {what} to be a DataLoader, which can be passed through again. Got "
+                    f"{type(given).__name__}. Give a DataLoader or a list of batches."
+                )
+        if getattr(loader, "persistent_workers", False):
+            raise InputError("Expected a loader whose workers begin anew at every pass. Got persistent_workers=True.")
+        self._loader, self._pick = loader, pick or _first
+        if hasattr(test, "__array__"):
+            self.test, self.image_shape, pixels = _rows(test, "test")
+        else:
+            self.test, self.image_shape, pixels = self._head(test, test_size, "test")
+        first, shape, _ = self._head(loader, 1, "loader")
+        _check_same(first, shape, self.test, self.image_shape)
+        self.dim = self.test.shape[1]
+        self.low, self.high = (0.0, 1.0) if pixels and low is None and high is None else (low, high)
+        self.units = units or self.units
+        self._batches: Iterator[Tensor] | None = None
+        self._pass = {"passes": 0, "seed": 0, "taken": 0}
+        self._rest = torch.empty(0, self.dim)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        rows, missing = [self._rest[:n]], n - len(self._rest)
+        self._rest = self._rest[n:]
+        while missing > 0:
+            batch = self._next(rng)
+            rows.append(batch[:missing])
+            self._rest = batch[missing:]
+            missing -= len(batch)
+        return torch.cat(rows).to(self.device, non_blocking=True)
+
+    def reference(self, n: int, seed: int) -> Tensor:
+        """The first n rows of a pass of their own, which moves no other."""
+        if n < 1:
+            raise InputError(f"Expected at least one reference sample. Got {n}.")
+        found: list[Tensor] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(derived_generator(seed, REFERENCE).initial_seed()))
+            for batch in self._one_pass(seed, passes=0):
+                found.append(batch)
+                if sum(map(len, found)) >= n:
+                    return torch.cat(found)[:n]
+        rows = sum(map(len, found))
+        raise InputError(f"Expected between 1 and {rows} reference samples, the size of a pass of the loader. Got {n}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass stands, and the rows taken from the loader that were not handed out."""
+        return {**self._pass, "rest": self._rest.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state`; the batches before are passed through when the next one is needed."""
+        if not isinstance(state, Mapping) or set(state) != {*self._pass, "rest"}:
+            raise InputError("Expected what state_dict of a LoaderSource gave. Got another state. Train again.")
+        self._pass, self._rest = {name: int(state[name]) for name in self._pass}, state["rest"].clone()
+        self._batches = None
+
+    def _next(self, rng: torch.Generator) -> Tensor:
+        """The next batch, of the pass that is under way or of a new one."""
+        if self._batches is None and self._pass["taken"] > 0:
+            self._catch_up()
+        for _ in range(2):
+            batch = next(self._batches, None) if self._batches is not None else None
+            if batch is not None:
+                self._pass["taken"] += 1
+                return batch
+            seed = int(torch.randint(2**31, (), generator=rng))
+            self._pass = {"passes": self._pass["passes"] + 1, "seed": seed, "taken": 0}
+            self._batches = self._one_pass(seed, self._pass["passes"])
+        raise InputError("Expected a loader that gives batches at every pass. Got none. Lower its batch_size.")
+
+    def _catch_up(self) -> None:
+        """Begins the pass of a loaded state again and passes through the batches that were taken."""
+        self._batches = self._one_pass(self._pass["seed"], self._pass["passes"])
+        with torch.random.fork_rng(devices=[]):
+            for number in range(self._pass["taken"]):
+                if next(self._batches, None) is None:
+                    raise InputError(
+                        f"Expected a loader with {self._pass['taken']} batches, as when the state was kept. "
+                        f"Got {number}. Give the same data."
+                    )
+
+    def _one_pass(self, seed: int, passes: int) -> Iterator[Tensor]:
+        """The rows of the loader's batches, in the order that `seed` gives."""
+        sampler = getattr(self._loader, "sampler", None)
+        for part in (self._loader, sampler, getattr(self._loader, "batch_sampler", None)):
+            if hasattr(part, "generator"):
+                part.generator = torch.Generator().manual_seed(seed)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(passes)
+        for batch in self._loader:
+            yield self._checked(batch, "loader")[0]
+
+    def _checked(self, batch: Any, name: str) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
+        try:
+            return _rows(self._pick(batch), f"a batch of {name}")
+        except (IndexError, KeyError, TypeError) as error:
+            raise InputError(
+                f"Expected batches of {name} that are tensors, or begin with one. Got {type(batch).__name__} "
+                f"({one_line(error)}). Say which part of it by pick=."
+            ) from error
+
+    def _head(self, loader: Iterable[Any], rows: int, name: str) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
+        """The first rows of a loader, without disturbing anyone's randomness."""
+        found: list[Tensor] = []
+        with torch.random.fork_rng(devices=[]):
+            for batch in loader:
+                part, shape, pixels = self._checked(batch, name)
+                found.append(part)
+                if sum(map(len, found)) >= rows:
+                    break
+        if not found:
+            raise InputError(f"Expected {name} to give samples. Got no batch. Lower its batch_size, or check the data.")
+        return torch.cat(found)[:rows], shape, pixels
+
+
+def _first(batch: Any) -> Tensor:
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _rows(samples: Any, name: str, *, minimum: int = 1) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
+    """Samples as float32 rows (n, d), their image shape or None, and whether they are pixels."""
+    shape = getattr(samples, "shape", None)
+    if shape is None:
+        raise TypeError(f"{type(samples).__name__} is no tensor")
+    samples = torch.as_tensor(samples).detach()
+    image_shape = tuple(samples.shape[1:]) if samples.ndim == 4 else None
+    pixels = samples.dtype == torch.uint8
+    rows = samples.flatten(1) if image_shape else samples
+    rows = check_samples(rows.float() / 255 if pixels else rows, name, minimum=minimum).float()
+    return rows.cpu(), image_shape, pixels
+
+
+def _check_same(train: Tensor, shape: object, test: Tensor, test_shape: object) -> None:
+    if (train.shape[1], shape) != (test.shape[1], test_shape):
+        expected, got = (shape or train.shape[1]), (test_shape or test.shape[1])
+        raise InputError(f"Expected held-out samples of shape {expected}, as those of training. Got {got}.")
