@@ -255,7 +255,7 @@ def test_what_is_no_player_is_refused_at_the_call(name, nothing):
 
 
 def test_tensors_train_once_they_are_wrapped_as_the_refusal_says():
-    with pytest.raises(InputError, match=r"Wrap tensors in wgan_lip.data.FiniteSource\(train, test\)"):
+    with pytest.raises(InputError, match=r"Wrap tensors in wgan_lip.data.TensorSource"):
         play(source=torch.randn(80, 2).unbind())
     data = MEAN + torch.randn(80, 2)
     *_, last = play(source=FiniteSource(data[:50], data[50:]))
