@@ -10,7 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from wgan_lip.checks import InputError
+from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import LoaderSource, TensorSource
+from wgan_lip.generators import MLPGenerator
+from wgan_lip.training import train_wgan
 
 ROWS = torch.arange(40.0).reshape(20, 2)
 TEST = torch.full((7, 2), -1.0)
@@ -119,6 +122,27 @@ def test_a_state_goes_on_row_by_row_and_reference_samples_disturb_nothing(name):
     assert torch.equal(other.sample(19, generator), first)
     assert torch.equal(other.reference(9, seed=4), floor) and len(as_set(floor)) == 9
     assert torch.equal(other.sample(40, generator), rest)
+
+
+def test_a_game_on_a_loader_goes_on_bit_by_bit():
+    def play(steps, state=None):
+        torch.manual_seed(0)
+        source = LoaderSource(DataLoader(TensorDataset(ROWS / 20), batch_size=6, shuffle=True), ROWS[:6] / 20)
+        critic, generator = ResNetCritic(2, width=8, depth=1), MLPGenerator(2, latent_dim=2, width=8)
+        records = train_wgan(
+            source, generator, critic, critic_optimizer=torch.optim.Adam(critic.parameters()),
+            generator_optimizer=torch.optim.Adam(generator.parameters()), steps=6, batch_size=7, critic_steps=2,
+            warmup_steps=2, log_every=2, audit_every=6, audit_size=6, state=state,
+        )  # fmt: skip
+        for record in records:
+            if record.step == steps:
+                return copy.deepcopy(record.game.state_dict())
+
+    whole, resumed = play(6), play(6, state=play(4))
+    assert whole["source"]["passes"] > 3
+    for part in ("generator", "critic", "source"):
+        for name, value in whole[part].items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(resumed[part][name])), name
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "findings": set(),
     "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
     "report": {FACADE, "checks", "data", "explorer", "figures", "findings", "inspection", "tracking"},
-    "runs": {FACADE, "checkpoints", "checks", "data", "files", "generators", "targets", "tracking"},
+    "runs": {FACADE, "checkpoints", "checks", "data", "files", "sampling", "targets", "tracking"},
+    "sampling": {"generators"},
     "training": {
         "certificates",
         "checks",

@@ -26,7 +26,7 @@ from wgan_lip.checkpoints import CHECKPOINT, read_checkpoint
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
-from wgan_lip.generators import draw_latents
+from wgan_lip.sampling import sample_blocks
 from wgan_lip.targets import build, check_trust, target_class
 from wgan_lip.tracking import read_records
 
@@ -305,12 +305,11 @@ class Run:
         """The data the run was trained on, built anew."""
         return build(self._section("data"), trust=self.trust)
 
-    @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""
         if n < 1:
             raise InputError(f"Expected at least one sample. Got n={n}.")
-        return self.generator(draw_latents(self.generator, n, torch.Generator().manual_seed(check_seed(seed))))
+        return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
 
     def _section(self, name: str) -> dict[str, Any]:
         if not isinstance(self.config.get(name), dict):

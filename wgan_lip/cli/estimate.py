@@ -23,7 +23,6 @@ from wgan_lip.cli.devices import find_device, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
 from wgan_lip.estimation import Progress, W1Estimate, check_estimate, estimate_w1
-from wgan_lip.generators import draw_latents
 from wgan_lip.runs import (
     CERTIFICATE,
     METRICS,
@@ -36,6 +35,7 @@ from wgan_lip.runs import (
     versions,
     write_json,
 )
+from wgan_lip.sampling import sample_blocks
 from wgan_lip.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
 
 __all__ = ["estimate"]
@@ -90,8 +90,7 @@ def _open_run(directory: str, *, trust: list[str]) -> Opened:
     run = load_run(directory, trust=trust)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
-        blocks = torch.arange(n).split(8192)
-        return torch.cat([run.generator(draw_latents(run.generator, len(block), rng)) for block in blocks])
+        return torch.cat(list(sample_blocks(run.generator, n, rng)))
 
     return Opened(run.directory.name, Law(run.checkpoint["sizes"]["dim"], draw, run.units), image_shape=run.image_shape)
 

@@ -13,15 +13,13 @@ from omegaconf import DictConfig
 
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
-from wgan_lip.cli.schema import checked
+from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.files import write_whole
 from wgan_lip.inspection import Inspection, look_at
 from wgan_lip.report import run_page
 from wgan_lip.runs import Run
 
-__all__ = ["RUN", "inspect", "run_named", "written"]
-
-RUN = {"run": str, "trust": list}  # how a command is told of a run
+__all__ = ["inspect", "written"]
 
 
 def inspect(config: DictConfig) -> None:
@@ -44,11 +42,6 @@ def written(path: Path, text: str, remedy: str) -> Path:
         return write_whole(path, text.encode())
     except OSError as error:
         raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give {remedy}.") from None
-
-
-def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of :class:`wgan_lip.runs.Run` in a command's settings."""
-    return {"directory": settings["run"], "trust": settings["trust"]}
 
 
 def _plain(looked: Inspection) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from torch import Tensor
 from wgan_lip.checks import InputError
 from wgan_lip.targets import check_trust, target_class
 
-__all__ = ["begun_anew", "checked"]
+__all__ = ["RUN", "begun_anew", "checked", "run_named"]
+
+RUN = {"run": str, "trust": list}  # keys by which a command is told of a run
 
 UNIONS = (typing.Union, types.UnionType)
 CHECKED = {bool: (bool,), int: (int,), float: (int, float), str: (str,), type(None): (type(None),)}
@@ -73,6 +75,11 @@ def checked(
         else:
             _check_section("", {key: value}, root)
     return plain
+
+
+def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`wgan_lip.runs.load_run` takes, from the keys of :data:`RUN`."""
+    return {"directory": settings["run"], "trust": settings["trust"]}
 
 
 def begun_anew(overrides: Sequence[str]) -> list[str]:
