@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.checks import InputError, check_samples, one_line
-from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, derived_generator, split_rows
+from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, as_samples, derived_generator, split_rows
 
 __all__ = ["LoaderSource", "TensorSource"]
 
@@ -19,8 +19,8 @@ class TensorSource(FiniteSource):
     """Samples in a tensor or an array.
 
     Arguments:
-        samples: Vectors (n, d) or images (n, c, h, w). Pixels of dtype uint8 are divided by 255; any other dtype
-            becomes float32.
+        samples: Vectors (n, d) or images (n, c, h, w). Pixels of dtype uint8 stay so in memory and are handed
+            out divided by 255; any other dtype becomes float32.
         test: Held-out samples of the same kind; None holds out a part of `samples`, drawn at random.
         test_fraction: The share held out where `test` is None.
         low: Least value an entry can take, or None; 0 for pixels.
@@ -50,7 +50,7 @@ class TensorSource(FiniteSource):
         units: str | None = None,
         seed: int = 0,
     ) -> None:
-        train, self.image_shape, pixels = _rows(samples, "samples", minimum=1 if test is not None else 2)
+        train, self.image_shape = _rows(samples, "samples", minimum=1 if test is not None else 2)
         if test is None:
             if not 0 < test_fraction < 1:
                 raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
@@ -58,10 +58,10 @@ class TensorSource(FiniteSource):
             kept, held_out = split_rows(len(train), count, seed)
             train, test_rows = train[kept], train[held_out]
         else:
-            test_rows, shape, _ = _rows(test, "test")
+            test_rows, shape = _rows(test, "test")
             _check_same(train, self.image_shape, test_rows, shape)
         super().__init__(train, test_rows)
-        self.low, self.high = (0.0, 1.0) if pixels and low is None and high is None else (low, high)
+        self.low, self.high = _range(train, low, high)
         self.units = units or self.units
 
 
@@ -121,13 +121,13 @@ class LoaderSource(Source):
             raise InputError("Expected a loader whose workers begin anew at every pass. Got persistent_workers=True.")
         self._loader, self._pick = loader, pick or _first
         if hasattr(test, "__array__"):
-            self.test, self.image_shape, pixels = _rows(test, "test")
+            held_out, self.image_shape = _rows(test, "test")
         else:
-            self.test, self.image_shape, pixels = self._head(test, test_size, "test")
-        first, shape, _ = self._head(loader, 1, "loader")
-        _check_same(first, shape, self.test, self.image_shape)
-        self.dim = self.test.shape[1]
-        self.low, self.high = (0.0, 1.0) if pixels and low is None and high is None else (low, high)
+            held_out, self.image_shape = self._head(test, test_size, "test")
+        first, shape = self._head(loader, 1, "loader")
+        _check_same(first, shape, held_out, self.image_shape)
+        self.test, self.dim = as_samples(held_out), held_out.shape[1]
+        self.low, self.high = _range(first, low, high)
         self.units = units or self.units
         self._batches: Iterator[Tensor] | None = None
         self._pass = {"passes": 0, "seed": 0, "taken": 0}
@@ -202,9 +202,9 @@ class LoaderSource(Source):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(passes)
         for batch in self._loader:
-            yield self._checked(batch, "loader")[0]
+            yield as_samples(self._checked(batch, "loader")[0])
 
-    def _checked(self, batch: Any, name: str) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
+    def _checked(self, batch: Any, name: str) -> tuple[Tensor, tuple[int, int, int] | None]:
         try:
             return _rows(self._pick(batch), f"a batch of {name}")
         except (IndexError, KeyError, TypeError) as error:
@@ -213,35 +213,38 @@ class LoaderSource(Source):
                 f"({one_line(error)}). Say which part of it by pick=."
             ) from error
 
-    def _head(self, loader: Iterable[Any], rows: int, name: str) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
+    def _head(self, loader: Iterable[Any], rows: int, name: str) -> tuple[Tensor, tuple[int, int, int] | None]:
         """The first rows of a loader, without disturbing anyone's randomness."""
         found: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             for batch in loader:
-                part, shape, pixels = self._checked(batch, name)
+                part, shape = self._checked(batch, name)
                 found.append(part)
                 if sum(map(len, found)) >= rows:
                     break
         if not found:
             raise InputError(f"Expected {name} to give samples. Got no batch. Lower its batch_size, or check the data.")
-        return torch.cat(found)[:rows], shape, pixels
+        return torch.cat(found)[:rows], shape
 
 
 def _first(batch: Any) -> Tensor:
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
-def _rows(samples: Any, name: str, *, minimum: int = 1) -> tuple[Tensor, tuple[int, int, int] | None, bool]:
-    """Samples as float32 rows (n, d), their image shape or None, and whether they are pixels."""
-    shape = getattr(samples, "shape", None)
-    if shape is None:
+def _rows(samples: Any, name: str, *, minimum: int = 1) -> tuple[Tensor, tuple[int, int, int] | None]:
+    """Samples as rows (n, d) on the CPU, float32 or, of pixels, uint8; and the shape of an image, or None."""
+    if not hasattr(samples, "shape"):
         raise TypeError(f"{type(samples).__name__} is no tensor")
-    samples = torch.as_tensor(samples).detach()
+    samples = torch.as_tensor(samples).detach().cpu()
     image_shape = tuple(samples.shape[1:]) if samples.ndim == 4 else None
-    pixels = samples.dtype == torch.uint8
     rows = samples.flatten(1) if image_shape else samples
-    rows = check_samples(rows.float() / 255 if pixels else rows, name, minimum=minimum).float()
-    return rows.cpu(), image_shape, pixels
+    if samples.dtype != torch.uint8 or rows.ndim != 2 or len(rows) < minimum:
+        rows = check_samples(rows, name, minimum=minimum).float()
+    return rows, image_shape
+
+
+def _range(rows: Tensor, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    return (0.0, 1.0) if rows.dtype == torch.uint8 and low is None and high is None else (low, high)
 
 
 def _check_same(train: Tensor, shape: object, test: Tensor, test_shape: object) -> None:

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from wgan_lip.checks import InputError
 
-__all__ = ["REFERENCE", "TEST", "FiniteSource", "Source", "check_positive", "derived_generator", "split_rows"]
+__all__ = [
+    "REFERENCE",
+    "TEST",
+    "FiniteSource",
+    "Source",
+    "as_samples",
+    "check_positive",
+    "derived_generator",
+    "split_rows",
+]
 
 TEST, REFERENCE = 0, 1
 
@@ -93,13 +102,13 @@ class FiniteSource(Source):
     classes: tuple[str, ...] | None = None
 
     def __init__(self, train: Tensor, test: Tensor) -> None:
-        self._stored, self.test = train, _as_samples(test)
+        self._stored, self.test = train, as_samples(test)
         self.size, self.dim = train.shape
 
     @property
     def train(self) -> Tensor:
         """All training samples, shape (n, d), on :attr:`device`; of pixels a new tensor, four times their memory."""
-        return _as_samples(self._stored)
+        return as_samples(self._stored)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         return self.rows(torch.randint(self.size, (n,), generator=rng))
@@ -115,10 +124,10 @@ class FiniteSource(Source):
 
     def rows(self, index: Tensor) -> Tensor:
         """Training samples by number, shape (k, d), on :attr:`device`; `index` has shape (k,)."""
-        return _as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
+        return as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
 
 
-def _as_samples(stored: Tensor) -> Tensor:
+def as_samples(stored: Tensor) -> Tensor:
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 
