@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "figures": {"checks", "files"},
     "explorer": {"certificates", "checks", "data", "figures", "transport"},
     "targets": {"checks", "data"},
+    "exporting": {"certificates", "checks", "files", "targets"},
     "findings": set(),
     "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
     "report": {FACADE, "checks", "data", "explorer", "figures", "findings", "inspection", "tracking"},
@@ -79,6 +80,7 @@ OWNERS: dict[str, set[str]] = {
     "omegaconf": {"cli", "runs"},
     "ot": {"transport", "cli"},  # in cli, only as a peer in a benchmark
     "pyarrow": {"data"},
+    "safetensors": {"exporting"},
     "tensorboard": {"tracking"},
     "torch.utils.tensorboard": {"tracking"},
     "matplotlib": {"figures"},

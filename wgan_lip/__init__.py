@@ -27,6 +27,7 @@ _HOMES = {
         "SpectralNormCritic",
     ),
     "data": ("Law", "law_of_rows", "open_samples"),
+    "exporting": ("Exported", "export_players", "load_exported"),
     "estimation": ("W1Estimate", "estimate_w1"),
     "explorer": ("Exploration", "explore"),
     "generators": ("DCGANGenerator", "MLPGenerator", "ResNetGenerator"),

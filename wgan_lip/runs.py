@@ -27,7 +27,7 @@ from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
 from wgan_lip.sampling import sample_blocks
-from wgan_lip.targets import build, check_trust, target_class
+from wgan_lip.targets import build, check_trust, load_weights, target_class
 from wgan_lip.tracking import read_records
 
 __all__ = [
@@ -318,33 +318,15 @@ class Run:
 
     def _player(self, section: str, saved_as: str) -> nn.Module:
         player = build(self._section(section), trust=self.trust, **self.checkpoint["sizes"])
-        try:
-            saved = self.checkpoint["game"][saved_as]
-            if misfits := _misfits(saved, player.state_dict()):
-                raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {misfits}")
-            player.load_state_dict(saved)
-        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {one_line(error)}") from None
+        saved = self.checkpoint["game"].get(saved_as)
+        if problem := "its weights are missing" if saved is None else load_weights(player, saved):
+            raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {problem}")
         return player.eval().requires_grad_(False)
 
     def _damaged(self, name: str, error: object) -> InputError:
         return InputError(
             f"Expected a whole {name} in {self.directory}. Got a damaged one: {error}. Restore it, or train again."
         )
-
-
-def _misfits(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """The first entries in which a saved state dict differs from the expected one, in words; empty if none does."""
-    shapes, wanted = ({name: tuple(entry.shape) for name, entry in state.items()} for state in (saved, expected))
-    problems = [f"{name} is missing" for name in wanted if name not in shapes]
-    problems += [f"{name} is not of this class" for name in shapes if name not in wanted]
-    problems += [
-        f"{name} has shape {shapes[name]}, not {wanted[name]}"
-        for name in wanted
-        if shapes.get(name, wanted[name]) != wanted[name]
-    ]
-    more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
-    return ", ".join([*problems[:3], *more])
 
 
 def write_json(path: Path, content: Any) -> None:

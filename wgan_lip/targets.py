@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wgan_lip.checks import InputError, one_line, out_of_memory
 from wgan_lip.data import Source
 
-__all__ = ["TARGETS", "build", "check_trust", "target_class"]
+__all__ = ["TARGETS", "build", "check_trust", "load_weights", "target_class"]
 
 TARGETS: dict[str, type] = {
     "wgan_lip.critics": nn.Module,
@@ -99,6 +99,31 @@ def build(config: Mapping[str, Any], *args: Any, trust: Collection[str] = (), **
         if out_of_memory(error):
             raise
         raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from error
+
+
+def load_weights(module: nn.Module, state: Any) -> str:
+    """Puts a saved state dict into `module`; returns in words why it does not fit, or nothing where it does."""
+    try:
+        if problem := _misfits(state, module.state_dict()):
+            return problem
+        module.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return one_line(error)
+    return ""
+
+
+def _misfits(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The first entries in which a saved state dict differs from the expected one, in words; empty if none does."""
+    shapes, wanted = ({name: tuple(entry.shape) for name, entry in state.items()} for state in (saved, expected))
+    problems = [f"{name} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name} is not of this class" for name in shapes if name not in wanted]
+    problems += [
+        f"{name} has shape {shapes[name]}, not {wanted[name]}"
+        for name in wanted
+        if shapes.get(name, wanted[name]) != wanted[name]
+    ]
+    more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
+    return ", ".join([*problems[:3], *more])
 
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

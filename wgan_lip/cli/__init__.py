@@ -18,6 +18,7 @@ COMMANDS = {
     "certify": "prove the saved critic's Lipschitz constant anew",
     "inspect": "what a run did, in one screen",
     "sample": "draw samples from a run's generator",
+    "export": "the players of a run as files that need no training code",
     "benchmark": "the measurements behind the README's tables",
 }
 

@@ -10,6 +10,7 @@ from wgan_lip.checks import InputError
 from wgan_lip.cli import benchmark as benchmarks
 from wgan_lip.cli import screens
 from wgan_lip.cli.estimate import estimate
+from wgan_lip.cli.export import export
 from wgan_lip.cli.inspecting import inspect
 from wgan_lip.cli.sampling import sample
 from wgan_lip.cli.schema import RUN, checked, run_named
@@ -19,7 +20,7 @@ from wgan_lip.runs import (
     load_run,
 )
 
-__all__ = ["benchmark", "certify", "estimate", "inspect", "sample", "train"]
+__all__ = ["benchmark", "certify", "estimate", "export", "inspect", "sample", "train"]
 
 
 def certify(config: DictConfig) -> None:

@@ -79,9 +79,7 @@ def _place(given: str, count: int) -> Path:
     if not out.parent.is_dir():
         raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
     if out.suffix == ".png" and count > GRID:
-        raise InputError(
-            f"Expected at most {GRID} samples in a grid. Got {count}. Take out=FOLDER/ or out=FILE.npy."
-        )
+        raise InputError(f"Expected at most {GRID} samples in a grid. Got {count}. Take out=FOLDER/ or out=FILE.npy.")
     return out
 
 

@@ -17,7 +17,7 @@ from wgan_lip.inspection import Inspection
 from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
 from wgan_lip.tracking import clock_time, interval_text, rounded, rounded_down, rounded_up
 
-__all__ = ["certificate", "estimated", "finished", "inspection", "place", "show"]
+__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "show"]
 
 
 MARKS = {
@@ -85,6 +85,23 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
         f"one unit is {proved.units}",
         f"weights {proved.weights_sha256}",
         f"{path} ({note})",
+    ])  # fmt: skip
+
+
+def exported(run: Run, proved: Certificate, out: Path) -> str:
+    """What was exported, and how to open it."""
+    files = {
+        "Weights": "critic.safetensors, generator.safetensors",
+        "Architecture": "export.json",
+        "Certificate": CERTIFICATE,
+        "Programs": "critic.pt2, generator.pt2" if (out / "critic.pt2").exists() else "none, by programs=false",
+    }
+    return "\n".join([
+        f"{_shown(out)}: the critic and the averaged generator of {_shown(run.directory)} at step {run.step}",
+        "",
+        _row("Critic", f"Lip(f) ≤ {rounded_up(proved.lipschitz, 7)}", f"weights {proved.weights_sha256[:12]}"),
+        *(f"  {name:<21} {file}" for name, file in files.items()),
+        f"  {'Open it by':<21} wgan_lip.load_exported({str(out)!r}), which proves the certificate again",
     ])  # fmt: skip
 
 

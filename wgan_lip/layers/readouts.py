@@ -162,7 +162,9 @@ class Cones(LipschitzLayer):
         single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
         unit = self.unit.to(single)
         centers, offsets = unit * self.centers.to(single), unit * self.offsets.to(single)
-        function = _fast_cones if single == torch.float32 else _cones
+        # What is exported has to be differentiable by itself, without the function's own backward.
+        fast = single == torch.float32 and not torch.compiler.is_exporting()
+        function = _fast_cones if fast else _cones
         return function(x.to(single), centers, offsets, self.temperature.to(single), self.rising).to(x.dtype)
 
     @torch.no_grad()

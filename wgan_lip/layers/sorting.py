@@ -140,9 +140,10 @@ def _check_norm(norm: Norm, dim: int) -> Norm:
 
 def _max_min(x: Tensor, stride: int) -> Tensor:
     pairs = x.unflatten(1, (-1, 2, stride))  # (b, pairs, 2, stride, …)
-    if x.requires_grad and torch.is_grad_enabled():
+    traced = torch.compiler.is_compiling()  # or exported, perhaps to be differentiated later
+    if traced or (x.requires_grad and torch.is_grad_enabled()):
         swap = pairs[:, :, 0] < pairs[:, :, 1]  # of both coordinates, so that ties get one slope
-        if torch.compiler.is_compiling():  # which fuses this, and does not see through the function below
+        if traced:  # a compiler fuses this, and does not see through the function below
             return torch.where(swap[:, :, None], pairs.flip(2), pairs).flatten(1, 3)
         return _Swap.apply(pairs, swap).flatten(1, 3)
     out = torch.empty_like(pairs, memory_format=torch.contiguous_format)

@@ -1,0 +1,32 @@
+"""The job behind `wgan-lip export`: a run's players as files that need no training code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from wgan_lip.cli import screens
+from wgan_lip.cli.schema import RUN, checked, run_named
+from wgan_lip.exporting import export_players
+from wgan_lip.runs import load_run, versions
+
+__all__ = ["export"]
+
+
+def export(config: DictConfig) -> None:
+    """Exports the critic, its certificate and the averaged generator of a run."""
+    settings = checked(config, root={**RUN, "out": str, "programs": bool})
+    run = load_run(**run_named(settings))
+    out = Path(settings["out"]).expanduser()
+    certificate = export_players(
+        out,
+        critic=run.critic,
+        generator=run.generator,
+        configs={name: run.config[name] for name in ("critic", "generator")},
+        sizes=run.checkpoint["sizes"],
+        units=run.units,
+        programs=settings["programs"],
+        about={"step": run.step, "versions": versions()},
+    )
+    screens.show(screens.exported(run, certificate, out))
