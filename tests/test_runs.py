@@ -211,7 +211,7 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no config\.yaml"):
         load_run(tmp_path)
     create_run(tmp_path / "new", {"data": {}}, [])
-    with pytest.raises(InputError, match=r"Expected a checkpoint in .* state is running"):
+    with pytest.raises(InputError, match=r"Expected checkpoint.pt in .* state is running"):
         load_run(tmp_path / "new")
     assert Run(tmp_path / "new").metrics == []
 

@@ -108,3 +108,20 @@ def test_samples_that_are_no_images_make_no_folder_of_pictures(tiny_run, tmp_pat
         capsys, f"run={copy}", "out=pictures/"
     )
     assert not Path("pictures").exists()
+
+
+def test_the_checkpoint_of_the_best_audit_can_be_sampled(tiny_run, tmp_path, capsys):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")
+    content = torch.load(copy / "checkpoint.pt", weights_only=True)
+    content["game"]["ema"] = {name: 2 * weight for name, weight in content["game"]["ema"].items()}
+    content["game"]["step"] = 3
+    torch.save(content, copy / "best.pt")
+    assert main(["sample", f"run={copy}", "checkpoint=best", "out=best.npy", "n=4"]) == 0
+    assert "at step 3" in capsys.readouterr().out
+    assert np.array_equal(np.load("best.npy"), load_run(copy, checkpoint="best").sample(4).numpy())
+    assert not np.array_equal(np.load("best.npy"), load_run(copy).sample(4).numpy())
+    (copy / "best.pt").unlink()
+    assert "Expected best.pt in" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
+    assert "Expected checkpoint to be one of last, best. Got 'first'" in refused(
+        capsys, f"run={copy}", "checkpoint=first", "out=x.npy"
+    )

@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import wgan_lip
-from wgan_lip.checkpoints import CHECKPOINT, read_checkpoint
-from wgan_lip.checks import InputError, one_line
+from wgan_lip.checkpoints import BEST, CHECKPOINT, read_checkpoint
+from wgan_lip.checks import InputError, check_choice, one_line
 from wgan_lip.data import Source
 from wgan_lip.files import write_whole
 from wgan_lip.sampling import sample_blocks
@@ -173,11 +173,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def load_run(directory: str | Path, *, trust: Collection[str] = ()) -> Run:
+def load_run(directory: str | Path, *, checkpoint: str = "last", trust: Collection[str] = ()) -> Run:
     """Loads a run with its trained players.
 
     Arguments:
         directory: A folder that `wgan-lip train` wrote.
+        checkpoint: `last`, or `best`, of the audit that scored best.
         trust: Packages whose modules the run may name, and whose code then runs; see
             :func:`wgan_lip.targets.target_class`. A run trained with some needs them named again.
 
@@ -188,7 +189,7 @@ def load_run(directory: str | Path, *, trust: Collection[str] = ()) -> Run:
         InputError: No such folder, no run, no checkpoint, a file in it that is damaged, or a class of a package that
             is not trusted.
     """
-    run = Run(directory, trust=trust)
+    run = Run(directory, checkpoint=checkpoint, trust=trust)
     _ = run.checkpoint, run.critic, run.generator
     return run
 
@@ -198,15 +199,17 @@ class Run:
 
     Arguments:
         directory: The folder.
-        trust: See :func:`load_run`.
+        checkpoint: See :func:`load_run`.
+        trust: Likewise.
 
     Raises:
         InputError: The folder doesn't exist or isn't a run's. Each attribute raises it if its file is missing or
             damaged.
     """
 
-    def __init__(self, directory: str | Path, *, trust: Collection[str] = ()) -> None:
+    def __init__(self, directory: str | Path, *, checkpoint: str = "last", trust: Collection[str] = ()) -> None:
         self.trust = check_trust(trust)
+        self._file = {"last": CHECKPOINT, "best": BEST}[check_choice(checkpoint, ["last", "best"], "checkpoint")]
         self.directory = Path(directory).expanduser()
         if not self.directory.is_dir():
             raise InputError(f"Expected the folder of a run. Got {self.directory}, which is no folder. Check the path.")
@@ -266,10 +269,10 @@ class Run:
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
-        path = self.directory / CHECKPOINT
+        path = self.directory / self._file
         if not path.exists():
             raise InputError(
-                f"Expected a checkpoint in {self.directory}. Got none; the run's state is {self.status['state']}. "
+                f"Expected {self._file} in {self.directory}. Got none; the run's state is {self.status['state']}. "
                 "Wait for its first audit, or train again."
             )
         return read_checkpoint(path)
@@ -320,7 +323,7 @@ class Run:
         player = build(self._section(section), trust=self.trust, **self.checkpoint["sizes"])
         saved = self.checkpoint["game"].get(saved_as)
         if problem := "its weights are missing" if saved is None else load_weights(player, saved):
-            raise self._damaged(CHECKPOINT, f"its {section} does not fit {CONFIG}: {problem}")
+            raise self._damaged(self._file, f"its {section} does not fit {CONFIG}: {problem}")
         return player.eval().requires_grad_(False)
 
     def _damaged(self, name: str, error: object) -> InputError:

@@ -25,6 +25,8 @@ COMMANDS = {
 SWITCHES = {"--json": "json=true"}
 """What other tools spell as a flag → how it is spelt here."""
 
+DRY_RUN = "--dry-run"
+
 USAGE = """\
 wgan-lip COMMAND [key=value ...] [group=choice ...]
 
@@ -35,6 +37,7 @@ commands:
 
   wgan-lip COMMAND --help     groups, choices and every key of a command
   wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
+  wgan-lip train --dry-run    what it would be: settings, modules with their constants, steps, memory; writes nothing
   wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2
 """
 
@@ -55,7 +58,25 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
     from wgan_lip.cli.schema import begun_anew
 
-    return _guarded(command, begun_anew([_quoted(SWITCHES.get(override, override)) for override in overrides]))
+    job = command
+    if DRY_RUN in overrides:
+        try:
+            job, overrides = "plan", _dry(command, overrides)
+        except InputError as error:
+            return _refuse(str(error))
+    return _guarded(command, begun_anew([_quoted(SWITCHES.get(override, override)) for override in overrides]), job)
+
+
+def _dry(command: str, overrides: list[str]) -> list[str]:
+    """Overrides of a training that is only shown, in no folder of its own. Raises :class:`InputError`."""
+    if command != "train":
+        raise InputError(f"Expected {DRY_RUN} with wgan-lip train. Got it with {command}. Leave it out.")
+    if {"--multirun", "-m"} & set(overrides) or any(override.startswith("hydra.mode=") for override in overrides):
+        raise InputError(f"Expected a single run with {DRY_RUN}. Got a sweep. Show one of its jobs at a time.")
+    left_out = re.compile(r"\+{0,2}(resume|hydra\.run\.dir|hydra\.sweep\.\w+)=")
+    kept = [override for override in overrides if override != DRY_RUN and not left_out.match(override)]
+    first = next((place for place, override in enumerate(kept) if re.match(r"[^-].*=", override)), len(kept))
+    return [*kept[:first], "hydra.run.dir=.", *kept[first:]]  # beside others: argparse wants them together
 
 
 def _quoted(override: str) -> str:
@@ -81,7 +102,7 @@ def config_directory() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _guarded(command: str, overrides: list[str]) -> int:
+def _guarded(command: str, overrides: list[str], job: str) -> int:
     """Runs a command with every failure a user can cause told in one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -93,7 +114,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            _run(command, overrides)
+            _run(command, overrides, job)
     except InputError as error:
         return _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -111,7 +132,7 @@ def _guarded(command: str, overrides: list[str]) -> int:
     return 0
 
 
-def _run(command: str, overrides: list[str]) -> None:
+def _run(command: str, overrides: list[str], job_name: str) -> None:
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
@@ -129,7 +150,7 @@ def _run(command: str, overrides: list[str]) -> None:
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
         try:
-            return getattr(commands, command)(config)
+            return getattr(commands, job_name)(config)
         except Exception as error:
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -12,6 +12,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.estimate import estimate
 from wgan_lip.cli.export import export
 from wgan_lip.cli.inspecting import inspect
+from wgan_lip.cli.plan import plan
 from wgan_lip.cli.sampling import sample
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.cli.train import train
@@ -20,7 +21,7 @@ from wgan_lip.runs import (
     load_run,
 )
 
-__all__ = ["benchmark", "certify", "estimate", "export", "inspect", "sample", "train"]
+__all__ = ["benchmark", "certify", "estimate", "export", "inspect", "plan", "sample", "train"]
 
 
 def certify(config: DictConfig) -> None:

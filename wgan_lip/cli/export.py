@@ -16,8 +16,8 @@ __all__ = ["export"]
 
 def export(config: DictConfig) -> None:
     """Exports the critic, its certificate and the averaged generator of a run."""
-    settings = checked(config, root={**RUN, "out": str, "programs": bool})
-    run = load_run(**run_named(settings))
+    settings = checked(config, root={**RUN, "checkpoint": str, "out": str, "programs": bool})
+    run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
     out = Path(settings["out"]).expanduser()
     certificate = export_players(
         out,

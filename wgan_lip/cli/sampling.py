@@ -28,7 +28,9 @@ GRID = 4096  # pictures in one grid
 
 def sample(config: DictConfig) -> None:
     """Draws from a run's averaged generator into a file or a folder."""
-    settings = checked(config, root={**RUN, "n": int, "seed": int, "seeds": Any, "out": str, "device": str})
+    settings = checked(
+        config, root={**RUN, "checkpoint": str, "n": int, "seed": int, "seeds": Any, "out": str, "device": str}
+    )
     seeds = None if settings["seeds"] is None else _seeds(settings["seeds"])
     count = settings["n"] if seeds is None else sum(map(len, seeds))
     if count < 1:
@@ -36,7 +38,7 @@ def sample(config: DictConfig) -> None:
     check_seed(settings["seed"])
     out = _place(settings["out"], count)
     device = find_device(settings["device"])
-    run = load_run(**run_named(settings))
+    run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
     generator = run.generator.to(device)
     if seeds is None:
         blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]))

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.optim import Optimizer
 
 from wgan_lip import figures
 from wgan_lip.certificates import certify
-from wgan_lip.checkpoints import Checkpoints, check_schedule
+from wgan_lip.checkpoints import Checkpoints
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
-from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.players import built_players, resolved
 from wgan_lip.cli.resuming import find_run, flat, is_finished, last_state
-from wgan_lip.cli.schema import checked
 from wgan_lip.cli.signals import StopRequests
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
@@ -33,7 +28,6 @@ from wgan_lip.runs import (
     METRICS,
     SUMMARY,
     Run,
-    check_seed,
     claimed,
     create_run,
     failures_recorded,
@@ -42,21 +36,11 @@ from wgan_lip.runs import (
     set_status,
     write_json,
 )
-from wgan_lip.scoring import check_scoring, score_run
-from wgan_lip.targets import build
+from wgan_lip.scoring import score_run
 from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training import Game, Record, StoppedError, train_wgan
 
-__all__ = ["BUILT", "train"]
-
-BUILT: dict[str, type] = {
-    "data": Source,
-    "critic": nn.Module,
-    "generator": nn.Module,
-    "critic_optimizer": Optimizer,
-    "generator_optimizer": Optimizer,
-}
-"""Sections that name a class, and what it has to be."""
+__all__ = ["train"]
 
 HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
@@ -70,13 +54,7 @@ def train(config: DictConfig) -> float:
     directory = Path(hydra.runtime.output_dir)
     with StopRequests() as stop, ExitStack() as held:
         try:
-            settings = checked(
-                config,
-                root={"seed": int, "device": str, "threads": int | None, "trust": list, "resume": str | None},
-                sections={"training": train_wgan, "evaluation": score_run, "checkpoint": check_schedule},
-                built=BUILT,
-            )
-            check_schedule(**settings["checkpoint"])
+            settings = resolved(config)
             resume, state, step = settings.pop("resume"), None, None
             run = find_run(directory, settings, resume, sweep=hydra.mode == RunMode.MULTIRUN)
             if run is not None:
@@ -84,7 +62,7 @@ def train(config: DictConfig) -> float:
                     return _nothing_left(run, directory)
                 held.enter_context(claimed(run.directory))
                 state, step = last_state(run)
-            source, players, sizes = _players(settings)
+            source, players, sizes = built_players(settings)
             records = train_wgan(
                 source, **players, **settings["training"], seed=settings["seed"], state=state,
                 pause=lambda step: stop.asked is not None or saver.due(step),
@@ -106,26 +84,6 @@ def train(config: DictConfig) -> float:
             first = None if run is None else state["step"] + 1 if state else 0
             _play(directory, settings, source, records, saver, stop, first=first)
             return _conclude(directory, settings, source)
-
-
-def _players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], dict[str, Any]]:
-    """The source, the players with their optimisers, and the sizes of the data that they were built for."""
-    device = find_device(settings["device"])
-    set_threads(settings["threads"])
-    seed, trust = check_seed(settings["seed"]), settings["trust"]
-    torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
-    source = build(settings["data"], trust=trust).to(device)
-    check_scoring(source, **settings["evaluation"])
-    sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
-    critic = build(settings["critic"], trust=trust, **sizes).to(device)
-    generator = build(settings["generator"], trust=trust, **sizes).to(device)
-    players = {
-        "critic": critic,
-        "generator": generator,
-        "critic_optimizer": build(settings["critic_optimizer"], critic.parameters(), trust=trust),
-        "generator_optimizer": build(settings["generator_optimizer"], generator.parameters(), trust=trust),
-    }
-    return source, players, sizes
 
 
 def _leave(directory: Path, unless: Path | None = None) -> None:

@@ -5,13 +5,14 @@ which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :
 recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
 """
 
-from wgan_lip.transport.exact import solve
+from wgan_lip.transport.exact import BYTES_PER_PAIR, solve
 from wgan_lip.transport.narrowing import Narrowed, narrow, solves_at_once
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Transport, TransportError
 
 __all__ = [
+    "BYTES_PER_PAIR",
     "Narrowed",
     "Plan",
     "Potential",

@@ -14,9 +14,9 @@ from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import probabilities
 
-__all__ = ["network_simplex", "solve", "solve_line"]
+__all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line"]
 
-_BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
+BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
 
 def solve(
@@ -83,7 +83,7 @@ def _solve_dense(
     """An optimal plan and the dual variables u (n,), v (m,) with u_i + v_j <= |x_i - y_j|."""
     n, m = len(x), len(y)
     check_memory(
-        _BYTES_PER_PAIR * n * m,
+        BYTES_PER_PAIR * n * m,
         f"an exact plan between {n} and {m} samples",
         "Use wgan_lip.transport.narrow, as wgan_lip.estimate_w1 does, which looks at distances block by block.",
     )

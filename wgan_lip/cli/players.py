@@ -1,0 +1,65 @@
+"""What a training is made of: its settings, checked; its data, its players and their optimisers, built."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from wgan_lip.checkpoints import check_schedule
+from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.schema import checked
+from wgan_lip.data import Source
+from wgan_lip.runs import check_seed
+from wgan_lip.scoring import check_scoring, score_run
+from wgan_lip.targets import build
+from wgan_lip.training import train_wgan
+
+__all__ = ["built_players", "resolved"]
+
+BUILT: dict[str, type] = {
+    "data": Source,
+    "critic": nn.Module,
+    "generator": nn.Module,
+    "critic_optimizer": Optimizer,
+    "generator_optimizer": Optimizer,
+}
+"""Sections that name a class, and what it has to be."""
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The settings of a training, as plain data. Raises :class:`wgan_lip.InputError`; see :func:`checked`."""
+    settings = checked(
+        config,
+        root={"seed": int, "device": str, "threads": int | None, "trust": list, "resume": str | None},
+        sections={"training": train_wgan, "evaluation": score_run, "checkpoint": check_schedule},
+        built=BUILT,
+    )
+    check_schedule(**settings["checkpoint"])
+    return settings
+
+
+def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], dict[str, Any]]:
+    """The source, the players with their optimisers, and the sizes of the data that they were built for."""
+    device = find_device(settings["device"])
+    set_threads(settings["threads"])
+    seed, trust = check_seed(settings["seed"]), settings["trust"]
+    torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+    source = build(settings["data"], trust=trust).to(device)
+    check_scoring(source, **settings["evaluation"])
+    sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
+    critic = build(settings["critic"], trust=trust, **sizes).to(device)
+    generator = build(settings["generator"], trust=trust, **sizes).to(device)
+    players = {
+        "critic": critic,
+        "generator": generator,
+        "critic_optimizer": build(settings["critic_optimizer"], critic.parameters(), trust=trust),
+        "generator_optimizer": build(settings["generator_optimizer"], generator.parameters(), trust=trust),
+    }
+    return source, players, sizes
