@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "figures": {"checks", "files"},
     "explorer": {"certificates", "checks", "data", "figures", "transport"},
     "targets": {"checks", "data"},
-    "exporting": {"certificates", "checks", "files", "targets"},
+    "exporting": {"certificates", "checks", "files", "generators", "targets"},
     "findings": set(),
     "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
     "report": {FACADE, "checks", "data", "explorer", "figures", "findings", "inspection", "tracking"},

@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from wgan_lip.certificates import Certificate, certify, verify
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.files import write_whole
+from wgan_lip.generators import draw_latents
 from wgan_lip.targets import build, load_weights
 
 __all__ = ["Exported", "export_players", "load_exported"]
@@ -89,7 +90,8 @@ def export_players(
         raise InputError(f"Expected a new or an empty folder to export to. Got {out}. Choose another out=FOLDER.")
     players = {"critic": critic, "generator": generator}
     certificate = certify(critic, units=units)
-    inputs = {"critic": int(sizes["dim"]), "generator": int(generator.latent_dim)}
+    rng = torch.Generator().manual_seed(0)
+    inputs = {"critic": torch.rand(12, int(sizes["dim"]), generator=rng), "generator": draw_latents(generator, 12, rng)}
     folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True)
@@ -102,7 +104,7 @@ def export_players(
                 torch.export.save(_program(player, inputs[name], name), folder / f"{name}.pt2")
         content = {
             **{"format": 1, **{name: dict(configs[name]) for name in PLAYERS}, "sizes": dict(sizes), "units": units},
-            **{"latent_dim": inputs["generator"], "lipschitz": certificate.lipschitz, **(about or {})},
+            **{"latent_dim": int(generator.latent_dim), "lipschitz": certificate.lipschitz, **(about or {})},
             "sha256": {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
         }
         write_whole(folder / ABOUT, (json.dumps(content, indent=2) + "\n").encode())
@@ -160,12 +162,10 @@ def _sha256(content: bytes) -> str:
 
 
 @torch.no_grad()
-def _program(player: nn.Module, width: int, name: str) -> torch.export.ExportedProgram:
-    """The player as a program for any batch, held against it."""
-    rng = torch.Generator().manual_seed(0)
+def _program(player: nn.Module, inputs: Tensor, name: str) -> torch.export.ExportedProgram:
+    """The player as a program for any batch, held against it on those inputs, twelve rows."""
     weights = dict(player.named_parameters())
-    some = next(iter(weights.values()))
-    batches = [torch.rand(n, width, generator=rng).to(some) for n in (4, 1, 7)]
+    batches = inputs.to(next(iter(weights.values()))).split((4, 1, 7))
     try:
         program = torch.export.export(player, (batches[0],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         values = [program.module()(batch) for batch in batches]
