@@ -24,6 +24,7 @@ from wgan_lip.duality import ascend, kr_value
 from wgan_lip.generators import draw_latents
 from wgan_lip.layers import Retraction
 from wgan_lip.targets import build
+from wgan_lip.tracking import rounded_up
 from wgan_lip.training import train_wgan
 from wgan_lip.transport import BYTES_PER_PAIR
 
@@ -107,7 +108,7 @@ def _table(title: str, rows: Sequence[ModuleRow]) -> list[str]:
     cells.append(["all", "", f"{sum(row.parameters for row in rows):,}", ""])
     constants = [row.lipschitz for row in rows if row.lipschitz is not None]
     if constants:
-        shown = ["Lip ≤", *map(partial(screens.rounded_up, digits=7), [*constants, product_up(*constants)])]
+        shown = ["Lip ≤", *map(partial(rounded_up, digits=7), [*constants, product_up(*constants)])]
         cells = [[*line[:3], constant, line[3]] for line, constant in zip(cells, shown)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
