@@ -130,7 +130,7 @@ def test_toy_training_test_and_reference_never_meet(toy):
 def test_constructor_is_configurable(source):
     parameters = inspect.signature(source).parameters.values()
     for parameter in parameters:
-        assert parameter.annotation in ("int", "int | None", "float", "str", "bool", "str | None")
+        assert parameter.annotation in ("int", "int | None", "float", "float | None", "str", "bool", "str | None")
         assert f"{parameter.name}" in source.__doc__
     assert SOURCES[source.name] is source and issubclass(source, Source)
 

@@ -361,6 +361,6 @@ def test_the_command_tells_in_one_line_which_images_it_left_out(tmp_path, monkey
     assert "3 of 20 that cannot be read: images/cat/3.png" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert main([*command, "training.audit_size=2", "data.corrupt=skip"]) == 0
+        assert main([*command, "training.audit_size=2", "training.batch_size=8", "data.corrupt=skip"]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "images/cat/3.png" in line]
     assert line.startswith("wgan-lip: Left out 3 of 20 that cannot be read")

@@ -291,7 +291,10 @@ class Run:
     @property
     def units(self) -> str:
         """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
-        return target_class(self._section("data").get("_target_"), trust=self.trust).units
+        data = self._section("data")
+        units = target_class(data.get("_target_"), trust=self.trust).units
+        scale = data.get("label_scale")
+        return units if scale is None else f"{units}; labels are joined as vectors of length {scale}"
 
     @cached_property
     def critic(self) -> nn.Module:

@@ -53,7 +53,7 @@ def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], 
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
     source = build(settings["data"], trust=trust).to(device)
     check_scoring(source, **settings["evaluation"])
-    sizes = {"dim": source.dim, "low": source.low, "high": source.high, "image_shape": source.image_shape}
+    sizes = source.sizes
     critic = build(settings["critic"], trust=trust, **sizes).to(device)
     generator = build(settings["generator"], trust=trust, **sizes).to(device)
     players = {

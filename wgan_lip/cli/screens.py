@@ -38,6 +38,7 @@ SCORES = {
     "features": {
         "W1 of features": ("w1",),
         "  precision, recall": ("precision", "recall"),
+        "  read as labelled": ("as_labelled",),
     },
     "inception": {"FID, KID": ("fid", "kid")},
 }
@@ -198,6 +199,8 @@ def _scores(scores: dict[str, Any]) -> list[str]:
             continue
         values, floors = scores[space]["values"], scores[space]["floors"]
         for title, names in rows.items():
+            if not set(names) <= values.keys():
+                continue
             got, real = (", ".join(rounded(of[name], 3) for name in names) for of in (values, floors))
             lines.append(_row(title, got, f"real samples: {real}"))
     if "features" in scores:

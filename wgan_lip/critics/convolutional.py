@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from wgan_lip.bounds import Norm
 from wgan_lip.checks import InputError
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.layers import Conv2d, ConvGradientFlow, Flatten, GradientFlow, Linear, LipschitzLayer, Unflatten
+from wgan_lip.layers import (
+    Conv2d,
+    ConvGradientFlow,
+    Flatten,
+    GradientFlow,
+    LabelPlanes,
+    Linear,
+    LipschitzLayer,
+    Unflatten,
+)
 
 __all__ = ["ConvolutionalCritic"]
 
@@ -26,17 +35,22 @@ class ConvolutionalCritic(Critic):
     Windows that do not overlap keep the rows of their kernels orthonormal, so folds keep the gradient norm at 1.
     Kernels of overlapping windows are rescaled, which bounds their norm but lets the gradient shrink.
 
+    With K labels, the samples are rows (b, c·h·w + K), P reads each label coordinate as a plane more
+    (:class:`LabelPlanes`), and the certificate is about pixels and label together; see
+    :meth:`wgan_lip.data.FiniteSource.with_labels`.
+
     Arguments:
         image_shape: (c, h, w); the samples may come as rows (b, c·h·w) too. Height and width of more than twice
             `patch`, odd ones too.
         patch: Height and width of the squares; 4 by default, and 2 for images below 16 pixels.
-        channels: Channels of the image behind P; c·patch² by default, as many as an isometry needs.
+        channels: Channels of the image behind P; (c + K)·patch² by default, as many as an isometry needs.
         conv_depth: Number B of layers on patches.
         width: Width of the state behind Q.
         depth: Number L of dense layers.
         activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]; see :class:`ResNetCritic`.
         heads: Number of potentials over the one body; see :class:`Critic`.
+        label_count: K; 0 for samples without labels.
 
     Raises:
         InputError: Samples without an image's shape, or images that are too small.
@@ -63,6 +77,7 @@ class ConvolutionalCritic(Critic):
         activation: str = "relu",
         bias_scale: float = 0.1,
         heads: int = 1,
+        label_count: int = 0,
     ) -> None:
         if image_shape is None or len(image_shape) != 3:
             raise InputError(
@@ -70,7 +85,7 @@ class ConvolutionalCritic(Critic):
             )
         c, *size = image_shape
         patch = (4 if min(size) >= 16 else 2) if patch is None else patch
-        channels = c * patch**2 if channels is None else channels
+        channels = (c + label_count) * patch**2 if channels is None else channels
         check_sizes(patch=patch, channels=channels, conv_depth=conv_depth, width=width, depth=depth, heads=heads)
         least = 2 * patch + 1  # three patches, so that shifted windows fit
         if c < 1 or min(size) < least:
@@ -80,10 +95,12 @@ class ConvolutionalCritic(Critic):
             )
         margins = [_margin(pixels, patch) for pixels in size]
         h, w = ((pixels + 2 * margin) // patch for pixels, margin in zip(size, margins))
-        dim, state = math.prod(image_shape), Norm.euclidean(width)
+        dim, state = math.prod(image_shape) + label_count, Norm.euclidean(width)
         common = {"activation": activation, "bias_scale": bias_scale}
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict(unflatten=Unflatten(image_shape))
-        layers["patches"] = Conv2d(c, channels, patch, stride=patch, padding=tuple(margins))
+        if label_count:
+            layers["unflatten"] = LabelPlanes(image_shape, label_count)
+        layers["patches"] = Conv2d(c + label_count, channels, patch, stride=patch, padding=tuple(margins))
         for index in range(conv_depth):
             layers[f"conv_{index + 1}"] = ConvGradientFlow(channels, 2 * channels, shift=index % 2, **common)
         layers["rows"] = Flatten(channels * h * w)

@@ -36,6 +36,7 @@ class ImageFolder(ImageSource):
             count them and name the first ten.
         seed: Fixes the split.
         flip, shift: Augmentation; see :class:`ImageSource`.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: No images, images that cannot be read or are of several sizes, a class without images in the
@@ -58,6 +59,7 @@ class ImageFolder(ImageSource):
         seed: int = 0,
         flip: bool = False,
         shift: int = 0,
+        label_scale: float | None = None,
     ) -> None:
         if not 0 < test_fraction < 1:
             raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
@@ -86,20 +88,8 @@ class ImageFolder(ImageSource):
                     "Add or remove the folders."
                 )
             sides, labelled = (images, held), (labels, held_labels)
-        super().__init__(*sides, *labelled, classes=classes, flip=flip, shift=shift)
-        self._check_classes(path)
-
-    def _check_classes(self, path: str) -> None:
-        for side, labels in (("training", self.train_labels), ("held-out", self.test_labels)):
-            if labels is None:
-                continue
-            counts = labels.bincount(minlength=len(self.classes))
-            lacking = [name for name, count in zip(self.classes, counts.tolist()) if not count]
-            if lacking:
-                raise InputError(
-                    f"Expected {side} images of every class of {path}. Got none of {', '.join(lacking)}. "
-                    "Add images, or change test_fraction or seed."
-                )
+        _check_classes(path, classes, *labelled)
+        super().__init__(*sides, *labelled, classes=classes, flip=flip, shift=shift, label_scale=label_scale)
 
 
 def load_pixels(
@@ -159,6 +149,19 @@ def _told(broken: list[tuple[Path, InputError]], total: int) -> str:
     more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
     first = str(broken[0][1]).partition(". Got ")[2]
     return f"{len(broken)} of {total} that cannot be read: {names}{more}; of the first: {first}"
+
+
+def _check_classes(path: str, classes: tuple[str, ...] | None, train: Tensor | None, test: Tensor | None) -> None:
+    for side, labels in (("training", train), ("held-out", test)):
+        if labels is None:
+            continue
+        counts = labels.bincount(minlength=len(classes))
+        lacking = [name for name, count in zip(classes, counts.tolist()) if not count]
+        if lacking:
+            raise InputError(
+                f"Expected {side} images of every class of {path}. Got none of {', '.join(lacking)}. "
+                "Add images, or change test_fraction or seed."
+            )
 
 
 def _read_or_error(path: Path, *, size: int | None, channels: int | None) -> Tensor | InputError:

@@ -17,6 +17,7 @@ class Digits(FiniteSource):
     Arguments:
         test_size: Number of held-out images, drawn at random.
         seed: Fixes the split.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: A `test_size` that leaves no image for one of the sides.
@@ -30,7 +31,7 @@ class Digits(FiniteSource):
     low, high = 0.0, 1.0
     units = "a pixel's range from blank to full ink, 16 in the raw data"
 
-    def __init__(self, test_size: int = 500, seed: int = 0) -> None:
+    def __init__(self, test_size: int = 500, seed: int = 0, label_scale: float | None = None) -> None:
         from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)  # (1797, 64) whole numbers from 0 to 16
@@ -38,6 +39,8 @@ class Digits(FiniteSource):
         train, test = split_rows(len(images), test_size, seed)
         super().__init__(images[train], images[test])
         self.train_labels, self.test_labels = labels[train], labels[test]
+        if label_scale is not None:
+            self.with_labels(label_scale)
 
 
 class ImageSource(FiniteSource):
@@ -56,6 +59,7 @@ class ImageSource(FiniteSource):
         classes: Names of the classes, where known.
         flip: Whether `sample` mirrors every other image, left to right.
         shift: `sample` moves each image by up to this many pixels up or down, left or right; its border is repeated.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: A `shift` below 0 or as large as the image.
@@ -74,6 +78,7 @@ class ImageSource(FiniteSource):
         classes: tuple[str, ...] | None = None,
         flip: bool = False,
         shift: int = 0,
+        label_scale: float | None = None,
     ) -> None:
         super().__init__(train.flatten(1), test.flatten(1))
         self.image_shape = tuple(train.shape[1:])
@@ -83,11 +88,13 @@ class ImageSource(FiniteSource):
             )
         self.train_labels, self.test_labels, self.classes = train_labels, test_labels, classes
         self.flip, self.shift = flip, shift
+        if label_scale is not None:
+            self.with_labels(label_scale)
 
-    def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        samples = super().sample(n, rng)
+    def _augmented(self, samples: Tensor, rng: torch.Generator) -> Tensor:
         if not (self.flip or self.shift):
             return samples
+        n = len(samples)
         _, h, w = self.image_shape
         down, right = torch.randint(-self.shift, self.shift + 1, (2, n, 1), generator=rng)
         rows = (torch.arange(h) + down).clamp(0, h - 1)  # (n, h), of the image that each row is taken from
@@ -108,6 +115,7 @@ class FakeImages(ImageSource):
         test_size: Number of held-out images.
         label_count: Labels are uniform among as many classes.
         seed: Fixes them all.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: A number that is not positive.
@@ -124,6 +132,7 @@ class FakeImages(ImageSource):
         test_size: int = 500,
         label_count: int = 10,
         seed: int = 0,
+        label_scale: float | None = None,
     ) -> None:
         check_positive(channels=channels, height=height, width=width, count=count, test_size=test_size)
         check_positive(label_count=label_count)
@@ -131,4 +140,5 @@ class FakeImages(ImageSource):
         shape = (count + test_size, channels, height, width)
         pixels = torch.randint(256, shape, dtype=torch.uint8, generator=rng)
         labels = torch.randint(label_count, shape[:1], generator=rng)
-        super().__init__(*pixels.split([count, test_size]), *labels.split([count, test_size]))
+        sides = [count, test_size]
+        super().__init__(*pixels.split(sides), *labels.split(sides), label_scale=label_scale)

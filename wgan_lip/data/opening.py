@@ -46,7 +46,7 @@ SOURCES: dict[str, type[Source]] = {
     )
 }
 ALL_HELD_OUT = {source.name: {"test_size": None} for source in TORCHVISION}  # whose default leaves samples out
-SPLITTING = {"test_size", "seed"}  # parameters of a source that only say which samples it holds out
+FOR_TRAINING = {"test_size", "seed", "flip", "shift", "label_scale"}  # parameters that leave all its samples the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +226,8 @@ def law_of_rows(
 
 def law_of_source(source: Source) -> Law:
     """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
-    diameter = None if source.low is None else box_diameter(source.low, source.high, source.dim)
+    boxed = source.low is not None and source.label_scale is None
+    diameter = box_diameter(source.low, source.high, source.dim) if boxed else None
     return Law(source.dim, source.sample, source.units, diameter, source.size)
 
 
@@ -322,7 +323,7 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
 
 def _open_source(name: str, options: str) -> Opened:
     classes, words = _parsed(f"data/{name}", options)
-    given = _parameters(SOURCES[name], f"data/{name}", words, hidden=SPLITTING)
+    given = _parameters(SOURCES[name], f"data/{name}", words, hidden=FOR_TRAINING)
     source = SOURCES[name](**given, **ALL_HELD_OUT.get(name, {}))
     title = ":".join(filter(None, [name, options]))
     if not isinstance(source, FiniteSource):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,11 @@ class Source(ABC):
         dim: The dimension d of a sample.
         test: Held-out samples, shape (m, d), on the CPU. Never drawn by `sample` or `reference`.
         size: Number of training samples where they are a finite set, else None.
-        image_shape: (c, h, w) with c·h·w = d where samples are images, else None.
-        low, high: The range of every coordinate where it is known, else None.
+        label_scale: s, where the last K coordinates of a sample are its label, s times a unit vector; else None. See
+            :meth:`FiniteSource.with_labels`.
+        label_shares: The share of each of the K classes in the training samples, where samples carry labels, else None.
+        image_shape: (c, h, w) where samples are images, else None; d is c·h·w, and K more with labels.
+        low, high: The range of every coordinate, labels aside, where it is known, else None.
         modes: Component means of a Gaussian mixture, shape (k, d), else None.
         mode_std: The components' common standard deviation (isotropic), else None.
         units: In words, what one unit of a coordinate is, for the certificates of critics trained on it.
@@ -63,6 +67,8 @@ class Source(ABC):
     dim: int
     test: Tensor
     size: int | None = None
+    label_scale: float | None = None
+    label_shares: tuple[float, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     low: float | None = None
     high: float | None = None
@@ -70,6 +76,15 @@ class Source(ABC):
     mode_std: float | None = None
     units: str = "the unit of the samples as the source gives them"
     device: torch.device = torch.device("cpu")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What players are built for: dim, low, high, image_shape; with labels their number, shares and scale too."""
+        sizes = {name: getattr(self, name) for name in ("dim", "low", "high", "image_shape")}
+        if self.label_scale is None:
+            return sizes
+        labels = {name: getattr(self, name) for name in ("label_shares", "label_scale")}
+        return sizes | labels | {"label_count": len(self.label_shares)}
 
     @abstractmethod
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
@@ -105,13 +120,49 @@ class FiniteSource(Source):
         self._stored, self.test = train, as_samples(test)
         self.size, self.dim = train.shape
 
+    def with_labels(self, scale: float = 1.0) -> FiniteSource:
+        r"""Joins its label to each sample, as K more coordinates, s times a unit vector. Returns itself.
+
+        A game on such samples is conditional: P is then the joint law of (x, s·e_y), a generator gets y and hands out
+        (G(z, y), s·e_y), and a critic is a function of both. A certificate is about the distance
+
+        .. math:: \sqrt{\|x - x'\|^2 + 2 s^2 [y \ne y']}
+
+        so with constant 1 the critic is 1-Lipschitz in x for each label, and its values for two labels of one x differ
+        by at most s·√2. Where generated labels have the shares of the real ones, W1 of the joint laws is at most the
+        mean over the labels of W1 between the laws given the label, and equal to it if s·√2 is at least the diameter
+        of the x.
+
+        Arguments:
+            scale: s, in the units of the samples. The smaller, the cheaper is a sample of the wrong class.
+
+        Raises:
+            InputError: No labels, labels joined already, or a scale that is not positive.
+        """
+        if self.train_labels is None or self.test_labels is None:
+            raise InputError(
+                f"Expected data with labels, to condition on them. Got {type(self).__name__} without. Leave out "
+                "label_scale."
+            )
+        if self.label_scale is not None:
+            raise InputError(
+                "Expected samples without labels. Got labels that are joined already. Build the source anew."
+            )
+        check_positive(label_scale=scale)
+        count = 1 + int(max(self.train_labels.max(), self.test_labels.max()))
+        shares = self.train_labels.bincount(minlength=count).double() / self.size
+        self.label_scale, self.label_shares = scale, tuple(shares.tolist())
+        self.test, self.dim = self._joined(self.test, self.test_labels), self.dim + count
+        return self
+
     @property
     def train(self) -> Tensor:
         """All training samples, shape (n, d), on :attr:`device`; of pixels a new tensor, four times their memory."""
-        return as_samples(self._stored)
+        return self._joined(as_samples(self._stored), self.train_labels)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
-        return self.rows(torch.randint(self.size, (n,), generator=rng))
+        index = torch.randint(self.size, (n,), generator=rng)
+        return self._with_labels_of(index, self._augmented(self._unlabelled(index), rng))
 
     def reference(self, n: int, seed: int) -> Tensor:
         if not 1 <= n <= self.size:
@@ -123,8 +174,24 @@ class FiniteSource(Source):
         return super().to(device)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Training samples by number, shape (k, d), on :attr:`device`; `index` has shape (k,)."""
+        """Training samples by number, shape (k, d), on :attr:`device`; `index` has shape (k,) and lies on the CPU."""
+        return self._with_labels_of(index, self._unlabelled(index))
+
+    def _unlabelled(self, index: Tensor) -> Tensor:
         return as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
+
+    def _augmented(self, samples: Tensor, rng: torch.Generator) -> Tensor:
+        """What training sees of samples, labels aside."""
+        return samples
+
+    def _with_labels_of(self, index: Tensor, samples: Tensor) -> Tensor:
+        return samples if self.label_scale is None else self._joined(samples, self.train_labels[index])
+
+    def _joined(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        if self.label_scale is None:
+            return samples
+        unit = torch.nn.functional.one_hot(labels, len(self.label_shares)).to(samples, non_blocking=True)
+        return torch.cat([samples, self.label_scale * unit], dim=1)
 
 
 def as_samples(stored: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class TorchvisionImages(ImageSource):
     place: ClassVar[str]  # of its files, below the root
     files: ClassVar[str]  # what has to be there
 
-    def __init__(self, root: str, download: bool, test_size: int | None, seed: int, *, flip: bool, shift: int) -> None:
+    def __init__(self, root: str, download: bool, test_size: int | None, seed: int, **options: Any) -> None:
         folder = Path(root).expanduser()
         train, train_labels = self._opened(folder, "train", download)
         test, test_labels = self._opened(folder, "test", download)
@@ -55,7 +55,7 @@ class TorchvisionImages(ImageSource):
         rows = torch.randperm(len(test), generator=derived_generator(seed, TEST))[:test_size]
         if test_labels is not None:
             test_labels = test_labels[rows]
-        super().__init__(train, test[rows], train_labels, test_labels, classes=self.classes, flip=flip, shift=shift)
+        super().__init__(train, test[rows], train_labels, test_labels, classes=self.classes, **options)
 
     def _opened(self, folder: Path, split: str, download: bool) -> tuple[Tensor, Tensor | None]:
         try:
@@ -82,6 +82,7 @@ class MNIST(TorchvisionImages):
         test_size: Number of held-out images, drawn at random from the test images; all of them if None.
         seed: Fixes which.
         flip, shift: Augmentation; see :class:`ImageSource`.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: The files are absent and cannot be downloaded, or are damaged, or `test_size` is too large.
@@ -102,8 +103,9 @@ class MNIST(TorchvisionImages):
         seed: int = 0,
         flip: bool = False,
         shift: int = 0,
+        label_scale: float | None = None,
     ) -> None:
-        super().__init__(root, download, test_size, seed, flip=flip, shift=shift)
+        super().__init__(root, download, test_size, seed, flip=flip, shift=shift, label_scale=label_scale)
 
     def _read(self, datasets: ModuleType, root: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
         found = getattr(datasets, type(self).__name__)(root, train=split == "train", download=download)
@@ -119,6 +121,7 @@ class FashionMNIST(MNIST):
         test_size: Number of held-out images, drawn at random from the test images; all of them if None.
         seed: Fixes which.
         flip, shift: Augmentation; see :class:`ImageSource`.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: The files are absent and cannot be downloaded, or are damaged, or `test_size` is too large.
@@ -144,6 +147,7 @@ class CIFAR10(TorchvisionImages):
         test_size: Number of held-out images, drawn at random from the test images; all of them if None.
         seed: Fixes which.
         flip, shift: Augmentation; see :class:`ImageSource`.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
         InputError: The files are absent and cannot be downloaded, or are damaged, or `test_size` is too large.
@@ -163,8 +167,9 @@ class CIFAR10(TorchvisionImages):
         seed: int = 0,
         flip: bool = False,
         shift: int = 0,
+        label_scale: float | None = None,
     ) -> None:
-        super().__init__(root, download, test_size, seed, flip=flip, shift=shift)
+        super().__init__(root, download, test_size, seed, flip=flip, shift=shift, label_scale=label_scale)
 
     def _read(self, datasets: ModuleType, root: str, split: str, download: bool) -> tuple[Tensor, Tensor]:
         found = datasets.CIFAR10(root, train=split == "train", download=download)
@@ -186,6 +191,7 @@ class CelebA(TorchvisionImages):
         test_size: Number of held-out images, drawn at random from the test images; all of them if None.
         seed: Fixes which.
         flip, shift: Augmentation; see :class:`ImageSource`.
+        label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
         corrupt: What happens where images cannot be read; see :class:`wgan_lip.data.ImageFolder`.
 
     Raises:
@@ -211,10 +217,11 @@ class CelebA(TorchvisionImages):
         flip: bool = False,
         shift: int = 0,
         corrupt: str = "stop",
+        label_scale: float | None = None,
     ) -> None:
         self._options = {"size": pixels, "channels": 3, "corrupt": corrupt}
         self._limits, self._attribute = {"train": count, "test": None}, attribute
-        super().__init__(root, download, test_size, seed, flip=flip, shift=shift)
+        super().__init__(root, download, test_size, seed, flip=flip, shift=shift, label_scale=label_scale)
 
     def _read(self, datasets: ModuleType, root: str, split: str, download: bool) -> tuple[Tensor, Tensor | None]:
         found = datasets.CelebA(root, split=split, download=download)

@@ -19,7 +19,8 @@ def sample_grid(
     """Lays images out in rows, enlarged by whole factors, so that every pixel stays a sharp square.
 
     Arguments:
-        samples: Images, one a row, shape (n, c * h * w) or (n, c, h, w).
+        samples: Images, one a row, shape (n, c * h * w) or (n, c, h, w). What stands behind the
+            pixels of a row, such as a label, is not drawn.
         image_shape: (c, h, w), with c = 1 (grey) or c = 3.
         columns: Images in a row; about the square root of n by default.
         scale: Pixels a pixel; by default enough for an image to be 40 wide or high.
@@ -31,6 +32,8 @@ def sample_grid(
     """
     channels, height, width = image_shape
     images = as_numpy(samples)
+    if images.ndim == 2:
+        images = images[:, : channels * height * width]
     if channels not in (1, 3) or not images.size or images[0].size != channels * height * width:
         raise InputError(
             f"Expected at least one image of 1 or 3 channels, {channels} x {height} x {width} values. Got samples of "

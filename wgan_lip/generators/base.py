@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +21,76 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Generator(nn.Module):
-    """Latents (b, k) → samples (b, d).
+    """Latents (b, k) → samples (b, d); with labels, (b, k + K) → (b, d).
 
     Where the range [low, high] of the data is known, the last layer's output is squashed into it by a sigmoid;
     otherwise it stays as it is.
 
+    A conditional generator reads its label as the last K coordinates of the latents, a unit vector, and joins it to
+    what it makes, s times as long: (z, e_y) → (G(z, y), s·e_y). See :meth:`wgan_lip.data.FiniteSource.with_labels`.
+
     Attributes:
-        layers: Latents (b, k) → (b, d), before the range.
+        layers: Latents → samples before the range, labels aside.
         latent_dim: Dimension k of the standard normal latents.
         low: Least value an entry of a sample can take, or None.
         high: Greatest value an entry of a sample can take, or None.
+        label_shares: Probability of each of the K labels that :func:`draw_latents` draws, or None.
+        label_scale: s.
     """
 
-    def __init__(self, layers: nn.Module, latent_dim: int, low: float | None, high: float | None) -> None:
+    label_shares: Tensor | None
+
+    def __init__(
+        self,
+        layers: nn.Module,
+        latent_dim: int,
+        *,
+        low: float | None,
+        high: float | None,
+        label_shares: Sequence[float] | None = None,
+        label_scale: float = 1.0,
+    ) -> None:
         super().__init__()
         self.layers, self.latent_dim, self.low, self.high = layers, latent_dim, low, high
+        shares = None if label_shares is None else torch.tensor(label_shares, dtype=torch.float64)
+        self.register_buffer("label_shares", shares, persistent=False)
+        self.label_scale = label_scale
 
     def forward(self, latents: Tensor) -> Tensor:
-        samples = self.layers(latents)  # (b, d)
-        if self.low is None or self.high is None:
+        samples = self.layers(latents)  # (b, d - K)
+        if self.low is not None and self.high is not None:
+            samples = self.low + (self.high - self.low) * torch.sigmoid(samples)
+        if self.label_shares is None:
             return samples
-        return self.low + (self.high - self.low) * torch.sigmoid(samples)
+        return torch.cat([samples, self.label_scale * latents[:, self.latent_dim :]], dim=1)
 
 
-def draw_latents(generator: nn.Module, n: int, rng: torch.Generator) -> Tensor:
-    """Standard normal latents (n, generator.latent_dim) on the device of `rng`."""
-    return torch.randn(n, generator.latent_dim, generator=rng, device=rng.device)
+def draw_latents(generator: nn.Module, n: int, rng: torch.Generator, *, labels: Tensor | int | None = None) -> Tensor:
+    """Standard normal latents (n, k), k = generator.latent_dim, on the device of `rng`; (n, k + K) with K labels.
+
+    Arguments:
+        generator: Whose latents.
+        n: Number of latents.
+        rng: Source of random numbers.
+        labels: The label of each, shape (n,), or one for all; drawn with the generator's shares if None.
+
+    Raises:
+        InputError: Labels for a generator without, or labels that are none of its K.
+    """
+    latents = torch.randn(n, generator.latent_dim, generator=rng, device=rng.device)
+    shares = getattr(generator, "label_shares", None)
+    if shares is None:
+        if labels is not None:
+            raise InputError(
+                f"Expected no labels for a generator that was trained without. Got {labels}. Leave them out."
+            )
+        return latents
+    if labels is None:
+        labels = torch.multinomial(shares.to(rng.device), n, replacement=True, generator=rng)
+    labels = torch.as_tensor(labels, device=rng.device).expand(n)
+    if labels.min() < 0 or labels.max() >= len(shares):
+        raise InputError(f"Expected labels between 0 and {len(shares) - 1}. Got {labels.unique().tolist()}.")
+    return torch.cat([latents, nn.functional.one_hot(labels, len(shares)).to(latents)], dim=1)
 
 
 def as_activation(name: str) -> nn.Module:

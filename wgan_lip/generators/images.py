@@ -36,6 +36,7 @@ class DCGANGenerator(Generator):
         norm: What stands before each activation: `group` (each sample for itself), `batch` (as in the paper; in
             training, the samples of a batch then depend on one another) or `none`.
         activation: One of relu, leaky_relu, silu, gelu, tanh.
+        label_shares, label_scale: Labels; see :class:`Generator`.
 
     Raises:
         InputError: Samples without an image's shape, sizes below 1, or an unknown norm or activation.
@@ -60,15 +61,24 @@ class DCGANGenerator(Generator):
         channels: int = 64,
         norm: str = "group",
         activation: str = "relu",
+        label_shares: Sequence[float] | None = None,
+        label_scale: float = 1.0,
     ) -> None:
         (c, *size), doublings = _check(image_shape, norm, latent_dim, channels)
         widths = [channels * 2**index for index in range(max(0, doublings - 1), -1, -1)]
-        layers: list[nn.Module] = [_Start(latent_dim, widths[0], size, doublings)]
+        layers: list[nn.Module] = [_Start(latent_dim + len(label_shares or ()), widths[0], size, doublings)]
         for before, after in zip(widths, [*widths[1:], c]):
             layers += [NORMS[norm](before), as_activation(activation)]
             doubling = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
             layers.append(doubling if doublings else nn.Conv2d(before, after, 3, padding=1))
-        super().__init__(nn.Sequential(*layers, _Crop(size)), latent_dim, low, high)
+        super().__init__(
+            nn.Sequential(*layers, _Crop(size)),
+            latent_dim,
+            low=low,
+            high=high,
+            label_shares=label_shares,
+            label_scale=label_scale,
+        )
 
 
 class ResNetGenerator(Generator):
@@ -85,6 +95,7 @@ class ResNetGenerator(Generator):
         norm: What stands before each activation: `group` (each sample for itself), `batch` (as in the paper; in
             training, the samples of a batch then depend on one another) or `none`.
         activation: One of relu, leaky_relu, silu, gelu, tanh.
+        label_shares, label_scale: Labels; see :class:`Generator`.
 
     Raises:
         InputError: Samples without an image's shape, sizes below 1, or an unknown norm or activation.
@@ -108,18 +119,20 @@ class ResNetGenerator(Generator):
         channels: int = 64,
         norm: str = "group",
         activation: str = "relu",
+        label_shares: Sequence[float] | None = None,
+        label_scale: float = 1.0,
     ) -> None:
         (c, *size), doublings = _check(image_shape, norm, latent_dim, channels)
         blocks = [_Block(channels, norm, activation) for _ in range(doublings)]
         layers = nn.Sequential(
-            _Start(latent_dim, channels, size, doublings),
+            _Start(latent_dim + len(label_shares or ()), channels, size, doublings),
             *blocks,
             NORMS[norm](channels),
             as_activation(activation),
             nn.Conv2d(channels, c, 3, padding=1),
             _Crop(size),
         )
-        super().__init__(layers, latent_dim, low, high)
+        super().__init__(layers, latent_dim, low=low, high=high, label_shares=label_shares, label_scale=label_scale)
 
 
 class _Start(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -15,13 +16,14 @@ class MLPGenerator(Generator):
     """Fully connected generator, (b, k) → (b, d).
 
     Arguments:
-        dim: Dimension d of the samples.
+        dim: Dimension d of the samples, labels included.
         low: Least value an entry of a sample can take, or None; see :class:`Generator`.
         high: Greatest value an entry of a sample can take, or None.
         latent_dim: Dimension k of the standard normal latents.
         width: Width of the hidden layers.
         depth: Number of hidden layers.
         activation: One of relu, leaky_relu, silu, gelu, tanh.
+        label_shares, label_scale: Labels; see :class:`Generator`.
 
     Example:
         >>> import torch
@@ -39,9 +41,19 @@ class MLPGenerator(Generator):
         width: int = 128,
         depth: int = 3,
         activation: str = "relu",
+        label_shares: Sequence[float] | None = None,
+        label_scale: float = 1.0,
     ) -> None:
-        check_sizes(dim=dim, latent_dim=latent_dim, width=width, depth=depth)
+        labels = len(label_shares or ())
+        check_sizes(dim=dim - labels, latent_dim=latent_dim, width=width, depth=depth)
         layers = []
-        for before, after in pairwise([latent_dim, *[width] * depth]):
+        for before, after in pairwise([latent_dim + labels, *[width] * depth]):
             layers += [nn.Linear(before, after), as_activation(activation)]
-        super().__init__(nn.Sequential(*layers, nn.Linear(width, dim)), latent_dim, low, high)
+        super().__init__(
+            nn.Sequential(*layers, nn.Linear(width, dim - labels)),
+            latent_dim,
+            low=low,
+            high=high,
+            label_shares=label_shares,
+            label_scale=label_scale,
+        )

@@ -25,6 +25,7 @@ from wgan_lip.layers.stock import STOCK_CLAIMS
 from wgan_lip.layers.structure import (
     Flatten,
     Identity,
+    LabelPlanes,
     Normalize,
     Parallel,
     PixelShuffle,
@@ -48,6 +49,7 @@ __all__ = [
     "Householder",
     "Identity",
     "L2Pool2d",
+    "LabelPlanes",
     "Linear",
     "LipschitzExtension",
     "LipschitzLayer",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,17 @@ from wgan_lip.bounds import Norm, product_up, upper_bound_vector_norm
 from wgan_lip.checks import InputError
 from wgan_lip.layers.base import Claim, LipschitzLayer, Rounding
 
-__all__ = ["Flatten", "Identity", "Normalize", "Parallel", "PixelShuffle", "PixelUnshuffle", "Squeeze", "Unflatten"]
+__all__ = [
+    "Flatten",
+    "Identity",
+    "LabelPlanes",
+    "Normalize",
+    "Parallel",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "Squeeze",
+    "Unflatten",
+]
 
 
 class Identity(LipschitzLayer):
@@ -120,6 +132,53 @@ class Unflatten(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
+
+
+class LabelPlanes(LipschitzLayer):
+    r"""Takes rows of pixels and a label, (b, c·h·w + K), to images with K planes more, (b, c + K, h, w); an isometry.
+
+    .. math:: (x, u) \mapsto (x, w u_1 \mathbf 1, \ldots, w u_K \mathbf 1), \qquad w \le 1 / \sqrt{h w}
+
+    w is the largest float32 whose square times h·w is at most 1, so the planes together have the norm of u, up to
+    rounding.
+
+    Arguments:
+        image_shape: (c, h, w) of the pixels.
+        label_count: K.
+    """
+
+    def __init__(self, image_shape: Sequence[int], label_count: int) -> None:
+        super().__init__()
+        self.image_shape, self.label_count = tuple(image_shape), label_count
+        if len(self.image_shape) != 3 or min(*self.image_shape, label_count) < 1:
+            raise InputError(
+                f"Expected a shape (c, h, w) and a number of labels of at least 1. Got {self.image_shape} and "
+                f"{label_count}."
+            )
+
+        weight = np.float32(1 / math.sqrt(self._area))
+        while Fraction(float(weight)) ** 2 * self._area > 1:
+            weight = np.nextafter(weight, np.float32(0))
+        self.weight = float(weight)
+
+    @property
+    def _area(self) -> int:
+        return math.prod(self.image_shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels, label = x.split([math.prod(self.image_shape), self.label_count], dim=1)
+        planes = (self.weight * label)[:, :, None, None].expand(-1, -1, *self.image_shape[1:])
+        return torch.cat([pixels.unflatten(1, self.image_shape), planes], dim=1)
+
+    def claim(self) -> Claim:
+        c, h, w = self.image_shape
+        norms = Norm.euclidean(c * h * w + self.label_count), Norm.euclidean((c + self.label_count) * h * w)
+        stretch = Fraction(self.weight) ** 2 * self._area
+        lipschitz = 1.0 if stretch <= 1 else math.sqrt(stretch) * (1 + 2.0**-50)
+        return Claim(lipschitz, "isometry", *norms, Rounding(1, lipschitz, 0.0))
+
+    def extra_repr(self) -> str:
+        return f"image_shape={self.image_shape}, label_count={self.label_count}"
 
 
 class PixelUnshuffle(LipschitzLayer):

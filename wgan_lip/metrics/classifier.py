@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Iterator
 
@@ -42,8 +43,8 @@ class Classifier(nn.Module):
         self.body, self.head = nn.Sequential(*layers), nn.Linear(width, class_count)
 
     def features(self, samples: Tensor) -> Tensor:
-        """What the last layer reads, shape (b, width), of samples (b, c·h·w)."""
-        return self.body(samples.unflatten(1, self.image_shape))
+        """What the last layer reads, shape (b, width), of samples (b, c·h·w); labels behind the pixels are not read."""
+        return self.body(samples[:, : math.prod(self.image_shape)].unflatten(1, self.image_shape))
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.head(self.features(samples))

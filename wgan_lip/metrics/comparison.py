@@ -56,7 +56,8 @@ def compare(
         seed: Of the reference samples.
 
     Returns:
-        `samples`, and where there is what it takes `features` and `inception`.
+        `samples`, and where there is what it takes `features` and `inception`. Where samples carry labels, `features`
+        has `as_labelled` too: the share that the classifier reads as their label.
 
     Raises:
         InputError: Fewer than three samples, or unusable ones.
@@ -75,11 +76,19 @@ def compare(
     if classifier is not None:
         name = f"classifier of accuracy {classifier.accuracy:.3f}, weights {classifier.weights_sha256}"
 
+        def as_labelled(samples: Tensor) -> float:
+            """The share of samples that the classifier reads as the label they carry."""
+            labels = samples[:, -len(source.label_shares) :].argmax(dim=1)
+            return float((classifier.head(classifier.embedded(samples)).argmax(dim=1) == labels).double().mean())
+
         def on_features(x: Tensor, y: Tensor) -> dict[str, float]:
             exact = {"w1": transport.solve(x, y).value, "frechet": frechet_distance(x, y)}
             return exact | similarity(x, y, **options)
 
         found["features"] = both(on_features, classifier.embedded, name)
+        if source.label_shares is not None:
+            found["features"].values["as_labelled"] = as_labelled(generated)
+            found["features"].floors["as_labelled"] = as_labelled(reference)
     if inception is not None:
         found["inception"] = both(
             lambda x, y: {"fid": frechet_distance(x, y), "kid": kernel_distance(x, y)},

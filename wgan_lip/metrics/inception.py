@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ class Inception:
         """Features of images, shape (n, 2048); grey becomes RGB, values become bytes, the size 299 × 299.
 
         Arguments:
-            samples: Images of 1 or 3 channels, shape (n, c·h·w).
+            samples: Images of 1 or 3 channels, shape (n, c·h·w); labels behind the pixels are not read.
             image_shape: (c, h, w).
             low, high: The values of black and white; what lies beyond is clipped.
             batch: Images at once.
@@ -84,6 +85,7 @@ class Inception:
         """
         if image_shape[0] not in (1, 3):
             raise InputError(f"Expected images of 1 or 3 channels, for FID and KID. Got {image_shape[0]}.")
+        samples = samples[:, : math.prod(image_shape)]
         images = ((samples - low) / (high - low) * 255).round().clamp(0, 255).byte().unflatten(1, image_shape)
         rgb = images.expand(-1, 3, -1, -1)
         return torch.cat([self._network(part.contiguous())[0] for part in rgb.split(batch)])
