@@ -21,6 +21,7 @@ from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
 from wgan_lip.layers import Retraction
 from wgan_lip.runs import Run, create_run, load_run
 from wgan_lip.targets import target_class
+from wgan_lip.tracking import MEANINGS
 
 CRITICS = [
     ["critic=resnet"], ["critic=resnet_plane"], ["critic=fixed_width"], ["critic=sorting"], ["critic=convolutional"],
@@ -57,9 +58,11 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
     (events,) = tiny_run.glob("events.out.tfevents.*")
     board = EventAccumulator(str(events), size_guidance={"scalars": 0, "images": 0}).Reload()
     assert [event.step for event in board.Scalars("w1/exact")] == [3, 6]
-    assert [event.step for event in board.Images("samples")] == [3, 6]
+    assert [event.step for event in board.Images("samples/fixed_latents")] == [3, 6]
     assert {"w1/lower", "w1/upper", "w1/critic", "certificate/lipschitz", "critic/grad_norm", "generator/loss",
-            "eval/w1_over_floor", "perf/samples_per_second"} <= set(board.Tags()["scalars"])  # fmt: skip
+            "eval/w1_over_floor", "perf/samples_per_second", "at_end/score_over_floor"} <= set(
+        board.Tags()["scalars"]
+    ) <= MEANINGS.keys()  # fmt: skip
     with Image.open(tiny_run / "samples.png") as picture:
         assert picture.size[0] > 300
 

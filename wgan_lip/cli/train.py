@@ -7,22 +7,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from wgan_lip import figures
 from wgan_lip.certificates import certify
 from wgan_lip.checkpoints import Checkpoints
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
+from wgan_lip.cli.board import TrainingBoard
 from wgan_lip.cli.players import built_players, resolved
-from wgan_lip.cli.resuming import find_run, flat, is_finished, last_state
+from wgan_lip.cli.resuming import find_run, is_finished, last_state
 from wgan_lip.cli.signals import StopRequests
 from wgan_lip.data import Source
-from wgan_lip.generators import draw_latents
 from wgan_lip.runs import (
     CERTIFICATE,
     METRICS,
@@ -37,12 +35,10 @@ from wgan_lip.runs import (
     write_json,
 )
 from wgan_lip.scoring import score_run
-from wgan_lip.tracking import Console, JsonLinesTracker, TensorBoardTracker, Trackers
-from wgan_lip.training import Game, Record, StoppedError, train_wgan
+from wgan_lip.tracking import Console, JsonLinesTracker, Trackers
+from wgan_lip.training import Record, StoppedError, train_wgan
 
 __all__ = ["train"]
-
-HPARAM_METRICS = ["eval/w1_over_floor", "w1/lower", "w1/exact", "certificate/lipschitz"]
 
 
 def train(config: DictConfig) -> float:
@@ -80,10 +76,14 @@ def train(config: DictConfig) -> float:
             _leave(directory)
             raise
         saver = Checkpoints(directory, sizes, **settings["checkpoint"], step=step)
-        with failures_recorded(directory), _kept(directory, saver):
-            first = None if run is None else state["step"] + 1 if state else 0
-            _play(directory, settings, source, records, saver, stop, first=first)
-            return _conclude(directory, settings, source)
+        first = None if run is None else state["step"] + 1 if state else 0
+        with (
+            failures_recorded(directory),
+            _kept(directory, saver),
+            TrainingBoard(directory, source, settings, overrides, purge_step=first) as board,
+        ):
+            _play(directory, settings, records, saver, stop, board, first=first)
+            return _conclude(directory, settings, source, board)
 
 
 def _leave(directory: Path, unless: Path | None = None) -> None:
@@ -117,8 +117,8 @@ def _kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
 
 
 def _play(
-    directory: Path, settings: dict, source: Source, records: Iterator[Record], saver: Checkpoints,
-    stop: StopRequests, *, first: int | None,
+    directory: Path, settings: dict, records: Iterator[Record], saver: Checkpoints, stop: StopRequests,
+    board: TrainingBoard, *, first: int | None,
 ) -> None:  # fmt: skip
     """Plays the game to its end: records to the trackers, checkpoints and status to the folder.
 
@@ -127,19 +127,15 @@ def _play(
     with Trackers(
         Console(settings["training"]["steps"], start_step=max(0, (first or 0) - 1)),
         JsonLinesTracker(directory / METRICS, resume_step=first),
-        board := TensorBoardTracker(directory, purge_step=first),
     ) as trackers:
-        if not first:
-            board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(settings))}```")
-        board.hparams(flat(settings), HPARAM_METRICS)
         stop.deferred = True
         for record in records:
             if record.scalars:
                 trackers.record(record)
-            if record.audited:
-                board.image("samples", _audit_picture(record.game, source), record.step)
+                board.record(record)
             if record.audited or not record.scalars or stop.asked or saver.due(record.step):
                 trackers.flush()  # what a resumed run builds on is on the disk before the checkpoint is
+                board.flush()
                 saver.save(record.game.state_dict(), best=record.improved)
                 set_status(directory, "running", step=record.step)
             stop.obey()
@@ -147,13 +143,14 @@ def _play(
     stop.obey()
 
 
-def _conclude(directory: Path, settings: dict, source: Source) -> float:
+def _conclude(directory: Path, settings: dict, source: Source, board: TrainingBoard) -> float:
     """Scores the run as it lies on disk, draws its pictures, and shows the last screen."""
     run = load_run(directory, trust=settings["trust"])
     seconds = run.metrics[-1]["time"]
     summary = {**score_run(run, source, **settings["evaluation"]), "training_seconds": round(seconds, 2)}
     certify(run.critic, units=run.units).save(directory / CERTIFICATE)
     write_json(directory / SUMMARY, summary)
+    board.scores(summary, run.step)
     _draw(run, source)
     set_status(directory, "finished", step=run.step)
     screens.show(screens.finished(Run(directory)))
@@ -172,16 +169,3 @@ def _draw(run: Run, source: Source) -> None:
         figures.save(picture, run.directory / "samples.png", dpi=150)
     else:
         figures.save(figures.generated_cloud(source.test, samples), run.directory / "samples.png", dpi=150)
-
-
-@torch.no_grad()
-def _audit_picture(game: Game, source: Source) -> np.ndarray:
-    """The averaged generator at fixed latents, through time."""
-    rng = torch.Generator(game.latent_rng.device).manual_seed(0)
-    count = 64 if source.image_shape is not None else 1000
-    samples = game.ema(draw_latents(game.ema, count, rng)).cpu()
-    if source.image_shape is not None:
-        return figures.sample_grid(samples, source.image_shape)
-    if source.dim == 2:
-        return figures.to_array(figures.landscape(game.critic, source.test[:count], samples, modes=source.modes))
-    return figures.to_array(figures.generated_cloud(source.test[:count], samples))

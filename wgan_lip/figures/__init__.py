@@ -5,6 +5,7 @@ Every function returns a `matplotlib.figure.Figure` of its own or an array; noth
 
 from matplotlib.figure import Figure
 
+from wgan_lip.figures.arrays import gradient_norms
 from wgan_lip.figures.clouds import generated_cloud
 from wgan_lip.figures.curves import score_against, training_curves
 from wgan_lip.figures.embedding import inline_png, inline_svg
@@ -15,6 +16,7 @@ from wgan_lip.figures.plane import gradient_map, landscape, level_lines, transpo
 from wgan_lip.figures.rays import ray_profiles, value_histograms
 from wgan_lip.figures.scores import error_curves, score_curves, score_dots, stacked_bars
 from wgan_lip.figures.style import rounded_up, save, to_array
+from wgan_lip.figures.surface import potential_surface
 
 __all__ = [
     "Figure",
@@ -22,6 +24,7 @@ __all__ = [
     "error_curves",
     "generated_cloud",
     "gradient_map",
+    "gradient_norms",
     "image_table",
     "inline_png",
     "inline_svg",
@@ -29,6 +32,7 @@ __all__ = [
     "interval_over_time",
     "landscape",
     "level_lines",
+    "potential_surface",
     "ranked_images",
     "ray_profiles",
     "real_beside_generated",

@@ -53,6 +53,11 @@ def gradients_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: T
     return np.nan_to_num(gradient.double().cpu().numpy(), posinf=0.0, neginf=0.0)
 
 
+def gradient_norms(critic: Callable[[Tensor], Tensor], points: Samples) -> np.ndarray:
+    """Norms of the critic's gradient at points of shape (k, d), shape (k,)."""
+    return np.linalg.norm(gradients_at(critic, as_numpy(points), like_of(critic, points)), axis=1)
+
+
 def drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the two ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
     rows, columns = np.asarray(rows), np.asarray(columns)

@@ -75,7 +75,7 @@ def level_lines(
         lines: About so many lines.
     """
     clouds = finite_points(real, 2), finite_points(generated, 2)
-    grid = _grid_around(clouds, resolution)
+    grid = grid_around(clouds, resolution)
     values = np.ma.masked_invalid(values_at(critic, grid.reshape(-1, 2), like_of(critic, real)))
     figure = Figure(figsize=(6.0, 5.8), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
@@ -117,7 +117,7 @@ def gradient_map(
         resolution: Grid points along each axis, evaluated in one batch.
     """
     clouds = finite_points(real, 2), finite_points(generated, 2)
-    grid = _grid_around(clouds, resolution)
+    grid = grid_around(clouds, resolution)
     norms = np.linalg.norm(gradients_at(critic, grid.reshape(-1, 2), like_of(critic, real)), axis=1)
     top = max(1.0, float(norms.max()))
     within = bound is not None and bound <= 3 * top
@@ -245,7 +245,7 @@ def _square(points: np.ndarray) -> tuple[np.ndarray, float]:
     return (low + high) / 2, 1.12 * half if half > 0 else 1.0
 
 
-def _grid_around(clouds: Sequence[np.ndarray], resolution: int) -> np.ndarray:
+def grid_around(clouds: Sequence[np.ndarray], resolution: int) -> np.ndarray:
     """Points of a square around two clouds, shape (resolution, resolution, 2)."""
     centre, half = _square(np.concatenate(clouds))
     return _lattice(centre, np.linspace(-half, half, resolution))

@@ -29,8 +29,10 @@ MARKS = [  # of as many curves: colours of that palette, and shapes and lines fo
 styled = rc_context({"font.size": 10, "axes.titlesize": 11, "axes.edgecolor": INK, "figure.dpi": 100})
 
 
-def to_array(figure: Figure) -> np.ndarray:
-    """Renders a figure at its own resolution: uint8, shape (h, w, 3)."""
+def to_array(figure: Figure, *, dpi: float | None = None) -> np.ndarray:
+    """Renders a figure, by default at its own resolution: uint8, shape (h, w, 3)."""
+    if dpi is not None:
+        figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wgan_lip.checks import InputError, check_choice
-from wgan_lip.cli.benchmark import coverage, density, funnels, layers, oracles, rivals, step_cost, tightness, w1, wgan
+from wgan_lip.cli.benchmark import (
+    coverage,
+    density,
+    funnels,
+    layers,
+    oracles,
+    rivals,
+    step_cost,
+    tensorboard,
+    tightness,
+    w1,
+    wgan,
+)
 from wgan_lip.files import write_whole
 
 __all__ = ["SUITES", "benchmark"]
@@ -23,8 +35,9 @@ SUITES: dict[str, Callable[[list[int], list[str], Path], str]] = {
     "oracles": oracles.measure,
     "rivals": rivals.measure,
     "step_cost": step_cost.measure,
+    "tensorboard": tensorboard.measure,
 }
-TRAINING = ("wgan", "funnels", "oracles", "rivals")  # suites that take overrides
+TRAINING = ("wgan", "funnels", "oracles", "rivals", "tensorboard")  # suites that take overrides
 
 
 def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> str:

@@ -1,0 +1,215 @@
+"""What TensorBoard shows of a training is true of it, in one light file, and one clean curve where it was resumed."""
+
+from __future__ import annotations
+
+import io
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.util import tensor_util
+
+from wgan_lip import figures
+from wgan_lip.certificates import certify
+from wgan_lip.cli import board
+from wgan_lip.cli.board import TrainingBoard
+from wgan_lip.critics import ResNetCritic
+from wgan_lip.data import Digits, Moons
+from wgan_lip.generators import MLPGenerator
+from wgan_lip.tracking import MEANINGS
+from wgan_lip.training import Record
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+
+AUDIT = {"w1/lower": 0.4, "w1/exact": 0.5, "w1/upper": 0.5, "certificate/lipschitz": 1.0, "eval/w1_over_floor": 2.0}
+
+
+def settings(steps=10, audit_every=5):
+    return {
+        "seed": 0, "device": "cpu", "threads": 1, "trust": [],
+        "critic": {"_target_": "wgan_lip.critics.ResNetCritic", "width": 8, "heads": None},
+        "training": {"steps": steps, "audit_every": audit_every},
+    }  # fmt: skip
+
+
+def game(source):
+    torch.manual_seed(0)
+    generator = MLPGenerator(source.dim, low=source.low, high=source.high, latent_dim=2, width=8)
+    critic = ResNetCritic(source.dim, width=8, depth=2)
+    return SimpleNamespace(critic=critic, ema=generator, latent_rng=torch.Generator())
+
+
+def read(directory):
+    kinds = ("scalars", "images", "histograms", "tensors")
+    return EventAccumulator(str(directory), size_guidance=dict.fromkeys(kinds, 0)).Reload()
+
+
+def text(events, tag):
+    return events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+
+def play(directory, source, steps, *, audited=(), total=10, audit_every=5, purge_step=None, offset=0.0):
+    player = game(source)
+    with TrainingBoard(directory, source, settings(total, audit_every), ["seed=0"], purge_step=purge_step) as shown:
+        for step in steps:
+            scalars = {"w1/critic": 0.1 * step + offset} | (AUDIT if step in audited else {})
+            shown.record(Record(step, scalars, player, step in audited))
+    return player
+
+
+SUMMARY = {
+    "score": {"ratio": 1.25}, "interval": {"exact": 0.5, "lower": 0.4}, "largest_gradient_found": 0.9,
+    "modes": {"covered": 7},
+}  # fmt: skip
+
+
+def test_2d_runs_have_landscape_rays_histograms_and_surface(tmp_path):
+    source = Moons()
+    player = play(tmp_path, source, [5, 10], audited=[5, 10])
+    events = read(tmp_path)
+    assert set(events.Tags()["images"]) == {"critic/landscape", "critic/transport_rays"}
+    assert set(events.Tags()["histograms"]) == {"critic/values_real", "critic/values_generated", "critic/ray_grad_norm"}
+    assert [event.step for event in events.Images("critic/landscape")] == [5, 10]
+    with torch.no_grad():
+        values = player.critic(source.test[:300])
+    histogram = events.Histograms("critic/values_real")[0].histogram_value
+    assert histogram.num == 300 and histogram.sum == pytest.approx(float(values.sum()), rel=1e-4)
+    assert events.Histograms("critic/ray_grad_norm")[0].histogram_value.max <= certify(player.critic).lipschitz + 1e-6
+    vertices = tensor_util.make_ndarray(events.Tensors("critic/potential_VERTEX")[0].tensor_proto)
+    assert vertices.shape == (1, 33 * 33 + 4 * 200, 3)
+
+
+def test_image_runs_have_the_same_latents_through_time_and_real_beside_fake(tmp_path):
+    source = Digits()
+    player = play(tmp_path, source, [5, 10], audited=[5, 10])
+    events = read(tmp_path)
+    assert {"samples/fixed_latents", "samples/real_beside_generated", "critic/transport_rays"} == set(
+        events.Tags()["images"]
+    )
+    first, second = (event.encoded_image_string for event in events.Images("samples/fixed_latents"))
+    assert first == second  # the players stood still, so their grid does
+    with torch.no_grad():
+        latents = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+        grid = figures.sample_grid(player.ema(latents)[:64], (1, 8, 8))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(first))), grid)
+
+
+def test_pictures_leave_the_players_and_every_generator_as_they_were(tmp_path):
+    torch.manual_seed(3)
+    source, before = Moons(), None
+    player = game(source)
+    latents, state = player.latent_rng.get_state(), None
+    torch.manual_seed(4)
+    state = torch.random.get_rng_state()
+    before = [value.clone() for value in player.critic.state_dict().values()]
+    with TrainingBoard(tmp_path, source, settings(), []) as shown:
+        shown.record(Record(10, AUDIT, player, True))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(player.latent_rng.get_state(), latents)
+    assert all(torch.equal(old, new) for old, new in zip(before, player.critic.state_dict().values(), strict=True))
+    assert all(parameter.grad is None for parameter in player.critic.parameters())
+
+
+def test_words_tell_configuration_environment_certificate_and_meanings(tmp_path):
+    player = play(tmp_path, Moons(), [10], audited=[10])
+    events = read(tmp_path)
+    assert "audit_every: 5" in text(events, "about/configuration")
+    assert "`wgan-lip train seed=0`" in text(events, "about/environment") and torch.__version__ in text(
+        events, "about/environment"
+    )
+    certificate = certify(player.critic)
+    told = text(events, "certificate/layers")
+    assert f"Lip(f) ≤ {certificate.lipschitz!r}" in told and certificate.weights_sha256 in told
+    assert told.count("\n| `") == len(certificate.layers)
+    charts = text(events, "about/charts")
+    assert all(f"| `{tag}` | {meaning} |" in charts for tag, meaning in MEANINGS.items() if tag != "perf/seconds")
+
+
+def test_hyperparameters_and_final_scores_stand_in_the_runs_own_file(tmp_path):
+    with TrainingBoard(tmp_path, Moons(), settings(), []) as shown:
+        shown.scores(SUMMARY, 10)
+    assert len(list(tmp_path.iterdir())) == 1
+    events = read(tmp_path)
+    scores = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert scores == {
+        "at_end/modes_covered": 7, "at_end/score_over_floor": 1.25, "at_end/steepest_slope": pytest.approx(0.9),
+        "at_end/w1_exact": 0.5, "at_end/w1_lower": pytest.approx(0.4),
+    }  # fmt: skip
+    assert scores["at_end/w1_lower"] <= 0.4
+    assert sorted(MEANINGS)[:5] == sorted(scores)  # the columns that the page shows first
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["critic"].string_value == "ResNetCritic" and hparams["critic.width"].number_value == 8
+    assert "critic.heads" not in hparams
+
+
+def test_runs_of_other_settings_share_one_table_of_all_their_keys(tmp_path):
+    """What the server tells its page; an experiment declared by the first run would hide the second one's keys."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams.backend_context import Context
+
+    for name, extra in (("a", {"lr": 0.1}), ("b", {"lr": 0.2, "cells": 3})):
+        changed = settings()
+        changed["critic"] |= extra
+        with TrainingBoard(tmp_path / name, Moons(), changed, []) as shown:
+            shown.scores(SUMMARY, 10)
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    assert set(multiplexer.Runs()) == {"a", "b"}
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(tmp_path))))
+    request, found = RequestContext(), {}
+    experiment = context.experiment_from_metadata(
+        request, "", True, context.hparams_metadata(request, ""), context.hparams_from_data_provider(request, "", 100)
+    )
+    found = {info.name: info.differs for info in experiment.hparam_infos}
+    assert found["critic.lr"] and "critic.cells" in found and not found["critic.width"]
+    assert [info.name.tag for info in experiment.metric_infos][:5] == sorted(MEANINGS)[:5]
+
+
+def test_a_resumed_run_draws_one_clean_curve(tmp_path):
+    source = Moons()
+    play(tmp_path, source, range(1, 9), audited=[5])
+    (first,) = tmp_path.iterdir()
+    first.rename(tmp_path / "events.out.tfevents.0000000001.first")
+    play(tmp_path, source, range(6, 11), audited=[10], purge_step=6, offset=100.0)
+    events = read(tmp_path)
+    curve = [(event.step, round(event.value, 3)) for event in events.Scalars("w1/critic")]
+    assert curve == [(step, round(0.1 * step + (100.0 if step > 5 else 0.0), 3)) for step in range(1, 11)]
+    assert [event.step for event in events.Scalars("w1/exact")] == [5, 10]
+    assert [event.step for event in events.Images("critic/landscape")] == [5, 10]
+    assert [event.step for event in events.Tensors("critic/potential_VERTEX")] == [5, 10]
+    for told_once in ("custom_scalars__config__", "about/configuration/text_summary"):
+        assert len(events.Tensors(told_once)) == 1
+
+
+def test_thousands_of_steps_stay_light(tmp_path, monkeypatch):
+    """3,000 records and 300 audits: few pictures, the last step among them; megabytes, and seconds to read."""
+    source = Moons()
+    monkeypatch.setattr(board, "PICTURED", 5)
+    play(tmp_path, source, range(1, 3001), audited=range(10, 3001, 10), total=3000, audit_every=10)
+    (file,) = tmp_path.iterdir()
+    start = time.process_time()
+    events = read(tmp_path)
+    assert time.process_time() - start < 5
+    assert len(events.Scalars("w1/critic")) == 3000
+    steps = [event.step for event in events.Images("critic/landscape")]
+    assert len(steps) == 5 and steps[-1] == 3000 and len(set(np.diff(steps))) == 1
+    assert file.stat().st_size < 2e6
+
+
+def test_broken_generators_are_shown_as_far_as_they_go(tmp_path):
+    source = Moons()
+    player = game(source)
+    with torch.no_grad():
+        for parameter in player.ema.parameters():
+            parameter.fill_(torch.nan)
+    with TrainingBoard(tmp_path, source, settings(), []) as shown:
+        shown.record(Record(10, AUDIT, player, True))
+    assert set(read(tmp_path).Tags()["images"]) == {"critic/landscape"}

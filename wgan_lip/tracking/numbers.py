@@ -1,0 +1,42 @@
+"""Bounds, intervals and times as text that is never tighter than what was proved."""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
+
+
+def interval_digits(lower: float, upper: float) -> int:
+    """Significant digits that show how wide the interval is: two of its width, four at least, 17 at most."""
+    if not lower < upper < math.inf:
+        return 17 if lower == upper else 4
+    return min(max(4, 2 + math.ceil(math.log10(max(-lower, upper) / (upper - lower)))), 17)
+
+
+def interval_text(lower: float, upper: float, exact: float | None = None) -> str:
+    """`lower ≤ W1 = exact ≤ upper`, with the ends rounded outward; an infinite upper end is left out."""
+    digits = interval_digits(lower, upper)
+    text = f"{rounded(lower, digits, ROUND_FLOOR)} ≤ W1"
+    text = text if exact is None else f"{text} = {rounded(exact, digits)}"
+    return text if upper == math.inf else f"{text} ≤ {rounded(upper, digits, ROUND_CEILING)}"
+
+
+def rounded(value: float, digits: int, rounding: str = ROUND_HALF_EVEN) -> str:
+    number = Context(prec=digits, rounding=rounding).create_decimal_from_float(float(value))
+    plain = f"{number:f}"
+    return plain if len(plain) <= 12 else str(number)
+
+
+def rounded_down(value: float, digits: int = 4) -> str:
+    """A lower bound as text that is one as well."""
+    return rounded(value, digits, ROUND_FLOOR)
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """An upper bound as text that is one as well."""
+    return rounded(value, digits, ROUND_CEILING)
+
+
+def clock_time(seconds: float) -> str:
+    minutes, seconds = divmod(int(max(seconds, 0.0)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

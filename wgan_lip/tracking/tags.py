@@ -1,0 +1,81 @@
+"""The tags of scalars: what they mean, and the charts that they are drawn in."""
+
+# Note [Tags of custom scalars]. The server matches every tag of a chart as a regular expression, from its start. The
+# page escapes the tags of a Margin chart before it asks for them, so a `$` there would be a literal dollar; the tags of
+# a Multiline chart it sends as they are, so without a `$` `w1/exact` would also draw `w1/exact_test`. Within a category
+# the page shows Margin charts last, so the interval has a category to itself, the first one. A Margin chart
+# draws nothing unless its three tags hold the same steps. An estimate knows the exact value at its end, if at all, so
+# its chart has the lower bound in the place of the value.
+TRAINING_CHARTS = {
+    "W1, certified": {
+        "W1: certified interval around the exact value": ["Margin", ["w1/exact", "w1/lower", "w1/upper"]],
+    },
+    "Critic and generator": {
+        "Critic: certified constant, gradient norm along rays below": [
+            "Multiline",
+            ["certificate/lipschitz$", "critic/grad_norm$"],
+        ],
+        "Generator: W1 over its floor (1 is perfect)": ["Multiline", ["eval/w1_over_floor$"]],
+        "W1: the critic's estimate and the exact value": ["Multiline", ["w1/critic$", "w1/exact$"]],
+    },
+}
+ESTIMATE_CHARTS = {
+    "W1, certified": {
+        "W1: certified interval of an estimate": ["Margin", ["w1/lower", "w1/lower", "w1/upper"]],
+    },
+    "Estimate": {
+        "W1: both ends, the exact value and the critic's estimate": [
+            "Multiline",
+            ["w1/lower$", "w1/upper$", "w1/exact$", "w1/critic$"],
+        ],
+    },
+}
+
+MEANINGS = {
+    "w1/lower": "Lower end of W1 between the samples at hand, **certified**: the critic's dual value over its "
+    "certified constant, rounding subtracted. *Higher is tighter*; it never passes the exact value.",
+    "w1/upper": "Upper end of W1 between the samples at hand, **certified**: the cost of a transport plan. *Lower is "
+    "tighter.* It meets the exact value but for rounding where the plan is optimal.",
+    "w1/exact": "W1 between the samples at hand, by exact transport. In a training: the generator at fixed latents "
+    "against a held-out batch; *lower is better*, down to the floor, `eval/w1_floor`.",
+    "w1/critic": "The critic's mean on real samples less that on generated ones, in training batches, penalties left "
+    "out: positive, and *falling as the generator gets better*. An estimate of W1, no bound.",
+    "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**. *At most 1, and close "
+    "to it, is good*; dual values are divided by it, so the interval holds in any case.",
+    "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan. *1 is perfect*; far "
+    "below 1 the critic is under-trained, and the interval does not close.",
+    "generator/loss": "−E f(G(z)). It carries an arbitrary constant: *neither its sign nor its level means anything.*",
+    "eval/w1_test": "Exact W1 between the averaged generator and held-out samples. *Lower is better*, down to the "
+    "floor.",
+    "eval/w1_floor": "Exact W1 between fresh real samples and the same held-out ones: what a perfect generator "
+    "reaches.",
+    "eval/w1_over_floor": "`eval/w1_test` over `eval/w1_floor`. *Lower is better; 1 is perfect.*",
+    "eval/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
+    "eval/within_3_sigma": "Share of generated samples within three standard deviations of a mode. *Higher is better*, "
+    "up to the share of real samples.",
+    "eval/sliced_w1": "Sliced W1 of the averaged generator and held-out samples. *Lower is better*, down to its floor.",
+    "eval/sliced_w2": "Sliced W2, likewise. *Lower is better*, down to its floor.",
+    "eval/mmd": "Maximum mean discrepancy, likewise. *Lower is better*, down to its floor.",
+    "eval/precision": "Share of generated samples near a real one. *Higher is better*, up to its floor.",
+    "eval/recall": "Share of real samples near a generated one. *Higher is better*, up to its floor.",
+    "eval/density": "How densely generated samples lie where real ones do. *Close to its floor is good*, about 1.",
+    "eval/coverage": "Share of real samples with a generated one nearby. *Higher is better*, up to its floor.",
+    "perf/steps_per_second": "Generator steps a second, with the critic's steps they need.",
+    "perf/samples_per_second": "Generated samples a second that the generator is trained on.",
+    "perf/seconds": "Seconds since the estimate began.",
+    "at_end/score_over_floor": "The run's score: W1 of the averaged generator to the test set over that of fresh real "
+    "samples, means over several draws. *Lower is better; 1 is perfect.*",
+    "at_end/w1_exact": "Exact W1 between the averaged generator and the test set. *Lower is better.*",
+    "at_end/w1_lower": "Certified lower end for the same samples, by a critic fitted to them. *Closer to "
+    "`at_end/w1_exact` is tighter.*",
+    "at_end/steepest_slope": "The steepest slope of the critic that a search has found, at most the certified "
+    "constant. *Close to it, the certificate is tight.*",
+    "at_end/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
+    **{
+        f"eval/{score}_floor": f"`eval/{score}` of fresh real samples: what a perfect generator reaches."
+        for score in ("sliced_w1", "sliced_w2", "mmd", "precision", "recall", "density", "coverage")
+    },
+}
+"""What each scalar means, and which way is good, in Markdown."""
+
+ROUNDED_DOWN, ROUNDED_UP = {"w1/lower", "at_end/w1_lower"}, {"w1/upper", "certificate/lipschitz"}
