@@ -191,7 +191,7 @@ def test_a_conditional_game_moves_each_class_to_its_place():
     assert last.scalars["certificate/lipschitz"] <= 1 and last.scalars["w1/lower"] <= last.scalars["w1/exact"]
 
 
-def test_the_command_trains_scores_and_samples_with_labels(tmp_path, monkeypatch):
+def test_the_command_trains_scores_and_samples_with_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     conditional = ["data.label_scale=4", "critic=convolutional"]
     assert main(["train", *TINY, *conditional, "hydra.run.dir=run"]) == 0
@@ -200,8 +200,15 @@ def test_the_command_trains_scores_and_samples_with_labels(tmp_path, monkeypatch
     assert samples.shape == (40, 74) and set(samples[:, 64:].unique().tolist()) == {0.0, 4.0}
     assert "labels are joined as vectors of length 4" in run.units
     features = run.summary["scores"]["features"]
-    assert 0 <= features["values"]["as_labelled"] <= 1 and features["floors"]["as_labelled"] > features["values"]["as_labelled"]
+    assert 0 <= features["values"]["as_labelled"] <= 1 and 0 <= features["floors"]["as_labelled"] <= 1
     assert main(["sample", "run=run", "n=4", "out=grid.png"]) == 0
+    assert main(["sample", "run=run", "n=3", "label=7", "out=sevens.npy"]) == 0
+    assert main(["sample", "run=run", "seeds=5-6", "label=7", "out=two.npy"]) == 0
+    for name, n in (("sevens", 3), ("two", 2)):
+        assert np.load(f"{name}.npy")[:, 64:].tolist() == [[0.0] * 7 + [4.0] + [0.0] * 2] * n
+    capsys.readouterr()
+    assert main(["sample", "run=run", "label=10", "out=none.npy"]) == 2
+    assert "Expected labels between 0 and 9. Got [10]" in capsys.readouterr().err
     assert main(["certify", "run=run"]) == 0
 
 

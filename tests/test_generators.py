@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 import wgan_lip
 from wgan_lip.checks import InputError
 from wgan_lip.cli import config_directory
+from wgan_lip.data import FakeImages
 from wgan_lip.generators import DCGANGenerator, MLPGenerator, ResNetGenerator, draw_latents
-from wgan_lip.runs import build
+from wgan_lip.targets import build, target_class
 
 
 def test_output_stays_in_the_known_range():
@@ -110,3 +111,17 @@ def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, sha
     (gradient,) = torch.autograd.grad(values.sum(), samples)
     assert gradient.norm(dim=1).max() <= wgan_lip.certify(critic).lipschitz * (1 + 1e-5)
     assert gradient.norm(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("name, shape", [("mnist", (1, 28, 28)), ("fashion_mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+def test_a_recipe_builds_players_that_fit_its_images(name, shape):
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", [f"experiment={name}"]))
+    assert target_class(config["data"]["_target_"]).name == name
+    c, h, w = shape
+    for scale in (None, 10.0):
+        source = FakeImages(channels=c, height=h, width=w, count=4, test_size=4, label_scale=scale)
+        generator, critic = (build(config[player], **source.sizes) for player in ("generator", "critic"))
+        samples = generator(draw_latents(generator, 4, torch.Generator().manual_seed(0)))
+        assert samples.shape == source.test.shape and critic(samples).shape == (4,)
+        assert wgan_lip.certify(critic).lipschitz <= 1

@@ -18,6 +18,7 @@ from wgan_lip.checks import InputError
 from wgan_lip.cli.devices import find_device
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.files import write_whole
+from wgan_lip.generators import draw_latents
 from wgan_lip.runs import Run, check_seed, load_run
 from wgan_lip.sampling import sample_blocks, sample_by_seeds
 
@@ -29,8 +30,12 @@ GRID = 4096  # pictures in one grid
 def sample(config: DictConfig) -> None:
     """Draws from a run's averaged generator into a file or a folder."""
     settings = checked(
-        config, root={**RUN, "checkpoint": str, "n": int, "seed": int, "seeds": Any, "out": str, "device": str}
-    )
+        config,
+        root={
+            **RUN, "checkpoint": str, "n": int, "seed": int, "seeds": Any, "label": int | None, "out": str,
+            "device": str,
+        },
+    )  # fmt: skip
     seeds = None if settings["seeds"] is None else _seeds(settings["seeds"])
     count = settings["n"] if seeds is None else sum(map(len, seeds))
     if count < 1:
@@ -39,12 +44,13 @@ def sample(config: DictConfig) -> None:
     out = _place(settings["out"], count)
     device = find_device(settings["device"])
     run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
-    generator = run.generator.to(device)
+    generator, label = run.generator.to(device), settings["label"]
+    draw_latents(generator, 1, torch.Generator(device), labels=label)  # refuses a label that is none
     if seeds is None:
-        blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]))
+        blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]), label=label)
         names = (f"{number:0{len(str(count - 1))}d}.png" for number in range(count))
     else:
-        blocks = sample_by_seeds(generator, chain.from_iterable(seeds))
+        blocks = sample_by_seeds(generator, chain.from_iterable(seeds), label=label)
         width = max(4, len(str(max(part[-1] for part in seeds))))
         names = (f"seed{seed:0{width}d}.png" for seed in chain.from_iterable(seeds))
     if out.suffix == ".npy":
