@@ -18,7 +18,7 @@ __all__ = ["CRITICS", "EXPERIMENTS", "measure"]
 EXPERIMENTS = ("gaussians8", "moons", "digits")
 _USUAL = ("critic_optimizer.lr=1e-3",)
 CRITICS: dict[str, tuple[str, ...]] = {
-    "as in the recipe": (),
+    "resnet": (),
     "sorting": ("critic=sorting",),
     "gradient_penalty": ("critic=gradient_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
     "one_sided_penalty": ("critic=one_sided_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
@@ -53,7 +53,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     for experiment, seed, critic in product(chosen["experiments"], dict.fromkeys(seeds), chosen["critics"]):
         arguments = [f"experiment={experiment}", f"seed={seed}", *CRITICS[critic], *passed]
         labels = {"experiment": experiment, "critic": critic, "seed": seed}
-        name = f"{experiment}-{critic.replace(' ', '_')}-{seed}"
+        name = f"{experiment}-{critic}-{seed}"
         rows.append({**labels, **train_case(out / name, arguments, may_stop=True)})
         write_results(
             "rivals", seeds, overrides, rows, out, critics={name: CRITICS[name] for name in chosen["critics"]}
