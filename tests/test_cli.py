@@ -150,7 +150,7 @@ def test_help_names_groups_choices_and_keys(capsys):
     assert stop.value.code in (0, None)
     text = capsys.readouterr().out
     for expected in (
-        "critic: clipped, convolutional, fixed_width",
+        "critic: clipped, cones, convolutional, fixed_width",
         "experiment: ",
         *SETS_2D,
         "critic_steps",
@@ -172,7 +172,7 @@ def test_usage_lists_every_command(capsys):
     [
         (["dance"], "Expected a command: train, estimate, certify, inspect, sample, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (["train", "critic=cubic"], "Available options in 'critic': clipped convolutional fixed_width"),
+        (["train", "critic=cubic"], "Available options in 'critic': clipped cones convolutional fixed_width"),
         (
             ["train", "critic.widht=3"],
             "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r",

@@ -19,6 +19,7 @@ EXPERIMENTS = ("gaussians8", "moons", "digits")
 _USUAL = ("critic_optimizer.lr=1e-3",)
 CRITICS: dict[str, tuple[str, ...]] = {
     "resnet": (),
+    "cones": ("critic=cones", "training.start_at_data=true"),
     "sorting": ("critic=sorting",),
     "gradient_penalty": ("critic=gradient_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
     "one_sided_penalty": ("critic=one_sided_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
