@@ -42,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "targets": {"checks", "data"},
     "exporting": {"certificates", "checks", "files", "generators", "targets"},
     "findings": set(),
+    "comparison": {"checks", "findings", "runs"},
     "inspection": {"certificates", "checks", "data", "findings", "metrics", "runs", "targets"},
-    "report": {FACADE, "checks", "data", "explorer", "figures", "findings", "inspection", "tracking"},
+    "report": {FACADE, "checks", "comparison", "data", "explorer", "figures", "findings", "inspection", "tracking"},
     "runs": {FACADE, "checkpoints", "checks", "data", "files", "sampling", "targets", "tracking"},
     "sampling": {"generators"},
     "training": {

@@ -170,7 +170,7 @@ def test_usage_lists_every_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], "Expected a command: train, estimate, certify, inspect, sample, benchmark. Got 'dance'"),
+        (["dance"], "Expected a command: train, estimate, certify, inspect, compare, sample, export, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
         (["train", "critic=cubic"], "Available options in 'critic': clipped cones convolutional fixed_width"),
         (

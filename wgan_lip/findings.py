@@ -320,7 +320,8 @@ RULES = (
         "half of what real samples reach in their place, and their coverage less than half; or half of them and more "
         "are near modes of the data, and cover at most half of these.",
         _collapsed,
-        "Give the critic more steps (training.critic_steps) or lower the generator's learning rate.",
+        "Train on if the run is young; else give the critic more steps (training.critic_steps), or lower the "
+        "generator's learning rate.",
     ),
     Rule(
         "modes missed",

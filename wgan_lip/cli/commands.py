@@ -9,6 +9,7 @@ from wgan_lip.certificates import certify as certify_critic
 from wgan_lip.checks import InputError
 from wgan_lip.cli import benchmark as benchmarks
 from wgan_lip.cli import screens
+from wgan_lip.cli.comparing import compare
 from wgan_lip.cli.estimate import estimate
 from wgan_lip.cli.export import export
 from wgan_lip.cli.inspecting import inspect
@@ -21,7 +22,7 @@ from wgan_lip.runs import (
     load_run,
 )
 
-__all__ = ["benchmark", "certify", "estimate", "export", "inspect", "plan", "sample", "train"]
+__all__ = ["benchmark", "certify", "compare", "estimate", "export", "inspect", "plan", "sample", "train"]
 
 
 def certify(config: DictConfig) -> None:

@@ -19,7 +19,7 @@ from wgan_lip.inspection import Inspection, look_at
 from wgan_lip.report import run_page
 from wgan_lip.runs import Run
 
-__all__ = ["inspect", "written"]
+__all__ = ["inspect", "strict", "written"]
 
 
 def inspect(config: DictConfig) -> None:
@@ -27,7 +27,7 @@ def inspect(config: DictConfig) -> None:
     settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None})
     looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
-        print(json.dumps(_strict(_plain(looked)), indent=2, allow_nan=False))
+        print(json.dumps(strict(_plain(looked)), indent=2, allow_nan=False))
     else:
         screens.show(screens.inspection(looked))
         if settings["out"] is not None:
@@ -71,10 +71,10 @@ def _plain(looked: Inspection) -> dict[str, Any]:
     }
 
 
-def _strict(content: Any) -> Any:
+def strict(content: Any) -> Any:
     """JSON has no number for NaN and the infinities: null."""
     if isinstance(content, Mapping):
-        return {key: _strict(value) for key, value in content.items()}
+        return {key: strict(value) for key, value in content.items()}
     if isinstance(content, Sequence) and not isinstance(content, str):
-        return [_strict(value) for value in content]
+        return [strict(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from wgan_lip.figures.style import BLUE, INK, MARKS, VERMILION, light, styled
 
@@ -91,9 +91,12 @@ def score_against(
                 )  # fmt: skip
         axes.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
         axes.set(xscale="log", yscale="log", xlabel=name)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5), numticks=9))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-        axes.tick_params(axis="y", which="minor", labelsize=8)
+        axes.yaxis.set_minor_formatter(NullFormatter())
         light(axes)
     panels[0].set_ylabel(quantity)
     handles, names = panels[0].get_legend_handles_labels()

@@ -1,0 +1,179 @@
+"""Runs side by side: grouped by configuration, ranked by the stated rule, told in a table, a file and a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from omegaconf import OmegaConf
+from test_report import CHROMIUM, check_whole_and_readable, probe
+
+from wgan_lip.checks import InputError
+from wgan_lip.cli import main
+from wgan_lip.comparison import compare_runs, find_runs
+from wgan_lip.report import comparison_page
+from wgan_lip.runs import Run
+
+
+def forge(run: Path, to: Path, *, score: float | None = None, seconds: float | None = None, **settings) -> Path:
+    """A copy of a run with other settings and another score."""
+    shutil.copytree(run, to)
+    config = OmegaConf.load(to / "config.yaml")
+    for key, value in settings.items():
+        OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
+    OmegaConf.save(config, to / "config.yaml")
+    summary = json.loads((to / "summary.json").read_text())
+    summary["score"]["ratio"] = summary["score"]["ratio"] if score is None else score
+    summary["training_seconds"] = summary["training_seconds"] if seconds is None else seconds
+    (to / "summary.json").write_text(json.dumps(summary))
+    return to
+
+
+@pytest.fixture
+def sweep(tiny_run, tmp_path) -> Path:
+    """Two configurations with two seeds each, in a folder as a sweep leaves them, and a job that was cut off."""
+    folder = tmp_path / "sweep"
+    for job, (lr, seed, score) in enumerate([(0.1, 0, 1.5), (0.1, 1, 1.1), (0.2, 0, 1.2), (0.2, 1, 1.3)]):
+        forge(tiny_run, folder / str(job), score=score, critic_optimizer__lr=lr, seed=seed)
+    forge(tiny_run, folder / "10", critic_optimizer__lr=0.2, seed=2)
+    (folder / "10" / "summary.json").unlink()
+    return folder
+
+
+def test_runs_that_differ_in_their_seed_are_one_configuration_with_mean_and_spread(sweep):
+    compared = compare_runs(find_runs([sweep]))
+    told = {group.label: group for group in compared.groups}
+    assert set(told) == {"critic_optimizer.lr=0.1", "critic_optimizer.lr=0.2"}
+    mean, spread = told["critic_optimizer.lr=0.1"].mean_and_spread("score")
+    assert mean == pytest.approx(1.3) and spread == pytest.approx(statistics.stdev([1.5, 1.1]))
+    assert [entry.directory.name for entry in told["critic_optimizer.lr=0.2"].entries] == ["2", "3", "10"]
+    assert compared.differences == {"critic_optimizer.lr": tuple(group.label[-3:] for group in compared.groups)}
+
+
+def test_the_best_has_the_lowest_final_score(sweep):
+    ((league, best),) = compare_runs(find_runs([sweep])).best.items()
+    assert best.directory.name == "1" and league == "Digits"
+    assert best.standing.final
+    (sweep / "0" / "summary.json").unlink()
+    (audited,) = compare_runs([Run(sweep / "10"), Run(sweep / "0")]).best.values()
+    assert not audited.standing.final, "no run of them has final scores"
+    finals = compare_runs([Run(sweep / "10"), Run(forge(sweep / "1", sweep / "11", score=99.0, seed=9))])
+    assert [entry.directory.name for entry in finals.best.values()] == ["11"], "a final score goes before an audit's"
+
+
+def test_of_equal_scores_the_quicker_is_better_and_other_data_are_another_league(tiny_run, tmp_path):
+    slow = forge(tiny_run, tmp_path / "slow", score=1.0, seconds=9.0)
+    quick = forge(tiny_run, tmp_path / "quick", score=1.0, seconds=8.0, seed=1)
+    other = forge(tiny_run, tmp_path / "other", score=0.5, data__test_size=99)
+    compared = compare_runs(find_runs([slow, quick, other]))
+    assert [entry.directory.name for entry in compared.best.values()] == ["quick", "other"]
+    assert [group.entries[0].directory.name for group in compared.groups] == ["other", "slow"]
+
+
+def test_runs_that_are_all_alike_are_one_group(tiny_run, tmp_path):
+    compared = compare_runs([Run(forge(tiny_run, tmp_path / name, threads=index)) for index, name in enumerate("ab")])
+    (group,) = compared.groups
+    assert len(group.entries) == 2 and group.mean_and_spread("score")[1] == 0 and compared.differences == {}
+    check_whole_and_readable(comparison_page(compared))
+
+
+def test_a_class_that_differs_is_named_and_no_more_than_it_takes(tiny_run, tmp_path):
+    a = forge(tiny_run, tmp_path / "a", critic={"_target_": "wgan_lip.critics.SortingCritic", "width": 9})
+    b = forge(tiny_run, tmp_path / "b")
+    assert {group.label for group in compare_runs(find_runs([a, b])).groups} == {"SortingCritic", "ResNetCritic"}
+
+
+@pytest.mark.parametrize("state", ["running", "before the first record"])
+def test_unfinished_runs_are_told_by_their_last_audit(tiny_run, tmp_path, state):
+    half = forge(tiny_run, tmp_path / "half", seed=5)
+    (half / "summary.json").unlink()
+    if state != "running":
+        (half / "metrics.jsonl").write_text("")
+        (half / "checkpoint.pt").unlink()
+    compared = compare_runs([Run(half), Run(tiny_run)])
+    entry = compared.groups[0].entries[0]
+    assert not entry.standing.final and math.isfinite(entry.standing.score) == (state == "running")
+    text = comparison_page(compared)
+    check_whole_and_readable(text)
+    assert ("*</td>" in text) == (state == "running")
+
+
+def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", f"runs={sweep}"]) == 0
+    screen = capsys.readouterr().out
+    assert f"{sweep}/1, score over floor 1.1" in screen and "1.300 ± 0.28" in screen and "last audit" in screen
+    assert max(map(len, screen.splitlines())) <= 120 or "pytest" in screen
+    with open("outputs/compare/compare.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 and {row["seed"] for row in rows} == {"0", "1", "2"}
+    assert float(next(row for row in rows if row["run"].endswith("/1"))["score"]) == 1.1
+    outline = check_whole_and_readable(Path("outputs/compare/compare.html").read_text(encoding="utf-8"))
+    text = " ".join(outline.text)
+    assert all(row["run"] in text for row in rows) and "Best is the run of the lowest score over floor" in text
+    assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
+
+
+def test_scripts_get_strict_json(sweep, capsys):
+    assert main(["compare", f"runs={sweep}", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["best"][0]["run"].endswith("/1") and len(told["runs"]) == 5
+    assert not Path("outputs/compare").exists()
+
+
+def test_a_real_sweep_is_compared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = [*TINY, "evaluation.fit_steps=0", "data=moons"]
+    assert main(["train", "--multirun", "critic=resnet,spectral_norm", *quick]) == 0
+    capsys.readouterr()
+    assert main(["compare", "runs=outputs/multirun", "out=null"]) == 0
+    screen = capsys.readouterr().out
+    assert screen.count("ResNetCritic ") == 1 and screen.count("SpectralNormCritic ") == 1 and "Best of Moons" in screen
+
+
+def refused(capsys, *arguments: str) -> str:
+    assert main(["compare", *arguments]) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    return line
+
+
+def test_what_cannot_be_compared_is_told_in_one_line(sweep, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    empty, estimate, old = tmp_path / "empty", tmp_path / "estimate", tmp_path / "old"
+    empty.mkdir()
+    shutil.copytree(tiny_run, estimate)
+    (estimate / "result.json").write_text("{}")
+    shutil.copytree(tiny_run, old)
+    (old / "summary.json").write_text('{"w1": 3}')
+    assert "where there is none" in refused(capsys, f"runs={empty}")
+    assert "where there is none" in refused(capsys, "runs=nowhere")
+    assert "at least two runs to compare. Got 1" in refused(capsys, f"runs={tiny_run}")
+    assert "that of an estimate" in refused(capsys, f"runs=[{tiny_run},{estimate}]")
+    assert "summary.json" in refused(capsys, f"runs=[{tiny_run},{old}]")
+    assert "Expected runs=DIR" in refused(capsys, "runs=[3,4]")
+    (sweep / "2" / "metrics.jsonl").write_text("garbage\n{}\n")
+    assert "metrics.jsonl" in refused(capsys, f"runs={sweep}")
+    (sweep / "2" / "metrics.jsonl").write_text("")
+    (sweep / "2" / "config.yaml").write_text("")
+    assert "config.yaml" in refused(capsys, f"runs={sweep}")
+    Path("taken").write_text("")
+    assert "Give out=FOLDER" in refused(capsys, f"runs=[{sweep}/0,{sweep}/1]", "out=taken")
+
+
+def test_a_run_named_twice_is_compared_once(sweep, tiny_run):
+    assert len(find_runs([sweep, sweep / "0", f"{sweep}/1*"])) == 5
+    with pytest.raises(InputError, match="Got .*none"):
+        find_runs([f"{sweep}/z*"])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, to see the page as a reader does")
+def test_a_browser_shows_the_comparison_on_a_narrow_screen(sweep, tmp_path):
+    found = probe(comparison_page(compare_runs(find_runs([sweep]))), tmp_path, width=380, dark=True)
+    assert found["faint"] == [] and found["wide"] == [] and found["across"] <= 0
