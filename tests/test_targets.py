@@ -101,6 +101,11 @@ def test_own_players_and_data_train_and_reload_only_by_trust_stated_anew(own, ca
         assert "a metre" in capsys.readouterr().out or command != "certify"
     estimate = ["estimate", f"x=run:{directory}", f"y=run:{directory}", "samples=20", "seconds=1", "critic=null"]
     assert main([*estimate, f"trust=[{own}]"]) == 0
+    assert main(["train", f"resume={directory}"]) == 2
+    assert f"say so by trust=[{own}]" in capsys.readouterr().err
+    assert main(["train", f"resume={directory}", f"trust=[{own}]"]) == 0
+    assert "nothing is left to train" in capsys.readouterr().out  # so its settings were found to be the same
+    assert main(["train", "--dry-run", *settings]) == 0 and "colour: red" in capsys.readouterr().out
     run = load_run(directory, trust=[own])
     assert type(run.generator).__name__ == "Fold" and run.generator.extra == {"colour": "red"}
     assert run.sample(4).shape == (4, 2)
