@@ -241,10 +241,12 @@ def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, ca
     assert not list(Path("outputs").glob("train/*"))
 
 
-@pytest.mark.parametrize("setting", ["critic.width=10000000000", "training.batch_size=1000000000000"])
-def test_sizes_beyond_the_memory_are_told_in_one_line(setting, capsys):
-    assert main(["train", setting]) == 1
-    assert "Expected sizes that fit into memory" in capsys.readouterr().err
+@pytest.mark.parametrize("settings", [["critic.width=10000000000"], ["data=moons", "training.batch_size=1000000000000"]])
+def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(settings, capsys):
+    assert main(["train", *settings]) == 1
+    error = capsys.readouterr().err
+    assert "Expected sizes that fit into memory" in error
+    assert "Raise training.accumulate" in error and "lower training.batch_size" in error
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,40 @@ def test_a_finished_run_with_constant_schedules_can_be_prolonged(whole):
     assert records[3]["step"] == 8 and [r for r in records if r["step"] != 8] == [r for r in longer if r["step"] != 8]
 
 
+def test_limits_end_a_run_early_and_a_higher_one_plays_on(capsys):
+    limited = [*LONGER, "training.max_seconds=0.001", "hydra.run.dir=run"]
+    assert main(["train", *limited]) == 0
+    assert "finished at step 1 after" in (screen := capsys.readouterr().out)
+    assert "training.max_seconds=0.001 have passed" in screen and Run("run").status["state"] == "finished"
+    assert main(["train", *limited, "resume=auto"]) == 0
+    assert "nothing is left to train" in capsys.readouterr().out
+    assert main(["train", "resume=run", "training.max_seconds=null"]) == 0
+    assert (Run("run").status["reason"], load_run("run").step) == (None, 12)
+
+
+def test_a_rollback_is_told_counted_and_written_down(monkeypatch, capsys):
+    from wgan_lip.training import loop
+
+    real, drawn = loop.draw, []
+
+    def draw(*arguments):
+        drawn.append(0)
+        return real(*arguments) * (math.nan if len(drawn) == 9 else 1.0)
+
+    monkeypatch.setattr(loop, "draw", draw)
+    assert main(["train", *LONGER, "training.max_rollbacks=1", "hydra.run.dir=run"]) == 0
+    told = capsys.readouterr().err
+    assert "step 6: NaN or infinity in the critic's dual value at step 7" in told and "rollback 1 of 1" in told
+    assert Run("run").summary["rollbacks"] == Run("run").metrics[-1]["guard/rollbacks"] == 1
+    board = EventAccumulator("run", size_guidance={"tensors": 0}).Reload()
+    assert any("rollback 1 of 1" in str(event.tensor_proto) for event in board.Tensors("about/note/text_summary"))
+
+
+@pytest.mark.parametrize("name", ["state", "pause", "seed", "critic"])
+def test_what_is_no_setting_of_training_is_refused(name, capsys):
+    assert f"Got training.{name}. Leave it out" in refused(capsys, *TINY, f"+training.{name}=1")
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, capsys):
     path = interrupted / CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])

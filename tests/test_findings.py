@@ -47,6 +47,10 @@ SEEN = {
         {"records": (audit(1), audit(2, **{"w1/critic": math.nan}))},
         {"records": (audit(1), audit(2, **{"w1/critic": 3.0}))},
     ),
+    "put back": (
+        {"records": (audit(1), audit(2, **{"guard/rollbacks": 1.0}))},
+        {"records": (audit(1), audit(2, **{"guard/rollbacks": 0.0}))},
+    ),
     "generator collapsed": ({"spread": 0.49}, {"spread": 0.51}),
     "modes missed": ({"covered": 7}, {"covered": 8}),
     "critic under-trained": ({"lower_as_trained": 0.24}, {"lower_as_trained": 0.26}),

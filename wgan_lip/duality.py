@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -45,17 +46,33 @@ def kr_value(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return values[: len(x)].mean() - values[len(x) :].mean()
 
 
-def ascend(critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+def ascend(
+    critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *,
+    parts: int = 1, settle: Callable[[nn.Module], None] | None = None,
+) -> Tensor:  # fmt: skip
     """Takes one ascent step of the KR dual; returns the value before it, detached, on the samples' device.
 
     A critic that is :class:`Penalized` ascends the value less its penalty.
+
+    Arguments:
+        critic: The potential f, (b, d) → (b,).
+        optimizer: Over its parameters.
+        x: Samples of P, shape (b, d).
+        y: Samples of Q, shape (b, d).
+        parts: Equal parts, one after another, from which the gradient is gathered: memory for b/parts samples.
+        settle: Called with the critic between its gradient and the step, such as to clip the gradient.
     """
     optimizer.zero_grad(set_to_none=True)
-    value = kr_value(critic, x, y)
-    loss = critic.penalty(x, y) - value if isinstance(critic, Penalized) else -value
-    loss.backward()
+    values = []
+    for some_x, some_y in zip(x.chunk(parts), y.chunk(parts)):
+        value = kr_value(critic, some_x, some_y)
+        loss = critic.penalty(some_x, some_y) - value if isinstance(critic, Penalized) else -value
+        (loss if parts == 1 else loss / parts).backward()
+        values.append(value.detach())
+    if settle is not None:
+        settle(critic)
     optimizer.step()
-    return value.detach()
+    return values[0] if parts == 1 else torch.stack(values).mean()
 
 
 def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learning_rate: float = 1e-2) -> nn.Module:

@@ -201,6 +201,11 @@ def _not_finite(run: Standing) -> str | None:
     return None
 
 
+def _put_back(run: Standing) -> str | None:
+    times = max((record.get("guard/rollbacks", 0.0) for record in run.records), default=0.0)
+    return f"it diverged and went back to its last good state {times:g} times" if times else None
+
+
 def _collapsed(run: Standing) -> str | None:
     if run.spread < 0.5:
         return f"generated samples lie {run.spread:.2g} times as far from one another as real ones do"
@@ -313,6 +318,13 @@ RULES = (
         "A recorded value is NaN or infinite.",
         _not_finite,
         "Lower the learning rates, or look for extreme values in the data.",
+    ),
+    Rule(
+        "put back",
+        "It diverged, and went back to its last good state with both learning rates halved.",
+        _put_back,
+        "Lower the learning rates from the start, or clip gradients (training.critic_clip, training.generator_clip).",
+        serious=False,
     ),
     Rule(
         "generator collapsed",

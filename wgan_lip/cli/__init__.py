@@ -8,7 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from wgan_lip.checks import InputError, out_of_memory
+from wgan_lip.checks import InputError, one_line, out_of_memory
+from wgan_lip.cli.processes import rank
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -108,7 +109,7 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from wgan_lip.training import StoppedError
+    from wgan_lip.training import OtherRankError, StoppedError
     from wgan_lip.transport import TransportError
     from wgan_lip.wasserstein import InvariantViolation
 
@@ -124,10 +125,12 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:
         return _refuse(str(error), status=1)
+    except OtherRankError as error:
+        return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has said why
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return _refuse(f"Expected sizes that fit into memory. Got: {error}. Lower them.", status=1)
+        return _refuse(f"Expected sizes that fit into memory. Got: {one_line(error)}. {_smaller(command)}", status=1)
     except KeyboardInterrupt as stop:
         return _refuse(str(stop) or "interrupted", status=getattr(stop, "status", 130))
     return 0
@@ -140,11 +143,13 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
-    from wgan_lip.cli import commands
+    from wgan_lip.cli import commands, processes
     from wgan_lip.cli.resuming import recomposed
 
     if command == "train":
         overrides = [_quoted(override) for override in recomposed(overrides)]
+    overrides = processes.prepared(command, overrides)
+    processes.join()
     failures: list[Exception] = []
     failed_jobs: list[str] = []  # of a sweep
 
@@ -174,14 +179,26 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
         _refuse(str(failure))
     if failures:
         raise failures[-1]
+    processes.part()
 
 
 def _warn(message: Warning | str, *place: object) -> None:
     print(f"wgan-lip: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def _smaller(command: str) -> str:
+    """What to lower where memory ran out."""
+    if command != "train":
+        return "Lower them."
+    return (
+        "Raise training.accumulate, which takes a batch in parts and keeps the game; or lower training.batch_size, "
+        "training.audit_size, or the sizes of critic and generator."
+    )
+
+
 def _refuse(message: str, status: int = 2) -> int:
-    print(f"wgan-lip: {' '.join(message.split())}", file=sys.stderr)
+    who = f"rank {rank()}: " if rank() else ""
+    print(f"wgan-lip: {who}{' '.join(message.split())}", file=sys.stderr)
     return status
 
 

@@ -68,7 +68,6 @@ class TrainingBoard(TensorBoardTracker):
         training = settings["training"]
         audits = math.ceil(training["steps"] / training["audit_every"])
         self._stride = training["audit_every"] * math.ceil(audits / PICTURED)
-        self._last = training["steps"]
         if not purge_step:
             self.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
             self.text("about/environment", _environment(settings, overrides))
@@ -77,7 +76,7 @@ class TrainingBoard(TensorBoardTracker):
 
     def record(self, record: Record) -> None:
         super().record(record)
-        if record.audited and (record.step % self._stride == 0 or record.step == self._last):
+        if record.audited and (record.step % self._stride == 0 or record.ended is not None):
             self._show(record.game, record.step)
 
     def scores(self, summary: Mapping[str, Any], step: int) -> None:

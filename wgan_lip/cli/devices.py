@@ -7,6 +7,7 @@ import ctypes
 import torch
 
 from wgan_lip.checks import InputError
+from wgan_lip.cli.processes import local_rank, world_size
 
 __all__ = ["find_device", "keep_freed_memory", "set_threads"]
 
@@ -23,7 +24,12 @@ def set_threads(threads: int | None) -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that auto, cpu, cuda or cuda:N names. Raises :class:`InputError` where there is none."""
+    """The device that auto, cpu, cuda or cuda:N names; with several processes a GPU for each.
+
+    Raises :class:`InputError` where there is none.
+    """
+    if world_size() > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+        name = f"cuda:{local_rank()}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wgan_lip.checkpoints import check_schedule
+from wgan_lip.checks import InputError
 from wgan_lip.cli.devices import find_device, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
@@ -32,6 +33,9 @@ BUILT: dict[str, type] = {
 }
 """Sections that name a class, and what it has to be."""
 
+NO_SETTINGS = ("source", "critic", "generator", "critic_optimizer", "generator_optimizer", "seed", "state", "pause")
+"""What :func:`wgan_lip.train_wgan` takes that no section `training` may hold."""
+
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """The settings of a training, as plain data. Raises :class:`wgan_lip.InputError`; see :func:`checked`."""
@@ -42,6 +46,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         built=BUILT,
     )
     check_schedule(**settings["checkpoint"])
+    if foreign := [name for name in NO_SETTINGS if name in settings["training"]]:
+        raise InputError(f"Expected settings of training. Got training.{foreign[0]}. Leave it out.")
     return settings
 
 

@@ -14,11 +14,22 @@ from wgan_lip.runs import Run, is_claimed
 
 __all__ = ["differences", "find_run", "flat", "is_finished", "last_state", "recomposed"]
 
-FREE = ("device", "threads", "trust", "checkpoint", "training.max_rollbacks")
+FREE = (
+    "device",
+    "threads",
+    "trust",
+    "checkpoint",
+    "training.max_rollbacks",
+    "training.max_seconds",
+    "training.patience",
+)
 """Settings, or sections of them, that may change when a run goes on: they are not part of the game."""
 
-PROLONGING = ("training.steps",)
-"""Settings that may rise, so that a finished run is played on."""
+RESCHEDULING = ("training.steps", "training.max_images")
+"""Settings that may rise where learning rates are constant; elsewhere these move over all the steps."""
+
+PROLONGING = (*RESCHEDULING, "training.max_seconds", "training.patience")
+"""Settings with which a finished run is played on, where they rise."""
 
 NEVER_TAKEN_OVER = ("trust", "hydra", "resume")
 """Keys of saved overrides that are given anew or not at all: what a folder holds must not run code."""
@@ -105,7 +116,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if any(_lies_under(key, free) for free in FREE):
             continue
         was, is_now = (repr(side[key]) if key in side else "not there" for side in (before, after))
-        if key in PROLONGING and key in before and key in after and _rises(before[key], after[key]):
+        if key in RESCHEDULING and key in before and key in after and _rises(before[key], after[key]):
             unless = [name for name in ("critic_schedule", "generator_schedule")
                       if after.get(f"training.{name}") != "constant"]  # fmt: skip
             if not unless:

@@ -43,9 +43,8 @@ class StopRequests:
             signal.signal(number, handler)
 
     def obey(self) -> None:
-        """Raises :class:`Interrupted` if a signal came."""
-        if self.asked is not None:
-            raise Interrupted(self.asked)
+        """Raises :class:`Interrupted`, for the signal that came here or, if none did, to another process."""
+        raise Interrupted(signal.SIGTERM if self.asked is None else self.asked)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.deferred or (self.asked is not None and number == signal.SIGINT):

@@ -45,6 +45,7 @@ MEANINGS = {
     "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan. *1 is perfect*; far "
     "below 1 the critic is under-trained, and the interval does not close.",
     "generator/loss": "−E f(G(z)). It carries an arbitrary constant: *neither its sign nor its level means anything.*",
+    "guard/rollbacks": "How often the game diverged and went back to its last good state.",
     "eval/w1_test": "Exact W1 between the averaged generator and held-out samples. *Lower is better*, down to the "
     "floor.",
     "eval/w1_floor": "Exact W1 between fresh real samples and the same held-out ones: what a perfect generator "

@@ -42,9 +42,10 @@ class Audit:
 
     @torch.no_grad()
     def __call__(self, game: Game) -> dict[str, float]:
+        was_training = game.generator.training
         game.generator.eval()  # neither running statistics nor random numbers move
         generated, averaged = (player(self.latents).cpu() for player in (game.generator, game.ema))
-        game.generator.train()
+        game.generator.train(was_training)
         transport = solve(self.test, generated)
         interval = bracket(game.critic, self.test, generated, transport=transport)
         score = solve(self.test, averaged).value

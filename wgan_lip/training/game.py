@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
-from wgan_lip.training.randomness import global_rng_state
+from wgan_lip.training.randomness import global_rng_state, set_global_rng_state
 from wgan_lip.wasserstein import InvariantViolation
 
-__all__ = ["Game", "NonFiniteError", "Record", "RefutedError", "StoppedError"]
+__all__ = ["DivergedError", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError"]
 
 
 class StoppedError(RuntimeError):
@@ -27,8 +27,12 @@ class StoppedError(RuntimeError):
         self.game = game
 
 
-class NonFiniteError(StoppedError):
-    """A value stopped being finite. The message names the step and the culprit; `game` is in its last good state."""
+class DivergedError(StoppedError):
+    """The game went astray. The message names the step and the culprit; `game` is in its last good state."""
+
+
+class NonFiniteError(DivergedError):
+    """A value stopped being finite."""
 
 
 class RefutedError(StoppedError, InvariantViolation):
@@ -53,11 +57,13 @@ class Game:
         data_rng: Source of training samples.
         step: Generator steps done.
         warmed: Dual ascents done before the first generator step.
-        seconds: Seconds of play, over all the processes that played it.
+        seconds: Seconds of the clock, over all the processes that played it.
         best: The best score of an audit so far, the lower the better.
         stale: Audits since then.
+        rollbacks: How often the game was put back because it diverged.
+        first_value: Mean dual value of the first record, in size; None before it.
         values: Dual value and generator's loss of every step since the last record, shape (2,) each, on the device.
-        global_rng: States of torch's, numpy's and Python's own generators after the last whole step.
+        global_rngs: States of torch's, numpy's and Python's own generators after the last whole step, of every rank.
     """
 
     source: Source
@@ -75,13 +81,15 @@ class Game:
     seconds: float = 0.0
     best: float = math.inf
     stale: int = 0
+    rollbacks: int = 0
+    first_value: float | None = None
     values: list[Tensor] = field(default_factory=list)
-    global_rng: Mapping[str, Any] = field(default_factory=global_rng_state)
+    global_rngs: Sequence[Mapping[str, Any]] = field(default_factory=lambda: [global_rng_state()])
 
     PARTS = ("generator", "critic", "ema", "generator_optimizer", "critic_optimizer",
              "generator_scheduler", "critic_scheduler")  # fmt: skip
     RNGS = ("latent_rng", "data_rng")
-    COUNTS = ("step", "warmed", "seconds", "best", "stale")
+    COUNTS = ("step", "warmed", "seconds", "best", "stale", "rollbacks", "first_value")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
@@ -91,7 +99,7 @@ class Game:
         state |= {"values": torch.stack(self.values) if self.values else torch.empty(0, 2)}
         if hasattr(self.source, "state_dict"):
             state["source"] = self.source.state_dict()
-        return {**state, "global_rng": self.global_rng}
+        return {**state, "global_rngs": list(self.global_rngs)}
 
     def load_state_dict(self, state: Mapping[str, Any], *, randomness: bool = True) -> None:
         """Puts everything back as it was when `state` was taken.
@@ -105,7 +113,7 @@ class Game:
         Raises:
             InputError: It lacks something, or is that of other players.
         """
-        wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rng"}
+        wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rngs"}
         if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
             what = type(state).__name__ if not isinstance(state, Mapping) else f"one without {', '.join(missing)}"
             raise InputError(f"Expected the state of a game, from record.game.state_dict(). Got {what}. Train again.")
@@ -115,7 +123,7 @@ class Game:
                 if isinstance(part, torch.Generator):
                     part.set_state(state[name].cpu())
                 else:
-                    part.load_state_dict(state[name])
+                    part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser would write to what it is given
             except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(
                     f"Expected the state of this game's {name}. Got another: {one_line(error)}. "
@@ -125,9 +133,14 @@ class Game:
             self.source.load_state_dict(state["source"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
-        self.global_rng = state["global_rng"] if randomness else self.global_rng
+        self.global_rngs = state["global_rngs"] if randomness else self.global_rngs
         device = next(self.critic.parameters()).device
         self.values = list(state["values"].to(device).unbind())
+
+    def set_global_rng(self, rank: int) -> None:
+        """Sets the process's own generators; a rank that there was none of before keeps its own."""
+        if rank < len(self.global_rngs):
+            set_global_rng_state(self.global_rngs[rank])
 
     def improves(self, score: float) -> bool:
         """Takes note of an audit's score; whether it is the best so far. NaN never is."""
@@ -146,10 +159,12 @@ class Record:
 
     Attributes:
         step: Generator steps done.
-        scalars: Tag → value; see `wgan_lip.tracking` for the tags. Empty at a pause.
+        scalars: Tag → value; see `wgan_lip.tracking` for the tags. Empty at a pause and at a rollback.
         game: The live players, for checkpoints and pictures. It moves on when the iteration does.
         audited: Whether this record holds a bracketing by exact transport.
         improved: Whether the score of that is the best so far.
+        note: What a person should know of, such as a rollback.
+        ended: Why this record is the last one, in words.
     """
 
     step: int
@@ -157,3 +172,5 @@ class Record:
     game: Game = field(repr=False, compare=False)
     audited: bool = False
     improved: bool = False
+    note: str | None = None
+    ended: str | None = None

@@ -1,15 +1,20 @@
-"""What a game must not do unnoticed: reach values that are not finite."""
+"""What a game must not do unnoticed: reach values that are not finite, or far from where it began."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from wgan_lip.training.game import Game
+from wgan_lip.training.game import DivergedError, Game, NonFiniteError
 
-__all__ = ["table_of_values", "trouble"]
+__all__ = ["Guard", "table_of_values"]
+
+CALMING = 0.5  # what learning rates are multiplied by at a rollback
 
 
 def table_of_values(game: Game) -> Tensor:
@@ -17,8 +22,71 @@ def table_of_values(game: Game) -> Tensor:
     return torch.stack(game.values).cpu() if game.values else torch.empty(0, 2)
 
 
-def trouble(game: Game, table: Tensor) -> str | None:
-    """What is not finite in `table`, the values since the last record, or among the parameters; None if all is well."""
+class Guard:
+    """Looks for divergence, and puts the game back to its last good state a limited number of times.
+
+    Arguments:
+        game: The game, in a good state.
+        divergence: How many times the mean dual value of the first record a later one may be; None for no limit.
+        max_rollbacks: How often the game is put back, in all, before it stops.
+    """
+
+    def __init__(self, game: Game, *, divergence: float | None, max_rollbacks: int) -> None:
+        self.game, self.divergence, self.max_rollbacks = game, divergence, max_rollbacks
+        self.last_good = game.snapshot()
+
+    def approve(self) -> None:
+        """Remembers the game as it is now."""
+        self.last_good = self.game.snapshot()
+
+    def recover(self, table: Tensor, *, logged: bool) -> str | None:
+        """Puts a game that diverged back; says so in words, or returns None where it did not.
+
+        The draws go on instead of being repeated, and both learning rates are halved.
+
+        Arguments:
+            table: See :func:`table_of_values`.
+            logged: Whether this is a record with figures: only those are held against the first one.
+
+        Raises:
+            DivergedError: There were `max_rollbacks` before; the game is in its last good state. A
+                :class:`NonFiniteError` where values are not finite.
+        """
+        kind, problem = DivergedError, self._far(table) if logged else None
+        if (not_finite := _not_finite(self.game, table)) is not None:
+            kind, problem = NonFiniteError, not_finite
+        if problem is None:
+            return None
+        if self.game.rollbacks >= self.max_rollbacks:
+            self.game.load_state_dict(self.last_good)
+            after = f" after {self.max_rollbacks} rollbacks" if self.max_rollbacks else ""
+            raise kind(
+                f"Expected {'finite values' if kind is NonFiniteError else 'a game that stays near its start'}. "
+                f"Got {problem}{after}. The last good state, after step {self.game.step}, was kept. Lower the learning "
+                "rates, check the data, or allow more training.max_rollbacks.",
+                self.game,
+            )
+        _roll_back(self.game, self.last_good)
+        return (
+            f"{problem}: back to step {self.game.step} with learning rates halved, rollback {self.game.rollbacks} of "
+            f"{self.max_rollbacks}"
+        )
+
+    def _far(self, table: Tensor) -> str | None:
+        if self.divergence is None:
+            return None
+        value = abs(float(table[:, 0].mean()))
+        if self.game.first_value is None:
+            self.game.first_value = value
+        if not value > self.divergence * self.game.first_value:
+            return None
+        return (
+            f"a mean dual value of {value:.3g} up to step {self.game.step}, more than training.divergence="
+            f"{self.divergence:g} times the first, {self.game.first_value:.3g}"
+        )
+
+
+def _not_finite(game: Game, table: Tensor) -> str | None:
     bad = (~torch.isfinite(table)).nonzero()
     culprits = [f"parameter {name}" for name in _non_finite_parameters(game)]
     if not len(bad) and not culprits:
@@ -35,3 +103,14 @@ def _non_finite_parameters(game: Game) -> list[str]:
              for name, parameter in getattr(game, owner).named_parameters()]  # fmt: skip
     sizes = torch.stack(torch._foreach_norm([parameter.detach() for _, parameter in named])).cpu()
     return [name for (name, _), size in zip(named, sizes.tolist()) if not math.isfinite(size)]
+
+
+def _roll_back(game: Game, good: Mapping[str, Any]) -> None:
+    rollbacks, seconds = game.rollbacks + 1, game.seconds
+    game.load_state_dict(copy.deepcopy(dict(good)), randomness=False)
+    game.rollbacks, game.seconds = rollbacks, seconds
+    factor = CALMING ** (rollbacks - good["rollbacks"])
+    for scheduler in (game.generator_scheduler, game.critic_scheduler):
+        scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+        for group in scheduler.optimizer.param_groups:
+            group["lr"] *= factor

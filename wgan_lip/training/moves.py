@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.data import Source
+from wgan_lip.training.ranks import Ranks
 
-__all__ = ["SCHEDULES", "average", "descend", "draw", "scheduler"]
+__all__ = ["PRECISIONS", "SCHEDULES", "average", "descend", "draw", "half_life", "playing", "scheduler", "settler"]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Name → inner arithmetic of a generator in the game."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -35,15 +40,81 @@ def draw(source: Source, size: int, rng: torch.Generator, device: torch.device) 
     return x.to(device, non_blocking=True)
 
 
-def descend(generator: nn.Module, critic: nn.Module, optimizer: torch.optim.Optimizer, latents: Tensor) -> Tensor:
-    """One descent of the generator on −E f(G(z)); the critic takes no gradient. Returns the loss, detached."""
+def playing(module: nn.Module, *, precision: str, compiled: bool) -> Callable[[Tensor], Tensor]:
+    """How a player is evaluated in the game: compiled if asked to, its inner arithmetic in `precision`.
+
+    What comes out has the precision of what goes in. Parameters and their gradients stay as they are.
+    """
+    forward = _compiled(module) if compiled else module
+    if precision == "float32":
+        return forward
+
+    def rounded(latents: Tensor) -> Tensor:
+        with torch.autocast(latents.device.type, PRECISIONS[precision]):
+            return forward(latents).to(latents.dtype)
+
+    return rounded
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    compiled = torch.compile(module)
+    # While it traces, the compiler looks at the gradient of samples that are no leaf, and warns of that itself.
+    warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._dynamo")
+    return compiled
+
+
+def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:
+    """What happens between a player's gradient and its step: its mean over the ranks, shortened to norm `clip`."""
+
+    def settle(player: nn.Module) -> None:
+        ranks.average([parameter.grad for parameter in player.parameters() if parameter.grad is not None])
+        if clip is not None:
+            nn.utils.clip_grad_norm_(player.parameters(), clip)
+
+    return settle
+
+
+def descend(
+    generator: nn.Module,
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    latents: Tensor,
+    *,
+    play: Callable[[Tensor], Tensor] | None = None,
+    value: Callable[[Tensor], Tensor] | None = None,
+    parts: int = 1,
+    settle: Callable[[nn.Module], None] | None = None,
+) -> Tensor:
+    """One descent of the generator on −E f(G(z)); the critic takes no gradient. Returns the loss, detached.
+
+    Arguments:
+        generator: The player that moves.
+        critic: The other one.
+        optimizer: Over the generator's parameters.
+        latents: z, shape (b, k).
+        play: How the generator is evaluated; see :func:`playing`.
+        value: How the critic is.
+        parts: Equal parts, one after another, from which the gradient is gathered: memory for b/parts samples.
+        settle: Called with the generator between its gradient and the step.
+    """
+    play, value = generator if play is None else play, critic if value is None else value
     critic.requires_grad_(False)
     optimizer.zero_grad(set_to_none=True)
-    loss = -critic(generator(latents)).mean()
-    loss.backward()
+    losses = []
+    for some in latents.chunk(parts):
+        loss = -value(play(some)).mean()
+        (loss if parts == 1 else loss / parts).backward()
+        losses.append(loss.detach())
+    if settle is not None:
+        settle(generator)
     optimizer.step()
     critic.requires_grad_(True)
-    return loss.detach()
+    return losses[0] if parts == 1 else torch.stack(losses).mean()
+
+
+def half_life(longest: float, ramp: float, images: int) -> float:
+    """The average's half-life after `images` samples: `longest`, at first no more than `ramp` of them (0: no ramp)."""
+    return longest if ramp == 0 else min(longest, ramp * images)
 
 
 @torch.no_grad()

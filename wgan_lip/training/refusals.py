@@ -10,15 +10,22 @@ from torch import nn
 
 from wgan_lip.checks import InputError, check_choice, one_line
 from wgan_lip.data import Source
+from wgan_lip.duality import Penalized
 from wgan_lip.generators import draw_latents
-from wgan_lip.training.moves import SCHEDULES
+from wgan_lip.training.moves import PRECISIONS, SCHEDULES
 from wgan_lip.wasserstein import kr_lower_bound
 
-__all__ = ["check_players", "check_settings"]
+__all__ = ["SETTINGS", "check_players", "check_settings"]
 
 
 def check_players(
-    source: Source, generator: nn.Module, critic: nn.Module, *, start_at_data: bool, batch_size: int
+    source: Source,
+    generator: nn.Module,
+    critic: nn.Module,
+    *,
+    start_at_data: bool,
+    batch_size: int,
+    compiled: bool,
 ) -> None:
     """Refuses players that do not fit the data or one another, a critic that can't be certified, too large a batch."""
     for name, player in (("generator", generator), ("critic", critic)):
@@ -55,6 +62,11 @@ def check_players(
             "Build it with heads=1; end your own with Squeeze()."
         )
     kr_lower_bound(critic, test, test)  # refuses what an audit would
+    if compiled and isinstance(critic, Penalized):
+        raise InputError(
+            f"Expected, with training.compile, a critic without a penalty. Got {type(critic).__name__}, which is "
+            "differentiated twice: torch.compile can't. Leave compile out."
+        )
     if start_at_data and not callable(getattr(critic, "start_at", None)):
         raise InputError(
             "Expected, with training.start_at_data, a critic with a method start_at, as those of wgan_lip.critics "
@@ -62,13 +74,26 @@ def check_players(
         )
 
 
+POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "audit_every", "ema_half_life",
+            "accumulate")  # fmt: skip
+POSITIVE_OR_NONE = ("boost_every", "critic_clip", "generator_clip", "patience", "max_images", "max_seconds")
+LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
+CHOICES = {"critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS}
+SETTINGS = {*POSITIVE, *POSITIVE_OR_NONE, *LEAST, *CHOICES, "divergence"}
+"""Names of what :func:`check_settings` looks at."""
+
+
 def check_settings(**settings: Any) -> None:
     """Refuses settings of :func:`wgan_lip.train_wgan` that make no sense, by name."""
-    for name in ("steps", "batch_size", "critic_steps", "log_every", "audit_every", "ema_half_life"):
-        if not settings[name] > 0:  # NaN as well
-            raise InputError(f"Expected training.{name} above zero. Got {settings[name]}.")
-    for name, least in (("audit_size", 2), ("warmup_steps", 0)):
-        if settings[name] < least:
+    for name in (*POSITIVE, *POSITIVE_OR_NONE):
+        value = settings[name]
+        if not (value is None and name in POSITIVE_OR_NONE) and not value > 0:  # NaN as well
+            remedy = " Leave it null for no limit." * (name in POSITIVE_OR_NONE)
+            raise InputError(f"Expected training.{name} above zero. Got {value}.{remedy}")
+    for name, least in LEAST.items():
+        if not settings[name] >= least:
             raise InputError(f"Expected training.{name} of at least {least}. Got {settings[name]}.")
-    for name in ("critic_schedule", "generator_schedule"):
-        check_choice(settings[name], list(SCHEDULES), f"training.{name}")
+    for name, choices in CHOICES.items():
+        check_choice(settings[name], list(choices), f"training.{name}")
+    if settings["divergence"] is not None and not settings["divergence"] > 1:
+        raise InputError(f"Expected training.divergence above 1. Got {settings['divergence']}.")

@@ -1,0 +1,227 @@
+"""Several processes play one game: as one process with the same batch would, and all of them stop together."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import TINY
+
+from wgan_lip.checkpoints import CHECKPOINT, read_checkpoint
+from wgan_lip.checks import InputError
+from wgan_lip.cli import main
+from wgan_lip.cli.processes import prepared
+from wgan_lip.critics import ResNetCritic
+from wgan_lip.runs import Run
+from wgan_lip.training import Ranks
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+SETTINGS = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
+            "evaluation.repeats=1"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def on_two_ranks(work, folder: Path) -> list:
+    """What `work(Ranks())` returns, or the error it raises as text, in two processes."""
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+                result = work(Ranks())
+            except BaseException as error:
+                result = f"{type(error).__name__}: {error}"
+            (folder / f"{rank}.json").write_text(json.dumps(result))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    paths = [folder / f"{rank}.json" for rank in range(2)]
+    return [json.loads(path.read_text()) if path.exists() else None for path in paths]
+
+
+def test_one_process_is_all_there_is():
+    ranks, batch, player = Ranks(), torch.arange(6.0), ResNetCritic(2, width=8, depth=1)
+    before = [parameter.clone() for parameter in player.parameters()]
+    ranks.average([batch]), ranks.take_over(player, parameters=True), ranks.check_equal(player), ranks.leave("nothing")
+    assert (ranks.rank, ranks.size) == (0, 1) and ranks.share(batch) is batch
+    assert torch.equal(batch, torch.arange(6.0))
+    assert all(torch.equal(one, two) for one, two in zip(before, player.parameters()))
+    assert ranks.any(True) and not ranks.any(False)
+    assert ranks.told(3) == ranks.by_first(lambda: 3) == 3 and ranks.gathered(3) == [3]
+
+
+def test_ranks_share_average_and_tell(tmp_path):
+    def work(ranks):
+        share = ranks.share(torch.arange(6.0))
+        means = [torch.tensor([float(ranks.rank), 3.0]), torch.full((2, 2), 4.0 * ranks.rank)]
+        ranks.average(means)
+        player = torch.nn.BatchNorm1d(2)
+        with torch.no_grad():
+            player.weight.fill_(ranks.rank + 5.0), player.running_mean.fill_(ranks.rank + 7.0)
+        ranks.take_over(player, parameters=False)
+        kept = player.weight[0].item()
+        ranks.take_over(player, parameters=True)
+        return [share.tolist(), means[0].tolist(), means[1].tolist(), kept, player.weight[0].item(),
+                player.running_mean[0].item(), ranks.any(ranks.rank == 1), ranks.any(False), ranks.told(ranks.rank),
+                ranks.gathered(ranks.rank), ranks.by_first(lambda: 10 + ranks.rank)]  # fmt: skip
+
+    means = [[0.5, 3.0], [[2.0, 2.0], [2.0, 2.0]]]
+    assert on_two_ranks(work, tmp_path) == [
+        [[0.0, 1.0, 2.0], *means, 5.0, 5.0, 7.0, True, False, 0, [0, 1], 10],
+        [[3.0, 4.0, 5.0], *means, 6.0, 5.0, 7.0, True, False, 0, [0, 1], 10],
+    ]
+
+
+def test_unequal_weights_on_two_ranks_are_found(tmp_path):
+    def work(ranks):
+        torch.manual_seed(0)
+        critic, other = ResNetCritic(2, width=8, depth=2), torch.nn.Linear(2, 2)
+        ranks.check_equal(critic, other)
+        if ranks.rank == 1:
+            with torch.no_grad():
+                other.bias[0] = other.bias[0].nextafter(torch.tensor(math.inf))
+        ranks.check_equal(critic, other)
+
+    errors = on_two_ranks(work, tmp_path)
+    assert all("OtherRankError: Expected equal weights and certificates" in error for error in errors)
+    assert all("Got others on rank 1 than on rank 0" in error for error in errors)
+
+
+def test_what_fails_on_rank_0_fails_on_all(tmp_path):
+    def work(ranks):
+        return ranks.by_first(lambda: int("zero"))
+
+    errors = on_two_ranks(work, tmp_path)
+    assert errors[0].startswith("ValueError") and errors[1].startswith(
+        "OtherRankError: rank 0 stopped: invalid literal"
+    )
+
+
+def test_a_rank_that_stops_leaves_its_reason_and_one_that_is_killed_none(tmp_path):
+    def stops(ranks):
+        if ranks.rank == 1:
+            ranks.leave("no more memory")
+            os._exit(3)
+        ranks.any(True)
+
+    def killed(ranks):
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ranks.any(True)
+
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    assert on_two_ranks(stops, tmp_path / "a")[0] == "OtherRankError: rank 1 stopped: no more memory"
+    assert on_two_ranks(killed, tmp_path / "b")[0].startswith("OtherRankError: another rank was killed, or can't be")
+
+
+def torchrun(*arguments: str, **keywords) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wgan_lip"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *arguments], text=True, env=environment, stderr=subprocess.PIPE, **keywords)
+
+
+def test_two_processes_play_the_game_of_one(capsys):
+    # Plain gradient steps: the first ones of Adam go by the sign of a gradient, and blow up its last digit.
+    plain = [*SETTINGS, "optimizer@critic_optimizer=sgd", "optimizer@generator_optimizer=sgd"]
+    assert main(["train", *plain, "hydra.run.dir=alone"]) == 0
+    with torchrun("train", *plain, "training.accumulate=2", stdout=subprocess.PIPE) as process:
+        out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    (directory,) = Path("outputs/train").iterdir()
+    assert out.count("finished at step 12") == 1
+    alone, together = Run("alone"), Run(directory)
+    assert together.status["state"] == "finished" and len(list(directory.glob("events.out.*"))) == 1
+    assert [record["step"] for record in together.metrics] == [2, 4, 6, 8, 10, 12]
+    for one, two in zip(alone.metrics, together.metrics):
+        for tag in ("w1/critic", "generator/loss", "w1/lower", "w1/exact"):
+            assert (tag in one) == (tag in two)
+            assert two.get(tag, 0.0) == pytest.approx(one.get(tag, 0.0), rel=1e-5, abs=1e-6)
+    states = [read_checkpoint(path / CHECKPOINT)["game"] for path in (Path("alone"), directory)]
+    assert len(states[1]["global_rngs"]) == 2
+    assert all(torch.equal(states[0][name], states[1][name]) for name in ("latent_rng", "data_rng"))
+    for name in ("critic", "ema"):
+        for entry, tensor in states[0][name].items():
+            assert torch.allclose(tensor, states[1][name][entry], rtol=1e-4, atol=1e-5)
+    capsys.readouterr()
+    assert main(["train", f"resume={directory}", "training.accumulate=1"]) == 2  # another game, by its name
+    assert "training.accumulate was 2, now 1" in capsys.readouterr().err
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def wait_for(condition, seconds: float = 200.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_rank_that_dies_stops_all_and_the_run_goes_on_alone(capsys):
+    settings = [*SETTINGS, "hydra.run.dir=run", "training.steps=100000", "training.critic_schedule=constant",
+                "training.generator_schedule=constant", "checkpoint.every=4"]  # fmt: skip
+    with torchrun("train", *settings) as process:
+        wait_for(lambda: Path("run/checkpoint-4.pt").exists() or process.poll() is not None)
+        os.kill(children(process)[-1], signal.SIGKILL)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "another rank was killed, or can't be reached" in error
+    status = Run("run").status
+    assert status["state"] == "failed" and "another rank was killed" in status["reason"]
+    step = read_checkpoint(Path("run") / CHECKPOINT)["game"]["step"]
+    assert step >= 4
+    assert main(["train", "resume=run", "training.max_seconds=0.001"]) == 0
+    assert Run("run").step >= step
+
+
+def test_a_signal_saves_once_for_all_ranks():
+    settings = [*SETTINGS, "hydra.run.dir=run", "training.steps=100000", "training.log_every=5",
+                "training.audit_every=100000"]  # fmt: skip
+    with torchrun("train", *settings) as process:
+        played = Path("run/metrics.jsonl")
+        wait_for(lambda: (played.exists() and played.stat().st_size) or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    status = Run("run").status
+    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM"), error
+    assert read_checkpoint(Path("run") / CHECKPOINT)["game"]["step"] == status["step"]
+
+
+def test_what_is_for_one_process_is_refused_on_several(monkeypatch):
+    assert prepared("estimate", []) == []
+    monkeypatch.setenv("WORLD_SIZE", "2"), monkeypatch.setenv("RANK", "1")
+    with pytest.raises(InputError, match="Expected one process for estimate. Got 2"):
+        prepared("estimate", [])
+    with pytest.raises(InputError, match="Expected one process for a sweep. Got 2"):
+        prepared("train", ["--multirun", "seed=0,1"])
+    given = prepared("train", ["seed=1", "hydra.run.dir=run"])
+    assert given[0] == "seed=1" and len(given) == 2 and "wgan_lip-rank-" in given[1]
+    Path(given[1].partition("=")[2]).rmdir()
+    monkeypatch.setenv("RANK", "0")
+    assert prepared("train", ["seed=1"]) == ["seed=1"]
+
+
+def test_a_batch_that_the_ranks_do_not_divide_is_refused():
+    ranks = Ranks()
+    ranks.size = 4
+    with pytest.raises(InputError, match="batch_size that 4 ranks and training.accumulate=3 divide. Got 16"):
+        ranks.check_divides(16, 3)
+    ranks.check_divides(24, 3)

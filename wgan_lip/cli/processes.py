@@ -1,0 +1,59 @@
+"""The processes that torchrun starts: each composes the same configuration, and they write one run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from wgan_lip.checks import InputError
+
+__all__ = ["join", "local_rank", "part", "prepared", "rank", "world_size"]
+
+
+def world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one, from 0."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Its number on this machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+
+
+def join() -> None:
+    """Joins the others, where there are any: gloo between CPUs, NCCL between GPUs."""
+    import torch
+    import torch.distributed as dist
+
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
+def part() -> None:
+    """Leaves the others in good order."""
+    import torch.distributed as dist
+
+    if world_size() > 1:
+        dist.destroy_process_group()
+
+
+def prepared(command: str, overrides: list[str]) -> list[str]:
+    """The overrides with which this process composes: Hydra's folder is rank 0's, the others' is not to be seen.
+
+    Raises:
+        InputError: A command, or a sweep, that is for one process.
+    """
+    if world_size() == 1:
+        return overrides
+    if command != "train" or {"--multirun", "-m"} & set(overrides):
+        job = "a sweep" if command == "train" else command
+        raise InputError(f"Expected one process for {job}. Got {world_size()}. Run it without torchrun.")
+    if rank() == 0:
+        return overrides
+    own = [override for override in overrides if not override.startswith("hydra.run.dir=")]
+    return [*own, f"hydra.run.dir={tempfile.mkdtemp(prefix='wgan_lip-rank-')}"]
