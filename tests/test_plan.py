@@ -45,6 +45,14 @@ def test_it_shows_settings_modules_constants_steps_and_memory_and_writes_nothing
     assert list(Path().iterdir()) == []
 
 
+def test_it_counts_boosted_steps_within_the_budget(capsys):
+    boosts = ["training.boost_first=2", "training.boost_every=3", "training.boost_steps=10"]
+    assert main(["train", "--dry-run", *TINY, *boosts]) == 0
+    assert "6  of the generator, and 44 ascents of the critic" in capsys.readouterr().out  # 2 + 4 of 10, 2 of 1
+    assert main(["train", "--dry-run", *TINY, *boosts, "training.max_images=50"]) == 0
+    assert "4  of the generator, and 33 ascents of the critic" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

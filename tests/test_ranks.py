@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -129,21 +130,52 @@ def test_a_rank_that_stops_leaves_its_reason_and_one_that_is_killed_none(tmp_pat
     assert on_two_ranks(killed, tmp_path / "b")[0].startswith("OtherRankError: another rank was killed, or can't be")
 
 
-def torchrun(*arguments: str, **keywords) -> subprocess.Popen:
+def torchrun(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wgan_lip"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *arguments], text=True, env=environment, stderr=subprocess.PIPE, **keywords)
+    return subprocess.run([*command, *arguments], text=True, env=environment, capture_output=True, timeout=300)
+
+
+def started_ranks(*arguments: str) -> list[int]:
+    """Two processes with what torchrun tells them, without its watch over them; their errors go to `RANK.txt`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            status = 99
+            try:
+                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                                  MASTER_PORT=str(port))  # fmt: skip
+                sys.stdout = sys.stderr = open(f"{rank}.txt", "w", buffering=1)  # noqa: SIM115 - until it ends
+                status = main(list(arguments))
+            finally:
+                os._exit(status)
+        children.append(child)
+    return children
+
+
+def statuses(children: list[int]) -> list[int]:
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def wait_for(condition, seconds: float = 200.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_two_processes_play_the_game_of_one(capsys):
     # Plain gradient steps: the first ones of Adam go by the sign of a gradient, and blow up its last digit.
     plain = [*SETTINGS, "optimizer@critic_optimizer=sgd", "optimizer@generator_optimizer=sgd"]
     assert main(["train", *plain, "hydra.run.dir=alone"]) == 0
-    with torchrun("train", *plain, "training.accumulate=2", stdout=subprocess.PIPE) as process:
-        out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    done = torchrun("train", *plain, "training.accumulate=2")
+    assert done.returncode == 0, done.stderr
     (directory,) = Path("outputs/train").iterdir()
-    assert out.count("finished at step 12") == 1
+    assert done.stdout.count("finished at step 12") == 1
     alone, together = Run("alone"), Run(directory)
     assert together.status["state"] == "finished" and len(list(directory.glob("events.out.*"))) == 1
     assert [record["step"] for record in together.metrics] == [2, 4, 6, 8, 10, 12]
@@ -162,27 +194,14 @@ def test_two_processes_play_the_game_of_one(capsys):
     assert "training.accumulate was 2, now 1" in capsys.readouterr().err
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in listed]
-
-
-def wait_for(condition, seconds: float = 200.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_a_rank_that_dies_stops_all_and_the_run_goes_on_alone(capsys):
     settings = [*SETTINGS, "hydra.run.dir=run", "training.steps=100000", "training.critic_schedule=constant",
                 "training.generator_schedule=constant", "checkpoint.every=4"]  # fmt: skip
-    with torchrun("train", *settings) as process:
-        wait_for(lambda: Path("run/checkpoint-4.pt").exists() or process.poll() is not None)
-        os.kill(children(process)[-1], signal.SIGKILL)
-        _, error = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "another rank was killed, or can't be reached" in error
+    children = started_ranks("train", *settings)
+    wait_for(lambda: Path("run/checkpoint-4.pt").exists())
+    os.kill(children[1], signal.SIGKILL)
+    assert statuses(children) == [1, -signal.SIGKILL]
+    assert "wgan-lip: another rank was killed, or can't be reached" in Path("0.txt").read_text()
     status = Run("run").status
     assert status["state"] == "failed" and "another rank was killed" in status["reason"]
     step = read_checkpoint(Path("run") / CHECKPOINT)["game"]["step"]
@@ -194,15 +213,21 @@ def test_a_rank_that_dies_stops_all_and_the_run_goes_on_alone(capsys):
 def test_a_signal_saves_once_for_all_ranks():
     settings = [*SETTINGS, "hydra.run.dir=run", "training.steps=100000", "training.log_every=5",
                 "training.audit_every=100000"]  # fmt: skip
-    with torchrun("train", *settings) as process:
-        played = Path("run/metrics.jsonl")
-        wait_for(lambda: (played.exists() and played.stat().st_size) or process.poll() is not None)
-        process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=120)
-    assert process.returncode != 0
+    children, played = started_ranks("train", *settings), Path("run/metrics.jsonl")
+    wait_for(lambda: played.exists() and played.stat().st_size)
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    assert statuses(children) == [143, 143]
     status = Run("run").status
-    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM"), error
+    assert (status["state"], status["reason"]) == ("interrupted", "interrupted by SIGTERM")
     assert read_checkpoint(Path("run") / CHECKPOINT)["game"]["step"] == status["step"]
+
+
+def test_what_one_rank_cannot_do_stops_all_with_its_reason():
+    settings = [*SETTINGS, "hydra.run.dir=/proc/run"]
+    assert statuses(started_ranks("train", *settings)) == [2, 1]
+    assert "wgan-lip: Expected" in Path("0.txt").read_text() and "/proc/run" in Path("0.txt").read_text()
+    assert Path("1.txt").read_text() == ""
 
 
 def test_what_is_for_one_process_is_refused_on_several(monkeypatch):

@@ -100,7 +100,7 @@ class Checkpoints:
         check_schedule(every=every, minutes=minutes, keep=keep)
         self.directory, self.sizes, self.every, self.keep, self.step = directory, sizes, every, keep, step
         self._seconds, self._clock, self._saved_at = 60 * (minutes or float("inf")), clock, clock()
-        for leftover in directory.glob(f".{CHECKPOINT}.*.tmp"):  # of a process that was killed
+        for leftover in directory.glob(".*.tmp"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 
     def due(self, step: int) -> bool:

@@ -26,6 +26,7 @@ from wgan_lip.layers import Retraction
 from wgan_lip.targets import build
 from wgan_lip.tracking import rounded_up
 from wgan_lip.training import train_wgan
+from wgan_lip.training.budget import Budget
 from wgan_lip.transport import BYTES_PER_PAIR
 
 __all__ = ["ModuleRow", "describe", "estimate_memory", "plan"]
@@ -46,7 +47,12 @@ def plan(config: DictConfig) -> None:
         for name in ("critic_optimizer", "generator_optimizer")
     }
     memory = estimate_memory(
-        source, generator, critic, **optimizers, batch_size=training["batch_size"], audit_size=training["audit_size"]
+        source,
+        generator,
+        critic,
+        **optimizers,
+        batch_size=training["batch_size"] // training["accumulate"],
+        audit_size=training["audit_size"],
     )
     screens.show(
         "\n".join([
@@ -68,8 +74,13 @@ def plan(config: DictConfig) -> None:
 def _counts(settings: Mapping[str, Any], source: Source) -> list[str]:
     """How much there is to do."""
     training = settings["training"]
-    steps, batch, size = training["steps"], training["batch_size"], source.size
-    ascents = training["warmup_steps"] + steps * training["critic_steps"]
+    batch, size = training["batch_size"], source.size
+    steps = Budget(training["steps"], batch, training["max_images"]).total
+    first, every = min(training["boost_first"], steps), training["boost_every"]
+    boosted = first + (0 if every is None else steps // every - first // every)
+    ascents = (
+        training["warmup_steps"] + (steps - boosted) * training["critic_steps"] + boosted * training["boost_steps"]
+    )
     passes = f"{ascents * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
     audits = math.ceil(steps / training["audit_every"])
     return [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,19 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
             raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
         return run
     siblings = directory.parent.parent.glob("*/*") if sweep else directory.parent.iterdir()
-    runs = [Run(folder) for folder in siblings if (folder / "config.yaml").exists() and folder != directory]
-    for run in sorted(runs, key=lambda run: (run.status.get("started", 0), run.directory.name), reverse=True):
-        done = run.status["state"] == "finished" or _refuted(run) or is_claimed(run.directory)
-        if not done and not differences(run.config, settings):
+    for run in sorted(_unfinished(siblings), key=lambda run: (run.status["started"], run.directory.name), reverse=True):
+        if not is_claimed(run.directory) and not differences(run.config, settings):
             return run
     return None
+
+
+def _unfinished(folders: Iterable[Path]) -> Iterator[Run]:
+    """The training runs among folders that may go on."""
+    for folder in folders:
+        with suppress(InputError):  # no run, an estimate, or a damaged one
+            run = Run(folder)
+            if run.config and run.status["state"] != "finished" and "started" in run.status and not _refuted(run):
+                yield run
 
 
 def is_finished(run: Run, settings: Mapping[str, Any]) -> bool:
