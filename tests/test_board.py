@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from tensorboard.util import tensor_util
 from wgan_lip import figures
 from wgan_lip.certificates import certify
 from wgan_lip.cli import board
+from wgan_lip.cli.benchmark.tensorboard import seconds_until, serving
 from wgan_lip.cli.board import TrainingBoard
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Moons
@@ -26,6 +29,7 @@ from wgan_lip.training import Record
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 AUDIT = {"w1/lower": 0.4, "w1/exact": 0.5, "w1/upper": 0.5, "certificate/lipschitz": 1.0, "eval/w1_over_floor": 2.0}
 
 
@@ -82,6 +86,9 @@ def test_2d_runs_have_landscape_rays_histograms_and_surface(tmp_path):
     assert events.Histograms("critic/ray_grad_norm")[0].histogram_value.max <= certify(player.critic).lipschitz + 1e-6
     vertices = tensor_util.make_ndarray(events.Tensors("critic/potential_VERTEX")[0].tensor_proto)
     assert vertices.shape == (1, 33 * 33 + 4 * 200, 3)
+    across, up, heights = (vertices[0] @ board.TILT).T[:, : 33 * 33]  # turned back
+    assert np.ptp(across) == pytest.approx(np.ptp(up), rel=1e-5) and np.abs(heights.mean()) < 1e-5
+    assert np.ptp(heights) <= np.hypot(np.ptp(across), np.ptp(up)) * certify(player.critic).lipschitz
 
 
 def test_image_runs_have_the_same_latents_through_time_and_real_beside_fake(tmp_path):
@@ -127,7 +134,12 @@ def test_words_tell_configuration_environment_certificate_and_meanings(tmp_path)
     assert f"Lip(f) ≤ {certificate.lipschitz!r}" in told and certificate.weights_sha256 in told
     assert told.count("\n| `") == len(certificate.layers)
     charts = text(events, "about/charts")
-    assert all(f"| `{tag}` | {meaning} |" in charts for tag, meaning in MEANINGS.items() if tag != "perf/seconds")
+    told = {tag: meaning for tag, meaning in (MEANINGS | board.PICTURES).items() if tag != "perf/seconds"}
+    assert all(f"| `{tag}` | {meaning} |" in charts for tag, meaning in told.items())
+    drawn = {tag for kind in ("images", "histograms", "tensors") for tag in events.Tags()[kind]}
+    drawn = {tag.removesuffix("_VERTEX").removesuffix("_FACE").removesuffix("_COLOR") for tag in drawn}
+    drawn = {tag for tag in drawn if tag.startswith(("samples/", "critic/"))}
+    assert "critic/potential" in drawn and drawn <= board.PICTURES.keys()
 
 
 def test_hyperparameters_and_final_scores_stand_in_the_runs_own_file(tmp_path):
@@ -145,7 +157,7 @@ def test_hyperparameters_and_final_scores_stand_in_the_runs_own_file(tmp_path):
     content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     hparams = HParamsPluginData.FromString(content).session_start_info.hparams
     assert hparams["critic"].string_value == "ResNetCritic" and hparams["critic.width"].number_value == 8
-    assert "critic.heads" not in hparams
+    assert not {"critic.heads", "device", "threads", "trust"} & set(hparams) and "seed" in hparams
 
 
 def test_runs_of_other_settings_share_one_table_of_all_their_keys(tmp_path):
@@ -213,3 +225,44 @@ def test_broken_generators_are_shown_as_far_as_they_go(tmp_path):
     with TrainingBoard(tmp_path, source, settings(), []) as shown:
         shown.record(Record(10, AUDIT, player, True))
     assert set(read(tmp_path).Tags()["images"]) == {"critic/landscape"}
+
+
+def records(directory, steps):
+    """A run whose exact value is 2, between ends that close in from 1 and 3."""
+    with TrainingBoard(directory, Moons(), settings(), []) as shown:
+        for step in steps:
+            ends = {"w1/lower": 2 - 1 / step, "w1/exact": 2.0, "w1/upper": 2 + 1 / step}
+            shown.record(Record(step, {"w1/critic": 1.0} | ends, None))
+
+
+def test_the_server_serves_what_the_suite_measures(tmp_path):
+    """Curves with their meanings, and the interval's chart first."""
+    records(tmp_path / "run", range(1, 11))
+    with serving(tmp_path) as (_, ask):
+        assert 0 < seconds_until(ask, 10) < 100
+        tags = ask("scalars/tags")["run"]
+        assert "certified" in tags["w1/lower"]["description"]
+        assert "lower is better" in tags["w1/exact"]["description"]
+        curve = ask("scalars/scalars", run="run", tag="w1/upper")
+        assert [(step, value) for _, step, value in curve][:2] == [(1, 3.0), (2, 2.5)]
+        (chart,) = ask("custom_scalars/layout")["category"][0]["chart"]
+        assert chart["margin"]["series"] == [{"value": "w1/exact", "lower": "w1/lower", "upper": "w1/upper"}]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, to see the dashboard as a reader does")
+@pytest.mark.parametrize("width", [1400, 480])
+def test_the_dashboard_opens_on_the_interval_as_a_band(tmp_path, width):
+    records(tmp_path / "logs" / "run", range(1, 11))
+    picture = tmp_path / "dashboard.png"
+    with serving(tmp_path / "logs") as (address, ask):
+        seconds_until(ask, 10)
+        command = [CHROMIUM, "--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},900",
+                   f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=30000", f"--screenshot={picture}",
+                   f"{address}#custom_scalars"]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)[:450, 200:]  # the first chart, beside the list of runs
+    orange = np.array([255, 112, 67])  # the page's colour of the first run; the band is a pale one
+    line = np.abs(pixels - orange).sum(-1) < 60
+    pale = (pixels[..., 0] > 240) & (pixels[..., 1] - pixels[..., 2] > 5) & (pixels[..., 1] < 235) & ~line
+    assert line.sum() > 100 and pale.sum() > 2000

@@ -10,6 +10,7 @@ from torch import nn
 import wgan_lip
 from wgan_lip import figures
 from wgan_lip.checks import InputError
+from wgan_lip.cli import main
 from wgan_lip.data import Digits, FiniteSource, Moons
 from wgan_lip.explorer import explore
 from wgan_lip.layers import Squeeze
@@ -169,3 +170,15 @@ def test_other_samples_are_refused():
 def test_a_critic_in_double_precision_takes_samples_in_single():
     source, generated = shifted(2)
     assert explore(tilt(2).double(), source, generated).real_values.dtype == torch.float64
+
+
+def test_inspect_writes_what_the_critic_sees_as_files(tiny_run, tmp_path, capsys):
+    folder = tmp_path / "critic"
+    assert main(["inspect", f"run={tiny_run}", "out=null", f"pictures={folder}"]) == 0
+    assert f"What its critic sees  {folder}" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {"ranking.png", "steps.png", "along_rays.png", "values.png"}
+    (tmp_path / "file").write_text("")
+    assert main(["inspect", f"run={tiny_run}", "out=null", f"pictures={tmp_path}/file/x"]) == 2
+    assert "Give pictures=FOLDER" in capsys.readouterr().err
+    assert main(["inspect", f"run={tiny_run}", "out=null", "open_data=false", f"pictures={folder}"]) == 2
+    assert "with pictures=" in capsys.readouterr().err

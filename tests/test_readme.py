@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers", "coverage", "w1", "w1_large", "step_cost"])
+@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "tensorboard"])
 def test_tables_are_the_committed_ones(suite):
     assert (ROOT / "outputs/reference" / suite / "table.md").read_text(encoding="utf-8").strip() in README
 
 
-@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers", "density", "coverage", "w1", "w1_large", "step_cost"])
+@pytest.mark.parametrize("suite", ["wgan", "tightness", "layers", "density", "coverage", "w1", "w1_large", "step_cost", "tensorboard"])
 def test_every_committed_result_has_its_command_in_the_text(suite):
     results = json.loads((ROOT / "outputs/reference" / suite / "results.json").read_text(encoding="utf-8"))
     assert f"suite={suite}" in README and results["machine"]["processor"]

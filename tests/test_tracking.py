@@ -204,6 +204,19 @@ def test_pictures_and_histograms_come_back(tmp_path):
     assert events.Tags()["histograms"] == ["critic/values"]
 
 
+def test_a_palette_keeps_rare_colours(tmp_path):
+    """A few marks on a smooth ground, whose colours a palette by frequency would give up."""
+    from PIL import Image
+
+    picture = np.repeat(np.linspace(90, 250, 300).astype(np.uint8)[:, None, None], 300, axis=1).repeat(3, axis=2)
+    picture[150:153, 150:153] = (213, 94, 0)
+    with TensorBoardTracker(tmp_path) as tracker:
+        tracker.image("drawing", picture, 0, colors=64)
+    (event,) = accumulate(tmp_path).Images("drawing")
+    shown = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).astype(int)
+    assert np.abs(shown - picture).max() <= 16 and event.width == event.height == 300
+
+
 def test_resume_forgets_the_lost_branch(tmp_path):
     with TensorBoardTracker(tmp_path) as tracker:
         for step in range(1, 6):

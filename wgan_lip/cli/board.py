@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from wgan_lip import figures
 from wgan_lip.certificates import Certificate, certify
+from wgan_lip.cli.resuming import FREE
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
 from wgan_lip.runs import versions
@@ -28,12 +30,31 @@ PICTURED = 20  # audits that have pictures, at most: later ones are drawn more r
 SCENE = {
     "camera": {"cls": "PerspectiveCamera", "fov": 45},
     "lights": [
-        {"cls": "AmbientLight", "color": "#ffffff", "intensity": 0.65},
-        {"cls": "DirectionalLight", "color": "#ffffff", "intensity": 0.6, "position": [1, -2, 3]},
+        {"cls": "AmbientLight", "color": "#ffffff", "intensity": 0.9},
+        {"cls": "DirectionalLight", "color": "#ffffff", "intensity": 0.7, "position": [1, 2, 3]},
     ],
     "material": {"cls": "MeshStandardMaterial", "roughness": 1, "metalness": 0, "side": 2},
 }
 """How the mesh page lights the potential; side 2 is three.js' DoubleSide."""
+TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
+"""Turns a surface by 60 degrees away from the page's camera, which looks straight down."""
+PICTURES = {
+    "samples/fixed_latents": "The averaged generator at the same latents at every step: what it learns, and whether "
+    "samples come to look alike.",
+    "samples/real_beside_generated": "Held-out images on the left, generated ones on the right.",
+    "critic/landscape": "The critic's values, light where high, and its gradient, along which the generator is sent. "
+    "*It should rise from generated samples to real ones.*",
+    "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
+    "slope along them. *All dark green, slope 1, is perfect.*",
+    "critic/potential": "The critic as a surface, equal units on all axes. Green is slope 1, orange is flat; real "
+    "samples are blue, generated ones red. *It should rise at 45 degrees from red to blue.*",
+    "critic/values_real": "The critic's values on held-out samples. *They should lie above those of generated "
+    "ones*, by W1 on average for a perfect critic.",
+    "critic/values_generated": "The critic's values on generated samples.",
+    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan. *1 is perfect*; none exceeds "
+    "the certified constant.",
+}
+"""What pictures, histograms and the surface show, and what is good, in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class TrainingBoard(TensorBoardTracker):
             self.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
             self.text("about/environment", _environment(settings, overrides))
             self.text("about/charts", _meanings())
-            self.hparams(_hyperparameters(settings))
+            self.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
 
     def record(self, record: Record) -> None:
         super().record(record)
@@ -102,7 +123,8 @@ class TrainingBoard(TensorBoardTracker):
             self._show_images(real, generated, step)
         elif source.dim == 2:
             self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
-            self.mesh("critic/potential", *figures.potential_surface(critic, real, generated), step, SCENE)
+            vertices, faces, colors = figures.potential_surface(critic, real, generated)
+            self.mesh("critic/potential", vertices @ TILT.T, faces, colors, step, SCENE)
         else:
             self._draw("samples/fixed_latents", figures.generated_cloud(real, generated), step)
         if not bool(torch.isfinite(generated).all()):
@@ -155,7 +177,7 @@ def _environment(settings: Mapping[str, Any], overrides: list[str]) -> str:
 
 def _meanings() -> str:
     first = "Open **Custom Scalars** first: W1 as a band that is certified, with the exact value inside.\n\n"
-    rows = ((f"`{tag}`", text) for tag, text in MEANINGS.items() if tag != "perf/seconds")
+    rows = ((f"`{tag}`", text) for tag, text in (MEANINGS | PICTURES).items() if tag != "perf/seconds")
     return first + _table(("tag", "what it means, and which way is good"), rows)
 
 

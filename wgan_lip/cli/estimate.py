@@ -142,7 +142,7 @@ def _run(
         JsonLinesTracker(directory / METRICS),
         board := TensorBoardTracker(directory, charts=ESTIMATE_CHARTS),
     ) as trackers:
-        board.text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
+        board.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
         steps = count()
 
         def record(progress: Progress) -> None:

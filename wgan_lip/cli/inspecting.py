@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
+from wgan_lip.explorer import explore
 from wgan_lip.files import write_whole
 from wgan_lip.inspection import Inspection, look_at
 from wgan_lip.report import run_page
@@ -24,7 +25,7 @@ __all__ = ["inspect", "strict", "written"]
 
 def inspect(config: DictConfig) -> None:
     """Shows in one screen what a run did, and writes the same at length as a page."""
-    settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None})
+    settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None, "pictures": str | None})
     looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
         print(json.dumps(strict(_plain(looked)), indent=2, allow_nan=False))
@@ -34,6 +35,24 @@ def inspect(config: DictConfig) -> None:
             path = looked.run.directory / Path(settings["out"]).expanduser()  # an absolute path stays as it is
             written(path, run_page(looked), "out=FILE, or out=null for none")
             screens.show(screens.place("Report", path))
+    if settings["pictures"] is not None:
+        folder = _explored(looked, Path(settings["pictures"]).expanduser())
+        if not settings["json"]:
+            screens.show(screens.place("What its critic sees", folder))
+
+
+def _explored(looked: Inspection, folder: Path) -> Path:
+    """Writes what a run's critic sees, a file a picture, into a folder below the run's, or an absolute one."""
+    if looked.source is None or looked.generated is None:
+        why = looked.unopened or looked.problem
+        raise InputError(f"Expected a run whose critic and data can be opened, with pictures=. Got: {why}")
+    seen = explore(looked.run.critic, looked.source, looked.generated, certificate=looked.certificate)
+    folder = looked.run.directory / folder
+    try:
+        seen.save(folder)
+    except OSError as error:
+        raise InputError(f"Expected to write {folder}. Got: {error.strerror}. Give pictures=FOLDER.") from None
+    return folder
 
 
 def written(path: Path, text: str, remedy: str) -> Path:

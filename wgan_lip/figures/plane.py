@@ -191,8 +191,7 @@ def transport_lines(
         drawn.set_array(slopes)
         axes.add_collection(drawn, autolim=False)
         axes.plot([], [], color=SLOPE(1.0), label="carried from x to y by the plan")  # for the legend
-        label = r"slope $(f(x) - f(y))\,/\,\|x - y\|$ along each line (1 is perfect)"
-        figure.colorbar(drawn, ax=axes, pad=0.02, label=label)
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope along each line (1 is perfect)")
     scatter(axes, clouds, ("x", "y"))
     legend(figure, axes, title)
     return figure

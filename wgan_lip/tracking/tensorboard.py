@@ -73,7 +73,7 @@ class TensorBoardTracker(Closing):
 
         image, encoded = Image.fromarray(array), io.BytesIO()
         if colors is not None:
-            image = image.quantize(colors, dither=Image.Dither.NONE)
+            image = image.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # rare ones count, too
         image.save(encoded, format="PNG")
         height, width, colorspace = array.shape
         picture = Summary.Image(

@@ -20,7 +20,7 @@ from wgan_lip.checks import InputError
 from wgan_lip.cli.benchmark.machine import machine, milliseconds
 from wgan_lip.runs import Run, write_json
 
-__all__ = ["measure"]
+__all__ = ["measure", "seconds_until", "serving"]
 
 LENGTH = ["training.steps=5000", "training.log_every=5", "training.audit_every=100"]
 SMALL = [
@@ -57,7 +57,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 def _served(logdir: Path, last: int) -> dict[str, float]:
     """Seconds from the start of the server to the last audit, and milliseconds of what its pages ask for then."""
     start = time.perf_counter()
-    with _server(logdir) as ask:
+    with serving(logdir) as ask:
         while not _reaches(ask, last):
             if time.perf_counter() - start > PATIENCE:
                 raise InputError(
@@ -73,6 +73,16 @@ def _served(logdir: Path, last: int) -> dict[str, float]:
         }
 
 
+def seconds_until(ask: Callable[..., Any], last: int) -> float:
+    """Waits until the server shows the audit at step `last` of the run named run."""
+    start = time.perf_counter()
+    while not _reaches(ask, last):
+        if time.perf_counter() - start > PATIENCE:
+            raise InputError(f"Expected TensorBoard to serve step {last} within {PATIENCE:g} s. It did not. Try it.")
+        time.sleep(0.05)
+    return time.perf_counter() - start
+
+
 def _reaches(ask: Callable[..., Any], last: int) -> bool:
     try:
         curve = ask("scalars/scalars", run="run", tag="w1/exact")
@@ -82,20 +92,22 @@ def _reaches(ask: Callable[..., Any], last: int) -> bool:
 
 
 @contextmanager
-def _server(logdir: Path) -> Iterator[Callable[..., Any]]:
-    """TensorBoard over a folder; what it yields asks one of its plugins."""
+def serving(logdir: Path) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """TensorBoard over a folder: its address, and a function that asks one of its plugins."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    address = f"http://127.0.0.1:{port}/"
+
     def ask(path: str, **query: str) -> Any:
-        with urlopen(f"http://127.0.0.1:{port}/data/plugin/{path}?{urlencode(query)}", timeout=30) as answer:
+        with urlopen(f"{address}data/plugin/{path}?{urlencode(query)}", timeout=30) as answer:
             return json.load(answer)
 
     try:
-        yield ask
+        yield address, ask
     finally:
         process.terminate()
         process.wait(timeout=30)
