@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import math
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 from omegaconf import OmegaConf
-from test_report import CHROMIUM, check_whole_and_readable, probe
+from test_report import CHROMIUM, browse, check_whole_and_readable, probe
 
 from wgan_lip.checks import InputError
 from wgan_lip.cli import main
@@ -177,3 +180,20 @@ def test_a_run_named_twice_is_compared_once(sweep, tiny_run):
 def test_a_browser_shows_the_comparison_on_a_narrow_screen(sweep, tmp_path):
     found = probe(comparison_page(compare_runs(find_runs([sweep]))), tmp_path, width=380, dark=True)
     assert found["faint"] == [] and found["wide"] == [] and found["across"] <= 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, to click as a reader does")
+def test_a_click_on_a_heading_sorts_under_the_policy_of_the_page(sweep, tmp_path):
+    text = comparison_page(compare_runs(find_runs([sweep])))
+    click = "document.querySelectorAll('table')[1].querySelectorAll('thead button')[5].click()"  # every run, by score
+    digest = base64.b64encode(hashlib.sha256(click.encode()).digest()).decode()
+    clicking = text.replace("script-src ", f"script-src 'sha256-{digest}' ").replace(
+        "</body>", f"<script>{click}</script></body>"
+    )
+    (tmp_path / "page.html").write_text(clicking, encoding="utf-8")
+    done = browse((tmp_path / "page.html").as_uri(), tmp_path, "--dump-dom")
+    assert "CONSOLE" not in done.stderr, done.stderr
+    (rows,) = re.findall(r"<caption>Every run</caption>.*?<tbody>(.*?)</tbody>", done.stdout, re.DOTALL)
+    order = [Path(run).name for run in re.findall(r'<tr><th scope="row">(.*?)</th>', rows)]
+    told = {entry.directory.name: entry.standing.score for _, entry in compare_runs(find_runs([sweep])).entries}
+    assert order == sorted(told, key=told.get) and 'aria-sort="ascending"' in done.stdout

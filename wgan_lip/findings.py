@@ -311,7 +311,7 @@ RULES = (
         "stopped writing",
         "The status says running, and nothing was written for ten minutes, nor for twenty times the usual wait.",
         _stopped_writing,
-        "Its process was probably killed: what the last checkpoint holds is safe. Train on from there, or again.",
+        "Its process was probably killed. wgan-lip train resume=DIR goes on from the last checkpoint.",
     ),
     Rule(
         "values not finite",
