@@ -25,6 +25,7 @@ from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.tracking import MEANINGS
+from wgan_lip.tracking.tensorboard import TILT
 from wgan_lip.training import Record
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
@@ -86,7 +87,7 @@ def test_2d_runs_have_landscape_rays_histograms_and_surface(tmp_path):
     assert events.Histograms("critic/ray_grad_norm")[0].histogram_value.max <= certify(player.critic).lipschitz + 1e-6
     vertices = tensor_util.make_ndarray(events.Tensors("critic/potential_VERTEX")[0].tensor_proto)
     assert vertices.shape == (1, 33 * 33 + 4 * 200, 3)
-    across, up, heights = (vertices[0] @ board.TILT).T[:, : 33 * 33]  # turned back
+    across, up, heights = (vertices[0] @ TILT).T[:, : 33 * 33]  # turned back
     assert np.ptp(across) == pytest.approx(np.ptp(up), rel=1e-5) and np.abs(heights.mean()) < 1e-5
     assert np.ptp(heights) <= np.hypot(np.ptp(across), np.ptp(up)) * certify(player.critic).lipschitz
 

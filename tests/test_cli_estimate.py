@@ -124,6 +124,7 @@ def test_a_run_leaves_everything_it_promises(capsys):
     scalars = {"w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds"}
     assert scalars <= set(board.Tags()["scalars"])
     assert set(board.Tags()["images"]) == {"interval", "potential", "critic"}
+    assert {"potential_VERTEX", "about/charts/text_summary"} <= set(board.Tags()["tensors"])
     screen = capsys.readouterr().out
     for said in ("x.npy against y.npy", "60 and 60", "exact: solved to optimality", "95 % confidence", "Lip(f) ≤ ",
                  f"{directory}/result.json", f"{directory}/interval.png", "tensorboard --logdir"):  # fmt: skip

@@ -29,7 +29,7 @@ from wgan_lip.tracking import (
     interval_text,
     read_records,
 )
-from wgan_lip.tracking.tensorboard import single_precision
+from wgan_lip.tracking.tensorboard import TILT, single_precision
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,14 @@ def test_each_scalar_carries_its_meaning_once_and_still_reads_as_a_scalar(tmp_pa
 def test_a_surface_comes_back(tmp_path):
     corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.5], [0.0, 1.0, 0.25]])
     with TensorBoardTracker(tmp_path) as tracker:
-        tracker.mesh("critic/potential", corners, np.array([[0, 1, 2]]), np.full((3, 3), 200), 7)
+        tracker.surface("critic/potential", corners, np.array([[0, 1, 2]]), np.full((3, 3), 200), 7)
     from tensorboard.util import tensor_util
 
     events = accumulate(tmp_path)
     (vertices,), (faces,), (colors,) = (
         events.Tensors(f"critic/potential_{part}") for part in ("VERTEX", "FACE", "COLOR")
     )
-    assert np.array_equal(tensor_util.make_ndarray(vertices.tensor_proto), corners[None])
+    assert np.allclose(tensor_util.make_ndarray(vertices.tensor_proto)[0] @ TILT, corners, atol=1e-6)  # turned back
     assert tensor_util.make_ndarray(faces.tensor_proto).tolist() == [[[0, 1, 2]]]
     assert tensor_util.make_ndarray(colors.tensor_proto).tolist() == [[[200] * 3] * 3]
     assert vertices.step == 7

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -23,21 +22,11 @@ from wgan_lip.tracking import MEANINGS, TRAINING_CHARTS, TensorBoardTracker
 from wgan_lip.training import Game, Record
 from wgan_lip.transport import solve
 
-__all__ = ["TrainingBoard"]
+__all__ = ["TrainingBoard", "meanings"]
 
 SHOWN = 300  # samples of each law in pictures and histograms of a step
 PICTURED = 20  # audits that have pictures, at most: later ones are drawn more rarely
-SCENE = {
-    "camera": {"cls": "PerspectiveCamera", "fov": 45},
-    "lights": [
-        {"cls": "AmbientLight", "color": "#ffffff", "intensity": 0.9},
-        {"cls": "DirectionalLight", "color": "#ffffff", "intensity": 0.7, "position": [1, 2, 3]},
-    ],
-    "material": {"cls": "MeshStandardMaterial", "roughness": 1, "metalness": 0, "side": 2},
-}
-"""How the mesh page lights the potential; side 2 is three.js' DoubleSide."""
-TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
-"""Turns a surface by 60 degrees away from the page's camera, which looks straight down."""
+
 PICTURES = {
     "samples/fixed_latents": "The averaged generator at the same latents at every step: what it learns, and whether "
     "samples come to look alike.",
@@ -55,6 +44,7 @@ PICTURES = {
     "the certified constant.",
 }
 """What pictures, histograms and the surface show, and what is good, in Markdown."""
+OF_ESTIMATES = ("perf/seconds",)  # tags that no training has
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ class TrainingBoard(TensorBoardTracker):
         if not purge_step:
             self.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
             self.text("about/environment", _environment(settings, overrides))
-            self.text("about/charts", _meanings())
+            self.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
             self.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
 
     def record(self, record: Record) -> None:
@@ -123,8 +113,7 @@ class TrainingBoard(TensorBoardTracker):
             self._show_images(real, generated, step)
         elif source.dim == 2:
             self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
-            vertices, faces, colors = figures.potential_surface(critic, real, generated)
-            self.mesh("critic/potential", vertices @ TILT.T, faces, colors, step, SCENE)
+            self.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
         else:
             self._draw("samples/fixed_latents", figures.generated_cloud(real, generated), step)
         if not bool(torch.isfinite(generated).all()):
@@ -175,10 +164,11 @@ def _environment(settings: Mapping[str, Any], overrides: list[str]) -> str:
     return _table(("what", "value"), rows.items())
 
 
-def _meanings() -> str:
-    first = "Open **Custom Scalars** first: W1 as a band that is certified, with the exact value inside.\n\n"
-    rows = ((f"`{tag}`", text) for tag, text in (MEANINGS | PICTURES).items() if tag != "perf/seconds")
-    return first + _table(("tag", "what it means, and which way is good"), rows)
+def meanings(tags: Iterable[str]) -> str:
+    """A table of tags, what they mean, and which way is good, in Markdown."""
+    first = "Open **Custom Scalars** first: W1 as a band that is certified.\n\n"
+    told = MEANINGS | PICTURES
+    return first + _table(("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags))
 
 
 def _certificate(certificate: Certificate) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from torch import Tensor
 from wgan_lip import figures
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
+from wgan_lip.cli.board import meanings
 from wgan_lip.cli.devices import find_device, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
@@ -40,6 +41,7 @@ from wgan_lip.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker
 
 __all__ = ["estimate"]
 
+CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
     "dim": int | None, "critic": str | None, "critic_steps": int | None, "seconds": float, "tolerance": float,
@@ -143,6 +145,7 @@ def _run(
         board := TensorBoardTracker(directory, charts=ESTIMATE_CHARTS),
     ) as trackers:
         board.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
+        board.text("about/charts", meanings(CHARTED))
         steps = count()
 
         def record(progress: Progress) -> None:
@@ -160,8 +163,11 @@ def _run(
         trackers.record(_Record(next(steps), last, f"stopped: {result.stopped}"))
         _write(directory, sides, result, known)
         with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
-            for name, figure in _figures(result, arguments["a"], arguments["b"]).items():
+            drawn = _figures(result, arguments["a"], arguments["b"])
+            for name, figure in drawn.items():
                 board.figure(name, figures.save(figure, directory / f"{name}.png", dpi=130), 0)
+            if "potential" in drawn:
+                board.surface("potential", *figures.potential_surface(_potential(result), result.x, result.y), 0)
     return result
 
 
@@ -193,12 +199,7 @@ def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str
             estimates=[*(math.nan if progress.critic is None else progress.critic for progress in history), math.nan],
         )
     }
-    level = result.dual(result.x[:1])
-
-    def potential(samples: Tensor) -> Tensor:
-        """That of the lower bound but for a constant, which can be large and would hide the rest of its values."""
-        return result.dual(samples) - level
-
+    potential = _potential(result)
     if result.dim == 1:
         drawn["samples"] = figures.cdf_pair(result.x, result.y, a, b, potential=potential)
     elif result.dim == 2:
@@ -211,3 +212,9 @@ def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str
     else:
         drawn["samples"] = figures.generated_cloud(result.x, result.y, labels=("x", "y"))
     return drawn
+
+
+def _potential(result: W1Estimate) -> Callable[[Tensor], Tensor]:
+    """That of the lower bound but for a constant, which can be large and would hide the rest of its values."""
+    level = result.dual(result.x[:1])
+    return lambda samples: result.dual(samples) - level

@@ -14,6 +14,18 @@ from torch import Tensor
 from wgan_lip.tracking.records import Closing, RecordLike
 from wgan_lip.tracking.tags import MEANINGS, ROUNDED_DOWN, ROUNDED_UP, TRAINING_CHARTS
 
+SCENE = {
+    "camera": {"cls": "PerspectiveCamera", "fov": 45},
+    "lights": [
+        {"cls": "AmbientLight", "color": "#ffffff", "intensity": 0.9},
+        {"cls": "DirectionalLight", "color": "#ffffff", "intensity": 0.7, "position": [1, 2, 3]},
+    ],
+    "material": {"cls": "MeshStandardMaterial", "roughness": 1, "metalness": 0, "side": 2},
+}
+"""How the mesh page lights a surface; side 2 is three.js' DoubleSide."""
+TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
+"""Turns a surface by 60 degrees away from that page's camera, which looks straight down."""
+
 
 class TensorBoardTracker(Closing):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
@@ -100,31 +112,23 @@ class TensorBoardTracker(Closing):
         if finite.size:
             self._open_writer().add_histogram(tag, finite, step, bins=np.histogram_bin_edges(finite, 40))
 
-    def mesh(
-        self,
-        tag: str,
-        vertices: np.ndarray,
-        faces: np.ndarray,
-        colors: np.ndarray,
-        step: int,
-        config: dict | None = None,
-    ) -> None:
-        """Writes a surface of triangles in space.
+    def surface(self, tag: str, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, step: int) -> None:
+        """Writes a surface of triangles over the plane, to be looked at from aside.
 
         Arguments:
             tag: Its name.
-            vertices: Points, shape (k, 3).
+            vertices: Points with their heights, shape (k, 3).
             faces: Indices of the corners of each triangle, shape (t, 3).
             colors: Red, green and blue of each vertex, from 0 to 255, shape (k, 3).
             step: Its step.
-            config: Settings of the three.js scene: camera, lights, material.
         """
         import torch
 
-        parts = torch.as_tensor(vertices, dtype=torch.float32), torch.as_tensor(colors, dtype=torch.uint8)
+        tilted = torch.as_tensor(vertices @ TILT.T, dtype=torch.float32)
         triangles = torch.as_tensor(faces, dtype=torch.int32)
+        shades = torch.as_tensor(colors, dtype=torch.uint8)
         self._open_writer().add_mesh(
-            tag, parts[0][None], parts[1][None], triangles[None], config_dict=config, global_step=step
+            tag, tilted[None], shades[None], triangles[None], config_dict=SCENE, global_step=step
         )
 
     def hparams(self, params: Mapping[str, Any]) -> None:
