@@ -10,7 +10,7 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from wgan_lip.checks import InputError
-from wgan_lip.data import Digits, FakeImages, FiniteSource, Gaussians8, ImageSource
+from wgan_lip.data import Digits, FakeImages, FiniteSource, Gaussians8, ImageSource, import_torchvision
 from wgan_lip.metrics import (
     Inception,
     compare,
@@ -249,9 +249,13 @@ def test_fid_without_weights_says_what_to_get(tmp_path):
         Inception(tmp_path / "gone.pth")
 
 
-def test_fid_takes_weights_and_nothing_else_from_its_file(tmp_path):
-    pytest.importorskip("torch_fidelity")
+@pytest.fixture
+def extractor():
+    import_torchvision()  # which torch-fidelity imports
+    return pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
 
+
+def test_fid_takes_weights_and_nothing_else_from_its_file(tmp_path, extractor):
     class Evil:
         def __reduce__(self):
             return (tmp_path / "ran").touch, ()
@@ -265,8 +269,7 @@ def test_fid_takes_weights_and_nothing_else_from_its_file(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_fid_and_kid_on_the_features_of_the_file(tmp_path):
-    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+def test_fid_and_kid_on_the_features_of_the_file(tmp_path, extractor):
     path = tmp_path / "weights.pth"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
