@@ -35,6 +35,16 @@ def test_the_screen_is_the_committed_one():
     assert (ROOT / "outputs/reference/wgan/screen.txt").read_text(encoding="utf-8").rstrip() in README
 
 
+def test_the_figures_of_mnist_are_the_committed_ones():
+    (row,) = json.loads((ROOT / "outputs/reference/images/results.json").read_text(encoding="utf-8"))["rows"]
+    values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
+    told = " ".join(README.split())
+    assert f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} where" in told
+    assert f"have {floors['sliced_w1']:.4f}, precision {values['precision']:.2f} ({floors['precision']:.2f})" in told
+    assert f"recall {values['recall']:.2f} ({floors['recall']:.2f}), on {row['score']['n']} samples" in told
+    assert f"{row['interval']['lower']:.2f} ≤ W1 ≤ {row['interval']['upper']:.2f}" in told
+
+
 def test_pictures_and_files_exist():
     for name in re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(outputs/reference/[^`]+)`", README):
         assert (ROOT / name).exists(), name
