@@ -98,6 +98,17 @@ def test_a_game_that_is_not_finite_goes_back_and_on_and_says_so():
     assert all(math.isfinite(value) for record in records for value in record.scalars.values())
 
 
+def test_a_warm_up_that_is_not_finite_is_played_again():
+    source = Treacherous({2})
+    first, *rest = play(source=source, max_rollbacks=1)
+    assert first.step == 0 and "at step 0; not finite now: parameter critic" in first.note
+    assert [record.step for record in rest] == [2, 4, 6, 8] and rest[-1].game.warmed == 3
+    assert source.draws == 3 + 3 + 8
+    with pytest.raises(NonFiniteError, match="at step 0; .* after step 0, was kept") as caught:
+        list(play(source=Treacherous({2})))
+    assert math.isfinite(certify(caught.value.game.critic).lipschitz)
+
+
 def test_rollbacks_come_to_an_end_in_the_last_good_state():
     with pytest.raises(
         NonFiniteError, match=r"after 2 rollbacks. The last good state, after step 4, was kept"

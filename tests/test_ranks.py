@@ -33,6 +33,8 @@ SETTINGS = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)  # pictures take most of so short a run
+    monkeypatch.setattr("wgan_lip.cli.board.TrainingBoard._show", lambda *_: None)
 
 
 def on_two_ranks(work, folder: Path) -> list:

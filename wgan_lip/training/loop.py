@@ -227,10 +227,13 @@ def train_wgan(
         while game.warmed < warmup_steps and ended is None:
             dual_ascent()
             game.warmed += 1
-            if asked():
+            paused = asked()
+            if paused or game.warmed == warmup_steps:
                 note = guard.recover(table(), logged=False)
-                with _global_rng_kept(game, ranks):
-                    yield Record(game.step, {}, game, note=note)
+                guard.approve()
+                if paused or note is not None:
+                    with _global_rng_kept(game, ranks):
+                        yield Record(game.step, {}, game, note=note)
         pace = _Pace(game)
         while ended is None:
             with pace:
