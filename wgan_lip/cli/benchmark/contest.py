@@ -129,6 +129,7 @@ def train_and_measure(
         measures; Optimal Transport, Old and New (Villani, 2009), Theorem 5.10
 
     Example:
+        >>> from wgan_lip.critics import ResNetCritic
         >>> from wgan_lip.data.oracles import Shift
         >>> row = train_and_measure(Method(ResNetCritic), Shift(dim=2), seconds=0.0)
         >>> row["value"] <= row["truth"]
