@@ -129,6 +129,13 @@ def test_a_sweep_runs_every_job():
     assert all(job.status["state"] == "finished" for job in jobs)
 
 
+def test_a_sweep_goes_to_a_launcher_of_jobs(capsys):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra cluster")
+    jobs = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.sweep.dir=jobs"]
+    assert main(["train", "--multirun", *jobs, "seed=0,1", *TINY]) == 0
+    assert [load_run(Path("jobs") / name).status["state"] for name in ("0", "1")] == ["finished"] * 2
+
+
 def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys):
     assert main(["train", "--multirun", "critic=convolutional,resnet", "data=moons", *TINY]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wgan-lip: ")]
