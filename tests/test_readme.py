@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-TABLES = ["wgan", "tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "tensorboard", "oracles"]
+TABLES = ["wgan", "tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "tensorboard", "oracles", "rivals"]
 TABLES += ["funnels", "funnels_long", "funnels_variants"]
 
 
