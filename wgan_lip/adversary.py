@@ -308,6 +308,7 @@ def enumerate_lipschitz(
 
     Example:
         >>> critic = nn.Sequential(nn.Linear(1, 1), nn.ReLU())
+        >>> _ = nn.init.ones_(critic[0].weight)  # so that the kink, at −bias, is in the box
         >>> found = enumerate_lipschitz(critic, torch.tensor([-9.0]), torch.tensor([9.0]))
         >>> found.cells
         2
