@@ -71,6 +71,7 @@ class Critic(nn.Sequential):
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:
+    """Raises :class:`InputError`, naming the first size below `least`."""
     for name, size in sizes.items():
         if size < least:
             raise InputError(f"Expected {name} of at least {least}. Got {size}.")

@@ -39,6 +39,7 @@ def derived_generator(seed: int, purpose: int) -> torch.Generator:
 
 
 def check_positive(*, or_zero: bool = False, **values: float) -> None:
+    """Raises :class:`InputError`, naming the first value that is not positive, or zero where that may be, and finite."""
     for name, value in values.items():
         if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
             raise InputError(f"Expected {name} to be positive{' or zero' * or_zero} and finite. Got {value}.")
@@ -195,6 +196,7 @@ class FiniteSource(Source):
 
 
 def as_samples(stored: Tensor) -> Tensor:
+    """Samples as they are handed out: pixels, of dtype uint8, as float32 divided by 255; all else as it is."""
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 

@@ -99,6 +99,7 @@ def as_activation(name: str) -> nn.Module:
 
 
 def check_sizes(**sizes: int) -> None:
+    """Raises :class:`InputError`, naming all sizes, where one is below 1."""
     if min(sizes.values()) < 1:
         got = ", ".join(f"{name}={size}" for name, size in sizes.items())
         raise InputError(f"Expected sizes of at least 1. Got {got}.")

@@ -519,8 +519,10 @@ def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
 
 
 def number(value: float | None, form: str) -> str:
+    """A table's cell: the number in `form`, or nothing where there is none."""
     return "" if value is None else form.format(value)
 
 
 def percent(share: float | None) -> str:
+    """A table's cell: a share as a percentage of one decimal, or nothing where there is none."""
     return "" if share is None else f"{round(100 * share, 1) + 0.0:.1f} %"  # no -0.0

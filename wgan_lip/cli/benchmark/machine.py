@@ -42,6 +42,7 @@ def milliseconds(call: Callable[[], Any], *, repeats: int = 9, seconds: float = 
 
 
 def machine() -> dict[str, str]:
+    """Versions, processor, memory and GPU, to stand beside figures."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {**versions(), "processor": _processor(), "memory": _memory(), "gpu": gpu}
 
