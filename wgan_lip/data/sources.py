@@ -39,7 +39,7 @@ def derived_generator(seed: int, purpose: int) -> torch.Generator:
 
 
 def check_positive(*, or_zero: bool = False, **values: float) -> None:
-    """Raises :class:`InputError`, naming the first value that is not positive, or zero where that may be, and finite."""
+    """Raises :class:`InputError`, naming the first value that is not positive, or zero where it may be, and finite."""
     for name, value in values.items():
         if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
             raise InputError(f"Expected {name} to be positive{' or zero' * or_zero} and finite. Got {value}.")
