@@ -19,7 +19,7 @@ from wgan_lip.certificates import Certificate, certify, verify
 from wgan_lip.cli import COMMANDS, config_directory, main, screens
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.layers import Retraction
-from wgan_lip.runs import Run, create_run, load_run
+from wgan_lip.runs import Run, load_run
 from wgan_lip.targets import target_class
 from wgan_lip.tracking import MEANINGS
 
@@ -415,13 +415,11 @@ def test_every_experiment_and_choice_composes():
                     assert target_class(config[section]["_target_"])
 
 
-def test_a_benchmark_measures_every_case_once_and_resumes(monkeypatch, capsys):
+def test_a_benchmark_measures_every_case_once(monkeypatch, capsys):
     from wgan_lip.cli.benchmark import wgan
 
     monkeypatch.setattr(wgan, "CASES", ("gaussians8", "digits"))
     overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
-    interrupted = Path("outputs/benchmark/wgan/digits-0")
-    create_run(interrupted, {}, [])
     written = []
     for _ in range(2):
         assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0

@@ -22,10 +22,11 @@ from test_resuming import differences
 from wgan_lip.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
 from wgan_lip.checks import InputError
 from wgan_lip.cli import main
+from wgan_lip.cli.benchmark.wgan import train_case
 from wgan_lip.cli.resuming import differences as differing
 from wgan_lip.cli.resuming import recomposed
 from wgan_lip.cli.signals import Interrupted, StopRequests
-from wgan_lip.runs import Run, claimed, load_run
+from wgan_lip.runs import Run, claimed, create_run, load_run, set_status
 
 LONGER = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
           "evaluation.repeats=1"]  # fmt: skip
@@ -109,6 +110,27 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(whole, mon
     assert [record["step"] for record in Run(run).metrics] == [2, 4, 6, 8, 10, 12]
     overrides = json.loads((run / "overrides.json").read_text())
     assert overrides == LONGER and "resume" not in (run / "config.yaml").read_text()
+
+
+def test_a_benchmark_goes_on_with_a_case_that_was_interrupted(whole, monkeypatch, capfd, tmp_path):
+    case = tmp_path / "case"
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGTERM, step=5)
+        assert main(["train", *LONGER, f"hydra.run.dir={case}"]) == 143
+    row = train_case(case, LONGER)
+    assert f"going on with {case} at step 5" in capfd.readouterr().err
+    assert row["score"] == Run(whole).summary["score"] and "resume" not in row["command"]
+    assert_same(case, whole)
+    with pytest.raises(InputError, match="Choose another out=DIR"):
+        train_case(case, [*LONGER, "seed=1"])
+
+
+@pytest.mark.parametrize("reason", ["NonFiniteError: a value", "RefutedError: W1", "DivergedError: far"])
+def test_a_benchmark_does_not_play_again_what_stopped_itself(reason, tmp_path):
+    create_run(tmp_path / "case", {}, ["seed=3"])
+    set_status(tmp_path / "case", "failed", reason=reason)
+    row = train_case(tmp_path / "case", ["seed=3"], may_stop=True)
+    assert row == {"command": "wgan-lip train seed=3", "stopped": reason}
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_configuration_or_a_new_one(whole, monkeypatch):

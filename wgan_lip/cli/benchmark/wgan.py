@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from wgan_lip.checks import InputError
 from wgan_lip.cli.benchmark.machine import machine
 from wgan_lip.runs import Run, write_json
 from wgan_lip.tracking import rounded, rounded_down, rounded_up
+from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 
 __all__ = ["measure", "train_case"]
 
@@ -34,35 +34,45 @@ def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False)
     """The command and the summary of a run, which is trained unless it lies finished in `directory`.
 
     Arguments:
-        directory: The run's folder. What was interrupted there starts again.
+        directory: The run's folder. What was interrupted there goes on.
         arguments: Of `wgan-lip train`.
-        may_stop: Whether a run may fail; its row then says why in `stopped`, and has no scores.
+        may_stop: Whether a game may stop itself; its row then says why in `stopped`, and has no scores.
 
     Raises:
-        InputError: A finished run of other arguments in `directory`, or a run that failed.
+        InputError: A run of other arguments in `directory`, or a run that failed.
     """
     row = {"command": f"wgan-lip {shlex.join(['train', *arguments])}"}
-    if not _finished(directory, arguments):
-        if (directory / "status.json").exists():
-            shutil.rmtree(directory)
+    past = _past(directory, arguments)
+    if past is None or past.status["state"] != "finished":
+        if may_stop and past is not None and _stopped_itself(past):
+            return {**row, "stopped": past.status["reason"]}
         process = [sys.executable, "-m", "wgan_lip", "train", *arguments, f"hydra.run.dir={directory}"]
-        status = subprocess.run(process, check=False).returncode
-        if status and not (may_stop and status == 1 and (directory / "status.json").exists()):
+        status = subprocess.run(process if past is None else [*process, "resume=auto"], check=False).returncode
+        if status and not (may_stop and _past(directory, arguments) and _stopped_itself(Run(directory))):
             raise InputError(f"Expected {row['command']} to finish. It ended with status {status}.")
         if status:
             return {**row, "stopped": Run(directory).status["reason"]}
     return {**row, **Run(directory).summary}
 
 
-def _finished(directory: Path, overrides: list[str]) -> bool:
-    if not (directory / "config.yaml").exists() or Run(directory).status["state"] != "finished":
-        return False
-    if Run(directory).overrides != overrides:
+def _past(directory: Path, arguments: list[str]) -> Run | None:
+    """The run that lies in a folder, or None; other arguments than its own are refused."""
+    if not (directory / "config.yaml").exists():
+        return None
+    run = Run(directory)
+    if run.overrides != arguments:
         raise InputError(
-            f"Expected {directory} to hold {shlex.join(overrides)}. Got {shlex.join(Run(directory).overrides)}. "
+            f"Expected {directory} to hold {shlex.join(arguments)}. Got {shlex.join(run.overrides)}. "
             "Choose another out=DIR."
         )
-    return True
+    return run
+
+
+def _stopped_itself(run: Run) -> bool:
+    """Whether its game diverged or was refuted, which it would again."""
+    status = run.status
+    errors = tuple(error.__name__ for error in (DivergedError, NonFiniteError, RefutedError))
+    return status["state"] == "failed" and str(status["reason"]).startswith(errors)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
