@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,7 +22,7 @@ from wgan_lip.certificates import Certificate, certify, weights_sha256
 from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.exporting import export_players, load_exported
-from wgan_lip.generators import MLPGenerator
+from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.runs import load_run
 
 SIZES = {"dim": 64, "low": 0.0, "high": 1.0, "image_shape": (1, 8, 8)}
@@ -67,6 +69,34 @@ def test_a_run_is_exported_whole_and_gives_the_same_values(exported_run, tiny_ru
     assert torch.equal(exported.critic(x), run.critic(x)) and torch.equal(exported.generator(z), run.generator(z))
     for name, content in exported.about["sha256"].items():
         assert content == hashlib.sha256((exported_run / name).read_bytes()).hexdigest()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["data.label_scale=2"],
+        ["data.label_scale=2", "generator=dcgan", "generator.channels=4", "critic=convolutional", "critic.channels=4"],
+        ["training.precision=bfloat16", "training.compile=true"],
+    ],
+    ids=["conditional", "conditional images", "compiled bfloat16"],
+)
+def test_however_a_run_was_trained_it_is_exported_and_its_programs_give_its_values(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)
+    monkeypatch.setattr("wgan_lip.cli.board.TrainingBoard._show", lambda *_: None)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # not minutes of C++
+    image = "generator=dcgan" in settings
+    tiny = [setting for setting in TINY if not (image and setting.startswith(("generator.", "critic.")))]
+    assert main(["train", *tiny, *settings, f"hydra.run.dir={tmp_path}/run"]) == 0
+    assert main(["export", f"run={tmp_path}/run", f"out={tmp_path}/out"]) == 0
+    run, exported = load_run(tmp_path / "run"), load_exported(tmp_path / "out")
+    assert exported.certificate == certify(run.critic, units=run.units)
+    z = draw_latents(run.generator, 5, torch.Generator().manual_seed(0))
+    y = run.generator(z)
+    assert torch.equal(exported.generator(z), y) and torch.equal(exported.critic(y), run.critic(y))
+    for player, sample, values in (("generator", z, y), ("critic", y, run.critic(y))):
+        program = torch.export.load(tmp_path / "out" / f"{player}.pt2").module()
+        torch.testing.assert_close(program(sample), values)
 
 
 def test_programs_run_on_torch_alone_for_any_batch(exported_run, tiny_run, tmp_path):
