@@ -661,3 +661,110 @@ def test_cones_do_without_residual_layers_and_say_what_they_need():
         ResNetCritic(3, readout="cones", depth=-1)
     with pytest.raises(InputError, match="Expected depth of at least 1. Got 0"):
         ResNetCritic(3, depth=0)
+
+# Renewal
+
+
+def hardened(layer, temperature):
+    with torch.no_grad():
+        layer.coldness.fill_(-math.log(temperature) / layer.cooling)
+    return layer
+
+
+@SHAPES
+@pytest.mark.parametrize("temperature", [1e-8, 1e-3, 0.1])
+def test_a_renewal_moves_f_by_less_than_its_temperature_where_samples_are(dim, count, heads, temperature):
+    layer = hardened(cones(dim, count, heads), temperature)
+    with torch.no_grad():
+        layer.offsets[:, 1::2] += 50.0  # far from mattering anywhere, in both groups
+    x, y = torch.randn(60, dim).double(), torch.randn(40, dim).double()
+    before = copy.deepcopy(layer)
+    moved = layer.renew(x, y)
+    assert moved >= count // 2 - 1 and moved == (layer.centers != before.centers).any(dim=1).sum()
+    states = torch.cat((x, y))
+    assert ((layer(states) - before(states)).abs() <= (math.log(2) + math.log(10 / 9)) * layer.temperature + 1e-12).all()
+    assert layer.temperature == before.temperature and layer.unit == before.unit
+
+
+def test_what_moves_are_the_cones_without_a_sample_to_samples_of_their_law():
+    layer = hardened(cones(2, 12), 1e-6)
+    x, y = torch.randn(50, 2).double(), 5 + torch.randn(50, 2).double()
+    layer.start_at(x, y)
+    with torch.no_grad():
+        hardened(layer, 1e-6)
+        layer.offsets[0, 2], layer.offsets[0, 9] = 50.0, 50.0
+    shares = layer._largest_shares(torch.cat((x, y)))
+    truth = torch.autograd.functional.jacobian(
+        lambda offsets: torch.func.functional_call(layer, {"offsets": offsets}, torch.cat((x, y)))[:, 0],
+        layer.offsets.detach(),
+    )[:, 0] / layer.unit  # (b, k): what f feels of each height is the share of its cone
+    assert torch.allclose(truth.abs().amax(dim=0), shares, atol=1e-6)
+    idle = shares < 0.1 / 6
+    assert idle[2] and idle[9] and not idle.all()
+    before = layer.centers.detach().clone()
+    assert layer.renew(x, y) == idle.sum()
+    assert torch.equal((layer.centers != before).any(dim=1), idle)
+    tips = (layer.unit * layer.centers).detach()
+    for group, law in ((slice(0, 6), y), (slice(6, None), x)):
+        assert (torch.cdist(tips[group][idle[group]], law).amin(dim=1) < 1e-12).all()
+
+
+def test_moved_cones_train_again():
+    layer = hardened(cones(2, 16, dtype=torch.float32), 1e-6)
+    x, y = torch.randn(256, 2), 3 + torch.randn(256, 2)
+    with torch.no_grad():
+        layer.offsets[0, ::3] += 50.0
+    felt = []
+    for _ in range(2):
+        layer.zero_grad()
+        (layer(x).mean() - layer(y).mean()).backward()
+        felt.append((layer.offsets.grad != 0).sum().item())
+        layer.renew(x, y)
+    assert felt[1] > felt[0]
+
+
+def test_a_critic_renews_its_cones_from_the_states_that_reach_them():
+    critic = ResNetCritic(3, width=8, depth=2, readout="cones", centers=16, cooling=0.05)
+    x, y = torch.randn(300, 3), 2 + torch.randn(300, 3)
+    critic.start_at(x, y)
+    hardened(critic.readout, 1e-4)
+    assert critic.readout.cooling == 0.05 and critic.readout.coldness > 100
+    with torch.no_grad():
+        critic.readout.offsets[0, 3] += 50
+    before = critic(x).detach()
+    moved = critic.renew(x, y)
+    states = torch.cat((x, y))
+    for layer in list(critic)[:-2]:
+        states = layer(states).detach()
+    tips = (critic.readout.unit * critic.readout.centers).detach()
+    assert moved >= 1 and torch.cdist(tips[3][None], states).min() < 1e-5
+    assert (critic(x) - before).abs().max() < 1e-2 and certify(critic).lipschitz <= 1
+    assert ResNetCritic(3, width=8, depth=2).renew(x, y) == 0
+    with pytest.raises(InputError, match="Expected samples of dimension 3"):
+        critic.renew(x[:, :2], y[:, :2])
+    with pytest.raises(InputError, match="Expected states of width 8"):
+        critic.readout.renew(x, y)
+
+
+@pytest.mark.parametrize("cooling", [0.0, -1.0, math.inf, math.nan])
+def test_a_cooling_that_is_no_rate_is_refused(cooling):
+    with pytest.raises(InputError, match="Expected a cooling above 0 and finite"):
+        Cones(2, 4, cooling=cooling)
+
+
+def test_a_smaller_cooling_starts_at_the_same_temperature_and_falls_slower():
+    layers, x, y = [], torch.randn(200, 2), 1 + torch.randn(200, 2)
+    for cooling in (6.0, 0.05):
+        torch.manual_seed(0)
+        layer = Cones(2, 32, cooling=cooling)
+        layer.start_at(x, y)
+        layers.append(layer)
+    assert layers[0].temperature.item() == pytest.approx(layers[1].temperature.item(), rel=1e-5)
+    start = layers[0].temperature.item()
+    for layer in layers:
+        critic = nn.Sequential(layer, Squeeze())
+        optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
+        retract_after_steps(optimizer, critic)
+        for _ in range(100):
+            ascend(critic, optimizer, x, y)
+    assert layers[0].temperature < 0.5 * start < 0.9 * start < layers[1].temperature

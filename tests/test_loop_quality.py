@@ -45,6 +45,24 @@ def test_boosted_steps_come_at_the_start_and_regularly(monkeypatch):
     assert counts == [5, 5, 1, 5, 1, 1, 1, 5, 0]
 
 
+def test_cones_are_renewed_at_the_samples_of_the_moment(monkeypatch):
+    moved, real = [], ResNetCritic.renew
+
+    def renewing(critic, x, y):
+        moved.append((len(x), len(y), y.mean().item(), real(critic, x, y)))
+        return moved[-1][-1]
+
+    monkeypatch.setattr(ResNetCritic, "renew", renewing)
+    critic = ResNetCritic(2, readout="cones", centers=16)
+    *_, last = play(critic=critic, start_at_data=True, renew_every=3, critic_lr=0.1, lr=0.5, steps=10)
+    assert [sizes for *sizes, _, _ in moved] == [[2048, 2048]] * 4  # before steps 1, 4, 7 and 10
+    assert len({mean for _, _, mean, _ in moved}) == 4 and sum(count for *_, count in moved) > 0
+    assert certify(last.game.critic).lipschitz <= 1
+    moved.clear()
+    list(play(critic=ResNetCritic(2, readout="cones", centers=16)))
+    assert moved == []
+
+
 def test_the_average_ramps_up():
     assert [half_life(1000.0, 0.05, images) for images in (100, 10_000, 20_000, 10**9)] == [5.0, 500.0, 1000.0, 1000.0]
     assert half_life(1000.0, 0.0, 1) == 1000.0
@@ -250,6 +268,7 @@ def test_a_penalty_cannot_be_compiled():
     [
         ({"boost_steps": 0}, "boost_steps above zero. Got 0"),
         ({"boost_every": 0}, "boost_every above zero. Got 0. Leave it null"),
+        ({"renew_every": 0}, "renew_every above zero. Got 0. Leave it null"),
         ({"critic_clip": -1.0}, "critic_clip above zero"),
         ({"ema_ramp": -0.1}, "ema_ramp of at least 0"),
         ({"ema_ramp": math.nan}, "ema_ramp of at least 0. Got nan"),

@@ -173,7 +173,8 @@ def wait_for(condition, seconds: float = 200.0) -> None:
 def test_two_processes_play_the_game_of_one(capsys):
     # Plain gradient steps: the first ones of Adam go by the sign of a gradient, and blow up its last digit.
     plain = [*SETTINGS, "optimizer@critic_optimizer=sgd", "optimizer@generator_optimizer=sgd", "data.label_scale=1",
-             "training.audit_scores=true"]  # fmt: skip
+             "training.audit_scores=true", "critic.readout=cones", "critic.centers=16", "training.start_at_data=true",
+             "training.renew_every=4"]  # fmt: skip
     assert main(["train", *plain, "hydra.run.dir=alone"]) == 0
     done = torchrun("train", *plain, "training.accumulate=2")
     assert done.returncode == 0, done.stderr

@@ -114,11 +114,21 @@ def test_an_interrupted_game_goes_on_bit_by_bit(asked, optimizer):
     assert differences(after[-1].game.state_dict(), whole[-1].game.state_dict()) == []
 
 
-def test_a_game_interrupted_after_every_step_is_the_whole_one():
-    whole = list(game(critic=SpectralNormCritic, source=Gaussians8(test_size=40)))
+def with_cones(dim, **_):
+    return ResNetCritic(dim, readout="cones", centers=12)
+
+
+@pytest.mark.parametrize(
+    ("critic", "settings"), [(SpectralNormCritic, {}), (with_cones, {"start_at_data": True, "renew_every": 2})]
+)
+def test_a_game_interrupted_after_every_step_is_the_whole_one(critic, settings):
+    def played(state=None, **more):
+        return game(state, critic=critic, source=Gaussians8(test_size=40), **settings, **more)
+
+    whole = list(played())
     state, seen, done = None, [], False
     while not done:
-        for record in game(state, pause=lambda step: True, critic=SpectralNormCritic, source=Gaussians8(test_size=40)):
+        for record in played(state, pause=lambda step: True):
             seen.append(record)
             done = record.step == 12
             state = through_a_file(record.game.state_dict())

@@ -113,6 +113,8 @@ def test_a_critic_that_cannot_start_at_samples_is_refused():
     plain = nn.Sequential(Linear(Norm.euclidean(2), Norm((1,))), Squeeze())
     with pytest.raises(InputError, match="Expected, with training.start_at_data, a critic with a method start_at"):
         play(critic=plain, start_at_data=True)
+    with pytest.raises(InputError, match="Expected, with training.renew_every, a critic with a method renew"):
+        play(critic=plain, renew_every=5)
 
 
 def test_records_come_in_order_and_every_audit_keeps_the_invariant():

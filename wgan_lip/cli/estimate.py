@@ -20,7 +20,7 @@ from wgan_lip import figures
 from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
 from wgan_lip.cli.board import meanings
-from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.devices import find_device, keep_freed_memory, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
 from wgan_lip.estimation import Progress, W1Estimate, check_estimate, estimate_w1
@@ -58,6 +58,7 @@ def estimate(config: DictConfig) -> float:
     try:
         settings = checked(config, root=ROOT)
         set_threads(settings["threads"])
+        keep_freed_memory()
         sides = _open(settings)
         arguments = _arguments(settings, sides)
         check_estimate(**arguments)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from wgan_lip.checkpoints import check_schedule
 from wgan_lip.checks import InputError
-from wgan_lip.cli.devices import find_device, set_threads
+from wgan_lip.cli.devices import find_device, keep_freed_memory, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.runs import check_seed
@@ -55,6 +55,7 @@ def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], 
     """The source, the players with their optimisers, and the sizes of the data that they were built for."""
     device = find_device(settings["device"])
     set_threads(settings["threads"])
+    keep_freed_memory()
     seed, trust = check_seed(settings["seed"]), settings["trust"]
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
     source = build(settings["data"], trust=trust).to(device)

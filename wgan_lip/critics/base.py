@@ -55,10 +55,7 @@ class Critic(nn.Sequential):
         Raises:
             InputError: Unusable samples, or of another dimension.
         """
-        x, y = check_pair(x, y)
-        if x.shape[1] != self.dim:
-            raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
-        states, n = torch.cat((x, y)).to(next(self.parameters())), len(x)
+        states, n = self._states(x, y), len(x)
         with_cones = any(isinstance(layer, Cones) for layer in self)
         for layer in self:
             if isinstance(layer, Cones):
@@ -68,6 +65,38 @@ class Critic(nn.Sequential):
                 share = rows.new_full(rows.shape[1:], 0.02) if with_cones else torch.rand_like(rows[0])
                 layer.bias.copy_(-rows.gather(0, ((1 - share) * (len(rows) - 1)).round().long()[None])[0])
             states = layer(states)
+
+    @torch.no_grad()
+    def renew(self, x: Tensor, y: Tensor) -> int:
+        """Moves cones that no sample feels to where samples are, by :meth:`wgan_lip.layers.Cones.renew`; f stays.
+
+        Other layers have nothing to renew.
+
+        Arguments:
+            x: Samples of P, shape (n, d).
+            y: Samples of Q, shape (m, d).
+
+        Returns:
+            How many cones moved.
+
+        Raises:
+            InputError: Unusable samples, or of another dimension.
+        """
+        states, moved = self._states(x, y), 0
+        if not any(isinstance(layer, Cones) for layer in self):
+            return 0
+        for layer in self:
+            if isinstance(layer, Cones):
+                moved += layer.renew(states[: len(x)], states[len(x) :])
+            states = layer(states)
+        return moved
+
+    def _states(self, x: Tensor, y: Tensor) -> Tensor:
+        """Both sample sets (n + m, d), checked, as the parameters are."""
+        x, y = check_pair(x, y)
+        if x.shape[1] != self.dim:
+            raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
+        return torch.cat((x, y)).to(next(self.parameters()))
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:

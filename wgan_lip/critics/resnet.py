@@ -53,6 +53,7 @@ class ResNetCritic(Critic):
         readout: `linear`, or `cones`, with :class:`wgan_lip.layers.Cones` as v; not with `norm="max"`.
         centers: Number of those cones.
         scale: Of those cones, about the samples' standard deviation. Better: :meth:`Critic.start_at`.
+        cooling: Of those cones, how fast their temperature falls: 6 for samples that stay, 0.05 for a game.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -77,6 +78,7 @@ class ResNetCritic(Critic):
         readout: str = "linear",
         centers: int = 256,
         scale: float = 1.0,
+        cooling: float = 6.0,
     ) -> None:
         check_choice(norm, ["euclidean", "max"], "norm")
         check_choice(readout, ["linear", "cones"], "readout")
@@ -106,7 +108,7 @@ class ResNetCritic(Critic):
         if readout == "linear":
             layers["readout"] = Linear(state, Norm((1,) * heads))
         else:
-            layers["readout"] = Cones(width, centers, heads=heads, scale=scale)
+            layers["readout"] = Cones(width, centers, heads=heads, scale=scale, cooling=cooling)
         super().__init__(dim, layers, heads)
         if norm == "max":
             self.lift.bias = nn.Parameter(new_bias(width, bias_scale))

@@ -15,13 +15,13 @@ from wgan_lip.layers.base import Box, Claim, Constraint, LipschitzLayer, Roundin
 __all__ = ["Cones", "LipschitzExtension", "Solver", "fast_distances", "k_means"]
 
 _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
-_COOLING = 6.0  # by which factor of e the temperature falls when its parameter rises by 1
 _WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
 _COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quotients by it leave float32
 _HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
 _SOLVED = 2048  # states of each law whose transport is solved exactly
 _REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move likewise, at most
 _SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
+_IDLE = 0.1  # a cone whose largest share at the samples is below this part of an equal share moves to where they are
 
 Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
 """Solves the transport between samples (n, d) and (m, d): gives a potential, (k, d) → (k,), in float64."""
@@ -110,10 +110,11 @@ class Cones(LipschitzLayer):
 
     Note [Units]
         An optimiser like Adam moves every parameter by about its learning rate, whatever the units of the samples. So
-        c = s·`centers`, b = s·`offsets` and T = s·exp(−6·`coldness`) with s, `unit`, four standard deviations of the
-        states, not trained: cones then train at the rate of the layers before them, in all units alike. Tips that
-        start on a potential stand where they should nearly be: there s is at most six of their distances over √dim, so
-        that a step moves a tip by a share of its distance to the next, in the plane as in 128 dimensions.
+        c = s·`centers`, b = s·`offsets` and T = s·exp(−q·`coldness`) with q, `cooling`, and s, `unit`, four standard
+        deviations of the states, not trained: cones then train at the rate of the layers before them, in all units
+        alike. Tips that start on a potential stand where they should nearly be: there s is at most six of their
+        distances over √dim, so that a step moves a tip by a share of its distance to the next, in the plane as in 128
+        dimensions.
 
     Note [Distances]
         In float64 distances are taken by differences, which the certified evaluation relies on. In single precision
@@ -127,6 +128,9 @@ class Cones(LipschitzLayer):
         heads: Number of scalars, in the maximum norm.
         scale: The standard deviation of the states, in each coordinate: the centres start there. :meth:`start_at`
             takes it, and centres, from samples.
+        cooling: q, how fast T falls. At 6, the best for samples that stay, Adam makes f hard within some hundred steps
+            at 5e-3. In a game the samples move for as long as it lasts, and a critic that is hard before its end
+            follows them with a few cones only: 0.05 lets 20,000 steps at that rate pass until then.
 
     Guarantee:
         Constant exactly 1 for all finite parameters.
@@ -138,25 +142,26 @@ class Cones(LipschitzLayer):
 
     unit: Tensor
 
-    def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
+    def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0, cooling: float = 6.0) -> None:
         super().__init__()
         if min(dim, centers, heads) < 1:
             raise InputError(
                 f"Expected a width, a number of centers and of heads of at least 1. Got {dim}, {centers} and {heads}."
             )
-        if not 0 < scale < math.inf:
-            raise InputError(f"Expected a scale above 0 and finite. Got {scale}.")
-        self.rising = centers // 2
+        for name, value in (("scale", scale), ("cooling", cooling)):
+            if not 0 < value < math.inf:
+                raise InputError(f"Expected a {name} above 0 and finite. Got {value}.")
+        self.rising, self.cooling = centers // 2, float(cooling)
         self.register_buffer("unit", torch.tensor(1.0))
         self.centers = nn.Parameter(torch.empty(centers, dim))
         self.offsets = nn.Parameter(torch.empty(heads, centers))
-        self.coldness = nn.Parameter(torch.tensor(_coldness(dim)))
+        self.coldness = nn.Parameter(torch.tensor(_coldness(dim) / self.cooling))
         self.start_at(*(scale * torch.randn(max(centers, 64), dim) for _ in range(2)))
 
     @property
     def temperature(self) -> Tensor:
         """T, a scalar, in the units of the states."""
-        return self.unit * (-_COOLING * self.coldness).clamp(-_COLDEST, 0).exp()
+        return self.unit * (-self.cooling * self.coldness).clamp(-_COLDEST, 0).exp()
 
     def forward(self, x: Tensor) -> Tensor:
         single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
@@ -189,14 +194,12 @@ class Cones(LipschitzLayer):
         Raises:
             InputError: States that are not finite, or of another width.
         """
-        x, y = check_pair(x, y)
+        x, y = self._states(x, y)
         count, dim = self.centers.shape
-        if x.shape[1] != dim:
-            raise InputError(f"Expected states of width {dim}. Got {tuple(x.shape)}. Give what reaches this layer.")
         states = torch.cat((x[:512], y[:512])).double()
         scale = (states - states.mean(dim=0)).square().mean().sqrt()
         self.unit.copy_(_STRIDE * scale.where(scale > 0, 1))
-        self.coldness.fill_(_coldness(dim))
+        self.coldness.fill_(_coldness(dim) / self.cooling)
         if solver is None:
             centers = torch.cat((_rows(y, self.rising), _rows(x, count - self.rising))).double()
             offsets = -torch.cdist(states, centers).mean(dim=0)
@@ -207,6 +210,60 @@ class Cones(LipschitzLayer):
             centers, offsets = self._on_potential(x.double(), y.double(), solver)
         self.centers.copy_(centers / self.unit.double())
         self.offsets.copy_((offsets / self.unit.double()).expand_as(self.offsets))
+
+    @torch.no_grad()
+    def renew(self, x: Tensor, y: Tensor) -> int:
+        r"""Moves cones that matter at none of the states to where these are; there f stays what it was, up to T.
+
+        Falling cones move to states of P, rising ones to states of Q, drawn at random. At a point c, the cones through
+        f(c) touch f: f(c) − ‖z − c‖ ≤ f(z) ≤ f(c) + ‖z − c‖, as f is 1-Lipschitz. So they change no hard f, and a moved
+        cone has a sample, and with it a gradient, again. K moved cones of a group start T·log(1 + K) below, or above,
+        f(c), so that all together they move a soft f by at most T·log 2. A cone matters if its share in the slope of f
+        reaches a tenth of an equal one at some state: those that leave take no more than T·log(10/9) along. Elsewhere
+        f loses what they gave.
+
+        Arguments:
+            x: States of P, shape (n, dim).
+            y: States of Q, shape (m, dim).
+
+        Returns:
+            How many cones moved.
+
+        Raises:
+            InputError: States that are not finite, or of another width.
+        """
+        x, y = self._states(x, y)
+        shares, moves = self._largest_shares(torch.cat((x, y))), []
+        for sign, group in _groups(self.rising, len(self.centers)):
+            least = _IDLE / (group.stop - group.start)
+            idle = group.start + (shares[group] < least).nonzero()[:, 0]
+            tips = _rows(y if sign < 0 else x, len(idle))
+            heights = self.temperature * math.log1p(len(idle)) - sign * self(tips).T  # (heads, moved)
+            moves.append((idle, tips, heights))
+        for idle, tips, heights in moves:
+            self.centers[idle] = tips.to(self.centers) / self.unit
+            self.offsets[:, idle] = heights.to(self.offsets) / self.unit
+        return sum(len(idle) for idle, _, _ in moves)
+
+    def _largest_shares(self, states: Tensor) -> Tensor:
+        """Of each cone the largest share in the slope of f, over states (b, dim) and heads: shape (k,)."""
+        distance = torch.cdist(states, self.unit * self.centers, compute_mode="donot_use_mm_for_euclid_dist")
+        cones = (distance[:, None] + self.unit * self.offsets) / self.temperature  # (b, heads, k)
+        groups = _groups(self.rising, len(self.centers))
+        within = torch.cat([torch.softmax(-cones[..., group], dim=2) for _, group in groups], dim=2)
+        values = torch.stack([sign * torch.logsumexp(-cones[..., group], dim=2) for sign, group in groups], dim=2)
+        between = torch.softmax(-values, dim=2)  # (b, heads, groups)
+        sizes = torch.tensor([group.stop - group.start for _, group in groups], device=states.device)
+        return (within * between.repeat_interleave(sizes, dim=2)).amax(dim=(0, 1))
+
+    def _states(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, checked."""
+        x, y = check_pair(x, y)
+        if x.shape[1] != self.centers.shape[1]:
+            raise InputError(
+                f"Expected states of width {self.centers.shape[1]}. Got {tuple(x.shape)}. Give what reaches this layer."
+            )
+        return x, y
 
     def _on_potential(self, x: Tensor, y: Tensor, solver: Solver) -> tuple[Tensor, Tensor]:
         """Tips (k, dim) and heights (k,) on an exact potential of half the states; sets the temperature."""
@@ -219,8 +276,8 @@ class Cones(LipschitzLayer):
         apart = torch.cat([_nearest_other(centers[group]) for _, group in _groups(self.rising, count)]).median()
         if apart > 0:
             self.unit.clamp_(max=_REACH * apart / math.sqrt(x.shape[1]))
-            coldness = -math.log(_SHARPNESS * apart / self.unit) / _COOLING
-            self.coldness.fill_(min(max(0.0, coldness), _COLDEST / _COOLING))
+            coldness = -math.log(_SHARPNESS * apart / self.unit)
+            self.coldness.fill_(min(max(0.0, coldness), _COLDEST) / self.cooling)
         if 0 < self.rising < count and solved < min(len(x), len(y)):
             other = torch.cat((x[solved : 2 * solved], y[solved : 2 * solved]))
             heights = torch.cdist(other, centers) + offsets  # (n + m, k)
@@ -237,7 +294,7 @@ class Cones(LipschitzLayer):
         if not self.unit > 0:
             raise InputError(f"Expected a unit above 0. Got {self.unit.item()}. Reload the last good checkpoint.")
         upper_bound_vector_norm(self.coldness[None])  # refuses one that is not finite
-        exponent = max(-_COLDEST, min(-_COOLING * self.coldness.item(), 0.0))
+        exponent = max(-_COLDEST, min(-self.cooling * self.coldness.item(), 0.0))
         temperature = 1.01 * unit * math.exp(exponent)
         size = 1.01 * unit * (upper_bound_vector_norm(self.centers) + upper_bound_vector_norm(self.offsets))
         # Squares that underflow cost 1e-154 a coordinate; those that overflow hide a cone, which may be the lowest.
@@ -248,15 +305,15 @@ class Cones(LipschitzLayer):
         return Claim(1.0, "soft minimum and maximum of cones", Norm.euclidean(dim), Norm((1,) * heads), rounding)
 
     def constraints(self) -> Iterator[Constraint]:
-        yield Box(self.coldness, 0.0, _COLDEST / _COOLING)
+        yield Box(self.coldness, 0.0, _COLDEST / self.cooling)
 
     def extra_repr(self) -> str:
         return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"
 
 
 def _coldness(dim: int) -> float:
-    """At which the temperature is that of the start; 0, the warmest, in very many dimensions."""
-    return max(0.0, math.log(_STRIDE / (_WARMTH * math.sqrt(dim))) / _COOLING)
+    """The logarithm of unit/T at the start; 0, the warmest, in very many dimensions."""
+    return max(0.0, math.log(_STRIDE / (_WARMTH * math.sqrt(dim))))
 
 
 def _rows(rows: Tensor, count: int) -> Tensor:

@@ -59,6 +59,7 @@ def train_wgan(
     audit_size: int = 500,
     audit_scores: bool = True,
     start_at_data: bool = False,
+    renew_every: int | None = None,
     score: str = "eval/w1_over_floor",
     patience: int | None = None,
     max_images: int | None = None,
@@ -111,6 +112,8 @@ def train_wgan(
         audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
         start_at_data: Whether the critic first puts its folds and cones where the samples are, by
             :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
+        renew_every: Every how many generator steps cones that no sample feels any more move to where samples are, by
+            :meth:`wgan_lip.critics.Critic.renew`; None for never. A game leaves most of them behind otherwise.
         score: The tag, of those of an audit, by which an audit is the best so far: the lower the better, or the higher
             with a minus before it.
         patience: Audits in a row without a better score, after which the game ends; None for no limit.
@@ -143,7 +146,8 @@ def train_wgan(
     check_settings(**settings)
     ranks = Ranks()
     ranks.check_divides(batch_size, accumulate)
-    check_players(source, generator, critic, start_at_data=start_at_data, batch_size=batch_size, compiled=compile)
+    check_players(source, generator, critic, start_at_data=start_at_data, renewed=renew_every is not None,
+                  batch_size=batch_size, compiled=compile)  # fmt: skip
     device = next(critic.parameters()).device
     retract_after_steps(critic_optimizer, critic)
     for player in (generator, critic):
@@ -181,7 +185,13 @@ def train_wgan(
         x, y = samples(batch_size)
         return ascend(value_of, critic_optimizer, x, y, parts=accumulate, settle=settle_critic)
 
+    def renew() -> None:
+        critic.renew(*samples(max(batch_size, START), share=lambda whole: whole))
+        ranks.take_over(critic, parameters=True)
+
     def step() -> None:
+        if renew_every is not None and game.step % renew_every == 0:
+            renew()
         for _ in range(ascents(game.step + 1)):
             value = dual_ascent()
         latents = ranks.share(draw_latents(generator, batch_size, game.latent_rng))  # (b, k)
@@ -222,6 +232,7 @@ def train_wgan(
                 torch.manual_seed(seed + ranks.rank)  # such as of dropout: not twice the same
             if start_at_data:
                 critic.start_at(*samples(max(batch_size, START), share=lambda whole: whole))
+                ranks.take_over(critic, parameters=True)
         guard = Guard(game, divergence=divergence, max_rollbacks=max_rollbacks)
         begun, ended = time.monotonic() - game.seconds, budget.spent(game)
         while game.warmed < warmup_steps and ended is None:

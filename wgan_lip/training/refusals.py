@@ -24,6 +24,7 @@ def check_players(
     critic: nn.Module,
     *,
     start_at_data: bool,
+    renewed: bool,
     batch_size: int,
     compiled: bool,
 ) -> None:
@@ -67,16 +68,18 @@ def check_players(
             f"Expected, with training.compile, a critic without a penalty. Got {type(critic).__name__}, which is "
             "differentiated twice: torch.compile can't. Leave compile out."
         )
-    if start_at_data and not callable(getattr(critic, "start_at", None)):
-        raise InputError(
-            "Expected, with training.start_at_data, a critic with a method start_at, as those of wgan_lip.critics "
-            f"have. Got {type(critic).__name__}. Leave start_at_data out."
-        )
+    for setting, method, asked in (("start_at_data", "start_at", start_at_data), ("renew_every", "renew", renewed)):
+        if asked and not callable(getattr(critic, method, None)):
+            raise InputError(
+                f"Expected, with training.{setting}, a critic with a method {method}, as those of wgan_lip.critics "
+                f"have. Got {type(critic).__name__}. Leave {setting} out."
+            )
 
 
 POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "audit_every", "ema_half_life",
             "accumulate")  # fmt: skip
-POSITIVE_OR_NONE = ("boost_every", "critic_clip", "generator_clip", "patience", "max_images", "max_seconds")
+POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
+                    "max_seconds")  # fmt: skip
 LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
 CHOICES = {"critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS}
 SETTINGS = {*POSITIVE, *POSITIVE_OR_NONE, *LEAST, *CHOICES, "divergence"}
