@@ -370,6 +370,7 @@ def test_inspect_names_a_damaged_file(tiny_run, tmp_path, capsys, file, content)
         ("gradient_penalty", {}), ("one_sided_penalty", {"one_sided": True}), ("spectral_norm", {}), ("groupsort", {}),
         ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
         ("cones", {"depth": 0, "readout": "cones", "centers": 1024}),
+        ("cones_plane", {"depth": 0, "readout": "cones", "centers": 128, "cooling": 0.05}),
     ],
 )  # fmt: skip
 def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, changed):
@@ -385,7 +386,7 @@ def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, change
 
 def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained():
     files = {path.stem: path.read_text() for path in (config_directory() / "critic").glob("*.yaml")}
-    ours = {"resnet", "resnet_plane", "resnet_wide", "cones", "fixed_width", "sorting", "convolutional"}
+    ours = {"resnet", "resnet_plane", "resnet_wide", "cones", "cones_plane", "fixed_width", "sorting", "convolutional"}
     assert files.keys() == ours | {"clipped", "gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort"}
     for text in files.values():
         head, *lines = text.splitlines()

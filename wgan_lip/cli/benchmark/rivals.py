@@ -18,8 +18,8 @@ __all__ = ["CRITICS", "EXPERIMENTS", "measure"]
 EXPERIMENTS = ("gaussians8", "moons", "digits")
 _USUAL = ("critic_optimizer.lr=1e-3",)
 CRITICS: dict[str, tuple[str, ...]] = {
-    "resnet": (),
-    "cones": ("critic=cones", "training.start_at_data=true"),
+    "resnet": ("critic=resnet",),
+    "cones": ("critic=cones_plane", "training.start_at_data=true", "training.renew_every=25"),
     "sorting": ("critic=sorting",),
     "gradient_penalty": ("critic=gradient_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
     "one_sided_penalty": ("critic=one_sided_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
