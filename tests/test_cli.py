@@ -157,7 +157,7 @@ def test_help_names_groups_choices_and_keys(capsys):
     assert stop.value.code in (0, None)
     text = capsys.readouterr().out
     for expected in (
-        "critic: clipped, cones, convolutional, fixed_width",
+        "critic: clipped, cones, cones_plane, convolutional",
         "experiment: ",
         *SETS_2D,
         "critic_steps",
@@ -179,7 +179,7 @@ def test_usage_lists_every_command(capsys):
     [
         (["dance"], "Expected a command: train, estimate, certify, inspect, compare, sample, export, benchmark. Got 'dance'"),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (["train", "critic=cubic"], "Available options in 'critic': clipped cones convolutional fixed_width"),
+        (["train", "critic=cubic"], "Available options in 'critic': clipped cones cones_plane convolutional fixed_width"),
         (
             ["train", "critic.widht=3"],
             "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r",
