@@ -244,9 +244,13 @@ def test_images_in_the_folder_itself_have_no_labels(tmp_path):
 
 
 def test_held_out_images_may_have_a_folder_of_their_own(tmp_path):
-    train, test = write_classes(tmp_path / "train"), write_classes(tmp_path / "test", per_class=2)
+    train, test = write_classes(tmp_path / "train"), write_classes(tmp_path / "test", per_class=20)
     source = ImageFolder(str(train), str(test))
-    assert (source.size, len(source.test)) == (20, 4) and source.test_labels.tolist() == [0, 0, 1, 1]
+    assert (source.size, len(source.test)) == (20, 40) and source.test_labels.bincount().tolist() == [20, 20]
+    assert torch.equal(((source.test[:, 0] * 255).round() >= 100).long(), source.test_labels)
+    assert {0, 1} == set(source.test_labels[:10].tolist())  # audits take the first ones: not of one class alone
+    assert torch.equal(source.test, ImageFolder(str(train), str(test)).test)
+    assert not torch.equal(source.test, ImageFolder(str(train), str(test), seed=1).test)
     picture(test / "cow" / "1.png", np.zeros((6, 6)))
     with pytest.raises(InputError, match="Expected the same classes in .* Got cow in only one of them"):
         ImageFolder(str(train), str(test))

@@ -16,7 +16,7 @@ from torch import Tensor
 from wgan_lip.checks import InputError, check_choice, check_memory
 from wgan_lip.data.files import list_images, read_pixels
 from wgan_lip.data.images import ImageSource
-from wgan_lip.data.sources import check_positive, split_rows
+from wgan_lip.data.sources import TEST, check_positive, derived_generator, split_rows
 
 __all__ = ["ImageFolder", "load_pixels"]
 
@@ -34,7 +34,7 @@ class ImageFolder(ImageSource):
         channels: 1 turns colours grey, 3 grey into colours. By default all must be alike.
         corrupt: What happens where images cannot be read: `stop` refuses them, `skip` warns and leaves them out. Both
             count them and name the first ten.
-        seed: Fixes the split.
+        seed: Fixes the split, and the order of the held-out images.
         flip, shift: Augmentation; see :class:`ImageSource`.
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
@@ -87,7 +87,9 @@ class ImageFolder(ImageSource):
                     f"Expected the same classes in {path} and {test_path}. Got {', '.join(apart)} in only one of them. "
                     "Add or remove the folders."
                 )
-            sides, labelled = (images, held), (labels, held_labels)
+            order = torch.randperm(len(held), generator=derived_generator(seed, TEST))  # not a class after the other
+            held_labels = None if held_labels is None else held_labels[order]
+            sides, labelled = (images, held[order]), (labels, held_labels)
         _check_classes(path, classes, *labelled)
         super().__init__(*sides, *labelled, classes=classes, flip=flip, shift=shift, label_scale=label_scale)
 
