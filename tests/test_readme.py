@@ -35,14 +35,28 @@ def test_the_screen_is_the_committed_one():
     assert (ROOT / "outputs/reference/wgan/screen.txt").read_text(encoding="utf-8").rstrip() in README
 
 
-def test_the_figures_of_mnist_are_the_committed_ones():
-    (row,) = json.loads((ROOT / "outputs/reference/images/results.json").read_text(encoding="utf-8"))["rows"]
+@pytest.fixture(scope="module")
+def images() -> dict[str, dict]:
+    rows = json.loads((ROOT / "outputs/reference/images/results.json").read_text(encoding="utf-8"))["rows"]
+    return {row["case"]: row for row in rows}
+
+
+def test_the_figures_of_mnist_are_the_committed_ones(images):
+    row, told = images["mnist"], " ".join(README.split())
     values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
-    told = " ".join(README.split())
     assert f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} where" in told
     assert f"have {floors['sliced_w1']:.4f}, precision {values['precision']:.2f} ({floors['precision']:.2f})" in told
     assert f"recall {values['recall']:.2f} ({floors['recall']:.2f}), on {row['score']['n']} samples" in told
     assert f"{row['interval']['lower']:.2f} ≤ W1 ≤ {row['interval']['upper']:.2f}" in told
+
+
+def test_the_figures_of_cifar10_are_the_committed_ones(images):
+    row, told = images["cifar10"], " ".join(README.split())
+    values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
+    assert f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} ({floors['sliced_w1']:.4f} of" in told
+    for name in ("precision", "recall", "coverage"):
+        assert f"{name} {values[name]:.2f} ({floors[name]:.2f})" in told
+    assert row["command"].startswith("wgan-lip train experiment=cifar10")
 
 
 def test_pictures_and_files_exist():
