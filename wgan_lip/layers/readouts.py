@@ -128,7 +128,7 @@ class Cones(LipschitzLayer):
         heads: Number of scalars, in the maximum norm.
         scale: The standard deviation of the states, in each coordinate: the centres start there. :meth:`start_at`
             takes it, and centres, from samples.
-        cooling: q, how fast T falls. At 6, the best for samples that stay, Adam makes f hard within some hundred steps
+        cooling: q, how fast T falls. At 6, for samples that stay, Adam makes f hard within some hundred steps
             at 5e-3. In a game the samples move for as long as it lasts, and a critic that is hard before its end
             follows them with a few cones only: 0.05 lets 20,000 steps at that rate pass until then.
 

@@ -113,8 +113,8 @@ def train_wgan(
         start_at_data: Whether the critic first puts its folds and cones where the samples are, by
             :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
         renew_every: Every how many generator steps cones that no sample feels any more move to where samples are, by
-            :meth:`wgan_lip.critics.Critic.renew`; None for never. A game leaves most of them behind otherwise. Each
-            time waits for the device.
+            :meth:`wgan_lip.critics.Critic.renew`; None for never. Each time waits for
+            the device.
         score: The tag, of those of an audit, by which an audit is the best so far: the lower the better, or the higher
             with a minus before it.
         patience: Audits in a row without a better score, after which the game ends; None for no limit.
