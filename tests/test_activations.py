@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, gamma
-from wgan_lip.certificates import certify, evaluate, verify
-from wgan_lip.checks import InputError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.layers import Absolute, GradientFlow, Linear, Retraction, Spline, Squeeze, retract_after_steps
+from wgan_lip.lipschitz.bounds import Norm, gamma
+from wgan_lip.lipschitz.certificates import certify, evaluate, verify
+from wgan_lip.lipschitz.layers import Absolute, GradientFlow, Linear, Retraction, Spline, Squeeze, retract_after_steps
+from wgan_lip.utils.checks import InputError
 
 
 def set_(parameter, value):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from wgan_lip.checks import InputError
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import LoaderSource, TensorSource
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.training import train_wgan
+from wgan_lip.utils.checks import InputError
 
 ROWS = torch.arange(40.0).reshape(20, 2)
 TEST = torch.full((7, 2), -1.0)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import nn
 
-from wgan_lip.adversary import (
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.lipschitz.adversary import (
     BREAKS,
     KINKS,
     _jacobian,
@@ -24,12 +25,9 @@ from wgan_lip.adversary import (
     estimate_lipschitz,
     find_steepest_slope,
 )
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError, UncertifiableError
-from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.duality import ascend
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import (
     Absolute,
     Flatten,
     GradientFlow,
@@ -46,6 +44,8 @@ from wgan_lip.layers import (
     Squeeze,
     retract_after_steps,
 )
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.dual import ascend
 
 FAMILIES = {
     "A": lambda dim, **k: ResNetCritic(dim, width=6, depth=3, bias_scale=0.5, **k),

@@ -187,7 +187,7 @@ def test_the_facade_imports_no_room_but_knows_where_each_name_lives():
     assert graph()[FACADE] == set()
     for name in wgan_lip.__all__:
         assert getattr(wgan_lip, name) is not None
-    assert wgan_lip.certify.__module__ == "wgan_lip.certificates"
+    assert wgan_lip.certify.__module__ == "wgan_lip.lipschitz.certificates"
 
 
 def test_only_cli_imports_cli_and_only_it_imports_training():

@@ -14,10 +14,6 @@ from conftest import TINY
 from test_contract import DISTURBANCES, assert_bounded
 from torch import nn
 
-from wgan_lip.adversary import estimate_lipschitz
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import Certificate, certify, evaluate, verify
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.critics import (
     ClippedCritic,
@@ -28,13 +24,17 @@ from wgan_lip.critics import (
 )
 from wgan_lip.critics.baselines import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.data import Moons
-from wgan_lip.duality import Penalized, ascend, fitted, kr_value
 from wgan_lip.generators import MLPGenerator
-from wgan_lip.layers import Squeeze, retract_after_steps
-from wgan_lip.runs import Run, load_run
+from wgan_lip.lipschitz.adversary import estimate_lipschitz
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, verify
+from wgan_lip.lipschitz.layers import Squeeze, retract_after_steps
+from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training import train_wgan
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import kr_lower_bound
+from wgan_lip.utils.checks import InputError
+from wgan_lip.wasserstein.dual import Penalized, ascend, fitted, kr_value
+from wgan_lip.wasserstein.interval import kr_lower_bound
 
 BASELINES = {
     "clipped": lambda: ClippedCritic(3, width=16, depth=2, clip=0.1),

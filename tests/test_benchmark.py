@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
+from wgan_lip.benchmarks import density, layers, tightness
 from wgan_lip.cli import main
-from wgan_lip.cli.benchmark import density, layers, tightness
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 
 

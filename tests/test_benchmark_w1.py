@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import wgan_lip
-from wgan_lip.checks import InputError
-from wgan_lip.cli.benchmark import peers, w1
+from wgan_lip.benchmarks import peers, w1
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data.oracles import Dilation, Shift
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
 
 FIGURES = {"value", "lower", "upper", "held_out", "laws", "seconds", "cpu_seconds", "mebibytes", "guarantee", "error"}
 

@@ -17,16 +17,15 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from wgan_lip import figures
-from wgan_lip.certificates import certify
-from wgan_lip.cli import board
-from wgan_lip.cli.benchmark.tensorboard import seconds_until, serving
-from wgan_lip.cli.board import TrainingBoard
+from wgan_lip.benchmarks.tensorboard import seconds_until, serving
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator
-from wgan_lip.tracking import MEANINGS
-from wgan_lip.tracking.tensorboard import TILT
-from wgan_lip.training import Record
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.runs.tracking import MEANINGS
+from wgan_lip.runs.tracking.tensorboard import TILT
+from wgan_lip.training import Record, board
+from wgan_lip.training.board import TrainingBoard
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 

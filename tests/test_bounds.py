@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip.bounds import (
+from wgan_lip.lipschitz.bounds import (
     Norm,
     gamma,
     product_up,
@@ -21,8 +21,8 @@ from wgan_lip.bounds import (
     upper_bound_operator_norm,
     upper_bound_vector_norm,
 )
-from wgan_lip.bounds.dense import root_up
-from wgan_lip.checks import InputError
+from wgan_lip.lipschitz.bounds.dense import root_up
+from wgan_lip.utils.checks import InputError
 
 RNG = np.random.default_rng(0)
 

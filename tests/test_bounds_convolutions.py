@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import wgan_lip.bounds.convolutions as convolutions
-from wgan_lip.bounds import padding_multiplicity, upper_bound_convolution_norm, upper_bound_norm
-from wgan_lip.checks import InputError
+import wgan_lip.lipschitz.bounds.convolutions as convolutions
+from wgan_lip.lipschitz.bounds import padding_multiplicity, upper_bound_convolution_norm, upper_bound_norm
+from wgan_lip.utils.checks import InputError
 
 MODES = ["zeros", "circular", "reflect", "replicate"]
 EVERY_MODE = pytest.mark.parametrize("padding_mode", MODES)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import convolution_row_scale, gram_bound, row_scale, upper_bound_convolution_norm
-from wgan_lip.checks import InputError
+from wgan_lip.lipschitz.bounds import convolution_row_scale, gram_bound, row_scale, upper_bound_convolution_norm
+from wgan_lip.utils.checks import InputError
 
 
 def true_norm(matrix):

@@ -14,12 +14,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from wgan_lip.bounds import Norm, gamma
-from wgan_lip.certificates import Certificate, certify, evaluate, verify, weights_sha256
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.duality import ascend
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm, gamma
+from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, verify, weights_sha256
+from wgan_lip.lipschitz.layers import (
     ACTIVATIONS,
     STOCK_CLAIMS,
     Absolute,
@@ -36,6 +34,8 @@ from wgan_lip.layers import (
     Unflatten,
     retract_after_steps,
 )
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.dual import ascend
 
 FAMILIES = {"A": lambda **k: ResNetCritic(2, width=4, depth=2, **k), "B": lambda **k: FixedWidthCritic(2, depth=2, **k)}
 BOTH = pytest.mark.parametrize("family", FAMILIES)

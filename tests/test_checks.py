@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wgan_lip.checks import (
+from wgan_lip.utils.checks import (
     InputError,
     UncertifiableError,
     check_choice,

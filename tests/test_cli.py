@@ -15,13 +15,13 @@ from conftest import TINY
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wgan_lip.certificates import Certificate, certify, verify
 from wgan_lip.cli import COMMANDS, config_directory, main, screens
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.layers import Retraction
-from wgan_lip.runs import Run, load_run
-from wgan_lip.targets import target_class
-from wgan_lip.tracking import MEANINGS
+from wgan_lip.lipschitz.certificates import Certificate, certify, verify
+from wgan_lip.lipschitz.layers import Retraction
+from wgan_lip.runs.run import Run, load_run
+from wgan_lip.runs.targets import target_class
+from wgan_lip.runs.tracking import MEANINGS
 
 CRITICS = [
     ["critic=resnet"], ["critic=resnet_plane"], ["critic=fixed_width"], ["critic=sorting"], ["critic=convolutional"],
@@ -417,7 +417,7 @@ def test_every_experiment_and_choice_composes():
 
 
 def test_a_benchmark_measures_every_case_once(monkeypatch, capsys):
-    from wgan_lip.cli.benchmark import wgan
+    from wgan_lip.benchmarks import wgan
 
     monkeypatch.setattr(wgan, "CASES", ("gaussians8", "digits"))
     overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
@@ -447,7 +447,7 @@ def test_a_benchmark_refuses_what_it_cannot_measure(bad, capsys):
 
 def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch, capsys):
     from wgan_lip.training import audit
-    from wgan_lip.wasserstein import InvariantViolation
+    from wgan_lip.wasserstein.interval import InvariantViolation
 
     def refuted(*_, **__):
         raise InvariantViolation("Expected lower <= upper.")

@@ -21,10 +21,10 @@ from scipy.spatial.distance import cdist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import wgan_lip.cli.estimate as command
-from wgan_lip.certificates import Certificate
 from wgan_lip.cli import main, screens
 from wgan_lip.data import ORACLES, SOURCES
-from wgan_lip.tracking import IntervalConsole, read_records
+from wgan_lip.lipschitz.certificates import Certificate
+from wgan_lip.runs.tracking import IntervalConsole, read_records
 from wgan_lip.transport import narrowing
 
 PROMISED = {"lower", "upper", "exact", "value", "population", "lipschitz", "n", "m", "dim", "seconds", "seed"}
@@ -369,7 +369,7 @@ def test_samples_without_x_are_refused(capsys):
 @pytest.mark.parametrize("source", ["x=x.npy", "x=oracle/shift"])
 def test_more_memory_than_there_is_is_named_with_the_way_out(source, monkeypatch, capsys):
     save_pair(n=6000)
-    monkeypatch.setattr("wgan_lip.checks.available_memory", lambda: 2**27)
+    monkeypatch.setattr("wgan_lip.utils.checks.available_memory", lambda: 2**27)
     message = refused(capsys, source, "y=y.npy", "samples=10000000")
     assert "GiB of memory for" in message and "Got 0.125 GiB available" in message
     assert ("stream=true" if source == "x=x.npy" else "Lower samples") in message
@@ -385,7 +385,7 @@ def test_a_folder_with_a_run_is_left_as_it_is(capsys, unpictured):
 
 
 def test_a_full_disk_leaves_no_half_a_result(monkeypatch, capsys):
-    from wgan_lip.files import write_whole
+    from wgan_lip.utils.files import write_whole
 
     def full(path, content):
         if Path(path).name == "result.json":
@@ -393,7 +393,7 @@ def test_a_full_disk_leaves_no_half_a_result(monkeypatch, capsys):
         return write_whole(path, content)
 
     save_pair()
-    monkeypatch.setattr("wgan_lip.runs.write_whole", full)
+    monkeypatch.setattr("wgan_lip.runs.run.write_whole", full)
     assert main(["estimate", "x=x.npy", "y=y.npy", ALONE]) == 2
     captured = capsys.readouterr()
     assert "result.json. Got: No space left on device" in captured.err and captured.out == ""

@@ -19,14 +19,14 @@ from conftest import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resuming import differences
 
-from wgan_lip.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
-from wgan_lip.checks import InputError
+from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.cli import main
-from wgan_lip.cli.benchmark.wgan import train_case
-from wgan_lip.cli.resuming import differences as differing
-from wgan_lip.cli.resuming import recomposed
-from wgan_lip.cli.signals import Interrupted, StopRequests
-from wgan_lip.runs import Run, claimed, create_run, load_run, set_status
+from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
+from wgan_lip.runs.resuming import differences as differing
+from wgan_lip.runs.resuming import recomposed
+from wgan_lip.runs.run import Run, claimed, create_run, load_run, set_status
+from wgan_lip.training.signals import Interrupted, StopRequests
+from wgan_lip.utils.checks import InputError
 
 LONGER = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
           "evaluation.repeats=1"]  # fmt: skip
@@ -37,7 +37,7 @@ def elsewhere(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if not request.node.originalname.startswith("test_a_signal_saves"):  # pictures take most of so short a run
         monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)
-        monkeypatch.setattr("wgan_lip.cli.board.TrainingBoard._show", lambda *_: None)
+        monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_a_second_interrupt_does_not_wait():
 
 SERVER = """
 import os, sys
-import wgan_lip.cli.commands, hydra, ot, matplotlib.pyplot, torch.utils.tensorboard, sklearn.datasets
+import wgan_lip.cli.certify, hydra, ot, matplotlib.pyplot, torch.utils.tensorboard, sklearn.datasets
 from wgan_lip.cli import main
 for line in sys.stdin:
     child = os.fork()

@@ -17,11 +17,11 @@ from conftest import TINY
 from omegaconf import OmegaConf
 from test_report import CHROMIUM, browse, check_whole_and_readable, probe
 
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
-from wgan_lip.comparison import compare_runs, find_runs
-from wgan_lip.report import comparison_page
-from wgan_lip.runs import Run
+from wgan_lip.inspection.compare import compare_runs, find_runs
+from wgan_lip.inspection.pages import comparison_page
+from wgan_lip.runs.run import Run
+from wgan_lip.utils.checks import InputError
 
 
 def forge(run: Path, to: Path, *, score: float | None = None, seconds: float | None = None, **settings) -> Path:

@@ -11,15 +11,15 @@ import torch
 from conftest import TINY
 
 import wgan_lip
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.critics import ConvolutionalCritic, ResNetCritic
 from wgan_lip.data import Digits, FakeImages, FiniteSource, ImageSource, Moons
 from wgan_lip.generators import DCGANGenerator, MLPGenerator, ResNetGenerator, draw_latents
-from wgan_lip.layers import LabelPlanes
+from wgan_lip.lipschitz.layers import LabelPlanes
 from wgan_lip.metrics import compare, trained_classifier
-from wgan_lip.runs import load_run
+from wgan_lip.runs.run import load_run
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
 
 
 def rng(seed: int = 1) -> torch.Generator:

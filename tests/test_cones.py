@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, gamma
-from wgan_lip.certificates import certify, evaluate, weights_sha256
-from wgan_lip.checks import InputError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data.oracles import RayMonotone
-from wgan_lip.duality import ascend, kr_value
-from wgan_lip.layers import Cones, GradientFlow, Retraction, Squeeze, retract_after_steps
+from wgan_lip.lipschitz.bounds import Norm, gamma
+from wgan_lip.lipschitz.certificates import certify, evaluate, weights_sha256
+from wgan_lip.lipschitz.layers import Cones, GradientFlow, Retraction, Squeeze, retract_after_steps
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import kr_lower_bound
+from wgan_lip.utils.checks import InputError
+from wgan_lip.wasserstein.dual import ascend, kr_value
+from wgan_lip.wasserstein.interval import kr_lower_bound
 
 SHAPES = pytest.mark.parametrize(("dim", "count", "heads"), [(1, 1, 1), (3, 2, 1), (2, 7, 3), (20, 40, 1), (4, 3, 2)])
 
@@ -259,7 +259,7 @@ def test_gradients_agree_with_difference_quotients(count, heads, temperature):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_second_derivatives_are_refused_and_never_wrong(dtype):
-    """As :mod:`wgan_lip.adversary` expects, which then searches without them."""
+    """As :mod:`wgan_lip.lipschitz.adversary` expects, which then searches without them."""
     x = torch.randn(4, 3, dtype=dtype, requires_grad=True)
     critic = nn.Sequential(GradientFlow(3, 2).to(dtype), cones(3, 6, dtype=dtype))
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)

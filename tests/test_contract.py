@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import certify
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.critics.baselines import BjorckLinear, GroupSortCritic
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import (
     ACTIVATIONS,
     Absolute,
     Cones,
@@ -433,7 +433,7 @@ def test_a_nan_is_never_hidden_by_a_finite_claim(name):
 
 
 def test_every_layer_of_the_package_is_in_the_contract():
-    import wgan_lip.layers as layers
+    import wgan_lip.lipschitz.layers as layers
 
     kinds = {value for value in vars(layers).values() if isinstance(value, type) and issubclass(value, LipschitzLayer)}
     kinds = {kind for kind in kinds if not inspect.isabstract(kind)}

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 
-from wgan_lip.certificates import certify, evaluate
-from wgan_lip.checks import InputError
 from wgan_lip.critics import ConvolutionalCritic
 from wgan_lip.critics.convolutional import _margin
-from wgan_lip.layers import Retraction, retract_after_steps
-from wgan_lip.targets import build
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import Retraction, retract_after_steps
+from wgan_lip.runs.targets import build
+from wgan_lip.utils.checks import InputError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 17, 9), (2, 33, 20), (4, 8, 31)]
 

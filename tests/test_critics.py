@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from wgan_lip import certify, verify
-from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.layers import ACTIVATIONS, GradientFlow, Linear, MaxMin, Parallel
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import ACTIVATIONS, GradientFlow, Linear, MaxMin, Parallel
+from wgan_lip.utils.checks import InputError
 
 FAMILIES = [ResNetCritic, FixedWidthCritic]
 

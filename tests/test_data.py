@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import (
     MNIST,
     SOURCES,
@@ -26,6 +25,7 @@ from wgan_lip.data import (
     import_torchvision,
     read_samples,
 )
+from wgan_lip.utils.checks import InputError
 
 TOYS = [Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

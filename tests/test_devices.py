@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from wgan_lip.checks import InputError
-from wgan_lip.cli.devices import find_device, keep_freed_memory, set_threads
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
 FAULTS = """
 import resource, sys, torch
-from wgan_lip.cli.devices import keep_freed_memory
+from wgan_lip.utils.devices import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 

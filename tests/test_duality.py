@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from wgan_lip import certify
-from wgan_lip.certificates import weights_sha256
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.duality import ascend, fitted, kr_value
-from wgan_lip.layers import retract_after_steps
+from wgan_lip.lipschitz.certificates import weights_sha256
+from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.wasserstein.dual import ascend, fitted, kr_value
 
 FAMILIES = {
     "A": lambda: ResNetCritic(2, width=8, depth=2),

@@ -12,15 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from wgan_lip import certify, estimate_w1, estimation
-from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError, UncertifiableError
+from wgan_lip import certify, estimate_w1
 from wgan_lip.data import ORACLES, Law, box_diameter, law_of_oracle, law_of_rows
-from wgan_lip.duality import kr_value
-from wgan_lip.layers import Linear, LipschitzExtension, Squeeze
-from wgan_lip.population import clip_range, population_bounds
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze
 from wgan_lip.transport import narrowing, solve
-from wgan_lip.wasserstein import InvariantViolation, kr_lower_bound
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein import estimate as estimation
+from wgan_lip.wasserstein.dual import kr_value
+from wgan_lip.wasserstein.interval import InvariantViolation, kr_lower_bound
+from wgan_lip.wasserstein.population import clip_range, population_bounds
 
 
 def normal(*shape, seed=0):

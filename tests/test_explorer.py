@@ -9,11 +9,11 @@ from torch import nn
 
 import wgan_lip
 from wgan_lip import figures
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.data import Digits, FiniteSource, Moons
-from wgan_lip.explorer import explore
-from wgan_lip.layers import Squeeze
+from wgan_lip.inspection.explore import explore
+from wgan_lip.lipschitz.layers import Squeeze
+from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 

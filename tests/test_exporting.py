@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wgan_lip import critics
-from wgan_lip.certificates import Certificate, certify, weights_sha256
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
-from wgan_lip.exporting import export_players, load_exported
 from wgan_lip.generators import MLPGenerator, draw_latents
-from wgan_lip.runs import load_run
+from wgan_lip.lipschitz.certificates import Certificate, certify, weights_sha256
+from wgan_lip.runs.export import export_players, load_exported
+from wgan_lip.runs.run import load_run
+from wgan_lip.utils.checks import InputError
 
 SIZES = {"dim": 64, "low": 0.0, "high": 1.0, "image_shape": (1, 8, 8)}
 SMALL = {
@@ -83,7 +83,7 @@ def test_a_run_is_exported_whole_and_gives_the_same_values(exported_run, tiny_ru
 )
 def test_however_a_run_was_trained_it_is_exported_and_its_programs_give_its_values(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)
-    monkeypatch.setattr("wgan_lip.cli.board.TrainingBoard._show", lambda *_: None)
+    monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # not minutes of C++
     image = "generator=dcgan" in settings
     tiny = [setting for setting in TINY if not (image and setting.startswith(("generator.", "critic.")))]
@@ -122,8 +122,8 @@ def test_loading_needs_no_training_code_and_proves_the_certificate(exported_run)
     script = (
         "import sys, wgan_lip\n"
         "e = wgan_lip.load_exported(sys.argv[1])\n"
-        "print(e.certificate.weights_sha256, repr(e.certificate.lipschitz), wgan_lip.certificates.weights_sha256(e.critic))\n"
-        "unwanted = 'wgan_lip.training wgan_lip.runs wgan_lip.cli hydra omegaconf ot tensorboard matplotlib sklearn'.split()\n"
+        "print(e.certificate.weights_sha256, repr(e.certificate.lipschitz), wgan_lip.lipschitz.certificates.weights_sha256(e.critic))\n"
+        "unwanted = 'wgan_lip.training wgan_lip.runs.run wgan_lip.cli hydra omegaconf ot tensorboard matplotlib sklearn'.split()\n"
         "print(','.join(name for name in unwanted if name in sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, exported_run], capture_output=True, text=True)

@@ -14,12 +14,12 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 
 from wgan_lip import figures
-from wgan_lip.checks import InputError
 from wgan_lip.figures.arrays import MAX_POINTS
 from wgan_lip.figures.intervals import WIDTH_FLOOR
 from wgan_lip.figures.line import MAX_STEPS
 from wgan_lip.figures.style import SLOPE
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 

@@ -12,12 +12,12 @@ import torch
 from conftest import TINY
 from omegaconf import OmegaConf
 
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
-from wgan_lip.findings import RULES, Standing, audits, find
-from wgan_lip.inspection import look_at
+from wgan_lip.inspection.findings import RULES, Standing, audits, find
+from wgan_lip.inspection.look import look_at
 from wgan_lip.metrics import spread_over_real
-from wgan_lip.runs import Run
+from wgan_lip.runs.run import Run
+from wgan_lip.utils.checks import InputError
 
 MOONS = [*TINY, "data=moons", "critic.width=32", "generator.width=32", "training.batch_size=128", "evaluation.size=100"]
 

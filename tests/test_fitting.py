@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from wgan_lip import certify
-from wgan_lip.certificates import weights_sha256
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Moons
 from wgan_lip.data.oracles import Dilation, Marginal, RayMonotone, Shift
-from wgan_lip.duality import kr_value
-from wgan_lip.fitting import CRITICS, fit_critic
-from wgan_lip.layers import Squeeze
+from wgan_lip.lipschitz.certificates import weights_sha256
+from wgan_lip.lipschitz.layers import Squeeze
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import bracket, kr_lower_bound
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.dual import kr_value
+from wgan_lip.wasserstein.fitting import CRITICS, fit_critic
+from wgan_lip.wasserstein.interval import bracket, kr_lower_bound
 
 
 def generator(seed=0):

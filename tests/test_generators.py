@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import wgan_lip
-from wgan_lip.checks import InputError
 from wgan_lip.cli import config_directory
 from wgan_lip.data import FakeImages
 from wgan_lip.generators import DCGANGenerator, MLPGenerator, ResNetGenerator, draw_latents
-from wgan_lip.targets import build, target_class
+from wgan_lip.runs.targets import build, target_class
+from wgan_lip.utils.checks import InputError
 
 
 def test_output_stays_in_the_known_range():

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import wgan_lip
-from wgan_lip.certificates import certify, weights_sha256
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data import Digits, Moons
-from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator, draw_latents
-from wgan_lip.layers import retract_after_steps
+from wgan_lip.lipschitz.certificates import certify, weights_sha256
+from wgan_lip.lipschitz.layers import retract_after_steps
 from wgan_lip.training import train_wgan
 from wgan_lip.training.moves import average, descend
 from wgan_lip.transport import narrow, narrowing, solve
+from wgan_lip.wasserstein.dual import ascend
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CRITICS = {

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, gamma
-from wgan_lip.certificates import certify, evaluate, weights_sha256
-from wgan_lip.checks import InputError
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm, gamma
+from wgan_lip.lipschitz.certificates import certify, evaluate, weights_sha256
+from wgan_lip.lipschitz.layers import (
     Conv2d,
     ConvGradientFlow,
     Flatten,
@@ -34,7 +33,8 @@ from wgan_lip.layers import (
     Unflatten,
     retract_after_steps,
 )
-from wgan_lip.layers.convolutions import Convolution
+from wgan_lip.lipschitz.layers.convolutions import Convolution
+from wgan_lip.utils.checks import InputError
 
 
 def dense(function, *shape):

@@ -14,7 +14,6 @@ import torch
 from conftest import TINY
 from PIL import Image
 
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.data import (
     CIFAR10,
@@ -26,6 +25,7 @@ from wgan_lip.data import (
     ImageSource,
     import_torchvision,
 )
+from wgan_lip.utils.checks import InputError
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

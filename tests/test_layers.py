@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, gamma, upper_bound_norm, upper_bound_operator_norm
-from wgan_lip.checks import InputError
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_operator_norm
+from wgan_lip.lipschitz.layers import (
     ACTIVATIONS,
     Flatten,
     GradientFlow,
@@ -30,6 +29,7 @@ from wgan_lip.layers import (
     Squeeze,
     retract_after_steps,
 )
+from wgan_lip.utils.checks import InputError
 
 
 def set_(parameter, value):

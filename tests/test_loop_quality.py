@@ -12,13 +12,13 @@ import torch
 from test_resuming import differences, through_a_file
 from test_training import Gaussian, Shift, play
 
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError
 from wgan_lip.critics import PenalizedCritic, ResNetCritic
-from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator
+from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.training import DivergedError, NonFiniteError
 from wgan_lip.training.moves import descend, half_life, playing
+from wgan_lip.utils.checks import InputError
+from wgan_lip.wasserstein.dual import ascend
 
 
 def counted(monkeypatch) -> list[int]:

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import FiniteSource, Gaussians8, Gaussians25, Moons
 from wgan_lip.metrics import ScoreOverFloor, mode_coverage, w1_over_floor
+from wgan_lip.utils.checks import InputError
 
 
 @pytest.mark.parametrize("source", [Gaussians8(), Gaussians25()], ids=lambda source: source.name)

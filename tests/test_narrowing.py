@@ -14,10 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip import checks, estimate_w1
-from wgan_lip.checks import InputError
+from wgan_lip import estimate_w1
 from wgan_lip.data import ORACLES
 from wgan_lip.transport import Plan, TransportError, narrow, narrowing, potentials, solve, solves_at_once
+from wgan_lip.utils import checks
+from wgan_lip.utils.checks import InputError
 
 mpmath.mp.dps = 50
 

@@ -17,7 +17,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from test_data import MATRIX, SHARED_DATA, Evil, rng, write, write_idx
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import (
     MNIST,
     ORACLES,
@@ -34,6 +33,7 @@ from wgan_lip.data import (
     open_samples,
     read_samples,
 )
+from wgan_lip.utils.checks import InputError
 
 ELSEWHERE = ("file", "image_folder", "mnist", "fashion_mnist", "cifar10", "celeba")  # files that a test has to bring
 NAMED = [f"data/{name}" for name in SOURCES if name not in ELSEWHERE] + [f"oracle/{name}" for name in ORACLES]

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import ORACLES, Moved, Oracle, OracleSource
 from wgan_lip.data.oracles import cones
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
 
 DIMS = [1, 2, 3, 16]
 

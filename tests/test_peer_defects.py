@@ -15,19 +15,17 @@ import pytest
 import torch
 from torch import nn
 
-from wgan_lip.adversary import estimate_lipschitz
-from wgan_lip.bounds import (
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, GroupSortCritic, ResNetCritic, SortingCritic
+from wgan_lip.lipschitz.adversary import estimate_lipschitz
+from wgan_lip.lipschitz.bounds import (
     Norm,
     convolution_row_scale,
     gram_bound,
     upper_bound_convolution_norm,
     upper_bound_norm,
 )
-from wgan_lip.certificates import certify, verify
-from wgan_lip.checks import UncertifiableError
-from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, GroupSortCritic, ResNetCritic, SortingCritic
-from wgan_lip.duality import ascend, kr_value
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.certificates import certify, verify
+from wgan_lip.lipschitz.layers import (
     Conv2d,
     ConvGradientFlow,
     Flatten,
@@ -41,6 +39,8 @@ from wgan_lip.layers import (
     retract_after_steps,
 )
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import UncertifiableError
+from wgan_lip.wasserstein.dual import ascend, kr_value
 
 CRITICS = {
     "A": lambda: ResNetCritic(4, width=16, depth=3),

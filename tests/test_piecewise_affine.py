@@ -11,20 +11,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip import certify, piecewise_affine, retract_after_steps
-from wgan_lip.bounds import Norm, upper_bound_operator_norm
-from wgan_lip.checks import InputError
+from wgan_lip import certify, retract_after_steps
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.duality import kr_value
-from wgan_lip.layers import Retraction
-from wgan_lip.piecewise_affine import (
+from wgan_lip.critics import compiled as piecewise_affine
+from wgan_lip.critics.compiled import (
     MaxMinFunction,
     compile_fixed_width,
     compile_resnet,
     critic_from_transport,
     interpolate,
 )
+from wgan_lip.lipschitz.bounds import Norm, upper_bound_operator_norm
+from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
+from wgan_lip.wasserstein.dual import kr_value
 
 COMPILERS = [compile_resnet, compile_fixed_width]
 FAMILIES = ["resnet", "fixed_width"]

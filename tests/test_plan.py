@@ -11,12 +11,12 @@ import torch
 from conftest import TINY
 
 from wgan_lip import critics
-from wgan_lip.certificates import certify
 from wgan_lip.cli import main
-from wgan_lip.cli.plan import describe, estimate_memory
+from wgan_lip.cli.dry_run import describe, estimate_memory
 from wgan_lip.data import Digits
-from wgan_lip.duality import ascend
 from wgan_lip.generators import MLPGenerator
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.wasserstein.dual import ascend
 
 SOURCE = Digits()
 

@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import ResNetCritic
-from wgan_lip.layers import Flatten, Linear, MaxMin, Squeeze
-from wgan_lip.population import (
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import Flatten, Linear, MaxMin, Squeeze
+from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.population import (
     _differences,
     _unit_interval,
     bernstein_lower_bound,
@@ -28,7 +29,6 @@ from wgan_lip.population import (
     normal_lower_bound,
     population_bounds,
 )
-from wgan_lip.transport import solve
 
 FINITE = {"betting": betting_lower_bound, "bernstein": bernstein_lower_bound}
 METHODS = pytest.mark.parametrize("method", ["betting", "bernstein", "normal"])

@@ -17,13 +17,13 @@ import torch
 import torch.distributed as dist
 from conftest import TINY
 
-from wgan_lip.checkpoints import CHECKPOINT, read_checkpoint
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.cli.processes import prepared
 from wgan_lip.critics import ResNetCritic
-from wgan_lip.runs import Run
+from wgan_lip.runs.checkpoints import CHECKPOINT, read_checkpoint
+from wgan_lip.runs.run import Run
 from wgan_lip.training import Ranks
+from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 SETTINGS = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
@@ -34,7 +34,7 @@ SETTINGS = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)  # pictures take most of so short a run
-    monkeypatch.setattr("wgan_lip.cli.board.TrainingBoard._show", lambda *_: None)
+    monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
 
 
 def on_two_ranks(work, folder: Path) -> list:

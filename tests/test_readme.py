@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from wgan_lip import layers
 from wgan_lip.cli import COMMANDS
+from wgan_lip.lipschitz import layers
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

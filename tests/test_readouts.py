@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.certificates import certify, evaluate
-from wgan_lip.checks import InputError
-from wgan_lip.layers import LipschitzExtension, Squeeze
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import LipschitzExtension, Squeeze
+from wgan_lip.utils.checks import InputError
 
 
 def extension(dim, centers, heads=1):

@@ -17,12 +17,12 @@ from conftest import TINY
 from omegaconf import OmegaConf
 
 from wgan_lip.cli import main
-from wgan_lip.findings import RULES
-from wgan_lip.inspection import look_at
-from wgan_lip.report import run_page
-from wgan_lip.report.page import Section, page, table
-from wgan_lip.runs import Run
-from wgan_lip.tracking import rounded_down, rounded_up
+from wgan_lip.inspection.findings import RULES
+from wgan_lip.inspection.look import look_at
+from wgan_lip.inspection.pages import run_page
+from wgan_lip.inspection.pages.page import Section, page, table
+from wgan_lip.runs.run import Run
+from wgan_lip.runs.tracking import rounded_down, rounded_up
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -201,7 +201,7 @@ def test_the_page_goes_where_it_is_asked_to_or_nowhere(plane_run, tmp_path, caps
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monkeypatch, capsys):
-    from wgan_lip.cli import inspecting
+    from wgan_lip.cli import inspect as inspecting
 
     def read_only(path, content):
         raise PermissionError(13, "Permission denied", str(path))
@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monke
 
 def colours(scheme: str) -> dict[str, str]:
     """The colours of light, dark or print."""
-    css = Path(__import__("wgan_lip").__file__).with_name("report").joinpath("page.css").read_text(encoding="utf-8")
+    css = Path(__import__("wgan_lip").__file__).with_name("inspection").joinpath("pages", "page.css").read_text(encoding="utf-8")
     start = {"light": ":root", "dark": "(prefers-color-scheme: dark)", "print": "@media print"}[scheme]
     block = css[css.index(start) :]
     return dict(re.findall(r"--(\w+):\s*(#[0-9a-f]+)", block[block.index(":root") : block.index("}")]))

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import upper_bound_norm
-from wgan_lip.certificates import certify, evaluate
-from wgan_lip.checks import InputError
-from wgan_lip.layers import ACTIVATIONS, GradientFlow, RescaledGradientFlow, Squeeze
+from wgan_lip.lipschitz.bounds import upper_bound_norm
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import ACTIVATIONS, GradientFlow, RescaledGradientFlow, Squeeze
+from wgan_lip.utils.checks import InputError
 
 
 def set_(parameter, value):

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 import wgan_lip
-from wgan_lip.certificates import Certificate, certify, verify
-from wgan_lip.checkpoints import save_checkpoint
-from wgan_lip.checks import InputError
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Gaussians8
-from wgan_lip.files import write_whole
-from wgan_lip.runs import Run, create_run, load_run, set_status
-from wgan_lip.targets import build, target_class
+from wgan_lip.lipschitz.certificates import Certificate, certify, verify
+from wgan_lip.runs.checkpoints import save_checkpoint
+from wgan_lip.runs.run import Run, create_run, load_run, set_status
+from wgan_lip.runs.targets import build, target_class
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_whole
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_no_samples_are_refused(tiny_run):
 @pytest.mark.parametrize(
     "target",
     ["os.system", "builtins.eval", "torch.hub.load", "torch.load", "torch.optim.lr_scheduler", "wgan_lip.data.Path",
-     "wgan_lip.data.import_torchvision", "wgan_lip.runs.Run", "wgan_lip.critics.nn.Linear", "wgan_lip.critics.", "", 3,
+     "wgan_lip.data.import_torchvision", "wgan_lip.runs.run.Run", "wgan_lip.critics.nn.Linear", "wgan_lip.critics.", "", 3,
      "wgan_lip.critics.Norm"],
 )  # fmt: skip
 def test_a_target_outside_the_few_classes_is_refused(target):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from wgan_lip.cli import main
 from wgan_lip.generators import MLPGenerator, draw_latents
-from wgan_lip.runs import load_run
-from wgan_lip.sampling import BLOCK, sample_blocks, sample_by_seeds
+from wgan_lip.runs.run import load_run
+from wgan_lip.runs.sampling import BLOCK, sample_blocks, sample_by_seeds
 
 
 @pytest.fixture(autouse=True)

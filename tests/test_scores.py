@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import Digits, FakeImages, FiniteSource, Gaussians8, ImageSource, import_torchvision
 from wgan_lip.metrics import (
     Inception,
@@ -22,6 +21,7 @@ from wgan_lip.metrics import (
     sliced_wasserstein,
     trained_classifier,
 )
+from wgan_lip.utils.checks import InputError
 
 
 def normal(n: int, d: int, seed: int = 1) -> torch.Tensor:

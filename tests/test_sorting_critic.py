@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from wgan_lip import certify
-from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.layers import GroupSort, Linear, retract_after_steps
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import GroupSort, Linear, retract_after_steps
+from wgan_lip.utils.checks import InputError, UncertifiableError
 
 
 def set_(parameter, value):

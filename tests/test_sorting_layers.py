@@ -11,11 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm, gamma
-from wgan_lip.certificates import certify, evaluate
-from wgan_lip.checks import InputError
 from wgan_lip.critics import ResNetCritic, SortingCritic
-from wgan_lip.layers import Absolute, GradientFlow, GroupSort, Householder, MaxMin, Retraction, Squeeze, sorting
+from wgan_lip.lipschitz.bounds import Norm, gamma
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import (
+    Absolute,
+    GradientFlow,
+    GroupSort,
+    Householder,
+    MaxMin,
+    Retraction,
+    Squeeze,
+    sorting,
+)
+from wgan_lip.utils.checks import InputError
 
 ANGLES = [0.0, 0.3, math.pi / 2, 2.0, math.pi, 5.0, -40.0, 1e6]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from wgan_lip.certificates import certify
-from wgan_lip.cli.benchmark import step_cost
+from wgan_lip.benchmarks import step_cost
 from wgan_lip.critics import ConvolutionalCritic, ResNetCritic
+from wgan_lip.lipschitz.certificates import certify
 
 
 @pytest.fixture

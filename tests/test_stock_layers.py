@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wgan_lip.bounds import gamma
-from wgan_lip.certificates import certify, evaluate
-from wgan_lip.checks import UncertifiableError
-from wgan_lip.layers import STOCK_CLAIMS, Flatten, Squeeze, Unflatten
+from wgan_lip.lipschitz.bounds import gamma
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Flatten, Squeeze, Unflatten
+from wgan_lip.utils.checks import UncertifiableError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch copies its input: no matter here
 

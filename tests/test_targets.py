@@ -13,17 +13,17 @@ import yaml
 from conftest import TINY
 from omegaconf import OmegaConf
 
-from wgan_lip.checks import InputError
 from wgan_lip.cli import main
 from wgan_lip.cli.schema import begun_anew, checked
-from wgan_lip.runs import Run, load_run
-from wgan_lip.targets import build, check_trust, target_class
+from wgan_lip.runs.run import Run, load_run
+from wgan_lip.runs.targets import build, check_trust, target_class
+from wgan_lip.utils.checks import InputError
 
 NETS = """
 import torch
 from torch import nn
-from wgan_lip.bounds import Norm
-from wgan_lip.layers import GradientFlow, Linear, Squeeze
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import GradientFlow, Linear, Squeeze
 from wgan_lip.data import FiniteSource
 
 

@@ -16,8 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgan_lip.checks import InputError
-from wgan_lip.tracking import (
+from wgan_lip.runs.tracking import (
     ESTIMATE_CHARTS,
     MEANINGS,
     Console,
@@ -29,7 +28,8 @@ from wgan_lip.tracking import (
     interval_text,
     read_records,
 )
-from wgan_lip.tracking.tensorboard import TILT, single_precision
+from wgan_lip.runs.tracking.tensorboard import TILT, single_precision
+from wgan_lip.utils.checks import InputError
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
 from wgan_lip.data import FiniteSource, Source
 from wgan_lip.generators import MLPGenerator
-from wgan_lip.layers import Claim, Linear, Squeeze
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import Claim, Linear, Squeeze
 from wgan_lip.training import SCHEDULES, NonFiniteError, train_wgan
-from wgan_lip.wasserstein import InvariantViolation
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.interval import InvariantViolation
 
 MEAN = torch.tensor([1.0, -2.0])
 

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wgan_lip import checks, transport
-from wgan_lip.checks import InputError
+from wgan_lip import transport
 from wgan_lip.transport import Plan, Potential, TransportError, lower_bound_kr, solve, upper_bound_plan_cost
+from wgan_lip.utils import checks
+from wgan_lip.utils.checks import InputError
 
 mpmath.mp.dps = 50
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wgan_lip.bounds import Norm
-from wgan_lip.certificates import certify
-from wgan_lip.checks import InputError, UncertifiableError
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.duality import fitted, kr_value
-from wgan_lip.layers import Flatten, Linear, MaxMin, Squeeze
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import Flatten, Linear, MaxMin, Squeeze
 from wgan_lip.transport import Plan, solve
-from wgan_lip.wasserstein import InvariantViolation, bracket, estimate_ray_gradient_norm, kr_lower_bound
+from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein.dual import fitted, kr_value
+from wgan_lip.wasserstein.interval import InvariantViolation, bracket, estimate_ray_gradient_norm, kr_lower_bound
 
 FAMILIES = {
     "A": lambda dim: ResNetCritic(dim, width=6, depth=2),

@@ -13,9 +13,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "adversary": ("enumerate_lipschitz", "estimate_lipschitz"),
-    "certificates": ("Certificate", "certify", "verify"),
-    "checks": ("InputError", "UncertifiableError"),
+    "lipschitz.adversary": ("enumerate_lipschitz", "estimate_lipschitz"),
+    "lipschitz.certificates": ("Certificate", "certify", "verify"),
+    "utils.checks": ("InputError", "UncertifiableError"),
     "critics": (
         "ClippedCritic",
         "ConvolutionalCritic",
@@ -27,22 +27,22 @@ _HOMES = {
         "SpectralNormCritic",
     ),
     "data": ("Law", "law_of_rows", "open_samples"),
-    "exporting": ("Exported", "export_players", "load_exported"),
-    "estimation": ("W1Estimate", "estimate_w1"),
-    "explorer": ("Exploration", "explore"),
+    "runs.export": ("Exported", "export_players", "load_exported"),
+    "wasserstein.estimate": ("W1Estimate", "estimate_w1"),
+    "inspection.explore": ("Exploration", "explore"),
     "generators": ("DCGANGenerator", "MLPGenerator", "ResNetGenerator"),
-    "layers": ("retract_after_steps",),
-    "piecewise_affine": (
+    "lipschitz.layers": ("retract_after_steps",),
+    "critics.compiled": (
         "MaxMinFunction",
         "compile_fixed_width",
         "compile_resnet",
         "critic_from_transport",
         "interpolate",
     ),
-    "population": ("PopulationBounds", "clip_range", "population_bounds"),
-    "runs": ("Run", "load_run"),
+    "wasserstein.population": ("PopulationBounds", "clip_range", "population_bounds"),
+    "runs.run": ("Run", "load_run"),
     "training": ("train_wgan",),
-    "wasserstein": ("W1Interval", "bracket", "kr_lower_bound"),
+    "wasserstein.interval": ("W1Interval", "bracket", "kr_lower_bound"),
 }
 __all__ = ["__version__", *(name for names in _HOMES.values() for name in names)]
 

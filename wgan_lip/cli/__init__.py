@@ -8,8 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from wgan_lip.checks import InputError, one_line, out_of_memory
 from wgan_lip.cli.processes import rank
+from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -111,7 +111,7 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
 
     from wgan_lip.training import OtherRankError, StoppedError
     from wgan_lip.transport import TransportError
-    from wgan_lip.wasserstein import InvariantViolation
+    from wgan_lip.wasserstein.interval import InvariantViolation
 
     try:
         with warnings.catch_warnings():
@@ -143,8 +143,9 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
-    from wgan_lip.cli import commands, processes
-    from wgan_lip.cli.resuming import recomposed
+    from wgan_lip.cli import certify as commands
+    from wgan_lip.cli import processes
+    from wgan_lip.runs.resuming import recomposed
 
     if command == "train":
         overrides = [_quoted(override) for override in recomposed(overrides)]

@@ -17,14 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wgan_lip import figures
-from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
-from wgan_lip.cli.board import meanings
-from wgan_lip.cli.devices import find_device, keep_freed_memory, set_threads
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
-from wgan_lip.estimation import Progress, W1Estimate, check_estimate, estimate_w1
-from wgan_lip.runs import (
+from wgan_lip.runs.run import (
     CERTIFICATE,
     METRICS,
     RESULT,
@@ -36,8 +32,12 @@ from wgan_lip.runs import (
     versions,
     write_json,
 )
-from wgan_lip.sampling import sample_blocks
-from wgan_lip.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
+from wgan_lip.runs.sampling import sample_blocks
+from wgan_lip.runs.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
+from wgan_lip.training.board import meanings
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
+from wgan_lip.wasserstein.estimate import Progress, W1Estimate, check_estimate, estimate_w1
 
 __all__ = ["estimate"]
 

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
-from wgan_lip.exporting import export_players
-from wgan_lip.runs import load_run, versions
+from wgan_lip.runs.export import export_players
+from wgan_lip.runs.run import load_run, versions
 
 __all__ = ["export"]
 

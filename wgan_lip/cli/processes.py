@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from wgan_lip.checks import InputError
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["join", "local_rank", "part", "prepared", "rank", "world_size"]
 

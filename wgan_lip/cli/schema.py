@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from wgan_lip.checks import InputError
-from wgan_lip.targets import check_trust, target_class
+from wgan_lip.runs.targets import check_trust, target_class
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["RUN", "begun_anew", "checked", "run_named"]
 
@@ -78,7 +78,7 @@ def checked(
 
 
 def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`wgan_lip.runs.load_run` takes, from the keys of :data:`RUN`."""
+    """What :func:`wgan_lip.runs.run.load_run` takes, from the keys of :data:`RUN`."""
     return {"directory": settings["run"], "trust": settings["trust"]}
 
 

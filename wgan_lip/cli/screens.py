@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wgan_lip.certificates import Certificate
-from wgan_lip.estimation import W1Estimate
-from wgan_lip.findings import Finding
-from wgan_lip.inspection import Inspection
-from wgan_lip.runs import CERTIFICATE, CHECKPOINT, RESULT, Run
-from wgan_lip.tracking import clock_time, interval_text, rounded, rounded_down, rounded_up
+from wgan_lip.inspection.findings import Finding
+from wgan_lip.inspection.look import Inspection
+from wgan_lip.lipschitz.certificates import Certificate
+from wgan_lip.runs.run import CERTIFICATE, CHECKPOINT, RESULT, Run
+from wgan_lip.runs.tracking import clock_time, interval_text, rounded, rounded_down, rounded_up
+from wgan_lip.wasserstein.estimate import W1Estimate
 
 __all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "show"]
 

@@ -14,16 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from wgan_lip import figures
-from wgan_lip.certificates import certify
-from wgan_lip.checkpoints import Checkpoints
-from wgan_lip.checks import InputError
 from wgan_lip.cli import screens
-from wgan_lip.cli.board import TrainingBoard
 from wgan_lip.cli.players import built_players, resolved
-from wgan_lip.cli.resuming import find_run, is_finished, last_state
-from wgan_lip.cli.signals import StopRequests
 from wgan_lip.data import Source
-from wgan_lip.runs import (
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.runs.checkpoints import Checkpoints
+from wgan_lip.runs.resuming import find_run, is_finished, last_state
+from wgan_lip.runs.run import (
     CERTIFICATE,
     METRICS,
     SUMMARY,
@@ -36,9 +33,12 @@ from wgan_lip.runs import (
     set_status,
     write_json,
 )
-from wgan_lip.scoring import score_run
-from wgan_lip.tracking import Console, JsonLinesTracker, Trackers
+from wgan_lip.runs.tracking import Console, JsonLinesTracker, Trackers
 from wgan_lip.training import OtherRankError, Ranks, Record, StoppedError, train_wgan
+from wgan_lip.training.board import TrainingBoard
+from wgan_lip.training.scoring import score_run
+from wgan_lip.training.signals import StopRequests
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["train"]
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError, check_pair
-from wgan_lip.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Solver, Squeeze
+from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Solver, Squeeze
+from wgan_lip.utils.checks import InputError, check_pair
 
 __all__ = ["Critic", "check_sizes"]
 
@@ -44,13 +44,13 @@ class Critic(nn.Sequential):
 
         A residual layer gets the biases with which each row of W folds some share of the states that reach it: 2 %
         before cones, so that distances between states survive, any share otherwise. For cones see
-        :meth:`wgan_lip.layers.Cones.start_at`. Other layers start as they were built.
+        :meth:`wgan_lip.lipschitz.layers.Cones.start_at`. Other layers start as they were built.
 
         Arguments:
             x: Samples of P, shape (n, d).
             y: Samples of Q, shape (m, d).
             solver: Puts cones on the potential of an exact plan between their states; see
-                :meth:`wgan_lip.layers.Cones.start_at`. Other layers do not use it.
+                :meth:`wgan_lip.lipschitz.layers.Cones.start_at`. Other layers do not use it.
 
         Raises:
             InputError: Unusable samples, or of another dimension.
@@ -68,7 +68,7 @@ class Critic(nn.Sequential):
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
-        """Moves cones that no sample feels to where samples are, by :meth:`wgan_lip.layers.Cones.renew`; f stays.
+        """Moves cones that no sample feels to where samples are, by :meth:`wgan_lip.lipschitz.layers.Cones.renew`; f stays.
 
         Other layers have nothing to renew.
 

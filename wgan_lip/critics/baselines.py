@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
-from wgan_lip.bounds.dense import scaled_float64
-from wgan_lip.checks import InputError
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.layers import STOCK_CLAIMS, Claim, GroupSort, LipschitzLayer, Retraction, Rounding, new_bias
-from wgan_lip.layers.activations import as_activation
-from wgan_lip.layers.base import Box, Constraint
+from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
+from wgan_lip.lipschitz.bounds.dense import scaled_float64
+from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, GroupSort, LipschitzLayer, Retraction, Rounding, new_bias
+from wgan_lip.lipschitz.layers.activations import as_activation
+from wgan_lip.lipschitz.layers.base import Box, Constraint
+from wgan_lip.utils.checks import InputError
 
 __all__ = [
     "BjorckLinear",
@@ -226,7 +226,7 @@ class ClippedCritic(Critic):
         width: Width h of the hidden layers.
         depth: Number L of hidden layers.
         clip: Largest size c of a weight or bias; see :class:`ClippedLinear`.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
         `certify` multiplies verified norms. Its constant is none that was chosen, and is not reached: the dual value
@@ -256,7 +256,7 @@ class PenalizedCritic(Critic):
 
     with ε uniform in [0, 1]. The one-sided penalty is zero where the gradient is shorter than 1.
 
-    :func:`wgan_lip.duality.ascend`, and so :func:`wgan_lip.train_wgan`, subtracts :meth:`penalty` from the dual value.
+    :func:`wgan_lip.wasserstein.dual.ascend`, and so :func:`wgan_lip.train_wgan`, subtracts :meth:`penalty` from the dual value.
     A critic wrapped in another module loses it.
 
     Arguments:
@@ -265,7 +265,7 @@ class PenalizedCritic(Critic):
         depth: Number L of hidden layers.
         penalty_weight: λ.
         one_sided: Whether only gradients above 1 are penalised.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
         None: the penalty holds, in part, where it was drawn, and the dual value may exceed W1. `certify` multiplies
@@ -332,7 +332,7 @@ class SpectralNormCritic(Critic):
         dim: Dimension d of the samples.
         width: Width h of the hidden layers.
         depth: Number L of hidden layers.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
         `certify` multiplies the layers' constants, each above 1 by what power iteration missed; see

@@ -6,10 +6,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import (
     Conv2d,
     ConvGradientFlow,
     Flatten,
@@ -19,6 +18,7 @@ from wgan_lip.layers import (
     LipschitzLayer,
     Unflatten,
 )
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["ConvolutionalCritic"]
 
@@ -47,7 +47,7 @@ class ConvolutionalCritic(Critic):
         conv_depth: Number B of layers on patches.
         width: Width of the state behind Q.
         depth: Number L of dense layers.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]; see :class:`ResNetCritic`.
         heads: Number of potentials over the one body; see :class:`Critic`.
         label_count: K; 0 for samples without labels.

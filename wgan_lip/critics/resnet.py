@@ -7,10 +7,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from wgan_lip.bounds import Norm
-from wgan_lip.checks import InputError, check_choice
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.layers import (
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import (
     Cones,
     GradientFlow,
     Identity,
@@ -21,6 +20,7 @@ from wgan_lip.layers import (
     Retraction,
     new_bias,
 )
+from wgan_lip.utils.checks import InputError, check_choice
 
 __all__ = ["FixedWidthCritic", "ResNetCritic"]
 
@@ -30,7 +30,7 @@ class ResNetCritic(Critic):
 
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q
 
-    Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.layers.GradientFlow`), v a unit
+    Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.lipschitz.layers.GradientFlow`), v a unit
     row; all norms Euclidean. Dense in the scalar 1-Lipschitz functions on any compact set as h and L grow.
 
     With `norm="max"` the state carries the maximum norm: the rows of Q have norm at most 1 each, φ_l are the
@@ -44,13 +44,13 @@ class ResNetCritic(Critic):
             move through all W_l into v.
         depth: Number L of residual layers; by default 6 with a linear read-out, 2 before cones, where 0 will do.
         hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`; `relu`, which sorts, with `norm="max"`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`; `relu`, which sorts, with `norm="max"`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
             h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
             of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.
         norm: `euclidean` or `max`.
         heads: Number of potentials over the one body; see :class:`Critic`.
-        readout: `linear`, or `cones`, with :class:`wgan_lip.layers.Cones` as v; not with `norm="max"`.
+        readout: `linear`, or `cones`, with :class:`wgan_lip.lipschitz.layers.Cones` as v; not with `norm="max"`.
         centers: Number of those cones.
         scale: Of those cones, about the samples' standard deviation. Better: :meth:`Critic.start_at`.
         cooling: Of those cones, how fast their temperature falls: 6 for samples that stay, 0.05 for a game.
@@ -126,7 +126,7 @@ class FixedWidthCritic(Critic):
         dim: Dimension d of the samples.
         depth: Number L of blocks.
         hidden: Rows of each W_l; half of d, at least 1, by default.
-        activation: A key of :data:`wgan_lip.layers.ACTIVATIONS`, or `spline`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], about the radius of the data.
         heads: Number of potentials over the one body; see :class:`Critic`.
 

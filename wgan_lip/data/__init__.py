@@ -10,7 +10,6 @@ An oracle is a pair of laws whose W1 is known, and its potential with it: see :m
 """
 
 from wgan_lip.data.adapters import LoaderSource, TensorSource
-from wgan_lip.data.files import VectorFile, read_samples
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.opening import (
@@ -25,6 +24,7 @@ from wgan_lip.data.opening import (
     open_samples,
 )
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
+from wgan_lip.data.readers import VectorFile, read_samples
 from wgan_lip.data.sources import FiniteSource, Source
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST, import_torchvision
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, MixtureSource, Moons, SwissRoll, ToySource

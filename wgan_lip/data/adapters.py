@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_samples, one_line
 from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, as_samples, derived_generator, split_rows
+from wgan_lip.utils.checks import InputError, check_samples, one_line
 
 __all__ = ["LoaderSource", "TensorSource"]
 

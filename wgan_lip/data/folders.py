@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_choice, check_memory
-from wgan_lip.data.files import list_images, read_pixels
 from wgan_lip.data.images import ImageSource
+from wgan_lip.data.readers import list_images, read_pixels
 from wgan_lip.data.sources import TEST, check_positive, derived_generator, split_rows
+from wgan_lip.utils.checks import InputError, check_choice, check_memory
 
 __all__ = ["ImageFolder", "load_pixels"]
 
@@ -101,7 +101,7 @@ def load_pixels(
 
     Arguments:
         paths: The images.
-        size, channels: See :func:`wgan_lip.data.files.read_pixels`.
+        size, channels: See :func:`wgan_lip.data.readers.read_pixels`.
         corrupt: `stop` or `skip`; see :class:`ImageFolder`.
 
     Returns:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.data.sources import FiniteSource, check_positive, split_rows
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Digits", "FakeImages", "ImageSource"]
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, available_memory, check_memory, check_samples
-from wgan_lip.data.files import ENDINGS, VectorFile, list_images, map_rows, read_image, read_samples, reading
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.oracles import ORACLES, Oracle
+from wgan_lip.data.readers import ENDINGS, VectorFile, list_images, map_rows, read_image, read_samples, reading
 from wgan_lip.data.sources import FiniteSource, Source, check_positive
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
+from wgan_lip.utils.checks import InputError, available_memory, check_memory, check_samples
 
 __all__ = [
     "SOURCES",

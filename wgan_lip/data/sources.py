@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError
+from wgan_lip.utils.checks import InputError
 
 __all__ = [
     "REFERENCE",

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_choice, one_line
 from wgan_lip.data.folders import load_pixels
 from wgan_lip.data.images import ImageSource
 from wgan_lip.data.sources import TEST, derived_generator
+from wgan_lip.utils.checks import InputError, check_choice, one_line
 
 __all__ = ["CIFAR10", "MNIST", "CelebA", "FashionMNIST", "import_torchvision"]
 

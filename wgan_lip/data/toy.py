@@ -8,8 +8,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.data.sources import REFERENCE, TEST, Source, check_positive, derived_generator
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Checkerboard", "Gaussians8", "Gaussians25", "MixtureSource", "Moons", "SwissRoll", "ToySource"]
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError, check_weights
+from wgan_lip.utils.checks import InputError, check_weights
 
 Samples = Tensor | ArrayLike
 

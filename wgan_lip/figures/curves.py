@@ -18,7 +18,7 @@ def training_curves(records: Iterable[Mapping[str, float]]) -> dict[str, Figure]
     """Draws a run against the generator steps: what the critic sees, how far the generator is, slopes, the constant.
 
     Arguments:
-        records: As :func:`wgan_lip.tracking.read_records` gives them. Values that are not finite break a curve.
+        records: As :func:`wgan_lip.runs.tracking.read_records` gives them. Values that are not finite break a curve.
 
     Returns:
         `value`, `score`, `slope` and `constant`, small figures of one panel each.

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from wgan_lip.checks import InputError
 from wgan_lip.figures.arrays import Samples, as_numpy
 from wgan_lip.figures.style import styled
+from wgan_lip.utils.checks import InputError
 
 
 def sample_grid(

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from wgan_lip.checks import InputError
 from wgan_lip.figures.style import BLUE, INK, VERMILION, legend, light, styled
+from wgan_lip.utils.checks import InputError
 
 WIDTH_FLOOR = 1e-15  # relative widths below it are beneath the rounding of float64
 
@@ -24,7 +24,7 @@ def interval_history(
     """Draws the certified interval of W1, and the exact value in it, against the generator steps.
 
     Arguments:
-        records: As :func:`wgan_lip.tracking.read_records` gives them; those without an audit are passed over.
+        records: As :func:`wgan_lip.runs.tracking.read_records` gives them; those without an audit are passed over.
         floor: W1 between two real sample sets, the least that a perfect generator would show.
         title: Stands above.
     """

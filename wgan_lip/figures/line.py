@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_weights
 from wgan_lip.figures.arrays import Samples, as_numpy, like_of, values_at
 from wgan_lip.figures.style import BLUE, INK, VERMILION, legend, light, styled
+from wgan_lip.utils.checks import InputError, check_weights
 
 MAX_STEPS = 2000  # of each distribution function; a step less than a pixel high is not seen
 

@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.figures.arrays import (
     Samples,
     as_numpy,
@@ -24,6 +23,7 @@ from wgan_lip.figures.arrays import (
     values_at,
 )
 from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, rounded_up, scatter, styled
+from wgan_lip.utils.checks import InputError
 
 
 @styled

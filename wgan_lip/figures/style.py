@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from wgan_lip.files import write_whole
+from wgan_lip.utils.files import write_whole
 
 # Blue and vermilion of Okabe and Ito's palette: told apart by every common kind of colour vision.
 BLUE, VERMILION, INK = "#0072B2", "#D55E00", "#222222"

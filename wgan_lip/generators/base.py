@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError, check_choice
+from wgan_lip.utils.checks import InputError, check_choice
 
 __all__ = ["ACTIVATIONS", "Generator", "as_activation", "check_sizes", "draw_latents"]
 

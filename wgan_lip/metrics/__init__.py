@@ -5,9 +5,9 @@ value that real samples reach in the generator's place: its floor.
 """
 
 from wgan_lip.metrics.classifier import Classifier, trained_classifier
-from wgan_lip.metrics.comparison import Compared, compare
-from wgan_lip.metrics.exact import ModeCoverage, ScoreOverFloor, mode_coverage, spread_over_real, w1_over_floor
+from wgan_lip.metrics.floor import ModeCoverage, ScoreOverFloor, mode_coverage, spread_over_real, w1_over_floor
 from wgan_lip.metrics.inception import Inception
+from wgan_lip.metrics.scores import Compared, compare
 from wgan_lip.metrics.similarity import (
     Neighbourhoods,
     frechet_distance,

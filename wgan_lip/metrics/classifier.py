@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError
 from wgan_lip.data import FiniteSource, Source
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Classifier", "trained_classifier"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import import_torchvision
+from wgan_lip.utils.checks import InputError, one_line
 
 __all__ = ["Inception"]
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_pair
+from wgan_lip.utils.checks import InputError, check_pair
 
 __all__ = ["Neighbourhoods", "frechet_distance", "kernel_distance", "mmd", "neighbourhoods", "sliced_wasserstein"]
 

@@ -12,7 +12,7 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.metrics import mode_coverage, similarity
 from wgan_lip.training.game import Game
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein import bracket, estimate_ray_gradient_norm
+from wgan_lip.wasserstein.interval import bracket, estimate_ray_gradient_norm
 
 __all__ = ["Audit"]
 

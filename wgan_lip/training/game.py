@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.checks import InputError, one_line
 from wgan_lip.data import Source
 from wgan_lip.training.randomness import global_rng_state, set_global_rng_state
-from wgan_lip.wasserstein import InvariantViolation
+from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.wasserstein.interval import InvariantViolation
 
 __all__ = ["DivergedError", "Game", "NonFiniteError", "Record", "RefutedError", "StoppedError"]
 
@@ -159,7 +159,7 @@ class Record:
 
     Attributes:
         step: Generator steps done.
-        scalars: Tag → value; see `wgan_lip.tracking` for the tags. Empty at a pause and at a rollback.
+        scalars: Tag → value; see `wgan_lip.runs.tracking` for the tags. Empty at a pause and at a rollback.
         game: The live players, for checkpoints and pictures. It moves on when the iteration does.
         audited: Whether this record holds a bracketing by exact transport.
         improved: Whether the score of that is the best so far.

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.checks import check_choice
 from wgan_lip.data import Source
-from wgan_lip.duality import ascend
 from wgan_lip.generators import draw_latents
-from wgan_lip.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import retract_after_steps
 from wgan_lip.training.audit import Audit
 from wgan_lip.training.budget import Budget
+from wgan_lip.training.checks import SETTINGS, check_players, check_settings
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
 from wgan_lip.training.moves import average, descend, draw, half_life, playing, scheduler, settler
 from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
-from wgan_lip.training.refusals import SETTINGS, check_players, check_settings
-from wgan_lip.wasserstein import InvariantViolation
+from wgan_lip.utils.checks import check_choice
+from wgan_lip.wasserstein.dual import ascend
+from wgan_lip.wasserstein.interval import InvariantViolation
 
 __all__ = ["train_wgan"]
 
@@ -85,7 +85,7 @@ def train_wgan(
             `load_state_dict`, and goes on there.
         generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k.
         critic: Samples (b, d) → values (b,), made of layers that can be certified. One with a penalty ascends the
-            value less that; see :class:`wgan_lip.duality.Penalized`.
+            value less that; see :class:`wgan_lip.wasserstein.dual.Penalized`.
         generator_optimizer: Any torch optimiser over the generator's parameters.
         critic_optimizer: Any torch optimiser over the critic's parameters; the retraction is registered on it.
         steps: Generator steps.

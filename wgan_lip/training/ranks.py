@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wgan_lip.certificates import certify, weights_sha256
-from wgan_lip.checks import InputError, one_line
+from wgan_lip.lipschitz.certificates import certify, weights_sha256
+from wgan_lip.utils.checks import InputError, one_line
 
 __all__ = ["OtherRankError", "Ranks"]
 

@@ -8,11 +8,11 @@ from scipy.sparse import coo_matrix
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from wgan_lip.checks import check_memory
 from wgan_lip.transport.plans import Plan
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import probabilities
+from wgan_lip.utils.checks import check_memory
 
 __all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line"]
 

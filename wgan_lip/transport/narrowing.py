@@ -35,12 +35,12 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from wgan_lip.checks import check_memory
 from wgan_lip.transport.exact import network_simplex, solve, solve_line
 from wgan_lip.transport.plans import Plan
 from wgan_lip.transport.potentials import Potential, block_distances
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.utils.checks import check_memory
 
 __all__ = ["Narrowed", "narrow", "solves_at_once"]
 

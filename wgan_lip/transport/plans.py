@@ -10,7 +10,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_weights
 from wgan_lip.transport.rounding import (
     CHUNK,
     SMALLEST,
@@ -23,6 +22,7 @@ from wgan_lip.transport.rounding import (
     vanishing,
     weighted_mean,
 )
+from wgan_lip.utils.checks import InputError, check_weights
 
 __all__ = ["Plan", "lower_bound_kr", "upper_bound_plan_cost"]
 

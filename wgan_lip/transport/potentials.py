@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_samples
 from wgan_lip.transport.rounding import CHUNK, SMALLEST, U, as_values, distance_error, unit_of, vanishing
+from wgan_lip.utils.checks import InputError, check_samples
 
 __all__ = ["Potential", "block_distances"]
 

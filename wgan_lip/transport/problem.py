@@ -10,10 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_pair, check_weights
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.rounding import unit_of
+from wgan_lip.utils.checks import InputError, check_pair, check_weights
 
 __all__ = ["Problem", "Transport", "TransportError"]
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_pair, check_samples
+from wgan_lip.utils.checks import InputError, check_pair, check_samples
 
 U = 2.0**-53  # rounding to nearest: fl(t) = t (1 + e), |e| <= U
 SMALLEST = 2.0**-1070  # more than one operation loses by underflow

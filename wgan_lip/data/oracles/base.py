@@ -13,9 +13,9 @@ import torch
 from scipy.special import poch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_samples
 from wgan_lip.data.sources import check_positive
 from wgan_lip.data.toy import ToySource
+from wgan_lip.utils.checks import InputError, check_samples
 
 __all__ = ["Oracle", "OracleSource", "integer", "mean_norm", "positive", "unit"]
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.data.oracles.base import Oracle, integer, mean_norm, positive, unit
 from wgan_lip.data.sources import REFERENCE, derived_generator
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Dilation", "Funnel", "MixtureDilation", "RayMonotone", "Simplex"]
 

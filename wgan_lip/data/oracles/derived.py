@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from wgan_lip.checks import InputError, check_choice, check_samples
 from wgan_lip.data.oracles.base import Oracle
 from wgan_lip.data.oracles.cones import Dilation, Funnel, MixtureDilation, RayMonotone, Simplex
 from wgan_lip.data.oracles.directions import Lift, Marginal, Radial, Shift
 from wgan_lip.data.oracles.projections import Ball, Dirac, Grid, Subspace
 from wgan_lip.data.sources import check_positive
+from wgan_lip.utils.checks import InputError, check_choice, check_samples
 
 __all__ = ["ORACLES", "Contamination", "Moved"]
 

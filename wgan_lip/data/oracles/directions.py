@@ -13,8 +13,8 @@ from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincinv
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.data.oracles.base import Oracle, mean_norm, positive, unit
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Lift", "Marginal", "Radial", "Shift"]
 

@@ -13,8 +13,8 @@ from scipy.integrate import quad
 from scipy.special import gammaincc, hyp1f1
 from torch import Tensor
 
-from wgan_lip.checks import InputError
 from wgan_lip.data.oracles.base import Oracle, integer, mean_norm, positive, unit
+from wgan_lip.utils.checks import InputError
 
 __all__ = ["Ball", "Dirac", "Grid", "Subspace"]
 

@@ -1,0 +1,528 @@
+"""Critics trained on fresh samples of laws whose truth is known, and measured against it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.methods import SOLVERS, Method
+from wgan_lip.critics import Critic
+from wgan_lip.data.sources import TEST, derived_generator
+from wgan_lip.lipschitz.adversary import estimate_lipschitz
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.runs.run import write_json
+from wgan_lip.runs.tracking import rounded_up
+from wgan_lip.transport import Plan
+from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.utils.devices import keep_freed_memory
+from wgan_lip.wasserstein.dual import ascend, kr_value
+from wgan_lip.wasserstein.interval import estimate_ray_gradient_norm
+
+__all__ = [
+    "BATCH",
+    "Case",
+    "Pair",
+    "mean_of",
+    "method_table",
+    "number",
+    "parse_overrides",
+    "percent",
+    "positive_number",
+    "run_cases",
+    "some_of",
+    "train_and_measure",
+    "write_results",
+]
+
+BATCH = 512  # samples of each law a step
+START = 4096  # samples of each law that a critic starts from
+RACE = 0.15  # of the time, for each start of a method with several
+JUDGED = 8192  # samples of each law by which they are judged
+CHUNK = 4096  # pairs measured at a time
+ERROR = 0.003  # standard error of the value and of the truth that is asked for, relative to W1
+SEARCHED = 128  # points that look for the steepest slope, each in a quarter as many moves
+MOST_CHUNKS = 256  # after which a larger one is put up with
+COSINE_CHUNKS = 4  # on which gradients are compared
+ROUNDING = 1e-9  # by which a computed value may exceed what bounds it; relative
+WORKERS = min(2, os.cpu_count() or 1)  # cases at a time, each on one thread
+
+
+class Pair(Protocol):
+    """Two laws P and Q with a known optimal plan and potential; every :class:`wgan_lip.data.oracles.Oracle` is one."""
+
+    dim: int
+
+    def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For training: n samples of P and m of Q, all independent, shapes (n, d) and (m, d)."""
+
+    def pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For measuring: n optimal pairs, none of them seen in training, shapes (n, d) each."""
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """The potential's gradient at points of P, shape (n, d); 0 where it has none."""
+
+
+def train_and_measure(
+    method: Method, pair: Pair, *, seconds: float, batch: int = BATCH, seed: int = 0
+) -> dict[str, Any]:
+    r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
+
+    The optimiser ascends the KR dual with retraction, real and fake in one pass, its learning rate by a schedule in
+    time. A :class:`~wgan_lip.critics.Critic` starts at 4,096 samples of each law. Time is that of this process on its
+    processors, so that other work on the machine makes the wait longer and the result no other; drawing samples counts,
+    and so does the start. With no seconds the critic is measured as it was made.
+
+    Note [Starts]
+        Where a method has several starts, a critic trains from each for 15 % of the time, its learning rate falling to
+        zero. The one with the greatest dual value on 8,192 fresh samples of each law trains on, from the rate's start.
+
+    With optimal pairs :math:`(x_i, y_i)`, gradients :math:`\nabla f^*` of the potential, and a certified L:
+
+    .. math:: \text{value} = \frac1n \sum_i f(x_i) - f(y_i), \qquad
+              \text{truth} = \frac1n \sum_i \|x_i - y_i\|, \qquad
+              \text{cosine} = \frac1n \sum_i \frac{\langle \nabla f(x_i), \nabla f^*(x_i) \rangle}
+                                                  {\|\nabla f(x_i)\| \|\nabla f^*(x_i)\|}
+
+    Arguments:
+        method: The critic.
+        pair: The laws.
+        seconds: Processor time of training.
+        batch: Samples of each law a step.
+        seed: Of the critic, of its samples, and of the pairs.
+
+    Returns:
+        A row of plain figures: `steps`, `seconds`, the `start` it trained on from, `guarantee` (in words); `value`,
+        `truth`, their `ratio`, each with its standard error `…_error` over `pairs` pairs; `cosine` at points of P where
+        the potential has a gradient (None where it has none), and its error; the certified constant `lipschitz`;
+        `certified_ratio`, that of value over constant to truth; the steepest slope `found`, and `tightness`, lipschitz
+        over found (None where the critic is flat); `ray_gradient_norm`, the mean gradient norm at quarter points of
+        x_i → y_i. A critic whose weights are not finite after training has a `failed` in words in place of the
+        measures.
+
+    Raises:
+        RuntimeError: A slope, or a value over truth, above the certified constant: a bug in a proof.
+
+    Guarantee:
+        `lipschitz` is certified. `value` over `lipschitz` is at most `truth`, on the same pairs, up to rounding. All
+        else are estimates, and depend on the machine's speed.
+
+    References:
+        Kantorovich Strikes Back! Wasserstein GANs are not Optimal Transport? (Korotin, Kolesov, Burnaev, 2022), the
+        measures; Optimal Transport, Old and New (Villani, 2009), Theorem 5.10
+
+    Example:
+        >>> from wgan_lip.critics import ResNetCritic
+        >>> from wgan_lip.data.oracles import Shift
+        >>> row = train_and_measure(Method(ResNetCritic), Shift(dim=2), seconds=0.0)
+        >>> row["value"] <= row["truth"]
+        True
+    """
+    _warm_up(method, pair.dim, batch)
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    began = time.process_time()
+    critic, how = _trained(method, pair, seconds, batch, rng)
+    guarantee = getattr(critic, "guarantee", "certified")
+    row = {**how, "seconds": time.process_time() - began, "guarantee": guarantee}
+    if not all(bool(weight.isfinite().all()) for weight in critic.parameters()):
+        return {**row, "failed": f"its weights are not finite after {how['steps']} steps"}
+    return {**row, **_measured(critic, pair, derived_generator(seed, TEST))}
+
+
+def _trained(
+    method: Method, pair: Pair, seconds: float, batch: int, rng: torch.Generator
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The critic after `seconds`, and how it came about; see Note [Starts] of :func:`train_and_measure`."""
+    began, steps, raced = time.process_time(), 0, {}
+    critic = method.critic(pair.dim, **method.arguments)
+    starts = method.starts if isinstance(critic, Critic) else ()
+    for start in starts:
+        racing = time.process_time()
+        candidate = method.critic(pair.dim, **method.arguments)
+        candidate.start_at(*_drawn(pair, START, rng), solver=SOLVERS[start])
+        if len(starts) > 1:
+            steps += _ascended(candidate, method, pair, RACE * seconds, batch, rng, racing)
+        raced[start] = float(kr_value(candidate, *_drawn(pair, JUDGED, rng)).detach()), candidate
+    if starts:
+        best = max(raced, key=lambda start: raced[start][0])
+        critic, starts = raced[best][1], (best,)
+    now = time.process_time()
+    steps += _ascended(critic, method, pair, seconds - (now - began), batch, rng, now)
+    return critic, {"steps": steps, "start": next(iter(starts), None)}
+
+
+def _ascended(
+    critic: nn.Module,
+    method: Method,
+    pair: Pair,
+    seconds: float,
+    batch: int,
+    rng: torch.Generator,
+    began: float,
+) -> int:
+    """Trains until `seconds` after `began`, by the clock of this process; the number of ascents."""
+    steps = 0
+    optimizer = method.new_optimizer(critic)
+    retract_after_steps(optimizer, critic)
+    while (elapsed := time.process_time() - began) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = method.rate(elapsed / seconds)
+        ascend(critic, optimizer, *_drawn(pair, batch, rng))
+        steps += 1
+    return steps
+
+
+def _drawn(pair: Pair, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Independent samples of both laws, (size, d) each, in float32."""
+    x, y = pair.sample(size, size, rng)
+    return x.float(), y.float()
+
+
+def _warm_up(method: Method, dim: int, batch: int) -> None:
+    """One ascent of a critic that is thrown away: in a new process torch takes seconds to load what it needs."""
+    critic = method.critic(dim, **method.arguments)
+    x, y = torch.randn(2, batch, dim)
+    ascend(critic, torch.optim.Adam(critic.parameters()), x, y)
+
+
+def _measured(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, Any]:
+    lipschitz = certify(critic).lipschitz
+    exact = copy.deepcopy(critic).double().eval()
+    values = _values(exact, pair, rng)
+    found = estimate_lipschitz(exact, torch.cat(pair.pair(CHUNK, rng)), starts=SEARCHED, steps=SEARCHED // 4)
+    certified = values["value"] / lipschitz if lipschitz > 0 else 0.0
+    if found > lipschitz or certified > values["truth"] * (1 + ROUNDING):
+        raise RuntimeError(
+            f"The certificate says {lipschitz}, a search found the slope {found}, and the value is {values['value']} "
+            f"on pairs of mean length {values['truth']}: a bug in a proof"
+        )
+    return {
+        **values,
+        **_cosine(exact, pair, rng),
+        "lipschitz": lipschitz,
+        "certified_ratio": certified / values["truth"],
+        "found": found,
+        "tightness": lipschitz / found if found > 0 else None,
+        "ray_gradient_norm": _ray_gradient_norm(exact, pair, rng),
+    }
+
+
+@torch.no_grad()
+def _values(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, Any]:
+    """Value, truth and their ratio, on as many pairs as their standard errors ask for."""
+    gaps, lengths = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    for _ in range(MOST_CHUNKS):
+        x, y = pair.pair(CHUNK, rng)
+        u, v = critic(torch.cat((x, y)).double()).split(CHUNK)
+        gaps, lengths = torch.cat((gaps, u - v)), torch.cat((lengths, torch.linalg.vector_norm(x - y, dim=1)))
+        truth = lengths.mean()
+        if max(_error(gaps), _error(lengths)) <= ERROR * truth:
+            break
+    value, ratio = gaps.mean(), gaps.mean() / truth
+    return {
+        "value": float(value),
+        "value_error": _error(gaps),
+        "truth": float(truth),
+        "truth_error": _error(lengths),
+        "ratio": float(ratio),
+        "ratio_error": _error(gaps - ratio * lengths) / float(truth),
+        "pairs": len(gaps),
+    }
+
+
+def _error(sample: Tensor) -> float:
+    """The standard error of the mean."""
+    return float(sample.std()) / math.sqrt(len(sample))
+
+
+def _cosine(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, float | None]:
+    """The mean cosine of the critic's gradient to the potential's, where that has one; 0 where the critic is flat."""
+    cosines = []
+    for _ in range(COSINE_CHUNKS):
+        x = pair.pair(CHUNK, rng)[0].double()
+        truth = pair.gradient(x)
+        known = truth.any(dim=1)
+        x, truth = x[known].requires_grad_(True), truth[known]
+        if len(x):
+            (gradient,) = torch.autograd.grad(critic(x).sum(), x)
+            cosines.append(nn.functional.cosine_similarity(gradient, truth, dim=1))
+    if not cosines:
+        return {"cosine": None, "cosine_error": None}
+    every = torch.cat(cosines)
+    return {"cosine": float(every.mean()), "cosine_error": _error(every)}
+
+
+def _ray_gradient_norm(critic: nn.Module, pair: Pair, rng: torch.Generator) -> float:
+    x, y = pair.pair(CHUNK, rng)
+    moved = (x != y).any(dim=1)
+    x, y = x[moved].double(), y[moved].double()
+    each = np.arange(len(x))
+    return estimate_ray_gradient_norm(critic, x, y, Plan(each, each, np.full(len(x), 1 / len(x)), (len(x), len(x))))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One critic on one pair, from one seed.
+
+    Attributes:
+        labels: What its row says of it first, among it `method`, by name, and `seed`. Its file is named after them.
+        pair: The laws.
+        method: The critic.
+        seconds: Processor time of training.
+        batch: Samples of each law a step.
+    """
+
+    labels: dict[str, Any]
+    pair: Pair
+    method: Method
+    seconds: float
+    batch: int = BATCH
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
+
+    def settings(self) -> dict[str, Any]:
+        """All that its result depends on, but for the machine and the code, as JSON holds it."""
+        return {
+            **self.labels,
+            "pair": repr(self.pair),
+            **self.method.settings(),
+            "seconds": self.seconds,
+            "batch": self.batch,
+        }
+
+
+def run_cases(cases: Sequence[Case], out: Path, *, workers: int | None = None) -> list[dict[str, Any]]:
+    """Trains and measures all cases; their rows, in order.
+
+    Every case has a process of its own, on one thread. Its row is written whole to `out/cases/NAME.json` when it
+    ends: a case whose file holds the same settings is not run again. One line a case goes to standard error.
+
+    Arguments:
+        cases: Of different names.
+        out: The suite's folder.
+        workers: Cases at a time; two, or one on a machine with a single core.
+
+    Raises:
+        InputError: A file of other settings, before any case is run; a case that failed.
+    """
+    folder = out / "cases"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {case.name: folder / f"{case.name}.json" for case in cases}
+    rows = {case.name: row for case in cases if (row := _stored(files[case.name], case)) is not None}
+    missing = [case for case in cases if case.name not in rows]
+    for case, row in _outcomes(missing, WORKERS if workers is None else workers):
+        rows[case.name] = {**case.labels, **row}
+        content = {"settings": case.settings(), "machine": machine(), "row": rows[case.name]}
+        write_json(files[case.name], content)
+        print(f"[{len(rows)}/{len(cases)}] {case.name}: {_in_words(row)}", file=sys.stderr, flush=True)
+    return [rows[case.name] for case in cases]
+
+
+def _stored(path: Path, case: Case) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        settings, row = content["settings"], dict(content["row"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"Expected a case in {path}. Got a damaged file: {one_line(error)}. Delete it.") from None
+    wanted = json.loads(json.dumps(case.settings()))
+    if settings != wanted:
+        keys = [key for key in {**wanted, **settings} if settings.get(key) != wanted.get(key)]
+        differ = ", ".join(f"{key} {settings.get(key)!r} instead of {wanted.get(key)!r}" for key in keys)
+        raise InputError(f"Expected {path} to be of the same settings. Got {differ}. Choose another out=DIR.")
+    return row
+
+
+def _outcomes(cases: Iterable[Case], workers: int) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """The cases with their rows, as they end; `workers` processes at a time, none of which outlives the caller."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(cases)[::-1], {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                case = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(sender, case), daemon=True)
+                running[receiver] = case, process
+                process.start()
+                sender.close()
+            for receiver in wait(list(running)):
+                case, process = running[receiver]
+                try:
+                    row = receiver.recv()
+                except EOFError:
+                    process.join()
+                    row = f"its process ended with status {process.exitcode}"
+                _end(receiver, process)
+                del running[receiver]
+                if isinstance(row, str):
+                    raise InputError(
+                        f"Expected the case {case.name} to finish. Got {row}. Those that finished are kept: run the "
+                        "command again, or leave it out by overrides."
+                    )
+                yield case, row
+    finally:
+        for receiver, (_, process) in running.items():
+            _end(receiver, process)
+
+
+def _end(receiver: Connection, process: Any) -> None:
+    receiver.close()
+    if process.pid is not None:
+        process.kill()
+        process.join()
+    process.close()
+
+
+def _child(sender: Connection, case: Case) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    keep_freed_memory()
+    with sender:
+        try:
+            with threads():
+                row: dict[str, Any] | str = train_and_measure(
+                    case.method, case.pair, seconds=case.seconds, batch=case.batch, seed=case.labels["seed"]
+                )
+        except Exception as error:  # whatever it is, the parent tells it in one line
+            row = one_line(error)
+        sender.send(row)
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    if "failed" in row:
+        return row["failed"]
+    cosine = "none" if row["cosine"] is None else f"{row['cosine']:.4f}"
+    return (
+        f"cosine {cosine}, value {percent(row['ratio'])} of W1, Lip ≤ {row['lipschitz']:.7g}, {row['steps']} steps, "
+        f"{row['seconds']:.0f} s"
+    )
+
+
+def parse_overrides(overrides: Iterable[str], legal: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """`KEY=VALUE` by key, each value read by its key's function.
+
+    Raises:
+        InputError: Not of that form, another key, a key twice, or a value that its function refuses.
+    """
+    read: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or key not in legal:
+            raise InputError(
+                f"Expected overrides of the form KEY=VALUE with KEY in {', '.join(legal)}. Got {override!r}."
+            )
+        if key in read:
+            raise InputError(f"Expected each override once. Got {key} twice.")
+        read[key] = legal[key](value)
+    return read
+
+
+def some_of(choices: Iterable[Any], what: str) -> Callable[[str], list[Any]]:
+    """Reads a list such as `2,16` of `choices`, which keep their order."""
+    known = {str(choice): choice for choice in choices}
+
+    def read(value: str) -> list[Any]:
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in known:
+                raise InputError(f"Expected {what} out of {', '.join(known)}. Got {name!r}.")
+        return [choice for name, choice in known.items() if name in names]
+
+    return read
+
+
+def positive_number(what: str) -> Callable[[str], float]:
+    """Reads a positive finite number."""
+
+    def read(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise InputError(f"Expected {what} as a positive number. Got {value!r}.")
+        return number
+
+    return read
+
+
+def write_results(
+    suite: str,
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    **more: Any,
+) -> None:
+    """Writes `out/results.json`: all rows, and what they were made with."""
+    arguments = f""" "overrides=[{",".join(f"'{override}'" for override in overrides)}]\"""" if overrides else ""
+    content = {
+        "suite": suite,
+        "command": f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}",
+        "machine": machine(),
+        "threads": 1,
+        **more,
+    }
+    write_json(out / "results.json", {**content, "rows": rows})
+
+
+def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
+    """The means over all pairs and seeds, a line a method; of the constants, and of their excess, the largest.
+
+    Arguments:
+        rows: Of :func:`run_cases`.
+        above: Whether a row's cosine is above the best published one, where there are published ones.
+    """
+    heads = ["critic", "guarantee", "cases", "cosine", *(["above the best published"] if above else [])]
+    heads += ["value / W1", "certified / W1", "Lip ≤", "Lip ≤ over steepest slope", "gradient norm on rays", "steps"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        every = [row for row in rows if row["method"] == method]
+        of = [row for row in every if "failed" not in row]
+        cases = str(len(of)) if len(of) == len(every) else f"{len(of)} of {len(every)}"
+        cells = [method, every[0]["guarantee"], cases]
+        if of:
+            cells += [number(mean_of(of, "cosine"), "{:.4f}"), *([str(sum(map(above, of)))] if above else [])]
+            cells += [percent(mean_of(of, "ratio")), percent(mean_of(of, "certified_ratio"))]
+            cells += [rounded_up(max(row["lipschitz"] for row in of), 7)]
+            cells += [number(max((row["tightness"] for row in of if row["tightness"]), default=None), "{:.5g}")]
+            cells += [number(mean_of(of, "ray_gradient_norm"), "{:.4f}"), number(mean_of(of, "steps"), "{:,.0f}")]
+        lines.append(f"| {' | '.join(cells + [''] * (len(heads) - len(cells)))} |")
+    return "\n".join(lines)
+
+
+def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
+    """The mean of the figures that there are, None where there is none."""
+    figures = [row[key] for row in rows if row.get(key) is not None]
+    return fmean(figures) if figures else None
+
+
+def number(value: float | None, form: str) -> str:
+    """A table's cell: the number in `form`, or nothing where there is none."""
+    return "" if value is None else form.format(value)
+
+
+def percent(share: float | None) -> str:
+    """A table's cell: a share as a percentage of one decimal, or nothing where there is none."""
+    return "" if share is None else f"{round(100 * share, 1) + 0.0:.1f} %"  # no -0.0

@@ -1,0 +1,63 @@
+"""What a figure was measured on, and how long a call takes there."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from wgan_lip.runs.run import versions
+
+__all__ = ["machine", "milliseconds", "threads"]
+
+
+@contextmanager
+def threads(count: int = 1) -> Iterator[None]:
+    """So many threads for torch and for every BLAS: one, so that figures do not depend on the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def milliseconds(call: Callable[[], Any], *, repeats: int = 9, seconds: float = 3.0) -> float:
+    """The median time of a call: after one that warms up, up to `repeats` calls within about `seconds`."""
+    call()
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < seconds:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * median(times)
+
+
+def machine() -> dict[str, str]:
+    """Versions, processor, memory and GPU, to stand beside figures."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {**versions(), "processor": _processor(), "memory": _memory(), "gpu": gpu}
+
+
+def _memory() -> str:
+    try:
+        import psutil  # the extra `benchmark`
+    except ImportError:
+        return "unknown: install wgan-lip[benchmark]"
+    return f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,98 @@
+"""Suite rivals: one generator trained against certified and usual critics, in turns, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from wgan_lip import figures
+from wgan_lip.benchmarks.contest import some_of, write_results
+from wgan_lip.benchmarks.wgan import train_case
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["CRITICS", "EXPERIMENTS", "measure"]
+
+EXPERIMENTS = ("gaussians8", "moons", "digits")
+_USUAL = ("critic_optimizer.lr=1e-3",)
+CRITICS: dict[str, tuple[str, ...]] = {
+    "resnet": ("critic=resnet",),
+    "cones": ("critic=cones_plane", "training.start_at_data=true", "training.renew_every=25"),
+    "sorting": ("critic=sorting",),
+    "gradient_penalty": ("critic=gradient_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
+    "one_sided_penalty": ("critic=one_sided_penalty", *_USUAL, "critic_optimizer.betas=[0.0,0.9]"),
+    "spectral_norm": ("critic=spectral_norm", *_USUAL),
+    "clipped": ("critic=clipped", *_USUAL),
+    "groupsort": ("critic=groupsort", *_USUAL),
+}
+"""Name → the settings in which it differs from the experiment: the critic, and the optimiser that suits it."""
+
+
+def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+    """Trains every experiment against every critic; draws `rivals.png`.
+
+    Generator, its optimiser, batches and numbers of steps are those of the experiment. A run that stops on values
+    that are not finite counts as stopped, and the suite goes on.
+
+    Arguments:
+        seeds: Each case once per seed.
+        overrides: `experiments=gaussians8,moons`, `critics=clipped,groupsort`; all by default. All others are passed on
+            to `wgan-lip train`.
+        out: The suite's folder. Runs that finished there are not trained again.
+    """
+    chosen: dict[str, Sequence[str]] = {"experiments": EXPERIMENTS, "critics": tuple(CRITICS)}
+    passed = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in chosen:
+            chosen[key] = some_of({"experiments": EXPERIMENTS, "critics": CRITICS}[key], key)(value)
+        else:
+            passed.append(override)
+    rows: list[dict[str, Any]] = []
+    for experiment, seed, critic in product(chosen["experiments"], dict.fromkeys(seeds), chosen["critics"]):
+        arguments = [f"experiment={experiment}", f"seed={seed}", *CRITICS[critic], *passed]
+        labels = {"experiment": experiment, "critic": critic, "seed": seed}
+        name = f"{experiment}-{critic}-{seed}"
+        rows.append({**labels, **train_case(out / name, arguments, may_stop=True)})
+        write_results(
+            "rivals", seeds, overrides, rows, out, critics={name: CRITICS[name] for name in chosen["critics"]}
+        )
+    if not any("score" in row for row in rows):
+        raise InputError("Expected a run that finished. Got none: each says why in its status.json.")
+    _draw(rows, out)
+    return _table(rows)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "| data | critic | guarantee | W1 over floor, mean ± spread over seeds | best | worst | stopped | within 3σ "
+        "| seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for experiment, critic in dict.fromkeys((row["experiment"], row["critic"]) for row in rows):
+        of = [row for row in rows if (row["experiment"], row["critic"]) == (experiment, critic)]
+        done = [row for row in of if "score" in row]
+        scores = [row["score"]["ratio"] for row in done]
+        within = [row["modes"]["within"] for row in done if row["modes"]]
+        cells = [experiment, critic, done[0]["guarantee"] if done else ""]
+        cells += [f"{fmean(scores):.2f} ± {stdev(scores) if len(scores) > 1 else 0.0:.2f}" if scores else ""]
+        cells += [f"{edge(scores):.2f}" if scores else "" for edge in (min, max)]
+        cells += [f"{len(of) - len(done)} of {len(of)}", f"{100 * fmean(within):.1f} %" if within else ""]
+        cells += [f"{fmean(row['training_seconds'] for row in done):.0f}" if done else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Score over floor, a line an experiment and seed, a mark a critic."""
+    marks: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if "score" in row:
+            subject = f"{row['experiment']}, seed {row['seed']}"
+            marks.setdefault(row["critic"].replace("_", " "), {})[subject] = row["score"]["ratio"]
+    figure = figures.score_dots(
+        marks, quantity="exact $W_1$(generated, test) over its floor", title="One generator, several critics"
+    )
+    figures.save(figure, out / "rivals.png", dpi=130)

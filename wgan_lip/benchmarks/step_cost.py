@@ -1,0 +1,221 @@
+"""Suite step_cost: what a step of each certified critic costs beside one of an unconstrained perceptron."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip import figures
+from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.runs.run import write_json
+from wgan_lip.utils.checks import one_line
+from wgan_lip.wasserstein.dual import ascend
+
+__all__ = ["measure"]
+
+WIDTHS = {"cpu": (256,), "cuda": (256, 1024)}
+DEPTH = 6
+BATCH = 512  # samples of both laws, in one pass
+IMAGE = (3, 32, 32)
+WARM, ROUNDS = 5, 60
+PARTS = ("forward and backward", "optimiser", "retraction")
+
+Make = Callable[[], nn.Module]
+
+
+def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+    """Steps every critic and its twin in turn, on one thread, on the GPU too where there is one.
+
+    A twin has the critic's linear maps, or convolutions, with ReLU, and no constraint. Both take the same fused Adam.
+    On a CPU the clock is the thread's, which stands still while other processes run. Memory is that of parameters,
+    gradients, Adam's moments, and all that the forward pass keeps for the backward pass.
+    """
+    rows: list[dict[str, Any]] = []
+    command = f"wgan-lip benchmark suite=step_cost seeds=[{','.join(map(str, seeds))}]"
+    with threads():
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            for width in WIDTHS[device]:
+                for seed in seeds:
+                    for name, (critic, twin, dim) in _pairs(width).items():
+                        torch.manual_seed(seed)
+                        of = {"critic": name, "width": width, "device": device, "seed": seed}
+                        rows.append({**of, **_row(critic, twin, dim, device)})
+                        content = {"suite": "step_cost", "command": command, "machine": machine(), "threads": 1}
+                        write_json(out / "results.json", {**content, "rows": rows})
+    _draw(rows, out)
+    return _table(rows)
+
+
+def _pairs(width: int) -> dict[str, tuple[Make, Make, int]]:
+    """Critic, twin and the samples' dimension, by the critic's name."""
+    shape = {"width": width, "depth": DEPTH}
+    critics: dict[str, Make] = {
+        "residual": lambda: ResNetCritic(width, **shape),
+        "residual, cones": lambda: ResNetCritic(width, **shape, readout="cones"),
+        "sorting, pairs": lambda: SortingCritic(width, **shape),
+        "sorting, full": lambda: SortingCritic(width, **shape, group=width),
+        "fixed width": lambda: FixedWidthCritic(width, depth=DEPTH),
+    }
+    if _installed("deel.torchlip"):
+        critics["deel-torchlip, pairs"] = lambda: _torchlip(width)
+    pairs = {name: (make, lambda: _perceptron(width), width) for name, make in critics.items()}
+    pairs["convolutional"] = (lambda: ConvolutionalCritic(IMAGE), _convolutions, math.prod(IMAGE))
+    return pairs
+
+
+def _installed(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _hidden(width: int, linear: Callable[[int, int], nn.Module], activation: type[nn.Module]) -> list[nn.Module]:
+    return [layer for _ in range(DEPTH) for layer in (linear(width, width), activation())]
+
+
+def _perceptron(width: int) -> nn.Module:
+    return nn.Sequential(*_hidden(width, nn.Linear, nn.ReLU), nn.Linear(width, 1), nn.Flatten(0))
+
+
+def _torchlip(width: int) -> nn.Module:
+    """As its documentation says; its layers normalise their weights in every pass, so there is nothing to retract."""
+    from deel import torchlip as lip
+
+    hidden = _hidden(width, lip.SpectralLinear, lip.GroupSort2)
+    return lip.Sequential(*hidden, lip.FrobeniusLinear(width, 1), nn.Flatten(0))
+
+
+def _convolutions() -> nn.Module:
+    """The convolutions and linear maps of :class:`ConvolutionalCritic` with ReLU, one behind the other.
+
+    A residual layer gives two maps, the second of its adjoint's shape, with weights of its own.
+    """
+    critic = ConvolutionalCritic(IMAGE)
+    layers: list[nn.Module] = [nn.Unflatten(1, IMAGE)]
+    for name, layer in critic.named_children():
+        if name == "patches":
+            conv = layer.convolution
+            c, channels = layer.weight.shape[1], layer.weight.shape[0]
+            layers.append(nn.Conv2d(c, channels, conv.kernel_size, conv.stride, conv.padding))
+        elif name.startswith("conv_"):
+            hidden, channels, *size = layer.weight.shape
+            layers += [nn.Conv2d(channels, hidden, size, size), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(hidden, channels, size, size), nn.ReLU()]
+        elif name == "gather":
+            layers += [nn.Flatten(), nn.Linear(*layer.weight.shape[::-1]), nn.ReLU()]
+        elif name.startswith("block_"):
+            hidden, width = layer.weight.shape
+            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU()]
+        elif name == "readout":
+            layers += [nn.Linear(layer.weight.shape[1], 1), nn.Flatten(0)]
+    return nn.Sequential(*layers)
+
+
+class _Steps:
+    """Ascents of one module, with the time at which each part of a step ends."""
+
+    def __init__(self, module: nn.Module, dim: int, device: str) -> None:
+        self.module, self.device = module.to(device), device
+        self.samples = torch.randn(BATCH, dim, device=device).tensor_split(2)
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
+        self.optimizer.register_step_pre_hook(self._mark)
+        self.optimizer.register_step_post_hook(self._mark)
+        retract_after_steps(self.optimizer, module)  # hooks run in the order in which they were registered
+        self.times: list[float] = []
+
+    def __call__(self) -> list[float]:
+        """Takes a step; returns the seconds of each of :data:`PARTS`."""
+        self.times = []
+        self._mark()
+        ascend(self.module, self.optimizer, *self.samples)
+        self._mark()
+        return [end - start for start, end in pairwise(self.times)]
+
+    def _mark(self, *_: Any) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter() if self.device == "cuda" else time.thread_time())
+
+    def bytes(self) -> int:
+        """Of parameters, gradients, moments, and of every tensor that a forward pass keeps, each storage once."""
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            value = self.module(torch.cat(self.samples))
+        parameters = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in self.module.parameters()}
+        del value  # alive until here, so that no two tensors took one place
+        return 4 * sum(parameters.values()) + sum(size for at, size in kept.items() if at not in parameters)
+
+
+def _row(critic: Make, twin: Make, dim: int, device: str) -> dict[str, Any]:
+    ours, theirs = (_Steps(make(), dim, device) for make in (critic, twin))
+    found: list[tuple[list[float], list[float]]] = []
+    for index in range(WARM + ROUNDS):
+        both = ours(), theirs()
+        if index >= WARM:
+            found.append(both)
+    seconds, base = ([sum(parts) for parts in each] for each in zip(*found))
+    low, _, high = quantiles((a / b for a, b in zip(seconds, base)), n=4)
+    spent = [median(parts) for parts in zip(*(ours_ for ours_, _ in found))]
+    return {
+        "milliseconds": 1e3 * median(seconds), "twin_milliseconds": 1e3 * median(base),
+        "ratio": median(seconds) / median(base), "quartiles": [low, high],
+        "parts": {part: value / median(base) for part, value in zip(PARTS, spent)},
+        "memory": ours.bytes() / theirs.bytes(), "graph_break": _graph_break(critic(), dim),
+    }  # fmt: skip
+
+
+def _graph_break(module: nn.Module, dim: int) -> str | None:
+    """Why the module's two passes are not one graph each, None where they are."""
+    torch.compiler.reset()
+    try:
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")  # which needs no compiler of C++
+        compiled(torch.randn(BATCH, dim)).sum().backward()
+    except Exception as error:  # a compiler may fail in any way
+        return one_line(error)
+    return None
+
+
+def _draw(rows: list[dict[str, Any]], out: Path) -> None:
+    """Medians over the seeds."""
+    bars = {}
+    for device, width, critic in dict.fromkeys((row["device"], row["width"], row["critic"]) for row in rows):
+        of = [row for row in rows if (row["device"], row["width"], row["critic"]) == (device, width, critic)]
+        where = "" if device == "cpu" and len(WIDTHS["cpu"]) == 1 else f", {width} on {device}"
+        bars[critic + where] = {part: median(row["parts"][part] for row in of) for part in PARTS}
+    figure = figures.stacked_bars(bars, quantity="time of a step over its unconstrained twin's", mark=1.0)
+    figures.save(figure, out / "step_cost.png", dpi=130)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"| critic | width | device | seed | ms | over its twin | quartiles | {' | '.join(PARTS)} | memory | graph |",
+        "| " + " | ".join(["---"] * (9 + len(PARTS))) + " |",
+    ]
+    for row in rows:
+        low, high = row["quartiles"]
+        parts = " | ".join(f"{row['parts'][part]:.2f}" for part in PARTS)
+        graph = "broken" if row["graph_break"] else "one"
+        lines.append(
+            f"| {row['critic']} | {row['width']} | {row['device']} | {row['seed']} | {row['milliseconds']:.2f} "
+            f"| {row['ratio']:.2f} | {low:.2f} to {high:.2f} | {parts} | {row['memory']:.2f} | {graph} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,110 @@
+"""Suite tightness: for every critic, the constant that is proved beside the steepest slope that a search finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics.compiled import critic_from_transport
+from wgan_lip.data import Digits, Gaussians8, Moons
+from wgan_lip.lipschitz.adversary import estimate_lipschitz
+from wgan_lip.lipschitz.certificates import certify, evaluate
+from wgan_lip.lipschitz.layers import ACTIVATIONS
+from wgan_lip.runs.run import write_json
+from wgan_lip.runs.tracking import rounded_up
+from wgan_lip.transport import solve
+from wgan_lip.wasserstein.dual import fitted
+
+__all__ = ["measure"]
+
+SAMPLES = {"plane": 200, "digits": 50}  # of each law; all pairs of digits are pieces of a compiled critic
+STEPS = 500  # full-batch ascents of every critic that is trained
+
+PLANE: dict[str, Callable[[], nn.Module]] = {
+    **{
+        f"residual, {name}": lambda name=name: ResNetCritic(2, width=64, depth=6, activation=name, bias_scale=0.2)
+        for name in (*ACTIVATIONS, "spline")
+    },
+    "residual, maximum norm": lambda: ResNetCritic(2, width=64, depth=6, norm="max", bias_scale=1.0),
+    "residual, cones read-out": lambda: ResNetCritic(2, width=64, depth=6, bias_scale=0.2, readout="cones"),
+    "fixed width": lambda: FixedWidthCritic(2, depth=16),
+    "sorting, pairs": lambda: SortingCritic(2, width=64, depth=4),
+    "sorting, full": lambda: SortingCritic(2, width=64, depth=4, group=64),
+}
+DIGITS: dict[str, Callable[[], nn.Module]] = {
+    "residual, relu": lambda: ResNetCritic(64, width=128, depth=6),
+    "sorting, pairs": lambda: SortingCritic(64, width=128, depth=4),
+    "convolutional": lambda: ConvolutionalCritic((1, 8, 8)),
+}
+
+
+def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+    """Trains every critic by the same full-batch ascents, compiles others, and searches them all, on one thread."""
+    rows: list[dict[str, Any]] = []
+    command = f"wgan-lip benchmark suite=tightness seeds=[{','.join(map(str, seeds))}]"
+    with threads():
+        for seed in seeds:
+            pairs = {"moons, gaussians8": (PLANE, *_plane(seed)), "digits 0-4, 5-9": (DIGITS, *_digits())}
+            for data, (zoo, x, y) in pairs.items():
+                exact = solve(x, y).value
+                for name, make in _makers(zoo, x, y).items():
+                    torch.manual_seed(seed)
+                    rows.append({"data": data, "critic": name, "seed": seed, "exact": exact, **_row(name, make, x, y)})
+                    content = {"suite": "tightness", "command": command, "machine": machine(), "threads": 1}
+                    write_json(out / "results.json", {**content, "rows": rows})
+    return _table(rows)
+
+
+def _makers(zoo: dict[str, Callable[[], nn.Module]], x: Tensor, y: Tensor) -> dict[str, Callable[[], nn.Module]]:
+    trained = {name: lambda make=make: fitted(make(), x, y, steps=STEPS) for name, make in zoo.items()}
+    families = ("resnet", "fixed_width")
+    return {**trained, **{f"compiled, {f}": partial(critic_from_transport, x, y, family=f) for f in families}}
+
+
+def _row(name: str, make: Callable[[], nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
+    start = time.perf_counter()
+    critic = make()
+    made = time.perf_counter()
+    lipschitz = certify(critic).lipschitz
+    certified = time.perf_counter()
+    found = estimate_lipschitz(critic, torch.cat((x, y)))
+    searched = time.perf_counter()
+    if found > lipschitz:
+        raise RuntimeError(f"The certificate of '{name}' says {lipschitz} and the search found {found}: a bug.")
+    values = evaluate(critic, torch.cat((x, y))).values
+    value = float(values[: len(x)].mean() - values[len(x) :].mean())
+    return {
+        "lipschitz": lipschitz, "found": found, "kr_value": value, "seconds_making": made - start,
+        "seconds_certifying": certified - made, "seconds_searching": searched - certified,
+    }  # fmt: skip
+
+
+def _plane(seed: int) -> tuple[Tensor, Tensor]:
+    return Moons().reference(SAMPLES["plane"], seed).double(), Gaussians8().reference(SAMPLES["plane"], seed).double()
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    source = Digits()
+    low = source.train_labels < 5
+    return source.train[low][: SAMPLES["digits"]].double(), source.train[~low][: SAMPLES["digits"]].double()
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| samples | critic | Lip ≤ | largest gradient found | KR value over exact W1 | s to make | s to certify |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['data']} | {row['critic']} | {rounded_up(row['lipschitz'], 7)} | {row['found']:.4f} "
+            f"| {row['kr_value'] / row['exact']:.4f} | {row['seconds_making']:.1f} | {row['seconds_certifying']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"

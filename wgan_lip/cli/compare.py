@@ -1,0 +1,118 @@
+"""The job behind `wgan-lip compare`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from wgan_lip.cli import screens
+from wgan_lip.cli.inspect import strict, written
+from wgan_lip.cli.schema import checked
+from wgan_lip.inspection.compare import MEASURES, RULE, Comparison, compare_runs, find_runs
+from wgan_lip.inspection.pages import comparison_page, score_of, told_mean
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["compare"]
+
+COLUMNS = {
+    "runs": lambda group: str(len(group.entries)),
+    "score over floor": lambda group: told_mean(group, "score"),
+    "exact W1": lambda group: told_mean(group, "exact"),
+    "gradient": lambda group: told_mean(group, "gradient", 3),
+    "seconds": lambda group: told_mean(group, "seconds", 3),
+}
+"""Head → what a group shows below it on the screen."""
+
+
+def compare(config: DictConfig) -> None:
+    """Shows runs side by side, and writes a table of them and a page about them."""
+    settings = checked(config, root={"runs": Any, "out": str | None, "json": bool})
+    given = settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]]
+    if not given or not all(isinstance(path, str) for path in given):
+        raise InputError(f"Expected runs=DIR or runs='[DIR,DIR]'. Got {settings['runs']!r}. Name folders.")
+    compared = compare_runs(find_runs(given))
+    if settings["json"]:
+        print(json.dumps(strict(_plain(compared)), indent=2, allow_nan=False))
+        return
+    screens.show(_screen(compared))
+    if settings["out"] is not None:
+        folder = Path(settings["out"]).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Expected to make {folder}. Got: {error.strerror}. Give {REMEDY}.") from None
+        written(folder / "compare.csv", _table(compared), REMEDY)
+        written(folder / "compare.html", comparison_page(compared), REMEDY)
+        screens.show(screens.place("Table", folder / "compare.csv"))
+        screens.show(screens.place("Page", folder / "compare.html"))
+
+
+REMEDY = "out=FOLDER, or out=null for none"
+
+
+def _plain(compared: Comparison) -> dict[str, Any]:
+    """What a script wants to know, as plain data."""
+    return {
+        "rule": RULE,
+        "best": [{"run": str(entry.directory), "on": league, "score": entry.standing.score}
+                 for league, entry in compared.best.items()],
+        "configurations": [
+            {"label": group.label, "runs": [str(entry.directory) for entry in group.entries]}
+            | {name: dict(zip(("mean", "spread"), group.mean_and_spread(name))) for name in MEASURES}
+            for group in compared.groups
+        ],
+        "runs": _rows(compared),
+    }  # fmt: skip
+
+
+def _rows(compared: Comparison) -> list[dict[str, Any]]:
+    """One a run."""
+    return [
+        {
+            "run": str(entry.directory), "configuration": group.label, "seed": entry.seed,
+            "state": entry.standing.state, "step": entry.standing.step, "final": entry.standing.final,
+            **{name: entry.measure(name) for name in MEASURES},
+        }
+        for group, entry in compared.entries
+    ]  # fmt: skip
+
+
+def _table(compared: Comparison) -> str:
+    """Comma-separated values, one line a run."""
+    rows, stream = _rows(compared), io.StringIO()
+    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _screen(compared: Comparison) -> str:
+    rows = [["configuration", *COLUMNS]]
+    rows += [[group.label, *(shown(group) for shown in COLUMNS.values())] for group in compared.groups]
+    lines = [*_aligned(rows), ""]
+    for league, entry in compared.best.items():
+        lines.append(f"  Best of {league}:")
+        lines.append(f"    {entry.directory}, score over floor {score_of(entry)}")
+    if any(not entry.standing.final for _, entry in compared.entries):
+        lines.append("  Note: Runs without final scores are told by their last audit.")
+    return "\n".join([*lines, *textwrap.wrap(RULE, 116, initial_indent="  ", subsequent_indent="  ")])
+
+
+def _aligned(rows: Sequence[Sequence[str]], widest: int = 60) -> list[str]:
+    """Columns side by side; first cells that are too wide stand on a line of their own."""
+    widths = [max(len(row[column]) for row in rows if len(row[column]) <= widest) for column in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        rest = "  ".join(cell.ljust(width) for cell, width in zip(others, widths[1:]))
+        if len(first) > widest:
+            lines.append(f"  {first}")
+            first = ""
+        lines.append(f"  {first.ljust(widths[0])}  {rest}".rstrip())
+    return lines

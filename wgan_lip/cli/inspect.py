@@ -1,0 +1,99 @@
+"""The job behind `wgan-lip inspect`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from wgan_lip.cli import screens
+from wgan_lip.cli.schema import RUN, checked, run_named
+from wgan_lip.inspection.explore import explore
+from wgan_lip.inspection.look import Inspection, look_at
+from wgan_lip.inspection.pages import run_page
+from wgan_lip.runs.run import Run
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_whole
+
+__all__ = ["inspect", "strict", "written"]
+
+
+def inspect(config: DictConfig) -> None:
+    """Shows in one screen what a run did, and writes the same at length as a page."""
+    settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None, "pictures": str | None})
+    looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
+    if settings["json"]:
+        print(json.dumps(strict(_plain(looked)), indent=2, allow_nan=False))
+    else:
+        screens.show(screens.inspection(looked))
+        if settings["out"] is not None:
+            path = looked.run.directory / Path(settings["out"]).expanduser()  # an absolute path stays as it is
+            written(path, run_page(looked), "out=FILE, or out=null for none")
+            screens.show(screens.place("Report", path))
+    if settings["pictures"] is not None:
+        folder = _explored(looked, Path(settings["pictures"]).expanduser())
+        if not settings["json"]:
+            screens.show(screens.place("What its critic sees", folder))
+
+
+def _explored(looked: Inspection, folder: Path) -> Path:
+    """Writes what a run's critic sees, a file a picture, into a folder below the run's, or an absolute one."""
+    if looked.source is None or looked.generated is None:
+        why = looked.unopened or looked.problem
+        raise InputError(f"Expected a run whose critic and data can be opened, with pictures=. Got: {why}")
+    seen = explore(looked.run.critic, looked.source, looked.generated, certificate=looked.certificate)
+    folder = looked.run.directory / folder
+    try:
+        seen.save(folder)
+    except OSError as error:
+        raise InputError(f"Expected to write {folder}. Got: {error.strerror}. Give pictures=FOLDER.") from None
+    return folder
+
+
+def written(path: Path, text: str, remedy: str) -> Path:
+    """Writes a text file whole, or raises :class:`InputError` with the key that names another place."""
+    try:
+        return write_whole(path, text.encode())
+    except OSError as error:
+        raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give {remedy}.") from None
+
+
+def _plain(looked: Inspection) -> dict[str, Any]:
+    """What a script wants to know, as plain data."""
+    run, standing = looked.run, looked.standing
+    shown = (
+        "final",
+        "lower",
+        "lower_as_trained",
+        "exact",
+        "upper",
+        "floor",
+        "score",
+        "gradient",
+        "tightness",
+        "spread",
+    )
+    return {
+        "run": str(run.directory),
+        "status": run.status,
+        "summary": run.summary,
+        "standing": {name: getattr(standing, name) for name in shown},
+        "findings": [asdict(finding) for finding in looked.findings],
+        "last_record": run.metrics[-1] if run.metrics else None,
+        "certificate": asdict(looked.certificate) if looked.certificate else None,
+        "problem": looked.problem,
+    }
+
+
+def strict(content: Any) -> Any:
+    """JSON has no number for NaN and the infinities: null."""
+    if isinstance(content, Mapping):
+        return {key: strict(value) for key, value in content.items()}
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

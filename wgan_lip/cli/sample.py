@@ -1,0 +1,140 @@
+"""The job behind `wgan-lip sample`: samples of a run's generator to a grid, a folder of pictures, or rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from wgan_lip import figures
+from wgan_lip.cli.schema import RUN, checked, run_named
+from wgan_lip.generators import draw_latents
+from wgan_lip.runs.run import Run, check_seed, load_run
+from wgan_lip.runs.sampling import sample_blocks, sample_by_seeds
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.devices import find_device
+from wgan_lip.utils.files import write_whole
+
+__all__ = ["sample"]
+
+GRID = 4096  # pictures in one grid
+
+
+def sample(config: DictConfig) -> None:
+    """Draws from a run's averaged generator into a file or a folder."""
+    settings = checked(
+        config,
+        root={
+            **RUN, "checkpoint": str, "n": int, "seed": int, "seeds": Any, "label": int | None, "out": str,
+            "device": str,
+        },
+    )  # fmt: skip
+    seeds = None if settings["seeds"] is None else _seeds(settings["seeds"])
+    count = settings["n"] if seeds is None else sum(map(len, seeds))
+    if count < 1:
+        raise InputError(f"Expected at least one sample. Got n={count}.")
+    check_seed(settings["seed"])
+    out = _place(settings["out"], count)
+    device = find_device(settings["device"])
+    run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
+    generator, label = run.generator.to(device), settings["label"]
+    draw_latents(generator, 1, torch.Generator(device), labels=label)  # refuses a label that is none
+    if seeds is None:
+        blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]), label=label)
+        names = (f"{number:0{len(str(count - 1))}d}.png" for number in range(count))
+    else:
+        blocks = sample_by_seeds(generator, chain.from_iterable(seeds), label=label)
+        width = max(4, len(str(max(part[-1] for part in seeds))))
+        names = (f"seed{seed:0{width}d}.png" for seed in chain.from_iterable(seeds))
+    if out.suffix == ".npy":
+        _write_rows(out, blocks, count)
+    elif out.suffix == ".png":
+        _write_picture(out, run, torch.cat(list(blocks)))
+    else:
+        _write_pictures(out, run, blocks, names)
+    print(f"{count} samples of {run.directory} at step {run.step}: {out}")
+
+
+def _seeds(given: Any) -> list[range]:
+    """`0-63`, 5, or a list of such, as ranges. Raises :class:`InputError`."""
+    ranges = []
+    for part in given if isinstance(given, list) else [given]:
+        found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", str(part).strip())
+        if not found or int(found[1]) > int(found[2] or found[1]):
+            raise InputError(f"Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got {part!r}.")
+        ranges.append(range(int(found[1]), check_seed(int(found[2] or found[1])) + 1))
+    if not ranges:
+        raise InputError("Expected at least one seed. Got seeds=[]. Give them as in seeds=0-63.")
+    return ranges
+
+
+def _place(given: str, count: int) -> Path:
+    """The file or folder to write to. Raises :class:`InputError` before anything is drawn."""
+    out = Path(given).expanduser()
+    if not out.suffix or given.endswith("/") or out.is_dir():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"Expected a new or an empty folder for pictures. Got {out}. Choose another out=FOLDER/.")
+        return out
+    if out.suffix not in (".npy", ".png"):
+        raise InputError(f"Expected out to end in .npy or .png, or to be a folder, as in out=pictures/. Got {given!r}.")
+    if not out.parent.is_dir():
+        raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
+    if out.suffix == ".png" and count > GRID:
+        raise InputError(f"Expected at most {GRID} samples in a grid. Got {count}. Take out=FOLDER/ or out=FILE.npy.")
+    return out
+
+
+def _write_rows(out: Path, blocks: Iterator[Tensor], count: int) -> None:
+    """Rows (count, d) in NumPy's format, block by block: no more than one block is in memory."""
+
+    def write(stream: Any) -> None:
+        first = next(blocks).numpy()
+        header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (count, first.shape[1])})
+        for block in chain([first], (block.numpy() for block in blocks)):
+            stream.write(np.ascontiguousarray(block).tobytes())
+
+    write_whole(out, write)
+
+
+def _write_picture(out: Path, run: Run, samples: Tensor) -> None:
+    """A grid of images, or a scatter of other samples."""
+    if run.image_shape is None:
+        figures.save(figures.generated_cloud(run.source.test, samples), out, dpi=150)
+    else:
+        _save(out, figures.sample_grid(samples, run.image_shape, value_range=_range(run)))
+
+
+def _write_pictures(out: Path, run: Run, blocks: Iterator[Tensor], names: Iterable[str]) -> None:
+    """Each image in a file of its own, its pixels as they are."""
+    if run.image_shape is None:
+        dim = run.checkpoint["sizes"]["dim"]
+        raise InputError(
+            f"Expected a run on images for a folder of pictures. Got one on rows of {dim} numbers. "
+            "Take out=FILE.npy, or out=FILE.png for a scatter."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    names = iter(names)
+    for block in blocks:
+        for row in block:
+            pixels = figures.sample_grid(row[None], run.image_shape, scale=1, value_range=_range(run))
+            _save(out / next(names), pixels[..., 0] if run.image_shape[0] == 1 else pixels)
+
+
+def _range(run: Run) -> tuple[float, float]:
+    """The values shown black and white."""
+    low, high = (run.checkpoint["sizes"].get(name) for name in ("low", "high"))
+    return (0.0, 1.0) if low is None or high is None else (low, high)
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    write_whole(path, lambda stream: Image.fromarray(pixels).save(stream, format="PNG"))

@@ -1,0 +1,238 @@
+"""Runs side by side: grouped where they differ in the seed only, with mean and spread, and the best one by a rule."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from wgan_lip.inspection.findings import Standing
+from wgan_lip.runs.run import CONFIG, Run
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]
+
+RULE = (
+    "Best is the run of the lowest score over floor, among those with final scores if there are any, on one data set "
+    "and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
+)
+MEASURES = ("score", "lower", "exact", "upper", "floor", "gradient", "tightness", "lipschitz", "seconds", "samples")
+"""What is told of every run: fields of its standing, seconds of training, and generated samples seen."""
+
+ASIDE = {"seed", "device", "threads", "trust", "resume", "checkpoint"}  # keys by which runs of one group may differ
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run.
+
+    Attributes:
+        directory: Its folder, as it was given.
+        settings: `section.key` → value, but for those that groups leave aside.
+        seed: Of the run.
+        standing: Its figures; :attr:`wgan_lip.inspection.findings.Standing.final` says whether they are final scores.
+        seconds: Of training.
+        samples: Generated samples the critic was shown or will have been: steps times batch.
+        course: (seconds, samples, score over floor) at its audits.
+        league: Runs whose scores may be compared have the same.
+    """
+
+    directory: Path
+    settings: Mapping[str, Any]
+    seed: Any
+    standing: Standing
+    seconds: float
+    samples: float
+    course: tuple[tuple[float, float, float], ...]
+    league: str
+
+    def measure(self, name: str) -> float:
+        """One of :data:`MEASURES`, NaN where it is not known."""
+        return float(getattr(self if name in ("seconds", "samples") else self.standing, name))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed, and where they ran.
+
+    Attributes:
+        label: What tells the group from others, in as few words as that takes.
+        entries: Its runs.
+    """
+
+    label: str
+    entries: tuple[Entry, ...]
+
+    def mean_and_spread(self, name: str) -> tuple[float, float]:
+        """Mean, and standard deviation over the runs (NaN for one), of a measure; runs that lack it are left out."""
+        known = [value for entry in self.entries if math.isfinite(value := entry.measure(name))]
+        return (fmean(known) if known else math.nan), (stdev(known) if len(known) > 1 else math.nan)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        groups: The lowest mean score first; those without one at the end.
+        best: What its scores were taken on → the best run, by :data:`RULE`.
+        differences: Key → its value in each of the groups as text, empty where a group lacks it.
+    """
+
+    groups: tuple[Group, ...]
+    best: Mapping[str, Entry]
+    differences: Mapping[str, tuple[str, ...]]
+
+    @property
+    def entries(self) -> list[tuple[Group, Entry]]:
+        """All runs with their groups."""
+        return [(group, entry) for group in self.groups for entry in group.entries]
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Run]:
+    """The runs that lie at or below paths.
+
+    Arguments:
+        paths: Folders of runs, folders that hold runs up to two levels below them (a sweep, `outputs/train`), or
+            patterns with `*`.
+
+    Returns:
+        Each run once, in the order of the paths, then of the names.
+
+    Raises:
+        InputError: A path that is no folder, or a folder that is no run and holds none; a run that is none of
+            training.
+    """
+    found: dict[Path, Run] = {}
+    for given in paths:
+        path = Path(given).expanduser()
+        places = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+        folders = [folder for place in places for folder in _run_folders(place)]
+        if not folders:
+            raise InputError(
+                f"Expected a run, or a folder that holds runs. Got {given}, where there is none. Give folders that "
+                "`wgan-lip train` wrote, or that of a sweep under outputs/multirun."
+            )
+        for folder in folders:
+            found.setdefault(folder.resolve(), Run(folder))
+    return list(found.values())
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """Puts runs side by side; their folders are only read, and none of their code is run.
+
+    Raises:
+        InputError: Fewer than two runs, or a damaged file in one.
+    """
+    if len(runs) < 2:
+        raise InputError(f"Expected at least two runs to compare. Got {len(runs)}. Give more, or inspect it.")
+    groups: dict[str, list[Entry]] = {}
+    for run in runs:
+        entry = _entry(run)
+        groups.setdefault(json.dumps(entry.settings, sort_keys=True, default=str), []).append(entry)
+    members = [tuple(entries) for entries in groups.values()]
+    labels = _labels([entries[0].settings for entries in members])
+    told = [Group(label, entries) for label, entries in zip(labels, members, strict=True)]
+    told.sort(key=lambda group: _last_if_unknown(group.mean_and_spread("score")[0]))
+    ordered = [group.entries[0].settings for group in told]
+    differences = {key: tuple(_shown(one[key]) if key in one else "" for one in ordered) for key in _differing(ordered)}
+    return Comparison(tuple(told), _best([entry for entries in members for entry in entries]), differences)
+
+
+def _run_folders(path: Path) -> list[Path]:
+    if (path / CONFIG).exists() or not path.is_dir():
+        return [path] if path.is_dir() else []
+    below = sorted({*path.glob(f"*/{CONFIG}"), *path.glob(f"*/*/{CONFIG}")}, key=lambda file: _natural(file.parent))
+    return [file.parent for file in below]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Jobs of a sweep in the order of their numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+
+
+def _entry(run: Run) -> Entry:
+    flat = _flat(run.config)
+    if "data._target_" not in flat:
+        raise InputError(
+            f"Expected a {CONFIG} in {run.directory} that names its data. Got one that does not, as of another version "
+            "or damaged. Leave this run out, or train it again."
+        )
+    settings = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASIDE}
+    standing = Standing.of(run.status, run.summary, run.metrics, guarantee="unknown")
+    batch = flat.get("training.batch_size", math.nan)
+    batch = float(batch) if isinstance(batch, int | float) else math.nan
+    scored = [record for record in run.metrics if "eval/w1_over_floor" in record]
+    course = [(r.get("time", math.nan), r["step"] * batch, r["eval/w1_over_floor"]) for r in scored]
+    last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan
+    data = [f"{key[5:]}={_shown(value)}" for key, value in flat.items() if key.startswith("data.")]
+    return Entry(
+        directory=run.directory,
+        settings=settings,
+        seed=flat.get("seed"),
+        standing=standing,
+        seconds=last if run.summary is None else run.summary["training_seconds"],
+        samples=standing.step * batch,
+        course=tuple(course),
+        league=", ".join([*data, f"evaluation.size={flat.get('evaluation.size')}"]).replace("_target_=", ""),
+    )
+
+
+def _best(entries: Sequence[Entry]) -> dict[str, Entry]:
+    best: dict[str, Entry] = {}
+    leagues = dict.fromkeys(entry.league for entry in entries)
+    for league in leagues:
+        scored = [e for e in entries if e.league == league and math.isfinite(e.standing.score)]
+        final = [entry for entry in scored if entry.standing.final]
+        if scored:
+            name = league.partition(",")[0]
+            alone = sum(other.partition(",")[0] == name for other in leagues) == 1
+            best[name if alone else league] = min(
+                final or scored, key=lambda e: (e.standing.score, _last_if_unknown(e.seconds))
+            )
+    return best
+
+
+def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names that tell the groups apart: the classes that differ, then as few values as it takes."""
+    differing = _differing(settings)
+    chosen = [key for key in differing if key.endswith("._target_")]
+    others = [key for key in differing if key not in chosen]
+
+    def labels(keys: Sequence[str]) -> list[str]:
+        return [", ".join(_named(key, group[key]) for key in keys if key in group) for group in settings]
+
+    while len(set(labels(chosen))) < len(settings):
+        chosen.append(max(others, key=lambda key: len(set(labels([*chosen, key])))))  # the first of equals
+        others.remove(chosen[-1])
+    return [label or "as it is" for label in labels(chosen)]
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys, in order, by which some of the groups differ."""
+    keys = dict.fromkeys(key for group in settings for key in group)
+    return [key for key in keys if len({_shown(group.get(key)) if key in group else "" for group in settings}) > 1]
+
+
+def _named(key: str, value: Any) -> str:
+    return _shown(value) if key.endswith("._target_") else f"{key}={_shown(value)}"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text.rpartition(".")[2] if text.startswith(("wgan_lip.", "torch.")) else text
+
+
+def _last_if_unknown(value: float) -> float:
+    return value if math.isfinite(value) else math.inf

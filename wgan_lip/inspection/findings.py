@@ -1,0 +1,404 @@
+"""What in a run deserves a second look: each finding by a stated rule, in plain words, with a remedy."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any
+
+__all__ = ["RULES", "Finding", "Rule", "Standing", "audits", "find"]
+
+Record = Mapping[str, float]
+
+AUDIT = ("w1/lower", "w1/exact", "w1/upper")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands: its final scores, or its last audit while there are none.
+
+    Attributes:
+        state: running, finished, interrupted, failed or unknown.
+        step: Generator steps done.
+        final: Whether the numbers are final scores; else they are those of the last audit.
+        lower: Certified lower end of W1(generated, test), the best there is; NaN where nothing was audited.
+        lower_as_trained: The one of the critic as it was trained.
+        exact: W1 of these samples.
+        upper: Upper end.
+        floor: W1(real, test) at the same sizes.
+        score: W1 of the averaged generator over the floor.
+        gradient: Mean gradient norm of the critic along the rays of an optimal plan.
+        lipschitz: Certified constant of the critic.
+        largest_gradient: The largest gradient norm that was found, NaN where none was searched.
+        guarantee: What the critic's training keeps: certified; certified, conservative; not certified.
+        covered: Modes of the data that are covered, None where it has none.
+        within: Share of generated samples near a mode, NaN where it has none.
+        modes: Modes of the data, None where it has none or their number is not at hand.
+        spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
+        precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
+        coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
+            place; see :func:`wgan_lip.metrics.neighbourhoods`.
+        records: All records, in order.
+        silent: Seconds since the run last wrote; NaN where that is not at hand.
+    """
+
+    state: str
+    step: int
+    final: bool
+    lower: float
+    lower_as_trained: float
+    exact: float
+    upper: float
+    floor: float
+    score: float
+    gradient: float
+    lipschitz: float
+    largest_gradient: float
+    guarantee: str
+    covered: int | None
+    within: float
+    modes: int | None
+    spread: float
+    precision: float
+    coverage: float
+    records: Sequence[Record]
+    silent: float
+
+    @staticmethod
+    def of(
+        status: Mapping[str, Any], summary: Mapping[str, Any] | None, records: Sequence[Record], *,
+        guarantee: str = "certified", modes: int | None = None, spread: float = math.nan, now: float | None = None,
+    ) -> Standing:  # fmt: skip
+        """Reads where a run stands off what it wrote.
+
+        Arguments:
+            status: The content of `status.json`.
+            summary: The final scores, see :func:`wgan_lip.training.scoring.score_run`, or None.
+            records: As :func:`wgan_lip.runs.tracking.read_records` gives them.
+            guarantee: Of the critic, where there is no summary that states it.
+            modes: Of the data, where there is no summary that states them.
+            spread: See the attribute.
+            now: Seconds since the epoch; the clock by default.
+        """
+        updated = status.get("updated")
+        silent = math.nan if updated is None else (time.time() if now is None else now) - updated
+        common = {
+            "state": str(status["state"]), "step": int(status.get("step", 0)), "spread": spread, "records": records,
+            "silent": silent,
+        }  # fmt: skip
+        if summary is not None:
+            interval, score, modes_hit = summary["interval"], summary["score"], summary["modes"] or {}
+            near = summary.get("scores", {}).get("samples", {"values": {}, "floors": {}})
+            return Standing(
+                **common, final=True, lower=interval["lower"], lower_as_trained=interval["lower_as_trained"],
+                exact=interval["exact"], upper=interval["upper"], floor=score["floor"], score=score["ratio"],
+                gradient=summary.get("ray_gradient_norm", math.nan), lipschitz=summary["lipschitz"],
+                largest_gradient=summary["largest_gradient_found"], guarantee=summary.get("guarantee", guarantee),
+                covered=modes_hit.get("covered"), within=modes_hit.get("within", math.nan),
+                modes=modes_hit.get("total"), precision=_over(near["values"], near["floors"], "precision"),
+                coverage=_over(near["values"], near["floors"], "coverage"),
+            )  # fmt: skip
+        last = next(reversed(audits(records)), {})
+        lower, exact, upper = (last.get(tag, math.nan) for tag in AUDIT)
+        covered = last.get("eval/modes_covered")
+        return Standing(
+            **common, final=False, lower=lower, lower_as_trained=lower, exact=exact, upper=upper,
+            floor=last.get("eval/w1_floor", math.nan), score=last.get("eval/w1_over_floor", math.nan),
+            gradient=last.get("critic/grad_norm", math.nan), lipschitz=last.get("certificate/lipschitz", math.nan),
+            largest_gradient=math.nan, guarantee=guarantee, covered=None if covered is None else int(covered),
+            within=last.get("eval/within_3_sigma", math.nan), modes=modes,
+            precision=_over(last, last, "eval/precision", "eval/precision_floor"),
+            coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"),
+        )  # fmt: skip
+
+    @property
+    def tightness(self) -> float:
+        """Largest gradient found over the certified constant, at most 1; NaN where either is missing."""
+        return self.largest_gradient / self.lipschitz if self.lipschitz > 0 else math.nan
+
+    @property
+    def excess(self) -> float:
+        """The part of W1 that sampling does not explain, exact − floor.
+
+        By the triangle inequality W1(generated, real) ≥ W1(generated, test) − W1(real, test): a critic that were a
+        potential of generated against fresh real samples would show at least this much.
+        """
+        return self.exact - self.floor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something seen in a run.
+
+    Attributes:
+        name: Of the rule that found it.
+        text: What was seen, with its figures.
+        remedy: What to do about it.
+        serious: Whether the run's result suffers from it; else it is good to know.
+    """
+
+    name: str
+    text: str
+    remedy: str
+    serious: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When something is found.
+
+    Attributes:
+        name: What is found, in two or three words.
+        statement: The rule, in words a reader can check against the figures.
+        seen: Standing → what was seen, or None. Comparisons with NaN are false, so what is not known is not found.
+        remedy: What to do about it.
+        serious: See :class:`Finding`.
+    """
+
+    name: str
+    statement: str
+    seen: Callable[[Standing], str | None]
+    remedy: str
+    serious: bool = True
+
+
+def find(standing: Standing) -> tuple[Finding, ...]:
+    """What the rules find, the serious first."""
+    seen = [(rule, rule.seen(standing)) for rule in RULES]
+    found = [Finding(rule.name, text, rule.remedy, rule.serious) for rule, text in seen if text is not None]
+    return tuple(sorted(found, key=lambda finding: not finding.serious))
+
+
+def audits(records: Sequence[Record]) -> list[Record]:
+    """The records that hold a whole audit."""
+    return [record for record in records if all(tag in record for tag in AUDIT)]
+
+
+def _over(values: Record, floors: Record, name: str, floor_name: str | None = None) -> float:
+    """A score over its floor, NaN where either is missing."""
+    floor = floors.get(floor_name or name, math.nan)
+    return values.get(name, math.nan) / floor if floor > 0 else math.nan
+
+
+def _stopped_writing(run: Standing) -> str | None:
+    times = [record["time"] for record in run.records if "time" in record]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    patience = max(600.0, 20 * median(gaps) if gaps else 0.0)
+    if run.state != "running" or not run.silent > patience:
+        return None
+    return f"it says that it is running, but has written nothing for {run.silent / 60:.0f} minutes"
+
+
+def _not_finite(run: Standing) -> str | None:
+    tags = ("w1/critic", "generator/loss", "w1/lower", "w1/exact", "critic/grad_norm")
+    for record in run.records:
+        if broken := [tag for tag in tags if not math.isfinite(record.get(tag, 0.0))]:
+            return f"{broken[0]} is not finite at step {record['step']}"
+    return None
+
+
+def _put_back(run: Standing) -> str | None:
+    times = max((record.get("guard/rollbacks", 0.0) for record in run.records), default=0.0)
+    return f"it diverged and went back to its last good state {times:g} times" if times else None
+
+
+def _collapsed(run: Standing) -> str | None:
+    if run.spread < 0.5:
+        return f"generated samples lie {run.spread:.2g} times as far from one another as real ones do"
+    if run.coverage < 0.5 and run.precision >= 0.5:
+        return (
+            f"its samples are among real ones ({run.precision:.2g} times as often as those are), but reach "
+            f"{run.coverage:.2g} times as many of them"
+        )
+    if run.covered is not None and run.modes and run.covered <= run.modes / 2 and run.within >= 0.5:
+        return f"{100 * run.within:.0f} % of samples are near modes of the data, but cover {run.covered} of {run.modes}"
+    return None
+
+
+def _modes_missed(run: Standing) -> str | None:
+    if run.covered is None or not run.modes or run.covered >= run.modes or _collapsed(run):
+        return None
+    return (
+        f"{run.covered} of {run.modes} modes of the data are covered; {100 * run.within:.0f} % of samples are near one"
+    )
+
+
+def _under_trained(run: Standing) -> str | None:
+    if run.guarantee != "certified" or not run.excess > 0.1 * run.exact:
+        return None
+    if not run.lower_as_trained < 0.5 * run.excess:
+        return None
+    return (
+        f"the critic as trained proves W1 ≥ {run.lower_as_trained:.3g}, where at least {run.excess:.3g} sets generated "
+        f"apart from real samples (exact {run.exact:.3g} − floor {run.floor:.3g})"
+    )
+
+
+def _not_closing(run: Standing) -> str | None:
+    gap = run.upper - run.lower
+    if not (gap > run.floor and gap > 0.1 * run.upper):
+        return None
+    if not run.final:
+        widths = [
+            1 - record["w1/lower"] / record["w1/upper"] for record in audits(run.records) if record["w1/upper"] > 0
+        ]
+        half = len(widths) // 2
+        if half < 2 or fmean(widths[half:]) < 0.9 * fmean(widths[:half]):
+            return None
+    return (
+        f"between {run.lower:.3g} and {run.upper:.3g} lies more than the floor, {run.floor:.3g}, that sampling explains"
+    )
+
+
+def _small_gradient(run: Standing) -> str | None:
+    if not run.gradient < 0.5 or not run.excess > 0.1 * run.exact:
+        return None
+    return f"its mean along transport rays is {run.gradient:.2g}, where a potential has 1"
+
+
+def _loose(run: Standing) -> str | None:
+    if not run.tightness < 0.5:
+        return None
+    return f"the proved constant is {run.lipschitz:.3g}, the largest gradient found {run.largest_gradient:.3g}"
+
+
+def _uncertified(run: Standing) -> str | None:
+    return "nothing in its training bounds the constant of this critic" if run.guarantee == "not certified" else None
+
+
+def _above_one(run: Standing) -> str | None:
+    if run.guarantee != "certified" or not run.lipschitz > 1.001:
+        return None
+    return f"the critic's proved constant is {run.lipschitz:.6g}"
+
+
+def _far(run: Standing) -> str | None:
+    return f"it is {run.score:.3g} times as far from the test set as real samples are" if run.score > 2 else None
+
+
+def _scores(run: Standing) -> list[tuple[int, float]]:
+    pairs = [(int(record["step"]), record.get("eval/w1_over_floor", math.nan)) for record in audits(run.records)]
+    return [(step, score) for step, score in pairs if math.isfinite(score)]
+
+
+def _was_better(run: Standing) -> str | None:
+    scores = _scores(run)
+    if len(scores) < 3:
+        return None
+    (best_step, best), (_, last) = min(scores, key=lambda pair: pair[1]), scores[-1]
+    if not last > 1.25 * best:
+        return None
+    return f"its audits scored {best:.3g} times the floor at step {best_step}, {last:.3g} at the last one"
+
+
+def _still_improving(run: Standing) -> str | None:
+    scores = [score for _, score in _scores(run)]
+    quarter = len(scores) // 4
+    if run.state != "finished" or quarter < 1:
+        return None
+    before, after = fmean(scores[-2 * quarter : -quarter]), fmean(scores[-quarter:])
+    if not (after < 0.9 * before and after > 1.1):
+        return None
+    return f"the score over floor fell from {before:.3g} to {after:.3g} over the last quarter of the audits"
+
+
+RULES = (
+    Rule(
+        "stopped writing",
+        "The status says running, and nothing was written for ten minutes, nor for twenty times the usual wait.",
+        _stopped_writing,
+        "Its process was probably killed. wgan-lip train resume=DIR goes on from the last checkpoint.",
+    ),
+    Rule(
+        "values not finite",
+        "A recorded value is NaN or infinite.",
+        _not_finite,
+        "Lower the learning rates, or look for extreme values in the data.",
+    ),
+    Rule(
+        "put back",
+        "It diverged, and went back to its last good state with both learning rates halved.",
+        _put_back,
+        "Lower the learning rates from the start, or clip gradients (training.critic_clip, training.generator_clip).",
+        serious=False,
+    ),
+    Rule(
+        "generator collapsed",
+        "Generated samples are on average less than half as far apart as real ones; or their precision is at least "
+        "half of what real samples reach in their place, and their coverage less than half; or half of them and more "
+        "are near modes of the data, and cover at most half of these.",
+        _collapsed,
+        "Train on if the run is young; else give the critic more steps (training.critic_steps), or lower the "
+        "generator's learning rate.",
+    ),
+    Rule(
+        "modes missed",
+        "Fewer modes are covered than the data has, and the generator has not collapsed.",
+        _modes_missed,
+        "Train longer, or widen the generator.",
+    ),
+    Rule(
+        "critic under-trained",
+        "The critic as trained shows less than half of exact − floor, the part of W1 that sampling does not explain, "
+        "where that is more than a tenth of W1.",
+        _under_trained,
+        "Raise training.critic_steps, training.warmup_steps or the critic's learning rate.",
+    ),
+    Rule(
+        "interval not closing",
+        "The interval is wider than the floor, which is about what sampling leaves to a critic of the laws, and than a "
+        "tenth of its upper end; during a run, also no narrower in the second half of its audits than in the first.",
+        _not_closing,
+        "Train the critic longer or take a larger one; a loose constant keeps the lower end down, too.",
+    ),
+    Rule(
+        "gradient norm far below 1",
+        "The mean gradient norm along transport rays is below 1/2, while W1 exceeds its floor by more than a tenth.",
+        _small_gradient,
+        "The critic is not near a potential yet: train it longer, or take one that keeps gradient norms.",
+    ),
+    Rule(
+        "certificate loose",
+        "The largest gradient found is less than half of the proved constant.",
+        _loose,
+        "The lower end loses that factor. Take a critic whose layers keep their constant at 1, such as critic=resnet.",
+    ),
+    Rule(
+        "constant above 1",
+        "A critic that should be kept 1-Lipschitz is proved only beyond 1.001.",
+        _above_one,
+        "Was it trained without retraction? Every bound is divided by its constant, so it holds all the same.",
+    ),
+    Rule(
+        "generator far from the data",
+        "The score over floor is above 2.",
+        _far,
+        "Train longer, or enlarge the generator.",
+    ),
+    Rule(
+        "generator was better before",
+        "The last audit's score over floor is more than 1.25 times the best one's.",
+        _was_better,
+        "Lower the learning rates or let them fall by a schedule, or stop at the best step.",
+    ),
+    Rule(
+        "critic not certified",
+        "The kind of critic bounds no constant while it trains.",
+        _uncertified,
+        "Its raw value is no bound; the interval divides by what can be proved, which may be far too much.",
+        serious=False,
+    ),
+    Rule(
+        "still improving",
+        "The score over floor of the last quarter of the audits is below 0.9 times that of the quarter before, and "
+        "above 1.1.",
+        _still_improving,
+        "More training.steps would help.",
+        serious=False,
+    ),
+)
+"""All rules, in the order in which they are told."""

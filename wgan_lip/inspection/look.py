@@ -1,0 +1,98 @@
+"""A run, looked at: its critic proved anew, its samples drawn again, and what deserves a second look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wgan_lip.data import Source
+from wgan_lip.inspection.findings import Finding, Standing, find
+from wgan_lip.lipschitz.certificates import Certificate, certify
+from wgan_lip.metrics import spread_over_real
+from wgan_lip.runs.run import Run
+from wgan_lip.runs.targets import build
+from wgan_lip.utils.checks import InputError, one_line
+
+__all__ = ["Inspection", "look_at"]
+
+SAMPLES = 500  # of each law, for the spread and the pictures
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is seen in a run in any state; what could not be had is None, and says why.
+
+    Attributes:
+        run: The run.
+        standing: Its figures.
+        findings: What the rules of :mod:`wgan_lip.inspection.findings` find.
+        certificate: Proved just now for the weights of the checkpoint.
+        problem: Why there is no certificate.
+        source: Its data, opened again without any download.
+        unopened: Why there is no source.
+        generated: Samples of the averaged generator, shape (n, d).
+    """
+
+    run: Run
+    standing: Standing
+    findings: tuple[Finding, ...]
+    certificate: Certificate | None
+    problem: str | None
+    source: Source | None
+    unopened: str | None
+    generated: Tensor | None
+
+
+def look_at(run: Run, *, data: bool = True) -> Inspection:
+    """Looks at a run in any state, as far as its folder goes.
+
+    Arguments:
+        run: The run; its folder is only read.
+        data: Whether to open the data it was trained on, for what only they can show.
+
+    Raises:
+        InputError: A configuration, status, summary or record that is damaged. A checkpoint or data that are missing
+            or damaged are no error: the inspection says so.
+    """
+    certificate = problem = source = generated = None
+    unopened = "it was not asked for (open_data=true does)"
+    try:
+        certificate = certify(run.critic, units=run.units)
+    except InputError as error:
+        problem = str(error)
+    if data:
+        try:
+            source, unopened = _open_offline(run), None
+        except (InputError, OSError) as error:
+            unopened = str(error) if isinstance(error, InputError) else one_line(error)
+    try:
+        generated = run.sample(SAMPLES if source is None else min(SAMPLES, len(source.test)))
+    except InputError as error:
+        problem = problem or str(error)
+    measured = generated is not None and source is not None and bool(torch.isfinite(generated).all())
+    standing = Standing.of(
+        run.status,
+        run.summary,
+        run.metrics,
+        guarantee=_guarantee(run),
+        modes=None if source is None or source.modes is None else len(source.modes),
+        spread=spread_over_real(generated, source.test[: len(generated)]) if measured else math.nan,
+    )
+    return Inspection(run, standing, find(standing), certificate, problem, source, unopened, generated)
+
+
+def _open_offline(run: Run) -> Source:
+    section = run.config.get("data")
+    if not isinstance(section, dict):
+        return run.source  # which says what is wrong
+    return build({**section, "download": False} if "download" in section else section, trust=run.trust)
+
+
+def _guarantee(run: Run) -> str:
+    try:
+        return getattr(run.critic, "guarantee", "not certified")
+    except InputError:
+        return "unknown"

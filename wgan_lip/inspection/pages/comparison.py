@@ -1,0 +1,126 @@
+"""Runs side by side as a page."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from wgan_lip import figures
+from wgan_lip.inspection.compare import RULE, Comparison, Entry, Group
+from wgan_lip.inspection.pages.page import Cell, Section, figure, page, paragraph, table
+from wgan_lip.runs.tracking import clock_time, rounded, rounded_down, rounded_up
+
+__all__ = ["comparison_page", "score_of", "told_mean"]
+
+TERMS = (
+    "Score over floor: exact W1 between generated and test samples, over the W1 that real samples reach in their "
+    "place; 1 is perfect, lower is better. Interval: lower ≤ W1 ≤ upper, proved at both ends, about the evaluated "
+    "samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. Tightness: the "
+    "largest gradient found over the proved constant. What has a star comes from the last audit of a run without "
+    "final scores."
+)
+
+
+def comparison_page(compared: Comparison) -> str:
+    """A comparison as a page in one file; its tables sort by a click on a heading, and can be read without scripts.
+
+    Arguments:
+        compared: The runs.
+
+    Returns:
+        HTML that needs no other file and makes no request.
+    """
+    count = sum(len(group.entries) for group in compared.groups)
+    lead = paragraph(f"{count} runs in {len(compared.groups)} configurations. {RULE}")
+    for league, entry in compared.best.items():
+        lead += (
+            f"<p><strong>Best: {escape(str(entry.directory))}</strong>, score over floor "
+            f"{escape(score_of(entry))}, on {escape(league)}.</p>"
+        )
+    sections = [
+        Section("Configurations", _groups(compared)),
+        Section("Score against time and images", _courses(compared)),
+        Section("Runs", _runs(compared)),
+        Section("In what the configurations differ", _differences(compared)),
+        Section("How to read this page", paragraph(TERMS)),
+    ]
+    return page(f"{count} runs compared", lead, sections, sortable=True)
+
+
+def score_of(entry: Entry) -> str:
+    """A run's score over floor; with a star where it is that of an audit."""
+    score = entry.standing.score
+    return _number(score) + ("*" if math.isfinite(score) and not entry.standing.final else "")
+
+
+def told_mean(group: Group, name: str, digits: int = 4) -> str:
+    """`mean ± spread` of a measure over a group's runs, a dash where no run has it."""
+    mean, spread = group.mean_and_spread(name)
+    if not math.isfinite(mean):
+        return "–"
+    return rounded(mean, digits) + (f" ± {rounded(spread, 2)}" if math.isfinite(spread) else "")
+
+
+def _groups(compared: Comparison) -> str:
+    heads = ("configuration", "runs", "score over floor", "lower", "exact W1", "upper", "gradient", "tightness", "time")
+    rows = []
+    for group in compared.groups:
+        cells: list[str | Cell] = [group.label, Cell(str(len(group.entries)), len(group.entries))]
+        for name in ("score", "lower", "exact", "upper", "gradient", "tightness"):
+            cells.append(Cell(told_mean(group, name), group.mean_and_spread(name)[0]))
+        seconds = group.mean_and_spread("seconds")[0]
+        rows.append([*cells, Cell(_time(seconds), seconds)])
+    caption = "Mean ± standard deviation over the runs of a configuration, which differ in their seed"
+    return table(caption, heads, rows, sortable=True)
+
+
+def _courses(compared: Comparison) -> str:
+    drawn = {group.label: [entry.course for entry in group.entries if entry.course] for group in compared.groups}
+    drawn = {label: courses for label, courses in drawn.items() if courses}
+    if not drawn:
+        return paragraph("No run has been audited.")
+    ends = "; ".join(
+        f"{label}: last {', '.join(_number(course[-1][2]) for course in courses)}" for label, courses in drawn.items()
+    )
+    alt = f"Score over floor of the audits against seconds of training and against generated samples. {ends}."
+    caption = (
+        "Scores of the audits, one line a run, both axes logarithmic; the dashed line is what real samples reach. "
+        "Left: what a second of training buys. Right: what a generated sample buys, whatever the machine."
+    )
+    return figure(figures.inline_svg(figures.score_against(drawn), alt, key="courses"), caption, wide=True)
+
+
+def _runs(compared: Comparison) -> str:
+    heads = ("run", "configuration", "seed", "state", "step", "score over floor", "lower", "exact W1", "upper",
+             "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
+    rows = []
+    for group, entry in compared.entries:
+        run = entry.standing
+        ends = (
+            (rounded_down(run.lower), _number(run.exact), rounded_up(run.upper)) if math.isfinite(run.exact) else "–––"
+        )
+        constant = rounded_up(run.lipschitz, 7) if math.isfinite(run.lipschitz) else "–"
+        rows.append([
+            str(entry.directory), group.label, Cell(str(entry.seed)), run.state, Cell(str(run.step), run.step),
+            Cell(score_of(entry), run.score),
+            *(Cell(text, value) for text, value in zip(ends, (run.lower, run.exact, run.upper))),
+            Cell(constant, run.lipschitz), Cell(_number(run.gradient), run.gradient),
+            Cell(_number(run.tightness), run.tightness), Cell(_time(entry.seconds), entry.seconds),
+        ])  # fmt: skip
+    return table("Every run", heads, rows, sortable=True)
+
+
+def _differences(compared: Comparison) -> str:
+    if not compared.differences:
+        return paragraph("In nothing: there is one configuration.")
+    heads = ("key", *(group.label for group in compared.groups))
+    rows = [(key, *values) for key, values in compared.differences.items()]
+    return table("Settings that are not the same in all of them", heads, rows)
+
+
+def _number(value: float) -> str:
+    return rounded(value, 4) if math.isfinite(value) else "–"
+
+
+def _time(seconds: float) -> str:
+    return clock_time(seconds) if math.isfinite(seconds) else "–"

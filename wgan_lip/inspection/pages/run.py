@@ -1,0 +1,361 @@
+"""The story of one run as a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import wgan_lip
+from wgan_lip import figures
+from wgan_lip.data import Source
+from wgan_lip.inspection.explore import explore
+from wgan_lip.inspection.findings import RULES, Standing, audits
+from wgan_lip.inspection.look import Inspection
+from wgan_lip.inspection.pages.page import Cell, Section, details, figure, page, paragraph, preformatted, table
+from wgan_lip.runs.tracking import clock_time, rounded, rounded_down, rounded_up
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["run_page"]
+
+HOW_TO_READ = {
+    "W1": "The least mean distance over which generated samples have to be carried to become the test samples, in the "
+    "units of the data. It is never negative.",
+    "Interval": "lower ≤ W1 ≤ upper, with a proof at both ends: the lower one is a critic's value over its certified "
+    "constant, the upper one the cost of a transport plan. It is about these samples, not about the laws behind them.",
+    "An interval that does not close": "In many dimensions two samples of one law lie far apart. A critic of the laws "
+    "leaves about that much, the floor, unexplained. A gap well beyond the floor means a critic that can or should "
+    "see more.",
+    "Floor": "W1 between real training samples and the test samples: what a perfect generator would reach.",
+    "Score over floor": "W1 of the generator over that floor. 1 is perfect; what is below 1 is chance, or copies of "
+    "the training data.",
+    "Certificate": "An upper bound on the critic's Lipschitz constant, proved for the stored weights, layer by layer. "
+    "It can't be exceeded anywhere; the largest gradient found shows how close it comes.",
+    "Gradient norm on rays": "A perfect critic falls at slope 1 along every line on which mass travels. Far below "
+    "1, it is not there yet.",
+    "Critic's estimate": "The critic's mean on real minus its mean on generated samples, positive, and below W1 for a "
+    "certified critic. It falls while the generator learns.",
+    "When to stop": "When the score over floor no longer falls. The generator's loss says nothing: it carries an "
+    "arbitrary offset.",
+}
+
+HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage"}
+
+
+def run_page(looked: Inspection) -> str:
+    """A run in any state as a page in one file.
+
+    Arguments:
+        looked: The run, looked at.
+
+    Returns:
+        HTML that needs no other file and makes no request.
+    """
+    sections = [
+        Section("What deserves a second look", _findings(looked)),
+        Section("The interval over time", _history(looked)),
+        Section("Certificate", _certificate(looked)),
+        Section("Curves", _curves(looked)),
+        Section("Samples, and what the critic sees in them", _samples(looked)),
+        Section("Configuration", _configuration(looked)),
+        Section("Environment", _environment(looked)),
+        Section("How to read this page", _terms(HOW_TO_READ)),
+    ]
+    return page(f"Run {looked.run.directory.resolve().name}", _lead(looked), sections)
+
+
+def _lead(looked: Inspection) -> str:
+    run, standing = looked.run, looked.standing
+    state = f'<span class="badge {escape(standing.state)}">{escape(standing.state)}</span>'
+    config = {"training": {}, **run.config}
+    planned = config["training"].get("steps")
+    progress = f"at step {standing.step}" + (f" of {planned}" if planned else "")
+    if run.summary is not None:
+        progress += f", after {clock_time(run.summary['training_seconds'])} of training"
+    reason = run.status.get("reason")
+    names = {name: _class_of(config.get(name)) for name in ("generator", "critic", "data")}
+    lead = f"<p>{state} {escape(progress)}.{escape(f' {reason}.') if reason else ''}</p>"
+    lead += paragraph(f"{names['generator']} against {names['critic']} on {names['data']}. {_in_words(standing)}")
+    if math.isfinite(standing.exact):
+        lead += f'<figure class="wide">{_number_line(standing)}</figure>{_terms(_figures(looked))}'
+    return lead
+
+
+def _in_words(run: Standing) -> str:
+    if not math.isfinite(run.exact):
+        return "Nothing was audited yet, so there is no interval."
+    when = "" if run.final else "At the last audit, "
+    return (
+        f"{when}W1 between generated and test samples lies between {rounded_down(run.lower)} and "
+        f"{rounded_up(run.upper)}; the exact value is {rounded(run.exact, 4)}. Fresh real samples reach "
+        f"{rounded(run.floor, 4)}, the floor, so the generator scores {rounded(run.score, 4)}, where 1 is perfect."
+    )
+
+
+def _figures(looked: Inspection) -> dict[str, str]:
+    """The figures of the last screen, by name."""
+    run, summary = looked.standing, looked.run.summary
+    told = {
+        "W1, certified": f"{rounded_down(run.lower)} ≤ W1 = {rounded(run.exact, 4)} ≤ {rounded_up(run.upper)}",
+        "Score over floor": rounded(run.score, 4),
+        "Floor": f"{rounded(run.floor, 4)}, W1(real, test)",
+    }
+    if summary is not None:
+        interval, score = summary["interval"], summary["score"]
+        told["W1, certified"] += f", {interval['n']} + {interval['n']} samples in dimension {interval['dim']}"
+        told["Score over floor"] += f" ± {rounded(score['spread'], 2)}, over {score['repeats']} draws of {score['n']}"
+        told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before the critic was fitted to them"
+    if math.isfinite(run.lipschitz):
+        told["Critic"] = f"Lip(f) ≤ {rounded_up(run.lipschitz, 7)}; {run.guarantee}"
+    if math.isfinite(run.tightness):
+        told["Tightness"] = f"{100 * run.tightness:.1f} %, largest gradient found over the proved constant"
+    if math.isfinite(run.gradient):
+        told["Gradient norm on rays"] = f"{run.gradient:.3f}, where a potential has 1"
+    if run.covered is not None:
+        told["Modes"] = f"{run.covered}{f' of {run.modes}' if run.modes else ''} covered"
+    return told
+
+
+def _number_line(run: Standing) -> str:
+    """The interval, the exact value and the floor on one line from 0."""
+    marks = [value for value in (run.lower, run.exact, run.upper, run.floor) if math.isfinite(value)]
+    end = 1.08 * max(marks) or 1.0
+
+    def place(value: float) -> float:
+        return 8 + 544 * min(max(value / end, 0.0), 1.0)
+
+    left, right, exact = place(run.lower), place(run.upper), place(run.exact)
+    alt = (
+        f"A line from 0: the certified interval from {rounded_down(run.lower)} to {rounded_up(run.upper)} with the "
+        f"exact value {rounded(run.exact, 4)} in it, and the floor at {rounded(run.floor, 4)}."
+    )
+    drawing = (
+        '<line x1="8" x2="552" y1="40" y2="40" stroke="currentColor" stroke-opacity=".45"/>'
+        f'<rect x="{left:.1f}" y="31" width="{max(right - left, 2):.1f}" height="18" fill="var(--band)" '
+        'fill-opacity=".45" stroke="var(--band)"/>'
+        f'<line x1="{exact:.1f}" x2="{exact:.1f}" y1="25" y2="55" stroke="var(--mark)" stroke-width="3"/>'
+    )
+    middle = (left + right) / 2
+    texts = [(exact, 18, f"exact {rounded(run.exact, 4)}"), (middle, 90, "certified interval")]
+    if math.isfinite(run.floor):
+        floor = place(run.floor)
+        drawing += f'<line x1="{floor:.1f}" x2="{floor:.1f}" y1="25" y2="58" stroke="currentColor" '
+        drawing += 'stroke-dasharray="5 3"/>'
+        texts.append((floor, 72, f"floor {rounded(run.floor, 4)}"))
+    if not math.isfinite(run.floor) or floor > 120:
+        texts.append((8, 72, "0"))
+    words = "".join(
+        f'<text x="{x:.1f}" y="{y}" text-anchor="{_anchor(x)}" font-size="13" fill="currentColor">{escape(text)}</text>'
+        for x, y, text in texts
+    )
+    return f'<svg class="interval" role="img" aria-label="{escape(alt)}" viewBox="0 0 560 98">{drawing}{words}</svg>'
+
+
+def _anchor(x: float) -> str:
+    return "start" if x < 60 else "end" if x > 500 else "middle"
+
+
+def _findings(looked: Inspection) -> str:
+    boxes = []
+    for found in looked.findings:
+        level, kind = ("Warning", "finding serious") if found.serious else ("Note", "finding")
+        boxes.append(
+            f'<div class="{kind}"><h3><span class="level">{level}:</span> {escape(found.name)}</h3>'
+            f"<p>{escape(_sentence(found.text))}</p><p>{escape(found.remedy)}</p></div>"
+        )
+    if not boxes:
+        boxes.append(paragraph("None of the rules below found anything."))
+    rules = [(rule.name, "warning" if rule.serious else "note", rule.statement) for rule in RULES]
+    return "".join(boxes) + details(
+        "The rules by which this is decided", table("Rules", ("finding", "kind", "rule"), rules)
+    )
+
+
+def _history(looked: Inspection) -> str:
+    records = audits(looked.run.metrics)
+    if not records:
+        return paragraph("No audit was recorded yet: the first comes after training.audit_every generator steps.")
+    last = records[-1]
+    alt = (
+        f"The certified interval over {len(records)} audits, from {rounded_down(records[0]['w1/lower'])} to "
+        f"{rounded_up(records[0]['w1/upper'])} at step {records[0]['step']}, to {rounded_down(last['w1/lower'])} to "
+        f"{rounded_up(last['w1/upper'])} at step {last['step']}."
+    )
+    drawn = figures.interval_history(looked.run.metrics, floor=last.get("eval/w1_floor"))
+    drawn.set_size_inches(5.6, 3.6)  # so that its letters can be read on a narrow screen, too
+    drawing = figures.inline_svg(drawn, alt, key="interval")
+    caption = (
+        "W1 between a fixed held-out batch and the generator at fixed latents; the final scores are those of the "
+        "averaged generator on more samples, so they differ. The band is proved at both ends. A good run brings the "
+        "exact value down to the floor, with the lower end following."
+    )
+    heads = ("step", "lower", "exact", "upper", "score over floor", "gradient on rays", "Lip(f) ≤")
+    return figure(drawing, caption) + details(
+        f"All {len(records)} audits", table("Audits", heads, [_audit(record) for record in records])
+    )
+
+
+def _audit(record: Mapping[str, float]) -> list[str]:
+    plain = [record.get(tag, math.nan) for tag in ("eval/w1_over_floor", "critic/grad_norm")]
+    return [
+        str(record["step"]),
+        rounded_down(record["w1/lower"]),
+        rounded(record["w1/exact"], 4),
+        rounded_up(record["w1/upper"]),
+        *(_number(value) for value in plain),
+        _number(record.get("certificate/lipschitz", math.nan), up=True),
+    ]
+
+
+def _certificate(looked: Inspection) -> str:
+    proved = looked.certificate
+    if proved is None:
+        return paragraph(f"None could be proved: {looked.problem}")
+    rows = [
+        [layer.path, layer.norm_in, layer.norm_out, Cell(rounded_up(layer.lipschitz, 9)), layer.method]
+        for layer in proved.layers
+    ]
+    facts = {
+        "Constant": f"Lip(f) ≤ {rounded_up(proved.lipschitz, 9)}, from {proved.norm_in} to {proved.norm_out}",
+        "One unit is": proved.units,
+        "Weights": f"SHA-256 {proved.weights_sha256}",
+        "It covers": proved.covers,
+    }
+    return (
+        paragraph("Proved for the weights of the checkpoint when this page was written, not read from a file.")
+        + _terms(facts)
+        + table("The proof, layer by layer", ("layer", "norm in", "norm out", "Lip ≤", "method"), rows)
+    )
+
+
+def _curves(looked: Inspection) -> str:
+    records = looked.run.metrics
+    if not records:
+        return paragraph("Nothing was recorded yet.")
+    told = {
+        "value": ("critic's estimate", "w1/critic", "Good: it falls together with the exact value, and stays below."),
+        "score": ("score over floor", "eval/w1_over_floor", "Good: it comes down to 1. Stop when it no longer falls."),
+        "slope": ("mean gradient norm along rays", "critic/grad_norm", "Good: near 1 while there is much to learn."),
+        "constant": ("certified constant", "certificate/lipschitz", "Good: it never leaves 1."),
+    }
+    drawn = figures.training_curves(records)
+    parts = []
+    for name, (what, tag, good) in told.items():
+        known = [record for record in records if math.isfinite(record.get(tag, math.nan))]
+        course = f"from {_number(known[0][tag])} at step {known[0]['step']} " if known else ""
+        course += f"to {_number(known[-1][tag])} at step {known[-1]['step']}" if known else "not recorded"
+        drawing = figures.inline_svg(drawn[name], f"The {what} over the run: {course}.", key=f"curve-{name}")
+        parts.append(figure(drawing, good))
+    return f'<div class="grid">{"".join(parts)}</div>'
+
+
+def _samples(looked: Inspection) -> str:
+    samples, source, shape = looked.generated, looked.source, None
+    if samples is None:
+        return paragraph(f"There are none to be drawn: {looked.problem}")
+    if source is not None and bool(torch.isfinite(samples).all()):
+        return _scores(looked) + _pictures(looked, source, samples)
+    why = looked.unopened or "some generated samples are not finite"
+    missing = paragraph(f"Real samples are not shown beside generated ones: {why}")
+    shape = looked.run.image_shape
+    if shape is None or shape[0] not in (1, 3):
+        return missing
+    grid = figures.sample_grid(samples[:64], shape)
+    alt = f"{min(64, len(samples))} generated images in a grid."
+    return missing + figure(figures.inline_png(grid, alt), "Generated images.")
+
+
+def _pictures(looked: Inspection, source: Source, samples: Tensor) -> str:
+    """What the critic sees in real and generated samples."""
+    parts = []
+    if source.image_shape is not None and source.image_shape[0] in (1, 3):
+        grid = figures.real_beside_generated(source.test, samples, source.image_shape)
+        alt = "A grid of real images beside a grid of generated ones."
+        text = "Held-out images on the left, images of the averaged generator on the right, drawn from the checkpoint."
+        parts.append(figure(figures.inline_png(grid, alt), text, wide=True))
+    try:
+        seen = explore(looked.run.critic, source, samples, certificate=looked.certificate)
+    except InputError as error:
+        return "".join([*parts, paragraph(f"What the critic sees cannot be shown: {error}")])
+    for picture in seen.pictures.values():
+        drawn = figures.inline_png(picture.figure, picture.alt)
+        parts.append(f"<h3>{escape(picture.title)}</h3>{figure(drawn, picture.caption)}")
+    return "".join(parts)
+
+
+def _scores(looked: Inspection) -> str:
+    """Each score of the summary beside that of real samples."""
+    rows = []
+    for space, compared in ((looked.run.summary or {}).get("scores") or {}).items():
+        for name, value in compared["values"].items():
+            better = "higher" if name in HIGHER_IS_BETTER else "lower"
+            floor = compared["floors"].get(name, math.nan)
+            rows.append((f"{name.replace('_', ' ')}, {space}", _number(value), _number(floor), better))
+    if not rows:
+        return ""
+    return table("Scores of generated samples", ("score, of", "generated", "real in their place", "better is"), rows)
+
+
+def _configuration(looked: Inspection) -> str:
+    run = looked.run
+    try:
+        given = " ".join(["wgan-lip train", *run.overrides])
+    except InputError as error:
+        given = str(error)
+    rows = [(key, _shown(value)) for key, value in _flat(run.config)]
+    return (
+        paragraph("The command:")
+        + preformatted(given, "Command")
+        + details("Every setting of the run", table("Settings", ("key", "value"), rows))
+    )
+
+
+def _environment(looked: Inspection) -> str:
+    run, status = looked.run, looked.run.status
+    told = {"Folder": str(run.directory), "State": f"{status['state']}, step {status.get('step', 0)}"}
+    for name, key in (("Started", "started"), ("Last written", "updated")):
+        if key in status:
+            told[name] = _moment(status[key])
+    told |= {name.replace("_", "-"): str(version) for name, version in status.get("versions", {}).items()}
+    told["This page"] = f"written by wgan-lip {wgan_lip.__version__}, {_moment(None)}"
+    return _terms(told)
+
+
+def _terms(terms: Mapping[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items()) + "</dl>"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _class_of(section: Any) -> str:
+    return str(section.get("_target_", "?")).split(".")[-1] if isinstance(section, Mapping) else "?"
+
+
+def _number(value: float, *, up: bool = False) -> str:
+    return "–" if not math.isfinite(value) else rounded_up(value, 7) if up else rounded(value, 4)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _moment(seconds: float | None) -> str:
+    moment = datetime.now(timezone.utc) if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

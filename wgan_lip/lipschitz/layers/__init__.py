@@ -1,0 +1,75 @@
+"""1-Lipschitz maps by construction; each knows its norm in, norm out and constant.
+
+A layer is one class with three parts, and is all that a new layer needs:
+
+- `forward`, its formula;
+- `claim()`, what can be proved about it for the weights as they are stored now;
+- `constraints()`, the sets its parameters are pulled back to after every optimiser step (see :class:`Retraction`).
+
+Nothing rests on the constraints being kept: a claim is computed from the weights, so weights that were spiked, loaded
+or trained without retraction give a larger constant, never a wrong one.
+
+Channels are the second axis: vectors are (b, d), images (b, c, h, w).
+"""
+
+from wgan_lip.lipschitz.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
+from wgan_lip.lipschitz.layers.affine import Linear
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension, Solver, fast_distances, k_means
+from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
+from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
+from wgan_lip.lipschitz.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
+from wgan_lip.lipschitz.layers.retraction import Retraction, retract_after_steps
+from wgan_lip.lipschitz.layers.sorting import GroupSort, Householder, MaxMin
+from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
+from wgan_lip.lipschitz.layers.structure import (
+    Flatten,
+    Identity,
+    LabelPlanes,
+    Normalize,
+    Parallel,
+    PixelShuffle,
+    PixelUnshuffle,
+    Squeeze,
+    Unflatten,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "STOCK_CLAIMS",
+    "Absolute",
+    "Activation",
+    "Claim",
+    "Cones",
+    "Conv2d",
+    "ConvGradientFlow",
+    "Flatten",
+    "GradientFlow",
+    "GroupSort",
+    "Householder",
+    "Identity",
+    "L2Pool2d",
+    "LabelPlanes",
+    "Linear",
+    "LipschitzExtension",
+    "LipschitzLayer",
+    "MaxMin",
+    "MaxPool2d",
+    "Normalize",
+    "Parallel",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "Pointwise",
+    "RescaledGradientFlow",
+    "Retraction",
+    "Rounding",
+    "ScaledAvgPool2d",
+    "Solver",
+    "Spline",
+    "Squeeze",
+    "Unflatten",
+    "fast_distances",
+    "k_means",
+    "new_bias",
+    "retract_after_steps",
+]

@@ -1,0 +1,285 @@
+"""Maps that move or scale coordinates, and layers side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wgan_lip.lipschitz.bounds import Norm, product_up, upper_bound_vector_norm
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.utils.checks import InputError
+
+__all__ = [
+    "Flatten",
+    "Identity",
+    "LabelPlanes",
+    "Normalize",
+    "Parallel",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "Squeeze",
+    "Unflatten",
+]
+
+
+class Identity(LipschitzLayer):
+    """x ↦ x on a state of the given norm."""
+
+    def __init__(self, norm: Norm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "identity", self.norm, self.norm)
+
+    def extra_repr(self) -> str:
+        return str(self.norm)
+
+
+class Parallel(LipschitzLayer):
+    r"""Layers side by side, each on its own blocks of the state; the constant is the largest of theirs.
+
+    .. math:: (x_1, \ldots, x_k) \mapsto (\varphi_1(x_1), \ldots, \varphi_k(x_k))
+
+    Guarantee:
+        Constant max_i Lip(φ_i) in the block-max norm that joins the blocks of all parts. Not valid in the Euclidean
+        norm of the whole state unless every part is Euclidean; it is not claimed there.
+    """
+
+    def __init__(self, *layers: LipschitzLayer) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.widths = [_concrete(layer.claim().norm_in, layer).dim for layer in layers]
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(self.layers, x.split(self.widths, dim=-1))
+        return torch.cat([layer(part) for layer, part in parts], dim=-1)
+
+    def __repr__(self) -> str:
+        return f"Parallel({', '.join(map(repr, self.layers))})"
+
+    def claim(self) -> Claim:
+        claims = [layer.claim() for layer in self.layers]
+        widths = [_concrete(claim.norm_in, self).dim for claim in claims]
+        if widths != self.widths:
+            raise InputError(f"Expected layers of widths {self.widths}. Got {widths}. Build a new Parallel of them.")
+        worst = max(claims, key=lambda claim: claim.lipschitz)
+        norm_in = Norm(sum((_concrete(c.norm_in, self).blocks for c in claims), ()))
+        norm_out = Norm(sum((_concrete(c.norm_out, self).blocks for c in claims), ()))
+        rounding = Rounding(
+            operations=max(c.rounding.operations for c in claims),
+            gain=sum(c.rounding.gain for c in claims),
+            offset=sum(c.rounding.offset for c in claims),
+        )
+        return Claim(worst.lipschitz, f"largest of {len(claims)} parts: {worst.method}", norm_in, norm_out, rounding)
+
+
+class Flatten(LipschitzLayer):
+    """Takes samples of any shape (b, …) with `dim` entries each to rows (b, dim); an isometry.
+
+    Raises:
+        InputError: The entries of a sample are not `dim` in number.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1) if x.ndim > 1 else x
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise InputError(
+                f"Expected samples of shape (b, {self.dim}), or of {self.dim} entries each. Got {tuple(x.shape)}. "
+                "Check that the critic was built for this data's dimension."
+            )
+        return rows
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "isometry", Norm.euclidean(self.dim), Norm.euclidean(self.dim))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Unflatten(LipschitzLayer):
+    """Takes rows (b, d) to samples (b, *shape), d the product of `shape`; an isometry, and undone by :class:`Flatten`.
+
+    Arguments:
+        shape: Shape of one sample, such as (c, h, w).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        if not self.shape or min(self.shape) < 1:
+            raise InputError(f"Expected a shape of sizes of at least 1. Got {self.shape}.")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.shape)
+
+    def claim(self) -> Claim:
+        norm = Norm.euclidean(math.prod(self.shape))
+        return Claim(1.0, "isometry", norm, norm)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+
+class LabelPlanes(LipschitzLayer):
+    r"""Takes rows of pixels and a label, (b, c·h·w + K), to images with K planes more, (b, c + K, h, w); an isometry.
+
+    .. math:: (x, u) \mapsto (x, w u_1 \mathbf 1, \ldots, w u_K \mathbf 1), \qquad w \le 1 / \sqrt{h w}
+
+    w is the largest float32 whose square times h·w is at most 1, so the planes together have the norm of u, up to
+    rounding.
+
+    Arguments:
+        image_shape: (c, h, w) of the pixels.
+        label_count: K.
+    """
+
+    def __init__(self, image_shape: Sequence[int], label_count: int) -> None:
+        super().__init__()
+        self.image_shape, self.label_count = tuple(image_shape), label_count
+        if len(self.image_shape) != 3 or min(*self.image_shape, label_count) < 1:
+            raise InputError(
+                f"Expected a shape (c, h, w) and a number of labels of at least 1. Got {self.image_shape} and "
+                f"{label_count}."
+            )
+
+        weight = np.float32(1 / math.sqrt(self._area))
+        while Fraction(float(weight)) ** 2 * self._area > 1:
+            weight = np.nextafter(weight, np.float32(0))
+        self.weight = float(weight)
+
+    @property
+    def _area(self) -> int:
+        return math.prod(self.image_shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels, label = x.split([math.prod(self.image_shape), self.label_count], dim=1)
+        planes = (self.weight * label)[:, :, None, None].expand(-1, -1, *self.image_shape[1:])
+        return torch.cat([pixels.unflatten(1, self.image_shape), planes], dim=1)
+
+    def claim(self) -> Claim:
+        c, h, w = self.image_shape
+        norms = Norm.euclidean(c * h * w + self.label_count), Norm.euclidean((c + self.label_count) * h * w)
+        stretch = Fraction(self.weight) ** 2 * self._area
+        lipschitz = 1.0 if stretch <= 1 else math.sqrt(stretch) * (1 + 2.0**-50)
+        return Claim(lipschitz, "isometry", *norms, Rounding(1, lipschitz, 0.0))
+
+    def extra_repr(self) -> str:
+        return f"image_shape={self.image_shape}, label_count={self.label_count}"
+
+
+class PixelUnshuffle(LipschitzLayer):
+    """Takes every `factor` × `factor` square of pixels to one pixel of factor² times the channels; an isometry.
+
+    Arguments:
+        factor: Divides height and width of the images, shape (b, c, h, w).
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        if factor < 1:
+            raise InputError(f"Expected a factor of at least 1. Got {factor}.")
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x, self.factor)
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "isometry", Norm.euclidean(), Norm.euclidean())
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+
+class PixelShuffle(PixelUnshuffle):
+    """The inverse of :class:`PixelUnshuffle`; an isometry.
+
+    Arguments:
+        factor: Its square divides the number of channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.factor)
+
+    def claim(self) -> Claim:
+        return super().claim()
+
+
+class Normalize(LipschitzLayer):
+    r"""Centres and scales every channel, as data pipelines do; before a critic it states the certificate in raw units.
+
+    .. math:: x_c \mapsto (x_c - \mathrm{mean}_c) / \mathrm{std}_c
+
+    Mean and std are buffers: they lie in the state dict, so a certificate's hash covers them.
+
+    Arguments:
+        mean: One number a channel, axis 1 of the samples.
+        std: Likewise; positive.
+
+    Guarantee:
+        Constant 1/min_c std_c, rounded up, in any norm that does not grow when coordinates shrink.
+
+    Example:
+        >>> Normalize([0.5], [0.25]).claim().lipschitz
+        4.0
+    """
+
+    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.get_default_dtype()).clone())
+        if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not len(self.std):
+            raise InputError(
+                f"Expected one mean and one std a channel. Got shapes {tuple(self.mean.shape)} and "
+                f"{tuple(self.std.shape)}. Write [0.5] for images of one channel."
+            )
+        self.claim()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if max(len(self.mean), len(self.std)) not in (1, *x.shape[1:2]):  # broadcasting would repeat a channel
+            raise InputError(f"Expected samples of {len(self.std)} channels. Got shape {tuple(x.shape)}.")
+        per_channel = (-1, *[1] * (x.ndim - 2))
+        return (x - self.mean.view(per_channel)) / self.std.view(per_channel)
+
+    def claim(self) -> Claim:
+        smallest, shift = self.std.min().item(), upper_bound_vector_norm(self.mean)
+        if not (0 < smallest < math.inf and self.std.isfinite().all()):
+            raise InputError(
+                f"Expected a std that is positive and finite. Got {self.std.tolist()}. Drop such channels."
+            )
+        inverse = 1.0 / smallest
+        # Only powers of two have exact inverses.
+        largest = inverse if math.frexp(smallest)[0] == 0.5 else math.nextafter(inverse, math.inf)
+        return Claim(largest, "1/min(std)", rounding=Rounding(4, largest, product_up(largest, shift)))
+
+    def extra_repr(self) -> str:
+        return f"channels={len(self.std)}"
+
+
+class Squeeze(LipschitzLayer):
+    """Takes a column (b, 1) to the values of a potential (b,)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze(-1)
+
+    def claim(self) -> Claim:
+        return Claim(1.0, "isometry", Norm((1,)), Norm((1,)))
+
+
+def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
+    if norm is None or not norm.blocks:
+        raise InputError(f"Expected a layer that states its norm and width. Got {layer} inside Parallel.")
+    return norm

@@ -1,6 +1,0 @@
-"""Pages about runs: self-contained, readable in light and dark, on paper, and without an image seen."""
-
-from wgan_lip.report.comparison import comparison_page, score_of, told_mean
-from wgan_lip.report.run import run_page
-
-__all__ = ["comparison_page", "run_page", "score_of", "told_mean"]

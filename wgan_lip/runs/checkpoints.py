@@ -1,0 +1,150 @@
+"""Checkpoints of a run on disk: each whole or not there, the last few and the best."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.utils.files import write_whole
+
+__all__ = ["BEST", "CHECKPOINT", "Checkpoints", "check_schedule", "newest_whole", "read_checkpoint", "save_checkpoint"]
+
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+EARLIER = re.compile(r"checkpoint-(\d+)\.pt")
+
+
+def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[str, Any]) -> Path:
+    """Writes the game's state and the data's sizes to one file: under a temporary name, synced, then renamed."""
+    buffer = io.BytesIO()  # torch.save hides what a stream raises, such as that the disk is full
+    torch.save({"format": 2, "sizes": dict(sizes), "game": dict(state)}, buffer)
+    return write_whole(directory / CHECKPOINT, lambda stream: stream.write(buffer.getbuffer()))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote, on the CPU. Raises :class:`InputError` where it is damaged."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        sizes, game = dict(checkpoint["sizes"]), dict(checkpoint["game"])
+        return {"sizes": {"image_shape": sizes["image_shape"], **sizes}, "game": {"step": game["step"], **game}}
+    except Exception as error:  # torch.load raises many unrelated types on a damaged file
+        raise InputError(
+            f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {one_line(error)}. "
+            "Restore it, or train again."
+        ) from None
+
+
+def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, and its content; None where there is none at all.
+
+    Arguments:
+        directory: The run's folder.
+        tell: Takes a line about each one that is damaged and gives way to the one before.
+
+    Raises:
+        InputError: All of them are damaged.
+    """
+    paths = [path for path in (directory / CHECKPOINT, *_earlier(directory)) if path.exists()]
+    for path in paths:
+        try:
+            return path, read_checkpoint(path)
+        except InputError as error:
+            if path == paths[-1]:
+                raise
+            tell(f"{error} Going on from the one before.")
+    return None
+
+
+def check_schedule(*, every: int | None, minutes: float | None, keep: int) -> None:
+    """Refuses settings of :class:`Checkpoints` that make no sense."""
+    for name, value in (("every", every), ("minutes", minutes), ("keep", keep)):
+        if value is not None and not value > 0:
+            raise InputError(f"Expected checkpoint.{name} above zero{' or null' * (name != 'keep')}. Got {value}.")
+
+
+class Checkpoints:
+    """Writes a run's checkpoints and keeps the last few: `checkpoint.pt`, then `checkpoint-STEP.pt`, and `best.pt`.
+
+    There is a whole `checkpoint.pt` at every instant from the first one on: earlier ones are links to its old file.
+
+    Arguments:
+        directory: The run's folder.
+        sizes: The data's sizes, which go along.
+        every: Generator steps between checkpoints; None for none but those asked for.
+        minutes: Minutes after which one is due; None for no such limit.
+        keep: How many to keep, `checkpoint.pt` included.
+        step: The step of the `checkpoint.pt` that is there; None where none is that should be kept.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        sizes: Mapping[str, Any],
+        *,
+        every: int | None = 500,
+        minutes: float | None = 10.0,
+        keep: int = 2,
+        step: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_schedule(every=every, minutes=minutes, keep=keep)
+        self.directory, self.sizes, self.every, self.keep, self.step = directory, sizes, every, keep, step
+        self._seconds, self._clock, self._saved_at = 60 * (minutes or float("inf")), clock, clock()
+        for leftover in directory.glob(".*.tmp"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step` steps."""
+        by_steps = self.every is not None and step > 0 and step % self.every == 0 and step != self.step
+        return by_steps or self._clock() - self._saved_at >= self._seconds
+
+    def save(self, state: Mapping[str, Any], *, best: bool = False) -> None:
+        """Writes `checkpoint.pt`, keeps its predecessors, and makes it `best.pt` as well if `best`.
+
+        Raises:
+            OSError: A full disk, a folder that can't be written to. The checkpoint before is then whole.
+        """
+        newest = self.directory / CHECKPOINT
+        if self.step is not None and self.keep > 1 and self.step != state["step"]:
+            _link(newest, self.directory / f"checkpoint-{self.step}.pt")
+        save_checkpoint(self.directory, state, self.sizes)
+        self.step, self._saved_at = state["step"], self._clock()
+        if best:
+            _link(newest, self.directory / BEST)
+        earlier = [path for path in _earlier(self.directory) if _step(path) < self.step]
+        for path in {*_earlier(self.directory)} - {*earlier[: self.keep - 1]}:
+            path.unlink(missing_ok=True)
+
+
+def _earlier(directory: Path) -> list[Path]:
+    """Checkpoints before the newest, the latest first."""
+    return sorted((path for path in directory.iterdir() if EARLIER.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(EARLIER.fullmatch(path.name)[1])
+
+
+def _link(source: Path, target: Path) -> None:
+    """Lets `target` name the file that `source` names now; a copy where the file system has no links."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    try:
+        os.replace(temporary, target)
+    finally:
+        with suppress(OSError):  # the rename of a link onto itself leaves it
+            temporary.unlink(missing_ok=True)

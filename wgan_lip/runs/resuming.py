@@ -1,0 +1,175 @@
+"""Going on with a run: which one, and whether it is still the same."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wgan_lip.runs.checkpoints import CHECKPOINT, newest_whole
+from wgan_lip.runs.run import Run, is_claimed
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["differences", "find_run", "flat", "is_finished", "last_state", "recomposed"]
+
+FREE = (
+    "device",
+    "threads",
+    "trust",
+    "checkpoint",
+    "training.max_rollbacks",
+    "training.max_seconds",
+    "training.patience",
+)
+"""Settings, or sections of them, that may change when a run goes on: they are not part of the game."""
+
+RESCHEDULING = ("training.steps", "training.max_images")
+"""Settings that may rise where learning rates are constant; elsewhere these move over all the steps."""
+
+PROLONGING = (*RESCHEDULING, "training.max_seconds", "training.patience")
+"""Settings with which a finished run is played on, where they rise."""
+
+NEVER_TAKEN_OVER = ("trust", "hydra", "resume")
+"""Keys of saved overrides that are given anew or not at all: what a folder holds must not run code."""
+
+
+def recomposed(overrides: list[str]) -> list[str]:
+    """With `resume=RUN` among the overrides, those of the run come before them, and its folder after."""
+    wanted = _resumed(overrides)
+    if wanted in (None, "", "null", "auto"):
+        return overrides
+    if {"--multirun", "-m"} & set(overrides):
+        raise InputError(f"Expected a single run with resume={wanted}. Got --multirun. A sweep takes resume=auto.")
+    run, given = Run(wanted), {_key(override) for override in overrides}
+    saved = [override for override in run.overrides if _harmless(override) and _key(override) not in given]
+    return [*saved, *overrides, f"hydra.run.dir={run.directory.resolve()}"]
+
+
+def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *, sweep: bool) -> Run | None:
+    """The run to go on with, or None where a new one begins.
+
+    Arguments:
+        directory: Hydra's output folder.
+        settings: The configuration, checked.
+        resume: The setting of that name: None; `auto`, for the newest run of this configuration that is neither
+            finished nor played by another process, beside `directory` or in it; or the folder of a run.
+        sweep: Whether the folder is that of a job in a sweep.
+
+    Raises:
+        InputError: A run of another configuration (each key that differs is named), or one that must not go on.
+    """
+    if resume is None:
+        return None
+    if resume != "auto" or (directory / "config.yaml").exists():
+        run = Run(directory if resume == "auto" else resume)
+        if differing := differences(run.config, settings):
+            raise InputError(
+                f"Expected the configuration of {run.directory}. Got another: {'; '.join(differing)}. "
+                "Leave these out, or train anew without resume."
+            )
+        if _refuted(run):
+            raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
+        return run
+    siblings = directory.parent.parent.glob("*/*") if sweep else directory.parent.iterdir()
+    for run in sorted(_unfinished(siblings), key=lambda run: (run.status["started"], run.directory.name), reverse=True):
+        if not is_claimed(run.directory) and not differences(run.config, settings):
+            return run
+    return None
+
+
+def _unfinished(folders: Iterable[Path]) -> Iterator[Run]:
+    """The training runs among folders that may go on."""
+    for folder in folders:
+        with suppress(InputError):  # no run, an estimate, or a damaged one
+            run = Run(folder)
+            if run.config and run.status["state"] != "finished" and "started" in run.status and not _refuted(run):
+                yield run
+
+
+def is_finished(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to play or to score, under settings that may allow more than the run's own did."""
+    before, after = flat(run.config), flat(settings)
+    prolonged = any(_rises(before.get(key), after.get(key)) for key in PROLONGING)
+    return run.status["state"] == "finished" and not prolonged
+
+
+def last_state(run: Run) -> tuple[Mapping[str, Any] | None, int | None]:
+    """The state of a run's game, and the step of its `checkpoint.pt`; None for one that is damaged or missing.
+
+    A line is printed about each checkpoint that is damaged and gives way to the one before.
+    """
+    found = newest_whole(run.directory, tell=lambda line: print(f"wgan-lip: {line}", file=sys.stderr))
+    if found is None:
+        return None, None
+    path, content = found
+    return content["game"], content["game"]["step"] if path.name == CHECKPOINT else None
+
+
+def _refuted(run: Run) -> bool:
+    return str(run.status["reason"]).startswith("RefutedError")
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every setting of the game that `saved` has otherwise than `now`, in words.
+
+    A setting that `saved` lacks is from a later version than the run: its default leaves a game as it was.
+    """
+    before, after = flat(saved), flat(now)
+    differing = [key for key in before if key not in after or before[key] != after[key]]
+    lines = []
+    for key in differing:
+        if any(_lies_under(key, free) for free in FREE):
+            continue
+        was, is_now = (repr(side[key]) if key in side else "not there" for side in (before, after))
+        if key in RESCHEDULING and key in before and key in after and _rises(before[key], after[key]):
+            unless = [name for name in ("critic_schedule", "generator_schedule")
+                      if after.get(f"training.{name}") != "constant"]  # fmt: skip
+            if not unless:
+                continue
+            lines.append(f"{key} was {was}, now {is_now}, which needs training.{unless[0]}=constant from the start")
+        else:
+            lines.append(f"{key} was {was}, now {is_now}")
+    return lines
+
+
+def _resumed(overrides: list[str]) -> str | None:
+    """The value of the last `resume=` among them."""
+    values = [override.partition("=")[2].strip("\"'") for override in overrides if _key(override) == "resume"]
+    return values[-1] if values else None
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _harmless(override: str) -> bool:
+    """Whether a saved override is none of :data:`NEVER_TAKEN_OVER`, however it is written."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise InputError(f"Expected a whole overrides.json. Got {override!r}: {error}. Restore it.") from None
+    names = [parsed.key_or_group, parsed.package or ""]
+    return not any(re.split(r"[./:]", name)[0] in NEVER_TAKEN_OVER for name in names)
+
+
+def _lies_under(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")
+
+
+def _rises(before: Any, after: Any) -> bool:
+    """Whether a limit allows more than it did; None is no limit."""
+    return before is not None and (after is None or after > before)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Section.key → value, for every value that is no section."""
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values

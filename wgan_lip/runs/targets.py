@@ -1,0 +1,139 @@
+"""Configuration → object: the few classes that a file may name, and those of packages that the user trusts.
+
+A configuration names a class by `_target_` and gives its keyword arguments. A file may name classes of :data:`TARGETS`
+only, so that loading it runs no code but this package's and torch's. Modules of other packages join by `trust`, which
+the user states for one call or one command, and which is never read from a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.data import Source
+from wgan_lip.utils.checks import InputError, one_line, out_of_memory
+
+__all__ = ["TARGETS", "build", "check_trust", "load_weights", "target_class"]
+
+TARGETS: dict[str, type] = {
+    "wgan_lip.critics": nn.Module,
+    "wgan_lip.generators": nn.Module,
+    "wgan_lip.data": Source,
+    "torch.optim": torch.optim.Optimizer,
+}
+"""Modules whose classes a configuration may name, and what such a class must be."""
+
+
+def check_trust(trust: Collection[str]) -> tuple[str, ...]:
+    """Returns `trust` as names of packages or modules. Raises :class:`InputError` if it is anything else."""
+    names = [trust] if isinstance(trust, str) or not isinstance(trust, Collection) else list(trust)
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise InputError(f"Expected trust to name packages, as in trust=[mypackage]. Got {name!r}.")
+    return tuple(names)
+
+
+def target_class(target: str, *, trust: Collection[str] = ()) -> type:
+    """The class that `_target_: target` names.
+
+    Arguments:
+        target: A class of one of :data:`TARGETS`, or `package.module.Class` of a trusted package.
+        trust: Packages or modules whose code may run; a name covers what lies below it.
+
+    Returns:
+        A torch module, a :class:`wgan_lip.data.Source` or a torch optimiser.
+
+    Raises:
+        InputError: Another target, or a module of a trusted package that can't be imported.
+    """
+    module, _, name = str(target).rpartition(".")
+    trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
+    base = TARGETS.get(module) or (tuple(dict.fromkeys(TARGETS.values())) if trusted else ())
+    found = getattr(_imported(module), name, None) if base and name.isidentifier() else None
+    if inspect.isclass(found) and issubclass(found, base):
+        return found
+    package = module.split(".")[0]
+    if trusted:
+        remedy = f"It has to be a class of {module}, and a torch module, a wgan_lip.data.Source or a torch optimiser."
+    elif package.isidentifier() and package not in ("torch", "wgan_lip"):
+        remedy = f"If it is yours, or you trust all code of {package}, say so by trust=[{package}]."
+    else:
+        remedy = "A run may only name classes of this package and torch's optimisers."
+    raise InputError(f"Expected _target_ to name a class of {', '.join(TARGETS)}. Got {target!r}. {remedy}")
+
+
+def build(config: Mapping[str, Any], *args: Any, trust: Collection[str] = (), **offered: Any) -> Any:
+    """Builds the object that `config` describes.
+
+    Arguments:
+        config: `_target_` and the keyword arguments of that class.
+        args: Positional arguments that come first.
+        trust: See :func:`target_class`.
+        offered: Keyword arguments passed where the class names them and `config` doesn't set them: the data's sizes.
+
+    Raises:
+        InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
+    """
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise InputError(f"Expected a configuration with _target_. Got {config!r}.")
+    cls = target_class(config["_target_"], trust=trust)
+    keywords = {key: value for key, value in config.items() if key != "_target_"}
+    parameters = inspect.signature(cls).parameters
+    legal = [
+        name for name, parameter in parameters.items() if parameter.kind in NAMED and name not in ("self", "params")
+    ]
+    unknown = sorted(set(keywords) - set(legal))
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
+    taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
+    try:
+        return cls(*args, **keywords, **taken)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # such as torch's on a learning rate below 0
+        if out_of_memory(error):
+            raise
+        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from error
+
+
+def load_weights(module: nn.Module, state: Any) -> str:
+    """Puts a saved state dict into `module`; returns in words why it does not fit, or nothing where it does."""
+    try:
+        if problem := _misfits(state, module.state_dict()):
+            return problem
+        module.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return one_line(error)
+    return ""
+
+
+def _misfits(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """The first entries in which a saved state dict differs from the expected one, in words; empty if none does."""
+    shapes, wanted = ({name: tuple(entry.shape) for name, entry in state.items()} for state in (saved, expected))
+    problems = [f"{name} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name} is not of this class" for name in shapes if name not in wanted]
+    problems += [
+        f"{name} has shape {shapes[name]}, not {wanted[name]}"
+        for name in wanted
+        if shapes.get(name, wanted[name]) != wanted[name]
+    ]
+    more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
+    return ", ".join([*problems[:3], *more])
+
+
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever the user's own module raises
+        raise InputError(
+            f"Expected a module {module} that can be imported. Got {one_line(error)}. "
+            "Install it, or start the command in the folder that holds it."
+        ) from error

@@ -1,0 +1,96 @@
+"""Records as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wgan_lip.runs.tracking.records import Closing, RecordLike
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_whole
+
+
+class JsonLinesTracker(Closing):
+    """Writes each record as one line of strict JSON: `{"step": 3, "time": 1.52, "w1/lower": 0.41, ...}`.
+
+    `time` counts seconds of work since the run began; a resumed run goes on from the last line it keeps. JSON has no
+    number for NaN and the infinities: they are written as the strings "NaN", "Infinity" and "-Infinity", which
+    :func:`read_records` turns back into floats.
+
+    Every line goes to the operating system at once, so a killed process loses at most the line it was writing. A line
+    that does not fit on the disk is taken back before the OSError goes on.
+
+    Arguments:
+        path: The file. Its folder must exist.
+        resume_step: The first step that will be recorded again. Lines at this step or later, and a half-written last
+            line, are dropped. None for a new run.
+
+    Raises:
+        FileExistsError: The file has lines, and `resume_step` is None.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None) -> None:
+        path = Path(path)
+        seconds = 0.0
+        if path.exists() and path.stat().st_size:
+            if resume_step is None:
+                raise FileExistsError(
+                    f"Expected no records in a new run. {path} holds some. Choose another directory, or resume."
+                )
+            kept = [record for record in read_records(path) if record["step"] < resume_step]
+            seconds = max((record.get("time", 0.0) for record in kept), default=0.0)
+            write_whole(path, "".join(map(_line, kept)).encode())
+        self._start = time.monotonic() - seconds
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open until close()
+
+    def record(self, record: RecordLike) -> None:
+        scalars = {tag: float(value) for tag, value in record.scalars.items()}
+        seconds = round(time.monotonic() - self._start, 3)
+        data = _line({"step": int(record.step), "time": seconds, **scalars}).encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while data:  # an unbuffered write may take a part only
+                data = data[self._file.write(data) :]
+        except BaseException:
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads what :class:`JsonLinesTracker` wrote, without a last line that was cut short.
+
+    Raises:
+        InputError: A line that is not the last one is no record.
+    """
+    lines = [(number, line) for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1) if line.strip()]
+    records = []
+    for number, line in lines:
+        try:
+            record = json.loads(line)
+            step, items = record["step"], record.items()
+            records.append({"step": int(step)} | {tag: float(value) for tag, value in items if tag != "step"})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if number != lines[-1][0]:
+                raise InputError(
+                    f"Expected one JSON record a line in {path}. Line {number} is none: {line[:60]!r}. Delete it."
+                ) from None
+    return records
+
+
+def _line(record: Mapping[str, float]) -> str:
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    strict = {tag: v if math.isfinite(v) else names.get(v, "NaN") for tag, v in record.items()}
+    return json.dumps(strict, allow_nan=False) + "\n"

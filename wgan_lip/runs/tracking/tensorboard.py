@@ -1,0 +1,188 @@
+"""Records as TensorBoard's events."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from wgan_lip.runs.tracking.records import Closing, RecordLike
+from wgan_lip.runs.tracking.tags import MEANINGS, ROUNDED_DOWN, ROUNDED_UP, TRAINING_CHARTS
+
+SCENE = {
+    "camera": {"cls": "PerspectiveCamera", "fov": 45},
+    "lights": [
+        {"cls": "AmbientLight", "color": "#ffffff", "intensity": 0.9},
+        {"cls": "DirectionalLight", "color": "#ffffff", "intensity": 0.7, "position": [1, 2, 3]},
+    ],
+    "material": {"cls": "MeshStandardMaterial", "roughness": 1, "metalness": 0, "side": 2},
+}
+"""How the mesh page lights a surface; side 2 is three.js' DoubleSide."""
+TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
+"""Turns a surface by 60 degrees away from that page's camera, which looks straight down."""
+
+
+class TensorBoardTracker(Closing):
+    """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
+
+    TensorBoard keeps scalars in single precision, to which bounds are rounded outward, and its charts break off at an
+    infinity, which is left out here. An interval without an upper bound is left out at both ends. Each scalar carries
+    its meaning, of :data:`MEANINGS`, to be read beside its chart. :class:`JsonLinesTracker` keeps everything in full.
+
+    Arguments:
+        directory: Where the event file goes; the run in TensorBoard carries its name.
+        purge_step: On resume, the first step that will be recorded again: TensorBoard then forgets what the
+            interrupted run wrote at this step or later. None for a new run.
+        charts: The charts of the page "Custom scalars": `TRAINING_CHARTS` or `ESTIMATE_CHARTS`.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], purge_step: int | None = None, *,
+        charts: Mapping[str, Mapping[str, list]] = TRAINING_CHARTS,
+    ) -> None:  # fmt: skip
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
+        self._session_end: Any = None
+        self._told: set[str] = set()
+        self._resumed = bool(purge_step)
+        if not purge_step:  # a resumed run has its layout already, at step 0
+            self._writer.add_custom_scalars(charts)
+
+    def record(self, record: RecordLike) -> None:
+        scalars = {tag: float(value) for tag, value in record.scalars.items()}
+        if math.isinf(scalars.get("w1/upper", 0.0)):
+            scalars.pop("w1/lower", None)  # see Note [Tags of custom scalars]: the ends share their steps
+        for tag, value in scalars.items():
+            single = single_precision(tag, value)
+            if not math.isinf(single):
+                self._scalar(tag, single, record.step)
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        """Writes a scalar, and its meaning with the first of its tag."""
+        from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
+
+        summary = Summary.Value(tag=tag, simple_value=value)
+        if tag not in self._told:
+            plugin = SummaryMetadata.PluginData(plugin_name="scalars")
+            summary.metadata.CopyFrom(
+                SummaryMetadata(  # without its class, the server would forget the rest of it
+                    summary_description=MEANINGS.get(tag, ""), plugin_data=plugin, data_class=DATA_CLASS_SCALAR
+                )
+            )
+            self._told.add(tag)
+        self._open_writer().file_writer.add_summary(Summary(value=[summary]), step)
+
+    def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
+        """Writes a picture: uint8, shape (h, w, 3); in a palette of so many `colors`, which makes drawings small."""
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        image, encoded = Image.fromarray(array), io.BytesIO()
+        if colors is not None:
+            image = image.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # rare ones count, too
+        image.save(encoded, format="PNG")
+        height, width, colorspace = array.shape
+        picture = Summary.Image(
+            height=height, width=width, colorspace=colorspace, encoded_image_string=encoded.getvalue()
+        )
+        self._open_writer().file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+
+    def figure(self, tag: str, picture: str | os.PathLike[str] | np.ndarray, step: int) -> None:
+        """Writes a picture from a PNG file, or from an array as :meth:`image` takes it."""
+        if not isinstance(picture, np.ndarray):
+            from PIL import Image
+
+            with Image.open(picture) as image:
+                picture = np.asarray(image.convert("RGB"))
+        self.image(tag, picture, step)
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        self._open_writer().add_text(tag, markdown, step)
+
+    def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
+        """Writes the histogram of the finite values; where there is none, writes nothing."""
+        values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            self._open_writer().add_histogram(tag, finite, step, bins=np.histogram_bin_edges(finite, 40))
+
+    def surface(self, tag: str, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, step: int) -> None:
+        """Writes a surface of triangles over the plane, to be looked at from aside.
+
+        Arguments:
+            tag: Its name.
+            vertices: Points with their heights, shape (k, 3).
+            faces: Indices of the corners of each triangle, shape (t, 3).
+            colors: Red, green and blue of each vertex, from 0 to 255, shape (k, 3).
+            step: Its step.
+        """
+        import torch
+
+        tilted = torch.as_tensor(vertices @ TILT.T, dtype=torch.float32)
+        triangles = torch.as_tensor(faces, dtype=torch.int32)
+        shades = torch.as_tensor(colors, dtype=torch.uint8)
+        self._open_writer().add_mesh(
+            tag, tilted[None], shades[None], triangles[None], config_dict=SCENE, global_step=step
+        )
+
+    def hparams(self, params: Mapping[str, Any]) -> None:
+        """Writes the hyperparameters; call it once, before training.
+
+        The summaries go through the run's own file: `SummaryWriter.add_hparams` would open a second run. The session
+        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception. No experiment is
+        declared: the page would take the first run's for all, and leave out what only others have. It then finds the
+        hyperparameters of all runs, those first in which they differ, and shows the first five scalars by name, which
+        are the scores, `at_end/*`.
+
+        Arguments:
+            params: Values by name. Numbers stay numbers, None is left out, and anything but numbers and strings is
+                written as `str(value)`.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {
+            name: value if type(value) in (int, float, str) else str(value)
+            for name, value in params.items()
+            if value is not None
+        }
+        _, session_start, self._session_end = hparams(plain, {})
+        if not self._resumed:
+            self._open_writer().file_writer.add_summary(session_start)
+
+    def flush(self) -> None:
+        self._open_writer().flush()
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            if self._session_end is not None:
+                writer.file_writer.add_summary(self._session_end)
+        finally:
+            writer.close()
+
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is not None:
+            self._session_end = None
+        self.close()
+
+    def _open_writer(self) -> Any:
+        if self._writer is None:  # SummaryWriter would silently start a second event file
+            raise ValueError("Expected an open TensorBoardTracker. This one is closed. Record before closing.")
+        return self._writer
+
+
+def single_precision(tag: str, value: float) -> float:
+    """In single precision; a bound stays one."""
+    with np.errstate(over="ignore"):
+        single = float(np.float32(value))  # back in double precision: numpy would compare in single
+        if (tag in ROUNDED_DOWN and single > value) or (tag in ROUNDED_UP and single < value):
+            single = float(np.nextafter(np.float32(single), np.float32(math.copysign(math.inf, value - single))))
+    return single

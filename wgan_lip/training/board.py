@@ -1,0 +1,186 @@
+"""What TensorBoard shows of a training: curves, pictures, histograms, the potential in space, and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from wgan_lip import figures
+from wgan_lip.data import Source
+from wgan_lip.generators import draw_latents
+from wgan_lip.lipschitz.certificates import Certificate, certify
+from wgan_lip.runs.resuming import FREE
+from wgan_lip.runs.run import versions
+from wgan_lip.runs.tracking import MEANINGS, TRAINING_CHARTS, TensorBoardTracker
+from wgan_lip.training import Game, Record
+from wgan_lip.transport import solve
+
+__all__ = ["TrainingBoard", "meanings"]
+
+SHOWN = 300  # samples of each law in pictures and histograms of a step
+PICTURED = 20  # audits that have pictures, at most: later ones are drawn more rarely
+
+PICTURES = {
+    "samples/fixed_latents": "The averaged generator at the same latents at every step: what it learns, and whether "
+    "samples come to look alike.",
+    "samples/real_beside_generated": "Held-out images on the left, generated ones on the right.",
+    "critic/landscape": "The critic's values, light where high, and its gradient, along which the generator is sent. "
+    "*It should rise from generated samples to real ones.*",
+    "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
+    "slope along them. *All dark green, slope 1, is perfect.*",
+    "critic/potential": "The critic as a surface, equal units on all axes. Green is slope 1, orange is flat; real "
+    "samples are blue, generated ones red. *It should rise at 45 degrees from red to blue.*",
+    "critic/values_real": "The critic's values on held-out samples. *They should lie above those of generated "
+    "ones*, by W1 on average for a perfect critic.",
+    "critic/values_generated": "The critic's values on generated samples.",
+    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan. *1 is perfect*; none exceeds "
+    "the certified constant.",
+}
+"""What pictures, histograms and the surface show, and what is good, in Markdown."""
+OF_ESTIMATES = ("perf/seconds",)  # tags that no training has
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores of a finished run, as a tracker takes them."""
+
+    step: int
+    scalars: Mapping[str, float]
+
+
+class TrainingBoard(TensorBoardTracker):
+    """Writes all that TensorBoard shows of a training into one event file.
+
+    Scalars with every record; with audits, evenly spread and at most :data:`PICTURED` of them, pictures of the averaged
+    generator at fixed latents and of the critic, histograms, the potential as a surface where samples are points of
+    the plane, and the certificate. Draws no number from any generator but its own.
+
+    Arguments:
+        directory: The run's folder.
+        source: The data.
+        settings: The run's configuration, whole.
+        overrides: What was given on the command line.
+        purge_step: See :class:`wgan_lip.runs.tracking.TensorBoardTracker`.
+    """
+
+    def __init__(
+        self, directory: Path, source: Source, settings: Mapping[str, Any], overrides: list[str], *,
+        purge_step: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(directory, purge_step, charts=TRAINING_CHARTS)
+        self._source, self._units = source, source.units
+        training = settings["training"]
+        audits = math.ceil(training["steps"] / training["audit_every"])
+        self._stride = training["audit_every"] * math.ceil(audits / PICTURED)
+        if not purge_step:
+            self.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
+            self.text("about/environment", _environment(settings, overrides))
+            self.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
+            self.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
+
+    def record(self, record: Record) -> None:
+        super().record(record)
+        if record.audited and (record.step % self._stride == 0 or record.ended is not None):
+            self._show(record.game, record.step)
+
+    def scores(self, summary: Mapping[str, Any], step: int) -> None:
+        """Writes the final scores of a run, by which the page of hyperparameters compares it with others."""
+        scalars = {
+            "at_end/score_over_floor": summary["score"]["ratio"],
+            "at_end/w1_exact": summary["interval"]["exact"],
+            "at_end/w1_lower": summary["interval"]["lower"],
+            "at_end/steepest_slope": summary["largest_gradient_found"],
+        }
+        if summary["modes"]:
+            scalars["at_end/modes_covered"] = summary["modes"]["covered"]
+        super().record(_Scores(step, scalars))
+
+    def _show(self, game: Game, step: int) -> None:
+        source, critic = self._source, game.critic
+        real = source.test[:SHOWN]
+        rng = torch.Generator(game.latent_rng.device).manual_seed(0)  # the same latents at every step
+        with torch.no_grad():
+            generated = game.ema(draw_latents(game.ema, max(64, len(real)), rng)).cpu()
+        self.text("certificate/layers", _certificate(certify(critic, units=self._units)), step)
+        if source.image_shape is not None and source.image_shape[0] in (1, 3):
+            self._show_images(real, generated, step)
+        elif source.dim == 2:
+            self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
+            self.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
+        else:
+            self._draw("samples/fixed_latents", figures.generated_cloud(real, generated), step)
+        if not bool(torch.isfinite(generated).all()):
+            return
+        generated = generated[: len(real)]
+        plan = solve(real, generated).plan
+        draw = figures.transport_lines if source.dim == 2 else figures.ray_profiles
+        self._draw("critic/transport_rays", draw(critic, real, generated, plan.rows, plan.columns, plan.mass), step)
+        with torch.no_grad():
+            like = next(critic.parameters())
+            for name, cloud in (("real", real), ("generated", generated)):
+                self.histogram(f"critic/values_{name}", critic(cloud.to(like)), step)
+        middle = torch.lerp(real[plan.rows], generated[plan.columns], 0.5)
+        self.histogram("critic/ray_grad_norm", figures.gradient_norms(critic, middle), step)
+
+    def _draw(self, tag: str, figure: figures.Figure, step: int) -> None:
+        figure.set_size_inches(0.7 * figure.get_size_inches())  # the page's cards are about 350 pixels wide
+        self.image(tag, figures.to_array(figure, dpi=80), step, colors=128)
+
+    def _show_images(self, real: Tensor, generated: Tensor, step: int) -> None:
+        source = self._source
+        look = {"value_range": (0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high)}
+        self.image("samples/fixed_latents", figures.sample_grid(generated[:64], source.image_shape, **look), step)
+        pair = figures.real_beside_generated(real, generated, source.image_shape, count=32, columns=4, **look)
+        self.image("samples/real_beside_generated", figures.to_array(pair), step)
+
+
+def _hyperparameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Section.key → value; section → the name of its class."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _hyperparameters(value, f"{prefix}{key}.")
+        elif key == "_target_":
+            found[prefix.rstrip(".")] = str(value).rpartition(".")[2]
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _landscape(critic: nn.Module, source: Source, real: Tensor, generated: Tensor) -> figures.Figure:
+    return figures.landscape(critic, real, generated, modes=source.modes, resolution=101)
+
+
+def _environment(settings: Mapping[str, Any], overrides: list[str]) -> str:
+    rows = {**versions(), "device": settings["device"], "threads": settings["threads"]}
+    rows["command"] = f"`{' '.join(['wgan-lip train', *overrides])}`"
+    return _table(("what", "value"), rows.items())
+
+
+def meanings(tags: Iterable[str]) -> str:
+    """A table of tags, what they mean, and which way is good, in Markdown."""
+    first = "Open **Custom Scalars** first: W1 as a band that is certified.\n\n"
+    told = MEANINGS | PICTURES
+    return first + _table(("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags))
+
+
+def _certificate(certificate: Certificate) -> str:
+    layers = (
+        (f"`{x.path}`", x.layer, x.norm_out, figures.rounded_up(x.lipschitz), x.method) for x in certificate.layers
+    )
+    head = f"**Lip(f) ≤ {certificate.lipschitz!r}** from {certificate.norm_in} to {certificate.norm_out}\n\n"
+    foot = f"\n\nOne unit is {certificate.units}. Weights `{certificate.weights_sha256}`. {certificate.covers}"
+    return head + _table(("layer", "class", "norm out", "Lip ≤", "method"), layers) + foot
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,0 +1,102 @@
+"""Players and settings that cannot play to the end, refused before any time is spent on them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from wgan_lip.data import Source
+from wgan_lip.generators import draw_latents
+from wgan_lip.training.moves import PRECISIONS, SCHEDULES
+from wgan_lip.utils.checks import InputError, check_choice, one_line
+from wgan_lip.wasserstein.dual import Penalized
+from wgan_lip.wasserstein.interval import kr_lower_bound
+
+__all__ = ["SETTINGS", "check_players", "check_settings"]
+
+
+def check_players(
+    source: Source,
+    generator: nn.Module,
+    critic: nn.Module,
+    *,
+    start_at_data: bool,
+    renewed: bool,
+    batch_size: int,
+    compiled: bool,
+) -> None:
+    """Refuses players that do not fit the data or one another, a critic that can't be certified, too large a batch."""
+    for name, player in (("generator", generator), ("critic", critic)):
+        if not isinstance(player, nn.Module):
+            raise InputError(f"Expected {name} to be a torch module. Got {player!r:.60}. Build it first.")
+        if next(player.parameters(), None) is None:
+            raise InputError(f"Expected a {name} with parameters to train. Got {type(player).__name__} with none.")
+    if not isinstance(source, Source):
+        raise InputError(
+            f"Expected a Source of samples. Got {source!r:.60}. "
+            "Wrap tensors in wgan_lip.data.TensorSource, a DataLoader in wgan_lip.data.LoaderSource."
+        )
+    if source.size is not None and batch_size > source.size:
+        raise InputError(
+            f"Expected a batch no larger than the training set, {source.size} samples. Got training.batch_size="
+            f"{batch_size}. Lower it."
+        )
+    if not isinstance(getattr(generator, "latent_dim", None), int):
+        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
+    device = next(critic.parameters()).device
+    test = source.test[:2]
+    with torch.no_grad():
+        try:
+            latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
+            values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
+        except RuntimeError as error:  # torch's, on what does not meet
+            raise InputError(
+                f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
+                "Build them for this dimension, dtype and device."
+            ) from None
+    if values.shape != (2 * len(test),):
+        raise InputError(
+            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {2 * len(test)} samples. "
+            "Build it with heads=1; end your own with Squeeze()."
+        )
+    kr_lower_bound(critic, test, test)  # refuses what an audit would
+    if compiled and isinstance(critic, Penalized):
+        raise InputError(
+            f"Expected, with training.compile, a critic without a penalty. Got {type(critic).__name__}, which is "
+            "differentiated twice: torch.compile can't. Leave compile out."
+        )
+    for setting, method, asked in (("start_at_data", "start_at", start_at_data), ("renew_every", "renew", renewed)):
+        if asked and not callable(getattr(critic, method, None)):
+            raise InputError(
+                f"Expected, with training.{setting}, a critic with a method {method}, as those of wgan_lip.critics "
+                f"have. Got {type(critic).__name__}. Leave {setting} out."
+            )
+
+
+POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "audit_every", "ema_half_life",
+            "accumulate")  # fmt: skip
+POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
+                    "max_seconds")  # fmt: skip
+LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
+CHOICES = {"critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS}
+SETTINGS = {*POSITIVE, *POSITIVE_OR_NONE, *LEAST, *CHOICES, "divergence"}
+"""Names of what :func:`check_settings` looks at."""
+
+
+def check_settings(**settings: Any) -> None:
+    """Refuses settings of :func:`wgan_lip.train_wgan` that make no sense, by name."""
+    for name in (*POSITIVE, *POSITIVE_OR_NONE):
+        value = settings[name]
+        if not (value is None and name in POSITIVE_OR_NONE) and not value > 0:  # NaN as well
+            remedy = " Leave it null for no limit." * (name in POSITIVE_OR_NONE)
+            raise InputError(f"Expected training.{name} above zero. Got {value}.{remedy}")
+    for name, least in LEAST.items():
+        if not settings[name] >= least:
+            raise InputError(f"Expected training.{name} of at least {least}. Got {settings[name]}.")
+    for name, choices in CHOICES.items():
+        check_choice(settings[name], list(choices), f"training.{name}")
+    if settings["divergence"] is not None and not settings["divergence"] > 1:
+        raise InputError(f"Expected training.divergence above 1. Got {settings['divergence']}.")

@@ -1,0 +1,57 @@
+"""Where a command computes."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from wgan_lip.cli.processes import local_rank, world_size
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["find_device", "keep_freed_memory", "set_threads"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+def set_threads(threads: int | None) -> None:
+    """Sets torch's CPU threads; None leaves its own choice. Raises :class:`InputError` below 1."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"Expected threads of at least 1. Got {threads}.")
+    torch.set_num_threads(threads)
+
+
+def find_device(name: str) -> torch.device:
+    """The device that auto, cpu, cuda or cuda:N names; with several processes a GPU for each.
+
+    Raises :class:`InputError` where there is none.
+    """
+    if world_size() > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+        name = f"cuda:{local_rank()}"
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"Expected a GPU for device={name}. Got {torch.cuda.device_count()} of them. Use device=cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
+    return device
+
+
+def keep_freed_memory(largest: int = 32 * 2**20) -> None:
+    """Keeps freed blocks of up to `largest` bytes, at most 32 MiB, in the process; does nothing without glibc.
+
+    By default glibc gives blocks of some MiB back to the system when they are freed, and a training step, which frees
+    and takes the same blocks each time, spends up to half its time on pages that the system clears for it anew.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library, another system
+        return
+    mallopt(_MMAP_THRESHOLD, largest)
+    mallopt(_TRIM_THRESHOLD, 4 * largest)

@@ -1,0 +1,152 @@
+"""W1 of two sample sets, bracketed: dual lower bound, primal upper bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate
+from wgan_lip.transport import Plan, Transport, lower_bound_kr, solve
+from wgan_lip.utils.checks import check_pair
+
+__all__ = ["InvariantViolation", "W1Interval", "bracket", "estimate_ray_gradient_norm", "kr_lower_bound"]
+
+
+class InvariantViolation(RuntimeError):
+    """A certified lower bound above a certified upper bound: one of the two proofs is wrong. The run must stop."""
+
+
+@dataclass(frozen=True)
+class W1Interval:
+    """lower ≤ W1(P_n, Q_m) ≤ upper, about these samples only, in their units.
+
+    Attributes:
+        lower: The critic's certified dual value, at least 0.
+        upper: Cost of a feasible coupling, rounded up.
+        exact: The exact solver's value; it lies between the two ends.
+        certificate: Proof of the critic's Lipschitz constant.
+        n: Number of samples of P.
+        m: Number of samples of Q.
+        dim: Their dimension.
+    """
+
+    lower: float
+    upper: float
+    exact: float
+    certificate: Certificate
+    n: int
+    m: int
+    dim: int
+
+
+def kr_lower_bound(
+    critic: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    certificate: Certificate | None = None,
+    *,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
+) -> float:
+    r"""Bounds W1 of two sample sets from below by a certified critic.
+
+    .. math:: W_1(P_n, Q_m) \ge \frac{1}{L} \bigl( E_{P_n} f - E_{Q_m} f \bigr)
+
+    Arguments:
+        critic: The potential f, (b, d) → (b,), of any Lipschitz constant that can be certified.
+        x: Samples of P, shape (n, d).
+        y: Samples of Q, shape (m, d).
+        certificate: A certificate proved for these very weights, to save proving it again.
+        a: Non-negative weights of x, shape (n,); uniform by default.
+        b: Non-negative weights of y, shape (m,).
+
+    Returns:
+        The bound, at least 0, in the units of the samples.
+
+    Raises:
+        InputError: Samples of different dimension, not finite, or empty; a critic that is not a scalar potential on
+            Euclidean space.
+        UncertifiableError: See :func:`wgan_lip.certify`.
+
+    Guarantee:
+        Holds for any such critic, trained or not, trained on these samples or others, with the rounding of its
+        float64 evaluation subtracted. It is about these samples, not about the laws they came from.
+
+    References:
+        Optimal transport, old and new (Villani, 2009), Remark 6.5
+    """
+    x, y = check_pair(x, y)
+    certificate = certificate or certify(critic)
+    certificate.check_potential(x.shape[1])
+    if certificate.lipschitz == 0.0:
+        return 0.0
+    at = evaluate(critic, torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
+    at_x, at_y = at.values[: len(x)], at.values[len(x) :]
+    value = lower_bound_kr(at_x, at_y, a, b, error=float(at.error.max())) / certificate.lipschitz
+    return max(0.0, value * (1 - 2.0**-52))
+
+
+def bracket(
+    critic: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    transport: Transport | None = None,
+    certificate: Certificate | None = None,
+) -> W1Interval:
+    """Brackets W1 of two sample sets between a certified critic and an exact transport plan.
+
+    Arguments:
+        critic: The potential f, (b, d) → (b,).
+        x: Samples of P, shape (n, d).
+        y: Samples of Q, shape (m, d).
+        transport: The solution for these very samples, to save solving again.
+        certificate: The certificate of these very weights, to save proving again.
+
+    Raises:
+        InvariantViolation: The certified dual value exceeds the cost of the plan, which theory forbids.
+        InputError: See :func:`kr_lower_bound` and :func:`wgan_lip.transport.solve`.
+    """
+    x, y = check_pair(x, y)
+    certificate = certificate or certify(critic)
+    transport = transport or solve(x, y)
+    lower = kr_lower_bound(critic, x, y, certificate)
+    if lower > transport.upper:
+        raise InvariantViolation(
+            f"Expected the certified dual value to be at most the cost of a coupling, {transport.upper!r}. "
+            f"Got {lower!r} with L = {certificate.lipschitz!r} and weights {certificate.weights_sha256}. "
+            "One of the two bounds is wrong: please report this with the run's folder."
+        )
+    exact = max(lower, transport.value)  # at a perfect critic the two differ by rounding
+    return W1Interval(lower, transport.upper, exact, certificate, len(x), len(y), x.shape[1])
+
+
+def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Plan) -> float:
+    r"""Mean gradient norm of `critic` along transport rays, at the quarter points of each ray.
+
+    .. math:: \tfrac13 \sum_{t \in \{1/4, 1/2, 3/4\}} E_{(x, y) \sim \pi} \|\nabla f((1 - t) x + t y)\|
+
+    A Kantorovich potential has unit gradient there, so the gap to 1 tells how far the critic is from one.
+
+    Arguments:
+        critic: The potential f, (b, d) → (b,).
+        x: Samples of P, shape (n, d).
+        y: Samples of Q, shape (m, d).
+        plan: An optimal plan between them.
+
+    References:
+        Improved training of Wasserstein GANs (Gulrajani et al., 2017), Proposition 1
+    """
+    x, y = check_pair(x, y)
+    like = next(critic.parameters(), x)
+    rows, columns = torch.as_tensor(plan.rows).cpu(), torch.as_tensor(plan.columns).cpu()
+    start, end = x.detach().cpu()[rows].to(like), y.detach().cpu()[columns].to(like)  # (k, d) each
+    mass = torch.as_tensor(plan.mass, dtype=start.dtype, device=start.device)
+    points = torch.cat([torch.lerp(start, end, t) for t in (0.25, 0.5, 0.75)]).requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(critic(points).sum(), points)
+    norms = gradient.norm(dim=1).view(3, -1).mean(dim=0)
+    return float((norms * mass).sum() / mass.sum())
