@@ -22,13 +22,13 @@ from wgan_lip.critics import (
     ResNetCritic,
     SpectralNormCritic,
 )
-from wgan_lip.critics.baselines import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.data import Moons
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, verify
 from wgan_lip.lipschitz.layers import Squeeze, retract_after_steps
+from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training import train_wgan
 from wgan_lip.transport import solve

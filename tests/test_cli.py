@@ -177,9 +177,15 @@ def test_usage_lists_every_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dance"], "Expected a command: train, estimate, certify, inspect, compare, sample, export, benchmark. Got 'dance'"),
+        (
+            ["dance"],
+            "Expected a command: train, estimate, certify, inspect, compare, sample, export, benchmark. Got 'dance'",
+        ),
         (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (["train", "critic=cubic"], "Available options in 'critic': clipped cones cones_plane convolutional fixed_width"),
+        (
+            ["train", "critic=cubic"],
+            "Available options in 'critic': clipped cones cones_plane convolutional fixed_width",
+        ),
         (
             ["train", "critic.widht=3"],
             "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r",
@@ -248,7 +254,9 @@ def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, ca
     assert not list(Path("outputs").glob("train/*"))
 
 
-@pytest.mark.parametrize("settings", [["critic.width=10000000000"], ["data=moons", "training.batch_size=1000000000000"]])
+@pytest.mark.parametrize(
+    "settings", [["critic.width=10000000000"], ["data=moons", "training.batch_size=1000000000000"]]
+)
 def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(settings, capsys):
     assert main(["train", *settings]) == 1
     error = capsys.readouterr().err

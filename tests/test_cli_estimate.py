@@ -481,7 +481,7 @@ def test_a_screen_survives_an_output_without_its_signs(monkeypatch):
 def test_what_hydras_grammar_refuses_is_quoted_and_comes_back_as_it_was(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from wgan_lip.cli import _quoted
+    from wgan_lip.cli.overrides import _quoted
 
     assert OverridesParser.create().parse_override(_quoted(f"x={value}")).value() == value
     for plain in ("x=a.npy", "seed=0,1", "+x=[1,2]", "--multirun", "x='a'"):

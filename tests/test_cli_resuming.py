@@ -21,10 +21,11 @@ from test_resuming import differences
 
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.cli import main
+from wgan_lip.cli.overrides import recomposed
 from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
+from wgan_lip.runs.folder import claimed, create_run, set_status
 from wgan_lip.runs.resuming import differences as differing
-from wgan_lip.runs.resuming import recomposed
-from wgan_lip.runs.run import Run, claimed, create_run, load_run, set_status
+from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training.signals import Interrupted, StopRequests
 from wgan_lip.utils.checks import InputError
 
@@ -36,7 +37,7 @@ LONGER = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_ev
 def elsewhere(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if not request.node.originalname.startswith("test_a_signal_saves"):  # pictures take most of so short a run
-        monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)
+        monkeypatch.setattr("wgan_lip.training.session._draw", lambda *_: None)
         monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
 
 

@@ -41,7 +41,13 @@ def labelled(scale: float = 3.0, **options) -> ImageSource:
 def test_every_row_carries_the_label_of_its_own_image(options):
     source = labelled(**options)
     assert source.dim == 23 and source.image_shape == (1, 4, 5)
-    for rows in (source.sample(200, rng()), source.reference(30, 0), source.test, source.train, source.rows(torch.arange(9))):
+    for rows in (
+        source.sample(200, rng()),
+        source.reference(30, 0),
+        source.test,
+        source.train,
+        source.rows(torch.arange(9)),
+    ):
         pixel, label = (rows[:, 2] * 255).round(), rows[:, 20:]
         expected = 3.0 * torch.eye(3)[((pixel - 40) // 40).long()]
         assert rows.shape[1] == 23 and torch.equal(label, expected)

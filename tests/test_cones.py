@@ -662,6 +662,7 @@ def test_cones_do_without_residual_layers_and_say_what_they_need():
     with pytest.raises(InputError, match="Expected depth of at least 1. Got 0"):
         ResNetCritic(3, depth=0)
 
+
 # Renewal
 
 
@@ -682,7 +683,9 @@ def test_a_renewal_moves_f_by_less_than_its_temperature_where_samples_are(dim, c
     moved = layer.renew(x, y)
     assert moved >= count // 2 - 1 and moved == (layer.centers != before.centers).any(dim=1).sum()
     states = torch.cat((x, y))
-    assert ((layer(states) - before(states)).abs() <= (math.log(2) + math.log(10 / 9)) * layer.temperature + 1e-12).all()
+    assert (
+        (layer(states) - before(states)).abs() <= (math.log(2) + math.log(10 / 9)) * layer.temperature + 1e-12
+    ).all()
     assert layer.temperature == before.temperature and layer.unit == before.unit
 
 
@@ -694,10 +697,13 @@ def test_what_moves_are_the_cones_without_a_sample_to_samples_of_their_law():
         hardened(layer, 1e-6)
         layer.offsets[0, 2], layer.offsets[0, 9] = 50.0, 50.0
     shares = layer._largest_shares(torch.cat((x, y)))
-    truth = torch.autograd.functional.jacobian(
-        lambda offsets: torch.func.functional_call(layer, {"offsets": offsets}, torch.cat((x, y)))[:, 0],
-        layer.offsets.detach(),
-    )[:, 0] / layer.unit  # (b, k): what f feels of each height is the share of its cone
+    truth = (
+        torch.autograd.functional.jacobian(
+            lambda offsets: torch.func.functional_call(layer, {"offsets": offsets}, torch.cat((x, y)))[:, 0],
+            layer.offsets.detach(),
+        )[:, 0]
+        / layer.unit
+    )  # (b, k): what f feels of each height is the share of its cone
     assert torch.allclose(truth.abs().amax(dim=0), shares, atol=1e-6)
     idle = shares < 0.1 / 6
     assert idle[2] and idle[9] and not idle.all()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.critics.baselines import BjorckLinear, GroupSortCritic
+from wgan_lip.critics.baselines import GroupSortCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import (
@@ -45,6 +45,7 @@ from wgan_lip.lipschitz.layers import (
     Unflatten,
     retract_after_steps,
 )
+from wgan_lip.lipschitz.layers.normalised import BjorckLinear
 
 BLOCK = (1, 1, 1, 4)
 

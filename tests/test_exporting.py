@@ -82,7 +82,7 @@ def test_a_run_is_exported_whole_and_gives_the_same_values(exported_run, tiny_ru
     ids=["conditional", "conditional images", "compiled bfloat16"],
 )
 def test_however_a_run_was_trained_it_is_exported_and_its_programs_give_its_values(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)
+    monkeypatch.setattr("wgan_lip.training.session._draw", lambda *_: None)
     monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # not minutes of C++
     image = "generator=dcgan" in settings

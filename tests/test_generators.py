@@ -114,7 +114,9 @@ def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, sha
     assert gradient.norm(dim=1).min() > 0
 
 
-@pytest.mark.parametrize("name, shape", [("mnist", (1, 28, 28)), ("fashion_mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+@pytest.mark.parametrize(
+    "name, shape", [("mnist", (1, 28, 28)), ("fashion_mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))]
+)
 def test_a_recipe_builds_players_that_fit_its_images(name, shape):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", [f"experiment={name}"]))

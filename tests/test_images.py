@@ -124,7 +124,9 @@ def test_fashion_mnist_reads_its_own_folder(tmp_path):
     write_idx(tmp_path).joinpath("MNIST").rename(tmp_path / "FashionMNIST")
     source = FashionMNIST(str(tmp_path), test_size=None)
     assert source.train.shape == (12, 784) and len(source.test) == 6 and source.size == 12
-    with pytest.raises(InputError, match=r"Expected FashionMNIST in .*FashionMNIST/raw. Got .* four idx files there or set"):
+    with pytest.raises(
+        InputError, match=r"Expected FashionMNIST in .*FashionMNIST/raw. Got .* four idx files there or set"
+    ):
         FashionMNIST(str(tmp_path / "elsewhere"), download=False)
 
 
@@ -178,7 +180,9 @@ def test_the_download_is_torchvisions_and_its_failure_is_told(tmp_path, monkeypa
     datasets = import_torchvision().datasets
     for kind in (CIFAR10, CelebA, FashionMNIST):
         monkeypatch.setattr(getattr(datasets, kind.__name__), "download", offline)
-        with pytest.raises(InputError, match=f"Expected {kind.__name__} in .*Got RuntimeError: no network. Put .* there.$"):
+        with pytest.raises(
+            InputError, match=f"Expected {kind.__name__} in .*Got RuntimeError: no network. Put .* there.$"
+        ):
             kind(str(tmp_path))
     assert asked == [str(tmp_path)] * 3
 
@@ -190,12 +194,16 @@ def write_celeba(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "img_align_celeba").mkdir(parents=True)
     names = [f"{i:06}.png" for i in range(5)]
     for i, name in enumerate(names):
-        picture(folder / "img_align_celeba" / name, np.pad(np.full((20, 20), 10 * i), ((2, 2), (0, 0)), constant_values=255))
-    rows = {"list_eval_partition": [f"{name} {0 if i < 3 else 2}" for i, name in enumerate(names)],
-            "identity_CelebA": [f"{name} 1" for name in names],
-            "list_bbox_celeba": ["5", "x y w h", *(f"{name} 1 1 1 1" for name in names)],
-            "list_landmarks_align_celeba": ["5", "x y", *(f"{name} 1 1" for name in names)],
-            "list_attr_celeba": ["5", "Bald Smiling", *(f"{name} -1 {1 if i % 2 else -1}" for i, name in enumerate(names))]}
+        picture(
+            folder / "img_align_celeba" / name, np.pad(np.full((20, 20), 10 * i), ((2, 2), (0, 0)), constant_values=255)
+        )
+    rows = {
+        "list_eval_partition": [f"{name} {0 if i < 3 else 2}" for i, name in enumerate(names)],
+        "identity_CelebA": [f"{name} 1" for name in names],
+        "list_bbox_celeba": ["5", "x y w h", *(f"{name} 1 1 1 1" for name in names)],
+        "list_landmarks_align_celeba": ["5", "x y", *(f"{name} 1 1" for name in names)],
+        "list_attr_celeba": ["5", "Bald Smiling", *(f"{name} -1 {1 if i % 2 else -1}" for i, name in enumerate(names))],
+    }
     for name, lines in rows.items():
         (folder / f"{name}.txt").write_text("\n".join(lines))
     sums = [(None, None, f"{name}.txt") for name in rows]
@@ -231,7 +239,11 @@ def write_classes(folder: Path, per_class: int = 10, size: int = 6) -> Path:
 
 def test_folders_below_are_classes(tmp_path):
     source = ImageFolder(str(write_classes(tmp_path)), test_fraction=0.3)
-    assert source.image_shape == (1, 6, 6) and source.classes == ("cat", "dog") and (source.size, len(source.test)) == (14, 6)
+    assert (
+        source.image_shape == (1, 6, 6)
+        and source.classes == ("cat", "dog")
+        and (source.size, len(source.test)) == (14, 6)
+    )
     for rows, labels in ((source.train, source.train_labels), (source.test, source.test_labels)):
         assert torch.equal(((rows[:, 0] * 255).round() >= 100).long(), labels)
 
@@ -261,7 +273,10 @@ def test_held_out_images_may_have_a_folder_of_their_own(tmp_path):
 def test_images_of_several_sizes_are_counted_and_can_be_scaled(tmp_path):
     write_classes(tmp_path)
     picture(tmp_path / "cat" / "wide.png", np.tile([0, 200, 200, 0], (2, 1)).repeat(6, 0).repeat(6, 1))
-    with pytest.raises(InputError, match=r"\(1, 6, 6\) 20 times, such as .*0.png, \(1, 12, 24\) 1 times, such as .*wide.png. Set pixels"):
+    with pytest.raises(
+        InputError,
+        match=r"\(1, 6, 6\) 20 times, such as .*0.png, \(1, 12, 24\) 1 times, such as .*wide.png. Set pixels",
+    ):
         ImageFolder(str(tmp_path))
     source = ImageFolder(str(tmp_path), pixels=4, channels=3)
     assert source.image_shape == (3, 4, 4) and source.size + len(source.test) == 21
@@ -277,7 +292,10 @@ def test_colours_and_greys_mixed_are_refused_with_the_remedy(tmp_path):
         ImageFolder(str(tmp_path))
     assert ImageFolder(str(tmp_path), channels=3).dim == 48
     grey = ImageFolder(str(tmp_path), channels=1)
-    assert sorted({round(float(value), 3) for value in torch.cat([grey.train, grey.test]).flatten()}) == [0.0, round(150 / 255, 3)]
+    assert sorted({round(float(value), 3) for value in torch.cat([grey.train, grey.test]).flatten()}) == [
+        0.0,
+        round(150 / 255, 3),
+    ]
 
 
 def break_images(folder: Path) -> list[Path]:

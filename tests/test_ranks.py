@@ -33,7 +33,7 @@ SETTINGS = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wgan_lip.cli.train._draw", lambda *_: None)  # pictures take most of so short a run
+    monkeypatch.setattr("wgan_lip.training.session._draw", lambda *_: None)  # pictures take most of so short a run
     monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
 
 

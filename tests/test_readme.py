@@ -53,7 +53,9 @@ def test_the_figures_of_mnist_are_the_committed_ones(images):
 def test_the_figures_of_cifar10_are_the_committed_ones(images):
     row, told = images["cifar10"], " ".join(README.split())
     values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
-    assert f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} ({floors['sliced_w1']:.4f} of" in told
+    assert (
+        f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} ({floors['sliced_w1']:.4f} of" in told
+    )
     for name in ("precision", "recall", "coverage"):
         assert f"{name} {values[name]:.2f} ({floors[name]:.2f})" in told
     assert row["command"].startswith("wgan-lip train experiment=cifar10")

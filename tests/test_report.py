@@ -215,7 +215,12 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monke
 
 def colours(scheme: str) -> dict[str, str]:
     """The colours of light, dark or print."""
-    css = Path(__import__("wgan_lip").__file__).with_name("inspection").joinpath("pages", "page.css").read_text(encoding="utf-8")
+    css = (
+        Path(__import__("wgan_lip").__file__)
+        .with_name("inspection")
+        .joinpath("pages", "page.css")
+        .read_text(encoding="utf-8")
+    )
     start = {"light": ":root", "dark": "(prefers-color-scheme: dark)", "print": "@media print"}[scheme]
     block = css[css.index(start) :]
     return dict(re.findall(r"--(\w+):\s*(#[0-9a-f]+)", block[block.index(":root") : block.index("}")]))

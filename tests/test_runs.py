@@ -18,7 +18,8 @@ from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Gaussians8
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.checkpoints import save_checkpoint
-from wgan_lip.runs.run import Run, create_run, load_run, set_status
+from wgan_lip.runs.folder import create_run, set_status
+from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.targets import build, target_class
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_whole

@@ -212,7 +212,10 @@ def test_the_classifier_takes_images_of_any_size(shape):
 def test_without_labels_or_images_there_is_no_classifier():
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     assert trained_classifier(ImageSource(images, images)) is None
-    assert trained_classifier(Gaussians8()) is None and trained_classifier(FiniteSource(normal(4, 2), normal(4, 2))) is None
+    assert (
+        trained_classifier(Gaussians8()) is None
+        and trained_classifier(FiniteSource(normal(4, 2), normal(4, 2))) is None
+    )
     with pytest.raises(InputError, match="steps and batch_size of at least 1"):
         trained_classifier(Digits(), steps=0)
 
@@ -245,7 +248,9 @@ def test_floors_are_real_against_held_out_at_the_same_size():
 
 
 def test_fid_without_weights_says_what_to_get(tmp_path):
-    with pytest.raises(InputError, match="weights of Inception at .*gone.pth. Got no file. FID and KID need weights-inc"):
+    with pytest.raises(
+        InputError, match="weights of Inception at .*gone.pth. Got no file. FID and KID need weights-inc"
+    ):
         Inception(tmp_path / "gone.pth")
 
 

@@ -14,7 +14,8 @@ from conftest import TINY
 from omegaconf import OmegaConf
 
 from wgan_lip.cli import main
-from wgan_lip.cli.schema import begun_anew, checked
+from wgan_lip.cli.overrides import begun_anew
+from wgan_lip.cli.schema import checked
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.targets import build, check_trust, target_class
 from wgan_lip.utils.checks import InputError

@@ -292,7 +292,9 @@ def test_settings_that_make_no_sense_are_refused(setting, message):
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     source = FiniteSource(torch.randn(20, 2), torch.randn(20, 2))
-    with pytest.raises(InputError, match="no larger than the training set, 20 samples. Got training.batch_size=21. Lower"):
+    with pytest.raises(
+        InputError, match="no larger than the training set, 20 samples. Got training.batch_size=21. Lower"
+    ):
         play(source=source, batch_size=21)
 
 

@@ -28,11 +28,11 @@ from wgan_lip.data.sources import TEST, derived_generator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.runs.run import write_json
 from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.transport import Plan
 from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.devices import keep_freed_memory
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.dual import ascend, kr_value
 from wgan_lip.wasserstein.interval import estimate_ray_gradient_norm
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wgan_lip.benchmarks.machine import machine, threads
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
-from wgan_lip.runs.run import write_json
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.population import bernstein_lower_bound, betting_lower_bound, normal_lower_bound
 
 __all__ = ["measure"]

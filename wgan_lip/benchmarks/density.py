@@ -19,8 +19,8 @@ from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.compiled import compile_fixed_width, compile_resnet, interpolate
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.runs.run import write_json
 from wgan_lip.runs.tracking import rounded_up
+from wgan_lip.utils.files import write_json
 
 __all__ = ["measure"]
 

@@ -20,7 +20,7 @@ from wgan_lip.lipschitz.bounds import (
     upper_bound_norm,
 )
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.runs.run import write_json
+from wgan_lip.utils.files import write_json
 
 __all__ = ["measure"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from wgan_lip.runs.run import versions
+from wgan_lip.runs.folder import versions
 
 __all__ = ["machine", "milliseconds", "threads"]
 

@@ -18,8 +18,8 @@ from wgan_lip import figures
 from wgan_lip.benchmarks.machine import machine, threads
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.runs.run import write_json
 from wgan_lip.utils.checks import one_line
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["measure"]

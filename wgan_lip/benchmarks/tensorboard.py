@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from wgan_lip.benchmarks.machine import machine, milliseconds
-from wgan_lip.runs.run import Run, write_json
+from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_json
 
 __all__ = ["measure", "seconds_until", "serving"]
 

@@ -18,9 +18,9 @@ from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify, evaluate
 from wgan_lip.lipschitz.layers import ACTIVATIONS
-from wgan_lip.runs.run import write_json
 from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.transport import solve
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.dual import fitted
 
 __all__ = ["measure"]

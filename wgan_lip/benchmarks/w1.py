@@ -29,10 +29,10 @@ from wgan_lip.benchmarks.peers import Answer, Finish, Problem
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
 from wgan_lip.lipschitz.certificates import evaluate
-from wgan_lip.runs.run import write_json
 from wgan_lip.runs.tracking import rounded, rounded_down, rounded_up
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.fitting import fit_critic
 from wgan_lip.wasserstein.interval import kr_lower_bound
 

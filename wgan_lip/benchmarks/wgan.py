@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wgan_lip.benchmarks.machine import machine
-from wgan_lip.runs.run import Run, write_json
+from wgan_lip.runs.run import Run
 from wgan_lip.runs.tracking import rounded, rounded_down, rounded_up
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_json
 
 __all__ = ["measure", "train_case"]
 

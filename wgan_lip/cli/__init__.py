@@ -6,10 +6,12 @@ import os
 import re
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
-from wgan_lip.cli.processes import rank
+from wgan_lip.cli.overrides import DRY_RUN, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
+from wgan_lip.utils.devices import rank
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -27,7 +29,6 @@ COMMANDS = {
 SWITCHES = {"--json": "json=true"}
 """What other tools spell as a flag → how it is spelt here."""
 
-DRY_RUN = "--dry-run"
 
 USAGE = """\
 wgan-lip COMMAND [key=value ...] [group=choice ...]
@@ -58,50 +59,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
-    from wgan_lip.cli.schema import begun_anew
+    from wgan_lip.cli.overrides import begun_anew
 
     job = command
     if DRY_RUN in overrides:
         try:
-            job, overrides = "plan", _dry(command, overrides)
+            job, overrides = "dry_run", dry(command, overrides)
         except InputError as error:
             return _refuse(str(error))
-    return _guarded(command, begun_anew([_quoted(SWITCHES.get(override, override)) for override in overrides]), job)
+    return _guarded(command, begun_anew([quoted(SWITCHES.get(override, override)) for override in overrides]), job)
 
 
-def _dry(command: str, overrides: list[str]) -> list[str]:
-    """Overrides of a training that is only shown, in no folder of its own. Raises :class:`InputError`."""
-    if command != "train":
-        raise InputError(f"Expected {DRY_RUN} with wgan-lip train. Got it with {command}. Leave it out.")
-    if {"--multirun", "-m"} & set(overrides) or any(override.startswith("hydra.mode=") for override in overrides):
-        raise InputError(f"Expected a single run with {DRY_RUN}. Got a sweep. Show one of its jobs at a time.")
-    left_out = re.compile(r"\+{0,2}(resume|hydra\.run\.dir|hydra\.sweep\.\w+)=")
-    kept = [override for override in overrides if override != DRY_RUN and not left_out.match(override)]
-    first = next((place for place, override in enumerate(kept) if re.match(r"[^-].*=", override)), len(kept))
-    return [*kept[:first], "hydra.run.dir=.", *kept[first:]]  # beside others: argparse wants them together
+def config_directory(command: str = "train") -> Path:
+    """Where a command's configuration lies: `configs/`, beside the package in a checkout, inside it in a wheel.
 
-
-def _quoted(override: str) -> str:
-    """`key=value` as it was meant, where Hydra's grammar refuses the value: a path with ~, = or parentheses."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, equals, value = override.partition("=")
-    if not equals or override.startswith("-") or {"{", "["} & set(value):  # a list or a mapping, perhaps a broken one
-        return override
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        quotes_escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
-        return f'{key}="{quotes_escaped}"'
-    return override
-
-
-def config_directory() -> Path:
-    """`configs/`: beside the package in a checkout, inside it in an installed wheel."""
+    That of train, which alone has groups, is at its top; beside their folders, `critic=` of another command would be
+    the choice of a group, so the others' are in `configs/commands/`.
+    """
     package = Path(__file__).resolve().parent.parent
     inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    configs = inside if inside.is_dir() else package.parent / "configs"
+    return configs if command == "train" else configs / "commands"
 
 
 def _guarded(command: str, overrides: list[str], job: str) -> int:
@@ -138,17 +116,15 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
 
 def _run(command: str, overrides: list[str], job_name: str) -> None:
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
-    from wgan_lip.cli import certify as commands
     from wgan_lip.cli import processes
-    from wgan_lip.runs.resuming import recomposed
+    from wgan_lip.cli.overrides import recomposed
 
     if command == "train":
-        overrides = [_quoted(override) for override in recomposed(overrides)]
+        overrides = [quoted(override) for override in recomposed(overrides)]
     overrides = processes.prepared(command, overrides)
     processes.join()
     failures: list[Exception] = []
@@ -157,7 +133,7 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
         try:
-            return getattr(commands, job_name)(config)
+            return getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)(config)
         except Exception as error:
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -166,12 +142,10 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
     saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
-    folder, name = str(config_directory()), command
-    if command != "train":  # which alone has groups: beside their folders, `critic=` would be the choice of a group
-        folder, name = None, f"{command}_alone"
-        ConfigStore.instance().store(name, OmegaConf.load(config_directory() / f"{command}.yaml"))
+    folder = str(config_directory(command))
+    OmegaConf.register_new_resolver("groups", _groups, replace=True)
     try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=name)(job)()
+        hydra.main(version_base="1.3", config_path=folder, config_name=command)(job)()
     finally:
         sys.argv = saved
     if failed_jobs:
@@ -181,6 +155,12 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     if failures:
         raise failures[-1]
     processes.part()
+
+
+def _groups() -> str:
+    """Each group of train's configuration with its choices, a line each."""
+    folders = sorted(path for path in config_directory().iterdir() if path.is_dir() and path.name != "commands")
+    return "\n".join(f"  {path.name}: {', '.join(sorted(file.stem for file in path.glob('*.yaml')))}" for path in folders)
 
 
 def _warn(message: Warning | str, *place: object) -> None:
@@ -225,7 +205,7 @@ def _legal_keys(command: str, choices: list[str], path: str) -> list[str]:
     from omegaconf import DictConfig, OmegaConf
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with initialize_config_dir(str(config_directory(command)), version_base="1.3"):
         for kept in (choices, []):
             try:
                 config = compose(command, overrides=kept)

@@ -1,28 +1,18 @@
-"""The jobs behind the commands: each takes Hydra's composed configuration."""
+"""The job behind `wgan-lip certify`."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from wgan_lip import benchmarks
 from wgan_lip.cli import screens
-from wgan_lip.cli.compare import compare
-from wgan_lip.cli.dry_run import plan
-from wgan_lip.cli.estimate import estimate
-from wgan_lip.cli.export import export
-from wgan_lip.cli.inspect import inspect
-from wgan_lip.cli.sample import sample
 from wgan_lip.cli.schema import RUN, checked, run_named
-from wgan_lip.cli.train import train
 from wgan_lip.lipschitz.certificates import Certificate, verify
 from wgan_lip.lipschitz.certificates import certify as certify_critic
-from wgan_lip.runs.run import (
-    CERTIFICATE,
-    load_run,
-)
+from wgan_lip.runs.folder import CERTIFICATE
+from wgan_lip.runs.run import load_run
 from wgan_lip.utils.checks import InputError
 
-__all__ = ["benchmark", "certify", "compare", "estimate", "export", "inspect", "plan", "sample", "train"]
+__all__ = ["certify"]
 
 
 def certify(config: DictConfig) -> None:
@@ -39,9 +29,3 @@ def certify(config: DictConfig) -> None:
             note = f"replaces a stored one that did not verify: {error}"
     proved.save(path)
     screens.show(screens.certificate(proved, path, note))
-
-
-def benchmark(config: DictConfig) -> None:
-    """Runs a suite of measurements and prints its table."""
-    settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
-    screens.show(benchmarks.benchmark(**settings))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from wgan_lip.cli import screens
@@ -21,6 +21,7 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.bounds import product_up
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Retraction
+from wgan_lip.runs.folder import yaml_text
 from wgan_lip.runs.targets import build
 from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.training import train_wgan
@@ -29,10 +30,10 @@ from wgan_lip.transport import BYTES_PER_PAIR
 from wgan_lip.utils.checks import available_memory
 from wgan_lip.wasserstein.dual import ascend, kr_value
 
-__all__ = ["ModuleRow", "describe", "estimate_memory", "plan"]
+__all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory"]
 
 
-def plan(config: DictConfig) -> None:
+def dry_run(config: DictConfig) -> None:
     """Builds everything that a training would be made of, shows it, and writes nothing."""
     settings = resolved(config)
     settings.pop("resume")
@@ -56,7 +57,7 @@ def plan(config: DictConfig) -> None:
     )
     screens.show(
         "\n".join([
-            OmegaConf.to_yaml(OmegaConf.create(settings)).rstrip(),
+            yaml_text(settings).rstrip(),
             "",
             *_table("Generator", describe(generator, latents, certified=False)),
             "",

@@ -20,23 +20,14 @@ from wgan_lip import figures
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
-from wgan_lip.runs.run import (
-    CERTIFICATE,
-    METRICS,
-    RESULT,
-    check_seed,
-    create_run,
-    failures_recorded,
-    load_run,
-    set_status,
-    versions,
-    write_json,
-)
+from wgan_lip.runs.folder import CERTIFICATE, METRICS, RESULT, create_run, failures_recorded, set_status, versions
+from wgan_lip.runs.run import load_run
 from wgan_lip.runs.sampling import sample_blocks
 from wgan_lip.runs.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training.board import meanings
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
+from wgan_lip.utils.files import write_json
 from wgan_lip.wasserstein.estimate import Progress, W1Estimate, check_estimate, estimate_w1
 
 __all__ = ["estimate"]

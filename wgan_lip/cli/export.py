@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.runs.export import export_players
-from wgan_lip.runs.run import load_run, versions
+from wgan_lip.runs.folder import versions
+from wgan_lip.runs.run import load_run
 
 __all__ = ["export"]
 

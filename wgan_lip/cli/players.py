@@ -15,11 +15,10 @@ from torch.optim import Optimizer
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.runs.checkpoints import check_schedule
-from wgan_lip.runs.run import check_seed
 from wgan_lip.runs.targets import build
 from wgan_lip.training import train_wgan
 from wgan_lip.training.scoring import check_scoring, score_run
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
 __all__ = ["built_players", "resolved"]

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.devices import rank, world_size
 
-__all__ = ["join", "local_rank", "part", "prepared", "rank", "world_size"]
-
-
-def world_size() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """The number of this one, from 0."""
-    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
-
-
-def local_rank() -> int:
-    """Its number on this machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+__all__ = ["join", "part", "prepared"]
 
 
 def join() -> None:

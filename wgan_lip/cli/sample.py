@@ -16,9 +16,9 @@ from torch import Tensor
 from wgan_lip import figures
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.generators import draw_latents
-from wgan_lip.runs.run import Run, check_seed, load_run
+from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.sampling import sample_blocks, sample_by_seeds
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device
 from wgan_lip.utils.files import write_whole
 

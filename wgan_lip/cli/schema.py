@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from wgan_lip.cli.overrides import GIVEN
 from wgan_lip.runs.targets import check_trust, target_class
 from wgan_lip.utils.checks import InputError
 
-__all__ = ["RUN", "begun_anew", "checked", "run_named"]
+__all__ = ["RUN", "checked", "run_named"]
 
 RUN = {"run": str, "trust": list}  # keys by which a command is told of a run
 
@@ -80,31 +80,6 @@ def checked(
 def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`wgan_lip.runs.run.load_run` takes, from the keys of :data:`RUN`."""
     return {"directory": settings["run"], "trust": settings["trust"]}
-
-
-def begun_anew(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which a section whose class is named, as in `generator._target_=mypackage.Mine`, begins anew.
-
-    The keys given beside it may be ones that the composed section lacks, and no others will reach the class.
-    """
-    parts = [KEY_OF_SECTION.match(override) for override in overrides]
-    keys: dict[str, list[str]] = {}
-    for part in filter(None, parts):
-        keys.setdefault(part["section"], []).append(part["key"])
-    anew = {section: sorted({*names} - {"_target_"}) for section, names in keys.items() if "_target_" in names}
-    changed: list[str] = []
-    for override, part in zip(overrides, parts):
-        if part is None or (names := anew.get(part["section"])) is None:
-            changed.append(override)
-            continue
-        changed.append(f"++{override.lstrip('+')}")
-        if part["key"] == "_target_":
-            changed.append(f"++{part['section']}.{GIVEN}=[{','.join(names)}]")
-    return changed
-
-
-GIVEN = "_given_"
-KEY_OF_SECTION = re.compile(r"\+{0,2}(?P<section>[a-z_]+)\.(?P<key>\w+)[.\w]*=")
 
 
 def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,21 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from wgan_lip import figures
 from wgan_lip.cli import screens
 from wgan_lip.cli.players import built_players, resolved
-from wgan_lip.data import Source
-from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.runs.checkpoints import Checkpoints
-from wgan_lip.runs.resuming import find_run, is_finished, last_state
-from wgan_lip.runs.run import (
-    CERTIFICATE,
-    METRICS,
-    SUMMARY,
-    Run,
+from wgan_lip.runs.folder import (
     claimed,
     create_run,
     failures_recorded,
-    load_run,
     reopen_run,
-    set_status,
-    write_json,
 )
-from wgan_lip.runs.tracking import Console, JsonLinesTracker, Trackers
-from wgan_lip.training import OtherRankError, Ranks, Record, StoppedError, train_wgan
+from wgan_lip.runs.resuming import find_run, is_finished, last_state
+from wgan_lip.runs.run import Run
+from wgan_lip.training import Ranks, train_wgan
 from wgan_lip.training.board import TrainingBoard
-from wgan_lip.training.scoring import score_run
+from wgan_lip.training.session import conclude, follow, kept, play, word_left
 from wgan_lip.training.signals import StopRequests
-from wgan_lip.utils.checks import InputError
 
 __all__ = ["train"]
 
@@ -76,7 +65,7 @@ def train(config: DictConfig) -> float | None:
     directory = Path(hydra.runtime.output_dir)
     if ranks.rank:
         _leave(directory)
-    with StopRequests() as stop, ExitStack() as held, _word_left(ranks):
+    with StopRequests() as stop, ExitStack() as held, word_left(ranks):
         try:
             settings = resolved(config)
             resume, sweep = settings.pop("resume"), hydra.mode == RunMode.MULTIRUN
@@ -95,28 +84,18 @@ def train(config: DictConfig) -> float | None:
             raise
         saver = None
         if ranks.rank:
-            _follow(records, stop, ranks)
+            follow(records, stop, ranks)
             return None
         saver = Checkpoints(directory, sizes, **settings["checkpoint"], step=past.checkpoint)
         with (
             failures_recorded(directory),
-            _kept(directory, saver),
+            kept(directory, saver),
             TrainingBoard(directory, source, settings, overrides, purge_step=past.first) as board,
         ):
-            _play(directory, settings, records, saver, stop, ranks, board, first=past.first)
-            return _conclude(directory, settings, source, board)
-
-
-@contextmanager
-def _word_left(ranks: Ranks) -> Iterator[None]:
-    """Lets the other ranks know why this one stops."""
-    try:
-        yield
-    except OtherRankError:
-        raise
-    except Exception as error:
-        ranks.leave(str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
-        raise
+            play(directory, settings, records, saver, stop, ranks, board, first=past.first)
+            run = conclude(directory, settings, source, board)
+        screens.show(screens.finished(run))
+        return run.summary["score"]["ratio"]
 
 
 def _past(run: Run | None, settings: Mapping[str, Any], held: ExitStack) -> Past:
@@ -154,94 +133,3 @@ def _nothing_left(finished: Path, directory: Path) -> float:
     run = Run(finished)
     print(f"{finished} is finished, at step {run.status['step']}: nothing is left to train")
     return run.summary["score"]["ratio"]
-
-
-@contextmanager
-def _kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
-    """Keeps the players where the game stopped itself; says what is saved where nothing more can be."""
-    try:
-        yield
-    except StoppedError as error:
-        saver.save(error.game.state_dict())
-        set_status(directory, "running", step=error.game.step)
-        raise
-    except OSError as error:
-        kept = "Nothing was saved before." if saver.step is None else f"Step {saver.step} is saved whole."
-        raise InputError(
-            f"Expected to write to {directory}. Got: {error.strerror or error}. {kept} "
-            f"Mend that, then go on with resume={directory}."
-        ) from error
-
-
-def _play(
-    directory: Path, settings: dict, records: Iterator[Record], saver: Checkpoints, stop: StopRequests,
-    ranks: Ranks, board: TrainingBoard, *, first: int | None,
-) -> None:  # fmt: skip
-    """Plays the game to its end: records to the trackers, checkpoints and status to the folder.
-
-    `first` is the first step that a run that goes on will record again, None for a new run.
-    """
-    with Trackers(
-        Console(settings["training"]["steps"], start_step=max(0, (first or 0) - 1)),
-        JsonLinesTracker(directory / METRICS, resume_step=first),
-    ) as trackers:
-        stop.deferred = True
-        for record in records:
-            stopping = ranks.any(stop.asked is not None)
-            if record.scalars:
-                trackers.record(record)
-                board.record(record)
-            if record.note:
-                print(f"wgan-lip: step {record.step}: {record.note}", file=sys.stderr)
-                board.text("about/note", record.note, record.step)
-            if record.audited or not record.scalars or stopping or saver.due(record.step):
-                trackers.flush()  # what a resumed run builds on is on the disk before the checkpoint is
-                board.flush()
-                saver.save(record.game.state_dict(), best=record.improved)
-                set_status(directory, "running", step=record.step, reason=record.ended)
-            if stopping:
-                stop.obey()
-    stop.deferred = False
-    if stop.asked is not None:
-        stop.obey()
-
-
-def _follow(records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
-    """Plays the game along with rank 0, which writes about it."""
-    stop.deferred = True
-    for _ in records:
-        if ranks.any(stop.asked is not None):
-            stop.obey()
-
-
-def _conclude(directory: Path, settings: dict, source: Source, board: TrainingBoard) -> float:
-    """Scores the run as it lies on disk, draws its pictures, and shows the last screen."""
-    run = load_run(directory, trust=settings["trust"])
-    seconds = run.metrics[-1]["time"]
-    summary = {
-        **score_run(run, source, **settings["evaluation"]),
-        "training_seconds": round(seconds, 2),
-        "rollbacks": run.checkpoint["game"]["rollbacks"],
-    }
-    certify(run.critic, units=run.units).save(directory / CERTIFICATE)
-    write_json(directory / SUMMARY, summary)
-    board.scores(summary, run.step)
-    _draw(run, source)
-    early = run.step < settings["training"]["steps"]
-    set_status(directory, "finished", step=run.step, reason=run.status["reason"] if early else None)
-    screens.show(screens.finished(Run(directory)))
-    return summary["score"]["ratio"]
-
-
-def _draw(run: Run, source: Source) -> None:
-    samples = run.sample(min(2000, max(64, len(source.test))))
-    floor = run.metrics[-1].get("eval/w1_floor") if run.metrics else None
-    figures.save(figures.interval_history(run.metrics, floor=floor), run.directory / "interval.png")
-    if source.image_shape is not None:
-        grid = figures.real_beside_generated(source.test, samples, source.image_shape)
-        figures.save(grid, run.directory / "samples.png")
-    elif source.dim == 2:
-        picture = figures.landscape(run.critic, source.test, samples, modes=source.modes)
-        figures.save(picture, run.directory / "samples.png", dpi=150)
-    else:
-        figures.save(figures.generated_cloud(source.test, samples), run.directory / "samples.png", dpi=150)

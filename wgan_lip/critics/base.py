@@ -68,9 +68,9 @@ class Critic(nn.Sequential):
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
-        """Moves cones that no sample feels to where samples are, by :meth:`wgan_lip.lipschitz.layers.Cones.renew`; f stays.
+        """Moves cones that no sample feels to where samples are; f stays. Other layers have nothing to renew.
 
-        Other layers have nothing to renew.
+        See :meth:`wgan_lip.lipschitz.layers.Cones.renew`.
 
         Arguments:
             x: Samples of P, shape (n, d).

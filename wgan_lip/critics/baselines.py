@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.critics.base import Critic, check_sizes
-from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.bounds.dense import scaled_float64
-from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, GroupSort, LipschitzLayer, Retraction, Rounding, new_bias
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import GroupSort, LipschitzLayer
 from wgan_lip.lipschitz.layers.activations import as_activation
-from wgan_lip.lipschitz.layers.base import Box, Constraint
+from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.utils.checks import InputError
 
-__all__ = [
-    "BjorckLinear",
-    "ClippedCritic",
-    "ClippedLinear",
-    "GroupSortCritic",
-    "PenalizedCritic",
-    "SpectralNormCritic",
-    "SpectralNormLinear",
-]
+__all__ = ["ClippedCritic", "GroupSortCritic", "PenalizedCritic", "SpectralNormCritic"]
 
 # Note [Guarantees]
 # A critic's `guarantee` says what its training keeps, not what `certify` proves, which holds for all of them:
@@ -37,183 +26,6 @@ __all__ = [
 #   by it the dual value is a lower bound, lower than it need be.
 # - "not certified": nothing bounds it. Divided by the certified constant the dual value still is a lower bound, mostly
 #   one near 0; the dual value itself is none, and may exceed W1.
-
-
-class ClippedLinear(nn.Linear, LipschitzLayer):
-    """Affine map whose weights and biases are clamped to [−clip, clip] after every step.
-
-    Arguments:
-        dim_in: Width of the input, shape (b, dim_in).
-        dim_out: Width of the output, shape (b, dim_out).
-        clip: Largest size of an entry.
-
-    Guarantee:
-        Constant ‖W‖, verified; up to clip·√(dim_in·dim_out), which is above 1 in wide layers.
-
-    References:
-        Wasserstein GAN (Arjovsky, Chintala, Bottou, 2017), Algorithm 1
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, clip: float) -> None:
-        super().__init__(dim_in, dim_out)
-        if not 0 < clip < math.inf:
-            raise InputError(f"Expected clip above 0 and finite. Got {clip}.")
-        self.clip = clip
-        Retraction(self)()
-
-    def claim(self) -> Claim:
-        return STOCK_CLAIMS[nn.Linear](self)
-
-    def constraints(self) -> Iterator[Constraint]:
-        yield Box(self.weight, -self.clip, self.clip)
-        yield Box(self.bias, -self.clip, self.clip)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, clip={self.clip}"
-
-
-class SpectralNormLinear(nn.Linear, LipschitzLayer):
-    r"""Affine map with its weight over an estimate of its norm by power iteration.
-
-    .. math:: x \mapsto \frac{W x}{\hat\sigma} + b, \qquad \hat\sigma = \|W^\top u\| \le \|W\|,
-              \qquad u \leftarrow \frac{W W^\top u}{\|W W^\top u\|}
-
-    The gradient takes u as a constant, as in the reference; then it is that of ‖Wᵀu‖ = uᵀWv, v = Wᵀu/‖Wᵀu‖.
-
-    Note [One step of power iteration for each step of the optimiser]
-        u is a buffer that moves with the retraction (:func:`wgan_lip.retract_after_steps`), after the optimiser's step,
-        and nowhere else: two evaluations between two steps are one function, in train and eval mode alike. Common
-        implementations move it in every evaluation in train mode, so real and generated samples meet two critics.
-
-    Arguments:
-        dim_in: Width of the input, shape (b, dim_in).
-        dim_out: Width of the output, shape (b, dim_out).
-
-    Guarantee:
-        Constant B/σ̂ with B ≥ ‖W‖ verified and σ̂ bounded from below, for the stored u. Power iteration approaches ‖W‖
-        from below, so the constant is above 1, near it once u has settled, and large where the optimiser's step was.
-        Where σ̂ is below 1e-6 of the largest entry of W, that stands in its place.
-
-    References:
-        Spectral normalization for generative adversarial networks (Miyato, Kataoka, Koyama, Yoshida, 2018), Algorithm 1
-    """
-
-    FLOOR: ClassVar[float] = 1e-6
-    SETTLING: ClassVar[int] = 30
-    """Iterations at the start."""
-
-    def __init__(self, dim_in: int, dim_out: int) -> None:
-        super().__init__(dim_in, dim_out)
-        self.register_buffer("u", F.normalize(torch.randn(dim_out), dim=0))
-        for _ in range(self.SETTLING):
-            Retraction(self)()
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = _scaled(self.weight)
-        sigma = torch.linalg.vector_norm(self.u @ weight).clamp_min(self.FLOOR)
-        return F.linear(x, weight / sigma, self.bias)
-
-    def claim(self) -> Claim:
-        rows, columns = self.weight.shape
-        norms = Norm.euclidean(columns), Norm.euclidean(rows)
-        bias = upper_bound_vector_norm(self.bias)
-        length = upper_bound_vector_norm(self.u)
-        if not 0.9 <= length <= 1.1:
-            raise InputError(
-                f"Expected u of length 1. Got about {length:.3g}. Load the whole state, or reload the last checkpoint."
-            )
-        scaled, exponent = scaled_float64(self.weight)
-        if exponent is None:
-            return Claim(0.0, "W = 0", *norms, Rounding(1, 0.0, bias))
-        largest, size = float(np.abs(scaled).max()), upper_bound_vector_norm(scaled)
-        # Each entry of the computed uᵀW errs by γ times the products' absolute values.
-        product = self.u.detach().cpu().double().numpy() @ scaled
-        estimate = float(np.linalg.norm(product)) * (1 - gamma(columns + 8)) - 1.01 * gamma(rows) * length * size
-        sigma = max(estimate, self.FLOOR * largest * (1 - 2.0**-50)) - 1e-300
-        bound = upper_bound_norm(scaled) / sigma * (1 + 2.0**-50)
-
-        # The computed σ̂ errs by γ(‖u‖‖W‖_F + σ̂), the quotient W/σ̂ by that over σ̂, the product with x by γ more.
-        operations = rows + columns + 16
-        relative = (1.2 * size / sigma + 2) * gamma(operations)
-        gain = 1.05 * size / sigma * (1.2 * size / sigma + 4) if relative < 0.01 else math.inf
-        method = f"B/sigma, B by verified Cholesky, sigma = {math.ldexp(sigma, exponent):.6g}"
-        return Claim(bound, method, *norms, Rounding(operations, gain, bias))
-
-    def constraints(self) -> Iterator[Constraint]:
-        with torch.no_grad():
-            weight = _scaled(self.weight)
-            after = F.normalize(weight @ F.normalize(self.u @ weight, dim=0), dim=0)
-            after = torch.where(after.any(), after, self.u)  # a zero weight has no direction
-        yield Box(self.u, after, after)  # one point
-
-
-class BjorckLinear(LipschitzLayer):
-    r"""Affine map with the weight that Björck's iteration makes of W in each evaluation, all of it differentiated.
-
-    .. math:: x \mapsto V_K x + b, \qquad V_{k+1} = \tfrac32 V_k - \tfrac12 V_k V_k^\top V_k, \qquad
-              V_0 = W / \sqrt{S}, \qquad S = \max_i \sum_j |G|_{ij} \ge \|W\|^2
-
-    with G the smaller of WWᵀ and WᵀW. t ↦ (3t − t³)/2 takes [0, 1] into itself and its end 1 to itself, so the scaling
-    by a bound leaves ‖V_k‖ ≤ 1 for every finite W and every k, and each step takes small singular values nearer to 1 by
-    half of what they are.
-
-    Arguments:
-        dim_in: Width of the input, shape (b, dim_in).
-        dim_out: Width of the output, shape (b, dim_out).
-        iterations: Number K of steps, at most 30.
-        bias_scale: The biases start uniform in [−bias_scale, bias_scale].
-
-    Guarantee:
-        Constant 1 for every finite W, in real arithmetic; the singular values may be below 1 where K is small.
-
-    References:
-        Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019), section 4.2
-        An iterative algorithm for computing the best estimate of an orthogonal matrix (Björck, Bowie, 1971)
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, *, iterations: int = 12, bias_scale: float = 0.1) -> None:
-        super().__init__()
-        if not 0 <= iterations <= 30:  # each passes on half as much rounding again
-            raise InputError(f"Expected 0 to 30 iterations. Got {iterations}. 12 orthonormalise trained weights.")
-        self.iterations = iterations
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(dim_out, dim_in)))
-        self.bias = nn.Parameter(new_bias(dim_out, bias_scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, _bjorck(self.weight, self.iterations), self.bias)
-
-    def orthonormalized(self) -> Tensor:
-        """V_K, shape (dim_out, dim_in)."""
-        return _bjorck(self.weight, self.iterations)
-
-    def claim(self) -> Claim:
-        rows, columns = self.weight.shape
-        upper_bound_vector_norm(self.weight)  # refuses weights that are not finite
-        operations = rows + columns + 16
-        drift = self._drift(gamma(operations))
-        side = math.sqrt(min(rows, columns))
-        gain = 1.01 * (1.01 * side + drift / gamma(operations)) if drift < 0.01 else math.inf
-        rounding = Rounding(operations, gain, upper_bound_vector_norm(self.bias))
-        norms = Norm.euclidean(columns), Norm.euclidean(rows)
-        return Claim(1.0, f"{self.iterations} Björck steps from a norm of at most 1", *norms, rounding)
-
-    def _drift(self, unit: float) -> float:
-        """A bound on ‖V̂_K − V_K‖_F for the computed V̂_K, valid where it is below 0.01.
-
-        S has the relative error side·unit, since it is at least the longest row's square. A step passes on 3/2 of the
-        error before it: it is an odd function of the singular values, and such functions have in Frobenius norm the
-        Lipschitz constant of the scalar one, |3/2 (1 − t²)| ≤ 3/2. Its own error is that of two products.
-        """
-        side = min(self.weight.shape)
-        size = 1.01 * math.sqrt(side)  # of V̂, as a vector
-        drift = (side + 4) * unit * size
-        for _ in range(self.iterations):
-            drift = 1.5 * drift + 2 * unit * (size + size**3)
-        return 1.01 * drift
-
-    def extra_repr(self) -> str:
-        rows, columns = self.weight.shape
-        return f"{columns}, {rows}, iterations={self.iterations}"
 
 
 class ClippedCritic(Critic):
@@ -256,8 +68,8 @@ class PenalizedCritic(Critic):
 
     with ε uniform in [0, 1]. The one-sided penalty is zero where the gradient is shorter than 1.
 
-    :func:`wgan_lip.wasserstein.dual.ascend`, and so :func:`wgan_lip.train_wgan`, subtracts :meth:`penalty` from the dual value.
-    A critic wrapped in another module loses it.
+    :func:`wgan_lip.wasserstein.dual.ascend`, and so :func:`wgan_lip.train_wgan`, subtracts :meth:`penalty` from the
+    dual value. A critic wrapped in another module loses it.
 
     Arguments:
         dim: Dimension d of the samples.
@@ -415,26 +227,3 @@ def _perceptron(
         layers[f"activation_{index}"] = as_activation(activation, width)
     layers["readout"] = linear(width, 1)
     return layers
-
-
-def _scaled(weight: Tensor) -> Tensor:
-    """The weight over its largest entry, a constant to the gradient: for maps that are the same for a weight of any
-    scale, this keeps squares from over- and underflowing. Zero stays zero."""
-    largest = weight.detach().abs().amax()
-    return weight / largest.where(largest > 0, 1)
-
-
-def _bjorck(weight: Tensor, iterations: int) -> Tensor:
-    """V_K of :class:`BjorckLinear`. A function, not a method that a subclass could override under the claim."""
-    weight = _scaled(weight)
-    wide = weight.shape[0] <= weight.shape[1]
-
-    def gram(matrix: Tensor) -> Tensor:
-        return matrix @ matrix.mT if wide else matrix.mT @ matrix
-
-    square = gram(weight).abs().sum(dim=1).amax()  # at least 1, the square of the largest entry, or 0
-    weight = weight * square.clamp_min(0.5).rsqrt()
-    for _ in range(iterations):
-        left, right = (gram(weight), weight) if wide else (weight, gram(weight))
-        weight = torch.addmm(weight, left, right, beta=1.5, alpha=-0.5)
-    return weight

@@ -30,8 +30,8 @@ class ResNetCritic(Critic):
 
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q
 
-    Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.lipschitz.layers.GradientFlow`), v a unit
-    row; all norms Euclidean. Dense in the scalar 1-Lipschitz functions on any compact set as h and L grow.
+    Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.lipschitz.layers.GradientFlow`),
+    v a unit row; all norms Euclidean. Dense in the scalar 1-Lipschitz functions on any compact set as h and L grow.
 
     With `norm="max"` the state carries the maximum norm: the rows of Q have norm at most 1 each, φ_l are the
     gradient-flow layers that are nonexpansive there, those that sort disjoint pairs (layer l at distance 2^((l − 1)
@@ -44,7 +44,8 @@ class ResNetCritic(Critic):
             move through all W_l into v.
         depth: Number L of residual layers; by default 6 with a linear read-out, 2 before cones, where 0 will do.
         hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
-        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`; `relu`, which sorts, with `norm="max"`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`; with `norm="max"` only `relu`,
+            which sorts.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
             h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
             of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.

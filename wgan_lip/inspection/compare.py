@@ -11,7 +11,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from wgan_lip.inspection.findings import Standing
-from wgan_lip.runs.run import CONFIG, Run
+from wgan_lip.runs.folder import CONFIG
+from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]

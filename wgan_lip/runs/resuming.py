@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -10,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wgan_lip.runs.checkpoints import CHECKPOINT, newest_whole
-from wgan_lip.runs.run import Run, is_claimed
+from wgan_lip.runs.folder import is_claimed
+from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 
-__all__ = ["differences", "find_run", "flat", "is_finished", "last_state", "recomposed"]
+__all__ = ["differences", "find_run", "flat", "is_finished", "last_state"]
 
 FREE = (
     "device",
@@ -31,21 +31,6 @@ RESCHEDULING = ("training.steps", "training.max_images")
 
 PROLONGING = (*RESCHEDULING, "training.max_seconds", "training.patience")
 """Settings with which a finished run is played on, where they rise."""
-
-NEVER_TAKEN_OVER = ("trust", "hydra", "resume")
-"""Keys of saved overrides that are given anew or not at all: what a folder holds must not run code."""
-
-
-def recomposed(overrides: list[str]) -> list[str]:
-    """With `resume=RUN` among the overrides, those of the run come before them, and its folder after."""
-    wanted = _resumed(overrides)
-    if wanted in (None, "", "null", "auto"):
-        return overrides
-    if {"--multirun", "-m"} & set(overrides):
-        raise InputError(f"Expected a single run with resume={wanted}. Got --multirun. A sweep takes resume=auto.")
-    run, given = Run(wanted), {_key(override) for override in overrides}
-    saved = [override for override in run.overrides if _harmless(override) and _key(override) not in given]
-    return [*saved, *overrides, f"hydra.run.dir={run.directory.resolve()}"]
 
 
 def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *, sweep: bool) -> Run | None:
@@ -133,29 +118,6 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"{key} was {was}, now {is_now}")
     return lines
-
-
-def _resumed(overrides: list[str]) -> str | None:
-    """The value of the last `resume=` among them."""
-    values = [override.partition("=")[2].strip("\"'") for override in overrides if _key(override) == "resume"]
-    return values[-1] if values else None
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def _harmless(override: str) -> bool:
-    """Whether a saved override is none of :data:`NEVER_TAKEN_OVER`, however it is written."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        raise InputError(f"Expected a whole overrides.json. Got {override!r}: {error}. Restore it.") from None
-    names = [parsed.key_or_group, parsed.package or ""]
-    return not any(re.split(r"[./:]", name)[0] in NEVER_TAKEN_OVER for name in names)
 
 
 def _lies_under(key: str, section: str) -> bool:

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from wgan_lip import figures
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.certificates import Certificate, certify
+from wgan_lip.runs.folder import versions, yaml_text
 from wgan_lip.runs.resuming import FREE
-from wgan_lip.runs.run import versions
 from wgan_lip.runs.tracking import MEANINGS, TRAINING_CHARTS, TensorBoardTracker
 from wgan_lip.training import Game, Record
 from wgan_lip.transport import solve
@@ -80,7 +79,7 @@ class TrainingBoard(TensorBoardTracker):
         audits = math.ceil(training["steps"] / training["audit_every"])
         self._stride = training["audit_every"] * math.ceil(audits / PICTURED)
         if not purge_step:
-            self.text("about/configuration", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(settings)))}```")
+            self.text("about/configuration", f"```yaml\n{yaml_text(settings)}```")
             self.text("about/environment", _environment(settings, overrides))
             self.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
             self.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))

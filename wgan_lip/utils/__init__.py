@@ -1,0 +1,1 @@
+"""Checks, whole-file writes, numbers, devices, clusters: what every room may use."""

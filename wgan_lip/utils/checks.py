@@ -19,6 +19,7 @@ __all__ = [
     "check_memory",
     "check_pair",
     "check_samples",
+    "check_seed",
     "check_weights",
     "one_line",
     "out_of_memory",
@@ -153,3 +154,13 @@ def one_line(error: BaseException) -> str:
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: torch tells it by a RuntimeError, of which only the message is its own."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
+
+
+def check_seed(seed: int) -> int:
+    """Returns `seed`, or raises :class:`InputError` where torch's generators would take it for another one.
+
+    They read the low 32 bits, and bit 31 is set in the seeds of the data's own streams: `wgan_lip.data.sources`.
+    """
+    if not 0 <= seed < 2**31:
+        raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed}.")
+    return seed

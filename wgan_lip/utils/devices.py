@@ -1,15 +1,15 @@
-"""Where a command computes."""
+"""Where a process computes: its device and threads, its place among the processes of one training."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 
-from wgan_lip.cli.processes import local_rank, world_size
 from wgan_lip.utils.checks import InputError
 
-__all__ = ["find_device", "keep_freed_memory", "set_threads"]
+__all__ = ["find_device", "keep_freed_memory", "local_rank", "rank", "set_threads", "world_size"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -55,3 +55,18 @@ def keep_freed_memory(largest: int = 32 * 2**20) -> None:
         return
     mallopt(_MMAP_THRESHOLD, largest)
     mallopt(_TRIM_THRESHOLD, 4 * largest)
+
+
+def world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one, from 0."""
+    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Its number on this machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["write_whole"]
+__all__ = ["write_json", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> Path:
@@ -48,3 +49,8 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())

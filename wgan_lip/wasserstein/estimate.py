@@ -191,11 +191,11 @@ def estimate_w1(
         y: Samples of Q, shape (m, d), or a law.
         a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
         b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
-        critic: A name of :data:`wgan_lip.wasserstein.fitting.CRITICS`, an own critic (b, d) → (b,) that can be certified, which is
-            then trained, or None for none.
-        critic_steps: Ascents of each candidate in the first round, `steps` of :func:`wgan_lip.wasserstein.fitting.fit_critic`. The
-            critic then takes the time it needs, and results of equal seeds are equal on one machine. None lets time
-            decide.
+        critic: A name of :data:`wgan_lip.wasserstein.fitting.CRITICS`, an own critic (b, d) → (b,) that can be
+            certified, which is then trained, or None for none.
+        critic_steps: Ascents of each candidate in the first round, `steps` of
+            :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
+            equal seeds are equal on one machine. None lets time decide.
         seconds: Time for all of it. An exact solver that has begun is not cut short.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.

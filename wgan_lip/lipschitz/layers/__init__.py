@@ -15,7 +15,7 @@ Channels are the second axis: vectors are (b, d), images (b, c, h, w).
 from wgan_lip.lipschitz.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
 from wgan_lip.lipschitz.layers.affine import Linear
 from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
-from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension, Solver, fast_distances, k_means
+from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension, Solver
 from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.lipschitz.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
@@ -33,6 +33,7 @@ from wgan_lip.lipschitz.layers.structure import (
     Squeeze,
     Unflatten,
 )
+from wgan_lip.utils.clusters import fast_distances, k_means
 
 __all__ = [
     "ACTIVATIONS",

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding
 from wgan_lip.utils.checks import InputError, check_pair, check_samples
+from wgan_lip.utils.clusters import k_means
 
-__all__ = ["Cones", "LipschitzExtension", "Solver", "fast_distances", "k_means"]
+__all__ = ["Cones", "LipschitzExtension", "Solver"]
 
 _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
 _WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
@@ -328,26 +329,6 @@ def _rows(rows: Tensor, count: int) -> Tensor:
 def _tips(rows: Tensor, count: int) -> Tensor:
     """`count` tips among the rows: means of clusters, or, where there are fewer rows, as :func:`_rows`."""
     return k_means(rows, count) if 0 < count < len(rows) else _rows(rows, count)
-
-
-def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iterations: int = 10) -> Tensor:
-    """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration.
-
-    They start at points drawn at random, from torch's global generator by default. Memory n·count.
-    """
-    centers = points[torch.randperm(len(points), generator=rng, device=points.device)[:count]].clone()
-    for _ in range(iterations):
-        nearest = fast_distances(points, centers).argmin(dim=1)
-        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
-        sizes = torch.bincount(nearest, minlength=count)[:, None]
-        centers = torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)
-    return centers
-
-
-def fast_distances(x: Tensor, centers: Tensor) -> Tensor:
-    """Distances (b, k), good enough to compare them: by the expansion of the square."""
-    squares = x.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
-    return torch.addmm(squares, x, centers.T, alpha=-2).clamp_min_(0).sqrt_()
 
 
 def _nearest_other(points: Tensor) -> Tensor:

@@ -222,7 +222,8 @@ class ConvGradientFlow(LipschitzLayer):
         stride: The kernel size by default.
         padding_mode: `zeros` or `circular`; circular padding no wider than (extent − 1)/2.
         shift: Rows and columns at the start that no window reaches.
-        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of width `hidden`.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of
+            width `hidden`.
         bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
 
     Guarantee:

@@ -28,7 +28,8 @@ class GradientFlow(LipschitzLayer):
     Arguments:
         dim: Width h of the state x, shape (b, h).
         hidden: Rows m of W, shape (m, h).
-        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of width m.
+        activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of
+            width m.
         bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
 
     Guarantee:

@@ -1,0 +1,17 @@
+"""The job behind `wgan-lip benchmark`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from wgan_lip import benchmarks
+from wgan_lip.cli import screens
+from wgan_lip.cli.schema import checked
+
+__all__ = ["benchmark"]
+
+
+def benchmark(config: DictConfig) -> None:
+    """Runs a suite of measurements and prints its table."""
+    settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
+    screens.show(benchmarks.benchmark(**settings))

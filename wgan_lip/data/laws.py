@@ -1,0 +1,127 @@
+"""Laws that samples are drawn from afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wgan_lip.data.oracles import Oracle
+from wgan_lip.data.sources import Source, check_positive
+from wgan_lip.utils.checks import InputError, check_samples
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Something that draws independent samples.
+
+    Arguments:
+        dim: The dimension d of a sample.
+        draw: Gives n samples, shape (n, d), from n and a CPU generator.
+        units: In words, what one unit of a coordinate is.
+        diameter: A bound on the distance of any two points of its support, where one is known, else None.
+        size: The number of rows, where the law is uniform on the rows of a finite set, else None.
+
+    Raises:
+        InputError: A dimension that is not positive, a diameter that is negative or not finite.
+
+    Example:
+        >>> law = Law(2, lambda n, rng: torch.rand(n, 2, generator=rng), diameter=box_diameter(0.0, 1.0, 2))
+        >>> law.sample(5, torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 2])
+    """
+
+    dim: int
+    draw: Callable[[int, torch.Generator], Tensor]
+    units: str = Source.units
+    diameter: float | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(dim=self.dim)
+        if self.diameter is not None:
+            check_positive(or_zero=True, diameter=self.diameter)
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws n independent samples, shape (n, d), float32 or float64, on the CPU; equal for equal states of `rng`.
+
+        Raises:
+            InputError: n below 1, or a `draw` that gives other than n finite samples of dimension d.
+        """
+        if n < 1:
+            raise InputError(f"Expected at least one sample to draw. Got n={n}.")
+        with torch.no_grad():
+            samples = check_samples(self.draw(n, rng), "the samples drawn").cpu()
+        if samples.shape != (n, self.dim):
+            raise InputError(f"Expected draw to give shape ({n}, {self.dim}). Got {tuple(samples.shape)}.")
+        return samples
+
+
+def law_of_rows(
+    rows: np.ndarray | Tensor, name: str = "rows", *, units: str = Source.units, diameter: float | None = None
+) -> Law:
+    """The uniform law on the rows of an array, which may lie on the disk: rows are read when they are drawn.
+
+    Arguments:
+        rows: Real numbers, shape (n, d), such as a tensor or an `np.memmap`. It is kept, not copied.
+        name: What error messages call it.
+        units, diameter: See :class:`Law`.
+
+    Raises:
+        InputError: No array of real numbers, not two-dimensional, fewer than two rows; when drawn, a row that is not
+            finite (it is named).
+    """
+    if not isinstance(rows, (np.ndarray, Tensor)):
+        raise InputError(f"Expected {name} to be an array or a tensor. Got {type(rows).__name__}.")
+    shape = tuple(rows.shape)
+    if len(shape) != 2:
+        remedy = "Use x[:, None] for scalars." if len(shape) == 1 else "Flatten each sample into one row."
+        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. {remedy}")
+    check_samples(rows[:2], name, minimum=2)
+
+    def draw(n: int, rng: torch.Generator) -> Tensor | np.ndarray:
+        index = torch.randint(shape[0], (n,), generator=rng)
+        if isinstance(rows, np.ndarray):
+            drawn = np.asarray(rows[index.numpy()])
+            finite = torch.from_numpy(np.isfinite(drawn).all(axis=1))
+        else:
+            drawn = rows[index.to(rows.device)]
+            finite = drawn.isfinite().all(dim=1).cpu()
+        if not finite.all():
+            row = int(index[~finite].min())
+            raise InputError(f"Expected {name} to be finite. Got NaN or infinity in row {row}. Repair or remove it.")
+        return drawn
+
+    return Law(shape[1], draw, units, diameter, shape[0])
+
+
+def law_of_source(source: Source) -> Law:
+    """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
+    boxed = source.low is not None and source.label_scale is None
+    diameter = box_diameter(source.low, source.high, source.dim) if boxed else None
+    return Law(source.dim, source.sample, source.units, diameter, source.size)
+
+
+def law_of_oracle(oracle: Oracle, side: int) -> Law:
+    """One of an oracle's laws, P for `side` 0 and Q for 1, in float64.
+
+    Generators in equal states draw pairs from the two sides, which are not independent: draw each side with a
+    generator of its own.
+    """
+    if side not in (0, 1):
+        raise InputError(f"Expected side 0, for P, or 1, for Q. Got {side!r}.")
+    return Law(oracle.dim, lambda n, rng: oracle.pair(n, rng)[side])
+
+
+def box_diameter(low: float, high: float, dim: int) -> float:
+    """The diameter of [low, high]^dim, (high − low)·√dim, rounded up."""
+    square = (Fraction(high) - Fraction(low)) ** 2 * dim
+    diameter = (high - low) * math.sqrt(dim)
+    while math.isfinite(diameter) and Fraction(diameter) ** 2 < square:
+        diameter = math.nextafter(diameter, math.inf)
+    return diameter

@@ -1,0 +1,26 @@
+"""Clusters of points, and distances for comparing them that need no exactness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iterations: int = 10) -> Tensor:
+    """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration.
+
+    They start at points drawn at random, from torch's global generator by default. Memory n·count.
+    """
+    centers = points[torch.randperm(len(points), generator=rng, device=points.device)[:count]].clone()
+    for _ in range(iterations):
+        nearest = fast_distances(points, centers).argmin(dim=1)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        sizes = torch.bincount(nearest, minlength=count)[:, None]
+        centers = torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)
+    return centers
+
+
+def fast_distances(x: Tensor, centers: Tensor) -> Tensor:
+    """Distances (b, k), good enough to compare them: by the expansion of the square."""
+    squares = x.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
+    return torch.addmm(squares, x, centers.T, alpha=-2).clamp_min_(0).sqrt_()

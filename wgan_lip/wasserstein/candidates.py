@@ -1,0 +1,258 @@
+r"""The candidates that :func:`wgan_lip.wasserstein.fitting.fit_critic` lets compete.
+
+Note [Candidates]
+    Which critic finds a potential from samples depends on the pair, and a few candidates cover most of it. They stand
+    in order of simplicity:
+
+    - `linear`: :math:`f(x) = \langle x, e \rangle`, along the difference of the means; a shift.
+    - `cones-1`: :math:`f(x) = \pm (\|x - c\| + b)`; dilations, atoms.
+    - `ridge`: :math:`f(x) = \pm \min_k (|\langle x, e \rangle - c_k| + b_k)`; a change of one coordinate among many.
+      Here e is the direction between the means, or the first or last axis of the covariances' difference, whichever
+      shows the larger W1.
+    - `cones-K`: :math:`f(x) = \pm \min_k (\|x - c_k\| + b_k)`. Every potential of two finite sets has this form, with
+      cones at one of the sets; fewer cones generalise where the exact ones do not.
+    - `resnet`: family A, for what no cones describe.
+
+    The centres start where k-means puts them, among the samples of one law or of both; the heights start at an exact
+    potential of a subsample, so that no cone starts, and stays, above all others.
+
+Note [Units]
+    Candidates train in float32 on (x − c)/s, with c near the samples' middle and s a power of two near their spread.
+    The critic returned holds that scaling, and s times its values, in float64, so its certificate is about the raw
+    units; powers of two keep the constant at 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import (
+    Linear,
+    LipschitzExtension,
+    Normalize,
+    Retraction,
+    Squeeze,
+    fast_distances,
+    k_means,
+)
+from wgan_lip.transport import Potential, solve
+
+__all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
+
+SOLVED = 800  # samples of each law whose transport is solved exactly
+LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
+SIGNS = {-1.0: "-", 1.0: "+"}
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """z = (x − centre)/scale, centre (d,) in float64, scale a power of two; see Note [Units]."""
+
+    centre: Tensor
+    scale: float
+
+    @staticmethod
+    def of(x: Tensor, y: Tensor) -> Units:
+        z = torch.cat((x.double(), y.double()))
+        centre = z.median(dim=0).values
+        away = z - centre
+        unit = away.abs().max().clamp_min(1e-290)
+        lengths = unit * (away / unit).norm(dim=1)
+        spread = lengths.median() if lengths.median() > 0 else lengths.mean()
+        exponent = round(math.log2(spread)) if spread > 0 else 0
+        return Units(centre, 2.0 ** min(max(exponent, -900), 900))
+
+    def normalised(self, samples: Tensor) -> Tensor:
+        z = (samples.double() - self.centre) / self.scale
+        return z.clamp(-1e15, 1e15).float()  # squares of outliers stay finite; they count in full at the end
+
+    def wrapped(self, layers: list[nn.Module], sign: float) -> nn.Sequential:
+        """sign · scale · g((x − centre)/scale) in float64, from the layers of g, which map (b, d) to (b, 1)."""
+        ones = torch.ones(len(self.centre))
+        normalize = Normalize(0 * ones, ones).double()
+        rescale = Linear(Norm((1,)), Norm((1,))).double()
+        with torch.no_grad():
+            normalize.mean.copy_(self.centre)  # in float64, not rounded to torch's default dtype
+            normalize.std.fill_(self.scale)
+            rescale.weight.fill_(sign * self.scale * (1 - 2.0**-48))  # so that its certified norm is at most scale
+        parts = OrderedDict(normalize=normalize)
+        parts.update((f"layer_{index}", layer.double()) for index, layer in enumerate(layers, 1))
+        return nn.Sequential(OrderedDict(**parts, rescale=rescale, squeeze=Squeeze()))
+
+
+class Candidate:
+    """What is trained, in its own units, and the certified critic it becomes.
+
+    Attributes:
+        name: The candidate's name.
+        module: What is trained: (b, d) → (b,).
+        units: Those of the module.
+        unit: What one unit of its values is, in those of the samples.
+    """
+
+    name: str
+    module: nn.Module
+    units: Units
+
+    @property
+    def unit(self) -> float:
+        return self.units.scale
+
+    def prepared(self, samples: Tensor) -> Tensor:
+        """Samples as the module takes them."""
+        return self.units.normalised(samples)
+
+    def constant(self, module: nn.Module) -> float:
+        """A proved Lipschitz constant of `module`."""
+        return certify(module).lipschitz
+
+    def finished(self, module: nn.Module) -> nn.Module:
+        """The certified critic, on raw units, from a trained copy of the module."""
+        *layers, _ = module.children()  # all but the squeeze
+        return self.units.wrapped(layers, 1.0)
+
+
+class _Network(Candidate):
+    """A critic of the package."""
+
+    def __init__(self, name: str, module: nn.Module, units: Units) -> None:
+        self.name, self.module, self.units = name, module, units
+
+
+class OwnCandidate(Candidate):
+    """A module that the user brings."""
+
+    unit = 1.0
+
+    def __init__(self, module: nn.Module, dim: int) -> None:
+        certify(module).check_potential(dim)
+        self.name, self.module = type(module).__name__, module
+        self.like = next(module.parameters(), torch.zeros(()))
+
+    def prepared(self, samples: Tensor) -> Tensor:
+        return samples.to(self.like.dtype)
+
+    def finished(self, module: nn.Module) -> nn.Module:
+        return module.requires_grad_(True)
+
+
+class _LinearCandidate(Candidate):
+    """The projection on the direction between the means, which needs no training."""
+
+    def __init__(self, x: Tensor, y: Tensor, units: Units) -> None:
+        direction = x.mean(dim=0) - y.mean(dim=0)
+        if not direction.any():
+            direction[0] = 1
+        module = nn.Sequential(_projection(direction), Squeeze())
+        self.name, self.module, self.units = "linear", module, units
+
+
+class _Cones(nn.Module):
+    r"""x ↦ sign · min_k(‖x − c_k‖ + b_k), for training: only the lowest cone of each sample is differentiated.
+
+    It is found by a product of matrices, which errs where two cones are all but equally low, by as little. Several
+    times faster than :class:`LipschitzExtension`, whose values are proof against that.
+    """
+
+    def __init__(self, centers: Tensor, offsets: Tensor, sign: float) -> None:
+        super().__init__()
+        self.centers, self.offsets, self.sign = nn.Parameter(centers), nn.Parameter(offsets), sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            lowest = (fast_distances(x, self.centers) + self.offsets).argmin(dim=1)  # (b,)
+        ray = x - self.centers[lowest]
+        return self.sign * (torch.linalg.vector_norm(ray, dim=1) + self.offsets[lowest])
+
+
+class _ConesCandidate(Candidate):
+    """Cones, trained as :class:`_Cones`, finished as :class:`LipschitzExtension`; behind a fixed layer, or none."""
+
+    def __init__(
+        self,
+        name: str,
+        centers: Tensor,
+        potential: Potential,
+        sign: float,
+        units: Units,
+        *before: Linear,
+    ) -> None:
+        cones = _Cones(centers, sign * potential(centers.double()).float(), sign)
+        self.name, self.module, self.units = name, nn.Sequential(*before, cones), units
+
+    def constant(self, module: nn.Module) -> float:
+        return 1.0  # that of cones, and at most that of the layer before them
+
+    def finished(self, module: nn.Sequential) -> nn.Module:
+        *before, cones = module
+        layer = LipschitzExtension.through(cones.centers.detach().double(), cones.offsets.detach().double())
+        return self.units.wrapped([*before, layer], cones.sign)
+
+
+def candidates(critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Candidate]:
+    """The candidates that a name stands for, in order of simplicity."""
+    x, y, dim = units.normalised(x), units.normalised(y), x.shape[1]
+    width = min(512, max(64, dim))
+    bias_scale = 2 / math.sqrt(width)  # what a unit row makes of samples of norm 1, in `width` dimensions, and beyond
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "resnet": partial(ResNetCritic, dim, width=width, depth=4, bias_scale=bias_scale),
+        "sorting": partial(SortingCritic, dim, width=width, depth=4, bias_scale=bias_scale),
+        "fixed_width": partial(FixedWidthCritic, dim),
+    }
+    if critic in networks:
+        return [_Network(critic, networks[critic](), units)]
+    cones = list(_cones(units, x, y, rng))
+    if critic == "cones":
+        return cones
+    return [_LinearCandidate(x, y, units), *cones, _Network("resnet", networks["resnet"](), units)]
+
+
+def _cones(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Candidate]:
+    """Cones of both signs, few ones first; see Note [Candidates]."""
+    potential = solve(x[:SOLVED], y[:SOLVED]).potential
+    both = torch.cat((x, y))
+    for sign in SIGNS:
+        yield _ConesCandidate(f"cones-1{SIGNS[sign]}", both.mean(dim=0, keepdim=True), potential, sign, units)
+    if x.shape[1] > 1:
+        yield from _ridges(units, x, y, rng)
+    for count, origins in ((16, ("ends", "both")), (64, ("ends", "both")), (256, ("both",))):
+        for sign in SIGNS:
+            for origin in origins:
+                # P gathers at the tips of falling cones, Q at those of rising ones.
+                points = both if origin == "both" else x if sign < 0 else y
+                if count < len(points):
+                    centers = k_means(points, count, rng)
+                    yield _ConesCandidate(f"cones-{count}{SIGNS[sign]} ({origin})", centers, potential, sign, units)
+
+
+def _ridges(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Candidate]:
+    """Functions of one direction, of both signs."""
+    directions = [x.mean(dim=0) - y.mean(dim=0)]
+    if min(len(x), len(y)) >= 2 and x.shape[1] <= LARGEST_COVARIANCE:
+        axes = torch.linalg.eigh(x.T.cov() - y.T.cov()).eigenvectors
+        directions += [axes[:, 0], axes[:, -1]]
+    layers = [_projection(direction) for direction in directions]
+    solutions = [solve(layer(x), layer(y)) for layer in layers]
+    layer, solution = max(zip(layers, solutions), key=lambda pair: pair[1].value)
+    points = layer(torch.cat((x, y)))
+    for sign in SIGNS:
+        centers = k_means(points, min(16, len(points)), rng)
+        yield _ConesCandidate(f"ridge{SIGNS[sign]}", centers, solution.potential, sign, units, layer)
+
+
+def _projection(direction: Tensor) -> Linear:
+    """x ↦ ⟨x, e⟩, (b, d) → (b, 1), for good; e is the direction, shape (d,), at length 1, or 0."""
+    layer = Linear(Norm.euclidean(len(direction)), Norm((1,))).requires_grad_(False)
+    layer.weight.copy_(direction[None])
+    Retraction(layer)()
+    return layer
