@@ -159,8 +159,9 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
 
 def _groups() -> str:
     """Each group of train's configuration with its choices, a line each."""
-    folders = sorted(path for path in config_directory().iterdir() if path.is_dir() and path.name != "commands")
-    return "\n".join(f"  {path.name}: {', '.join(sorted(file.stem for file in path.glob('*.yaml')))}" for path in folders)
+    groups = sorted(path for path in config_directory().iterdir() if path.is_dir() and path.name != "commands")
+    choices = ([file.stem for file in sorted(group.glob("*.yaml"))] for group in groups)
+    return "\n".join(f"  {group.name}: {', '.join(names)}" for group, names in zip(groups, choices))
 
 
 def _warn(message: Warning | str, *place: object) -> None:
