@@ -17,13 +17,14 @@ from torch import nn
 from wgan_lip import figures
 from wgan_lip.benchmarks import contest, funnels, oracles, rivals
 from wgan_lip.benchmarks.contest import Case, run_cases, train_and_measure
-from wgan_lip.benchmarks.methods import METHODS, SCHEDULES, SOLVERS, Method
+from wgan_lip.benchmarks.methods import METHODS, SOLVERS, Method
 from wgan_lip.cli import config_directory, main
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits
 from wgan_lip.data.oracles import Ball, Dilation, RayMonotone, Shift
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import Claim, Linear, LipschitzLayer, Squeeze
+from wgan_lip.training import SCHEDULES
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 

@@ -88,7 +88,7 @@ def test_a_sample_depends_on_its_batch_under_batch_norm_alone_and_there_only_in_
 def test_bad_arguments_of_image_generators_are_refused_with_the_remedy(kind):
     with pytest.raises(InputError, match=r"shape \(c, h, w\) of images. Got None. For other samples take MLPGenerator"):
         kind(None)
-    with pytest.raises(InputError, match="sizes of at least 1. Got c=1, h=0, w=8"):
+    with pytest.raises(InputError, match="h of at least 1. Got 0"):
         kind((1, 0, 8))
     with pytest.raises(InputError, match="norm to be one of group, batch, none. Got 'layer'"):
         kind((1, 8, 8), norm="layer")

@@ -22,7 +22,7 @@ from wgan_lip.inspection.look import look_at
 from wgan_lip.inspection.pages import run_page
 from wgan_lip.inspection.pages.page import Section, page, table
 from wgan_lip.runs.run import Run
-from wgan_lip.runs.tracking import rounded_down, rounded_up
+from wgan_lip.utils.numbers import rounded_down, rounded_up
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -24,12 +24,11 @@ from wgan_lip.runs.tracking import (
     JsonLinesTracker,
     TensorBoardTracker,
     Trackers,
-    interval_digits,
-    interval_text,
     read_records,
 )
 from wgan_lip.runs.tracking.tensorboard import TILT, single_precision
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import interval_digits, interval_text
 
 
 @dataclass(frozen=True)

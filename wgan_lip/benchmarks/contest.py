@@ -28,11 +28,13 @@ from wgan_lip.data.sources import TEST, derived_generator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.transport import Plan
 from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.devices import keep_freed_memory
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.slopes import gradients
+from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend, kr_value
 from wgan_lip.wasserstein.interval import estimate_ray_gradient_norm
 
@@ -260,10 +262,8 @@ def _cosine(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, fl
         x = pair.pair(CHUNK, rng)[0].double()
         truth = pair.gradient(x)
         known = truth.any(dim=1)
-        x, truth = x[known].requires_grad_(True), truth[known]
-        if len(x):
-            (gradient,) = torch.autograd.grad(critic(x).sum(), x)
-            cosines.append(nn.functional.cosine_similarity(gradient, truth, dim=1))
+        if known.any():
+            cosines.append(nn.functional.cosine_similarity(gradients(critic, x[known]), truth[known], dim=1))
     if not cosines:
         return {"cosine": None, "cosine_error": None}
     every = torch.cat(cosines)
@@ -496,7 +496,7 @@ def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str
     """
     heads = ["critic", "guarantee", "cases", "cosine", *(["above the best published"] if above else [])]
     heads += ["value / W1", "certified / W1", "Lip ≤", "Lip ≤ over steepest slope", "gradient norm on rays", "steps"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         every = [row for row in rows if row["method"] == method]
         of = [row for row in every if "failed" not in row]
@@ -508,8 +508,8 @@ def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str
             cells += [rounded_up(max(row["lipschitz"] for row in of), 7)]
             cells += [number(max((row["tightness"] for row in of if row["tightness"]), default=None), "{:.5g}")]
             cells += [number(mean_of(of, "ray_gradient_norm"), "{:.4f}"), number(mean_of(of, "steps"), "{:,.0f}")]
-        lines.append(f"| {' | '.join(cells + [''] * (len(heads) - len(cells)))} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(heads, lines)
 
 
 def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:

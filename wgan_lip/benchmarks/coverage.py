@@ -12,6 +12,7 @@ from torch import Tensor
 from wgan_lip.benchmarks.machine import machine, threads
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.population import bernstein_lower_bound, betting_lower_bound, normal_lower_bound
 
 __all__ = ["measure"]
@@ -69,12 +70,8 @@ def _values(oracle: Oracle, n: int, rng: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    names = list(rows[0]["methods"])
-    lines = [
-        f"| laws | d | n | {' | '.join(names)} |",
-        f"| --- | --- | --- | {' | '.join('---' for _ in names)} |",
-    ]
-    for row in rows:
-        cells = [f"{100 * of['coverage']:.1f} % (−{100 * of['slack']:.1f} %)" for of in row["methods"].values()]
-        lines.append(f"| {row['oracle']} | {row['dim']} | {row['n']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    def cells(row: dict[str, Any]) -> list[str]:
+        found = [f"{100 * of['coverage']:.1f} % (−{100 * of['slack']:.1f} %)" for of in row["methods"].values()]
+        return [row["oracle"], row["dim"], row["n"], *found]
+
+    return markdown_table(["laws", "d", "n", *rows[0]["methods"]], map(cells, rows)) + "\n"

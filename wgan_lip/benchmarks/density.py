@@ -19,8 +19,9 @@ from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.compiled import compile_fixed_width, compile_resnet, interpolate
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure"]
 
@@ -128,12 +129,12 @@ def _draw(rows: list[dict[str, Any]], out: Path) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     """The medians over seeds."""
-    lines = ["| critic | family | width | depth | largest error | Lip ≤ |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = []
     groups: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
     for row in rows:
         of = f", {row['size']} points" if row["kind"] == "compiled" else ""
         groups.setdefault((row["kind"] + of, row["family"], row["width"], row["depth"]), []).append(row)
     for (kind, family, width, depth), group in groups.items():
         error, lipschitz = median(row["error"] for row in group), max(row["lipschitz"] for row in group)
-        lines.append(f"| {kind} | {family} | {width} | {depth} | {error:.4f} | {rounded_up(lipschitz, 7)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([kind, family, width, depth, f"{error:.4f}", rounded_up(lipschitz, 7)])
+    return markdown_table(["critic", "family", "width", "depth", "largest error", "Lip ≤"], lines) + "\n"

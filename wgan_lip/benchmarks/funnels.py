@@ -23,7 +23,8 @@ from wgan_lip.benchmarks.contest import (
 )
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data.oracles import RayMonotone
-from wgan_lip.runs.tracking import rounded_up
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["PUBLISHED", "SOURCE", "Published", "measure"]
 
@@ -139,7 +140,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     with_baselines = any(METHODS[row["method"]].baseline for row in rows)
     heads = ["dimension", "funnels", "best published cosine", *shown, *["best baseline trained here"] * with_baselines]
     heads += ["value / W1, cones", "Lip ≤"] * ("cones" in shown)
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines = []
     for dim, count in sorted({(row["dim"], row["funnels"]) for row in rows}):
         setting, published = _of(rows, dim=dim, funnels=count), PUBLISHED[dim, count]
         cells = [str(dim), str(count), f"{published.cosine:.4f}, {published.method}"]
@@ -149,8 +150,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             ours = _of(setting, method="cones")
             cells += [percent(mean_of(ours, "ratio"))]
             cells += [rounded_up(max(row["lipschitz"] for row in ours), 7) if ours else ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", method_table(rows, _above), "", _LEGEND]) + "\n"
+        lines.append(cells)
+    return "\n".join([markdown_table(heads, lines), "", method_table(rows, _above), "", _LEGEND]) + "\n"
 
 
 _LEGEND = f"""\

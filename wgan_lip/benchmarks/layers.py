@@ -21,6 +21,7 @@ from wgan_lip.lipschitz.bounds import (
 )
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure"]
 
@@ -139,9 +140,8 @@ def _power_iteration(matrix: Tensor, steps: int) -> Tensor:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| layer | method | a proof | excess over the exact norm | ms |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        lines.append(
-            f"| {row['layer']} | {row['method']} | {row['proves']} | {row['excess']:+.1e} | {row['milliseconds']:.2g} |"
-        )
-    return "\n".join(lines) + "\n"
+    cells = (
+        [row["layer"], row["method"], row["proves"], f"{row['excess']:+.1e}", f"{row['milliseconds']:.2g}"]
+        for row in rows
+    )
+    return markdown_table(["layer", "method", "a proof", "excess over the exact norm", "ms"], cells) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,17 +22,12 @@ from wgan_lip.critics import (
 )
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import GradientFlow, GroupSort, Linear, LipschitzLayer, Solver
+from wgan_lip.training import SCHEDULES
 from wgan_lip.transport import solve
 
-__all__ = ["COMPARED", "METHODS", "SCHEDULES", "SOLVERS", "Method", "interleaved"]
+__all__ = ["COMPARED", "METHODS", "SOLVERS", "Method", "interleaved"]
 
 SOLVERS: dict[str, Solver | None] = {"samples": None, "transport": lambda x, y: solve(x, y).potential}
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-    "constant": lambda progress: 1.0,
-}
-"""Share of the time gone → factor of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Method:
         learning_rate: At the start.
         betas: Of the optimiser; of one without, such as SGD, the first is its momentum.
         optimizer: A class of `torch.optim`, by name.
-        schedule: A key of :data:`SCHEDULES`.
+        schedule: A key of :data:`wgan_lip.training.SCHEDULES`, over the time given.
         starts: How a :class:`~wgan_lip.critics.Critic` starts at samples: `samples`, or `transport`, with its cones on
             the potential of an exact plan between some. Where there are several, each trains for a while; where there
             is none, it starts as it was built.

@@ -32,6 +32,7 @@ from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data import Digits, Gaussians8, Gaussians25
 from wgan_lip.data.oracles import ORACLES, RayMonotone, Simplex
 from wgan_lip.data.sources import FiniteSource, Source
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["PAIRS", "Translation", "measure"]
 
@@ -136,11 +137,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     pairs, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("pair", "method"))
     lines: list[str] = []
     for title, key, form in _MEASURES:
-        lines += [f"**{title}**", "", f"| pair | {' | '.join(methods)} |", "| --- " * (len(methods) + 1) + "|"]
-        for pair in pairs:
-            cells = [form(_mean(rows, pair, method, key)) for method in methods]
-            lines.append(f"| {' | '.join([pair, *cells])} |")
-        lines.append("")
+        cells = [[pair, *(form(_mean(rows, pair, method, key)) for method in methods)] for pair in pairs]
+        lines += [f"**{title}**", "", markdown_table(["pair", *methods], cells), ""]
     return "\n".join([*lines, "**Means over pairs**", "", method_table(rows), "", _LEGEND]) + "\n"
 
 

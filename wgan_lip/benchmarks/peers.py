@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.transport import Plan, Potential, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.slopes import gradients
 from wgan_lip.wasserstein.dual import kr_value
 
 __all__ = [
@@ -235,9 +236,8 @@ def _trained(
 
 def _gradient_penalty(critic: nn.Module, u: Tensor, v: Tensor) -> Tensor:
     """The mean square deviation of the gradient's norm from 1 at random points between u and v, times `PENALTY`."""
-    points = torch.lerp(u, v, torch.rand(len(u), 1)).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    return PENALTY * (gradient.norm(dim=1) - 1).square().mean()
+    slopes = gradients(critic, torch.lerp(u, v, torch.rand(len(u), 1)), create_graph=True)
+    return PENALTY * (slopes.norm(dim=1) - 1).square().mean()
 
 
 def _clip_weights(critic: nn.Module) -> None:

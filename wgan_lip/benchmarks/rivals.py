@@ -12,6 +12,7 @@ from wgan_lip import figures
 from wgan_lip.benchmarks.contest import some_of, write_results
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["CRITICS", "EXPERIMENTS", "measure"]
 
@@ -66,11 +67,9 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "| data | critic | guarantee | W1 over floor, mean ± spread over seeds | best | worst | stopped | within 3σ "
-        "| seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["data", "critic", "guarantee", "W1 over floor, mean ± spread over seeds", "best", "worst", "stopped"]
+    heads += ["within 3σ", "seconds"]
+    lines = []
     for experiment, critic in dict.fromkeys((row["experiment"], row["critic"]) for row in rows):
         of = [row for row in rows if (row["experiment"], row["critic"]) == (experiment, critic)]
         done = [row for row in of if "score" in row]
@@ -81,8 +80,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells += [f"{edge(scores):.2f}" if scores else "" for edge in (min, max)]
         cells += [f"{len(of) - len(done)} of {len(of)}", f"{100 * fmean(within):.1f} %" if within else ""]
         cells += [f"{fmean(row['training_seconds'] for row in done):.0f}" if done else ""]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(heads, lines) + "\n"
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -20,6 +20,7 @@ from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
 from wgan_lip.lipschitz.layers import retract_after_steps
 from wgan_lip.utils.checks import one_line
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["measure"]
@@ -206,16 +207,13 @@ def _draw(rows: list[dict[str, Any]], out: Path) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        f"| critic | width | device | seed | ms | over its twin | quartiles | {' | '.join(PARTS)} | memory | graph |",
-        "| " + " | ".join(["---"] * (9 + len(PARTS))) + " |",
-    ]
-    for row in rows:
+    heads = ["critic", "width", "device", "seed", "ms", "over its twin", "quartiles", *PARTS, "memory", "graph"]
+
+    def cells(row: dict[str, Any]) -> list[str]:
         low, high = row["quartiles"]
-        parts = " | ".join(f"{row['parts'][part]:.2f}" for part in PARTS)
+        parts = [f"{row['parts'][part]:.2f}" for part in PARTS]
+        figures = [f"{row['milliseconds']:.2f}", f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}", *parts]
         graph = "broken" if row["graph_break"] else "one"
-        lines.append(
-            f"| {row['critic']} | {row['width']} | {row['device']} | {row['seed']} | {row['milliseconds']:.2f} "
-            f"| {row['ratio']:.2f} | {low:.2f} to {high:.2f} | {parts} | {row['memory']:.2f} | {graph} |"
-        )
-    return "\n".join(lines) + "\n"
+        return [row["critic"], row["width"], row["device"], row["seed"], *figures, f"{row['memory']:.2f}", graph]
+
+    return markdown_table(heads, map(cells, rows)) + "\n"

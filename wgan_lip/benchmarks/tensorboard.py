@@ -20,6 +20,7 @@ from wgan_lip.benchmarks.machine import machine, milliseconds
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure", "seconds_until", "serving"]
 
@@ -115,13 +116,10 @@ def serving(logdir: Path) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| run | steps | records | audits | event file, MB | s until its last step is served | ms a curve |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['case']} | {row['steps']} | {row['records']} | {row['audits']} | {row['bytes'] / 1e6:.2f} "
-        f"| {row['seconds_to_last_step']:.1f} | {row['curve_ms']:.0f} |"
+    heads = ["run", "steps", "records", "audits", "event file, MB", "s until its last step is served", "ms a curve"]
+    cells = (
+        [row["case"], row["steps"], row["records"], row["audits"], f"{row['bytes'] / 1e6:.2f}",
+         f"{row['seconds_to_last_step']:.1f}", f"{row['curve_ms']:.0f}"]
         for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    )  # fmt: skip
+    return markdown_table(heads, cells) + "\n"

@@ -18,9 +18,10 @@ from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify, evaluate
 from wgan_lip.lipschitz.layers import ACTIVATIONS
-from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.transport import solve
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import fitted
 
 __all__ = ["measure"]
@@ -98,13 +99,10 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| samples | critic | Lip ≤ | largest gradient found | KR value over exact W1 | s to make | s to certify |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['data']} | {row['critic']} | {rounded_up(row['lipschitz'], 7)} | {row['found']:.4f} "
-            f"| {row['kr_value'] / row['exact']:.4f} | {row['seconds_making']:.1f} | {row['seconds_certifying']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+    heads = ["samples", "critic", "Lip ≤", "largest gradient found", "KR value over exact W1", "s to make"]
+    cells = (
+        [row["data"], row["critic"], rounded_up(row["lipschitz"], 7), f"{row['found']:.4f}",
+         f"{row['kr_value'] / row['exact']:.4f}", f"{row['seconds_making']:.1f}", f"{row['seconds_certifying']:.2f}"]
+        for row in rows
+    )  # fmt: skip
+    return markdown_table([*heads, "s to certify"], cells) + "\n"

@@ -29,10 +29,11 @@ from wgan_lip.benchmarks.peers import Answer, Finish, Problem
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
 from wgan_lip.lipschitz.certificates import evaluate
-from wgan_lip.runs.tracking import rounded, rounded_down, rounded_up
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.numbers import rounded, rounded_down, rounded_up
+from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.fitting import fit_critic
 from wgan_lip.wasserstein.interval import kr_lower_bound
 
@@ -389,7 +390,7 @@ def _table(cases: list[dict[str, Any]]) -> str:
     """One table a case."""
     lines: list[str] = []
     for case in cases:
-        lines += [_headline(case), "", *_rows(case), ""]
+        lines += [_headline(case), "", _rows(case), ""]
     return "\n".join([*lines, _LEGEND]) + "\n"
 
 
@@ -415,29 +416,28 @@ def _headline(case: dict[str, Any]) -> str:
     return f"**{case['case']}** ({sizes}). W1: {', '.join(known) or 'unknown'}."
 
 
-def _rows(case: dict[str, Any]) -> list[str]:
-    lines = [
-        "| method | value | error | of the laws | error | steepest slope | guarantee | s | CPU s | MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def _rows(case: dict[str, Any]) -> str:
+    heads = ["method", "value", "error", "of the laws", "error", "steepest slope", "guarantee", "s", "CPU s", "MiB"]
+    lines = []
     for row in case["rows"]:
         if "failed" in row:
-            lines.append(f"| {row['method']} | | | | | | {row['failed']} | | | |")
+            lines.append([row["method"], *[""] * 5, row["failed"]])
             continue
-        cells = [
-            row["method"],
-            rounded(row["value"], 4) + " ▲" * row["above"],
-            _percent(row["error"]),
-            _number(row["laws_told"], 4) + " ▲" * row["held_out_above"],
-            _percent(row["laws_error"]),
-            _number(row["gradient"], 3),
-            _guarantee(row),
-            _number(row["seconds"], 3),
-            _number(row["cpu_seconds"], 3),
-            "" if row["mebibytes"] is None else f"{row['mebibytes']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(
+            [
+                row["method"],
+                rounded(row["value"], 4) + " ▲" * row["above"],
+                _percent(row["error"]),
+                _number(row["laws_told"], 4) + " ▲" * row["held_out_above"],
+                _percent(row["laws_error"]),
+                _number(row["gradient"], 3),
+                _guarantee(row),
+                _number(row["seconds"], 3),
+                _number(row["cpu_seconds"], 3),
+                "" if row["mebibytes"] is None else f"{row['mebibytes']:.0f}",
+            ]
+        )
+    return markdown_table(heads, lines)
 
 
 def _guarantee(row: dict[str, Any]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from wgan_lip.benchmarks.machine import machine
 from wgan_lip.runs.run import Run
-from wgan_lip.runs.tracking import rounded, rounded_down, rounded_up
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.numbers import rounded, rounded_down, rounded_up
+from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure", "train_case"]
 
@@ -77,18 +78,15 @@ def _stopped_itself(run: Run) -> bool:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| data | seed | W1 over floor | interval, lower ≤ W1 ≤ upper | modes | within 3σ | Lip ≤ | gradient found "
-        "| seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ["data", "seed", "W1 over floor", "interval, lower ≤ W1 ≤ upper", "modes", "within 3σ", "Lip ≤"]
+    heads += ["gradient found", "seconds"]
+    cells = []
     for row in rows:
         interval, score, modes = row["interval"], row["score"], row["modes"]
         coverage = (f"{modes['covered']}/{modes['total']}", f"{100 * modes['within']:.1f} %") if modes else ("", "")
-        lines.append(
-            f"| {row['case']} | {row['seed']} | {score['ratio']:.2f} ± {score['spread']:.2f} "
-            f"| {rounded_down(interval['lower'])} ≤ {rounded(interval['exact'], 4)} ≤ {rounded_up(interval['upper'])} "
-            f"| {coverage[0]} | {coverage[1]} | {rounded_up(row['lipschitz'], 7)} "
-            f"| {row['largest_gradient_found']:.4f} | {row['training_seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        ends = rounded_down(interval["lower"]), rounded(interval["exact"], 4), rounded_up(interval["upper"])
+        cells.append([
+            row["case"], row["seed"], f"{score['ratio']:.2f} ± {score['spread']:.2f}", " ≤ ".join(ends), *coverage,
+            rounded_up(row["lipschitz"], 7), f"{row['largest_gradient_found']:.4f}", f"{row['training_seconds']:.0f}",
+        ])  # fmt: skip
+    return markdown_table(heads, cells) + "\n"

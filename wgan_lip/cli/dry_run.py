@@ -23,11 +23,11 @@ from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.runs.folder import yaml_text
 from wgan_lip.runs.targets import build
-from wgan_lip.runs.tracking import rounded_up
 from wgan_lip.training import train_wgan
 from wgan_lip.training.budget import Budget
 from wgan_lip.transport import BYTES_PER_PAIR
 from wgan_lip.utils.checks import available_memory
+from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.wasserstein.dual import ascend, kr_value
 
 __all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory"]

@@ -15,7 +15,7 @@ from wgan_lip.inspection.look import Inspection
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
 from wgan_lip.runs.run import CHECKPOINT, Run
-from wgan_lip.runs.tracking import clock_time, interval_text, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, interval_text, rounded, rounded_down, rounded_up
 from wgan_lip.wasserstein.estimate import W1Estimate
 
 __all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "show"]

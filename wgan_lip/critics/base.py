@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Solver, Squeeze
 from wgan_lip.utils.checks import InputError, check_pair
 
-__all__ = ["Critic", "check_sizes"]
+__all__ = ["Critic"]
 
 
 class Critic(nn.Sequential):
@@ -97,10 +97,3 @@ class Critic(nn.Sequential):
         if x.shape[1] != self.dim:
             raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
         return torch.cat((x, y)).to(next(self.parameters()))
-
-
-def check_sizes(*, least: int = 1, **sizes: int) -> None:
-    """Raises :class:`InputError`, naming the first size below `least`."""
-    for name, size in sizes.items():
-        if size < least:
-            raise InputError(f"Expected {name} of at least {least}. Got {size}.")

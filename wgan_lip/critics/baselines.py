@@ -10,12 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.critics.base import Critic, check_sizes
+from wgan_lip.critics.base import Critic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import GroupSort, LipschitzLayer
 from wgan_lip.lipschitz.layers.activations import as_activation
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear, SpectralNormLinear
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_sizes
+from wgan_lip.utils.slopes import gradients
 
 __all__ = ["ClippedCritic", "GroupSortCritic", "PenalizedCritic", "SpectralNormCritic"]
 
@@ -121,9 +122,8 @@ class PenalizedCritic(Critic):
         count = min(len(x), len(y))
         x, y = x[:count].flatten(1), y[:count].flatten(1)
         share = torch.rand(count, 1, generator=self.rng).to(x, non_blocking=True)
-        points = torch.lerp(y, x, share).detach().requires_grad_(True)  # (b, d)
-        (gradient,) = torch.autograd.grad(self(points).sum(), points, create_graph=True)
-        excess = torch.linalg.vector_norm(gradient, dim=1) - 1  # (b,)
+        slopes = gradients(self, torch.lerp(y, x, share), create_graph=True)  # (b, d)
+        excess = torch.linalg.vector_norm(slopes, dim=1) - 1  # (b,)
         excess = excess.clamp_min(0) if self.one_sided else excess
         return self.penalty_weight * excess.square().mean()
 

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from wgan_lip.critics.base import Critic, check_sizes
+from wgan_lip.critics.base import Critic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import (
     Conv2d,
@@ -18,7 +18,7 @@ from wgan_lip.lipschitz.layers import (
     LipschitzLayer,
     Unflatten,
 )
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_sizes
 
 __all__ = ["ConvolutionalCritic"]
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from wgan_lip.critics.base import Critic, check_sizes
+from wgan_lip.critics.base import Critic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import (
     Cones,
@@ -20,7 +20,7 @@ from wgan_lip.lipschitz.layers import (
     Retraction,
     new_bias,
 )
-from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.utils.checks import InputError, check_choice, check_sizes
 
 __all__ = ["FixedWidthCritic", "ResNetCritic"]
 

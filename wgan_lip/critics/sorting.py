@@ -6,9 +6,10 @@ from collections import OrderedDict
 
 from torch import nn
 
-from wgan_lip.critics.base import Critic, check_sizes
+from wgan_lip.critics.base import Critic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import GroupSort, Linear, LipschitzLayer, new_bias
+from wgan_lip.utils.checks import check_sizes
 
 __all__ = ["SortingCritic"]
 

@@ -15,7 +15,7 @@ from wgan_lip.figures.line import cdf_pair
 from wgan_lip.figures.plane import gradient_map, landscape, level_lines, transport_lines
 from wgan_lip.figures.rays import ray_profiles, value_histograms
 from wgan_lip.figures.scores import error_curves, score_curves, score_dots, stacked_bars
-from wgan_lip.figures.style import rounded_up, save, to_array
+from wgan_lip.figures.style import save, to_array
 from wgan_lip.figures.surface import potential_surface
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "ranked_images",
     "ray_profiles",
     "real_beside_generated",
-    "rounded_up",
     "sample_grid",
     "save",
     "score_against",

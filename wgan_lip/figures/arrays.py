@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.utils.checks import InputError, check_weights
+from wgan_lip.utils.slopes import gradients
 
 Samples = Tensor | ArrayLike
 
@@ -47,10 +48,8 @@ def values_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tens
 
 def gradients_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tensor) -> np.ndarray:
     """The critic's gradients at points of shape (k, d), shape (k, d); infinities and NaN as zero."""
-    at = torch.as_tensor(points, dtype=like.dtype, device=like.device).requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(at).sum(), at)
-    return np.nan_to_num(gradient.double().cpu().numpy(), posinf=0.0, neginf=0.0)
+    found = gradients(critic, torch.as_tensor(points, dtype=like.dtype, device=like.device))
+    return np.nan_to_num(found.double().cpu().numpy(), posinf=0.0, neginf=0.0)
 
 
 def gradient_norms(critic: Callable[[Tensor], Tensor], points: Samples) -> np.ndarray:

@@ -22,8 +22,9 @@ from wgan_lip.figures.arrays import (
     like_of,
     values_at,
 )
-from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, rounded_up, scatter, styled
+from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, scatter, styled
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import rounded_up
 
 
 @styled
@@ -136,7 +137,7 @@ def gradient_map(
     bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (1 along a perfect ray)")
     if bound is not None:
         bar.ax.axhline(bound if within else top, color=VERMILION, linewidth=3, clip_on=False)
-        text = f"certified:\n≤ {rounded_up(bound)}" if within else f"certified:\n≤ {rounded_up(bound)},\noff this scale"
+        text = f"certified:\n≤ {rounded_up(bound, 7)}" + ("" if within else ",\noff this scale")
         bar.ax.text(0.5, 1.015, text, ha="center", va="bottom", fontsize=9, transform=bar.ax.transAxes)
     legend(figure, axes, title)
     return figure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +60,3 @@ def legend(figure: Figure, axes: Axes, title: str | None) -> None:
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, markerscale=1.6)
     if title:
         axes.set_title(title, pad=8, loc="left")
-
-
-def rounded_up(bound: float) -> str:
-    """An upper bound as text that is one as well."""
-    return str(Context(prec=7, rounding=ROUND_CEILING).create_decimal_from_float(bound))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wgan_lip.utils.checks import InputError, check_choice
 
-__all__ = ["ACTIVATIONS", "Generator", "as_activation", "check_sizes", "draw_latents"]
+__all__ = ["ACTIVATIONS", "Generator", "as_activation", "draw_latents"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -96,10 +96,3 @@ def draw_latents(generator: nn.Module, n: int, rng: torch.Generator, *, labels: 
 def as_activation(name: str) -> nn.Module:
     """A new activation. Raises :class:`InputError` naming the legal ones."""
     return ACTIVATIONS[check_choice(name, list(ACTIVATIONS), "activation")]()
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises :class:`InputError`, naming all sizes, where one is below 1."""
-    if min(sizes.values()) < 1:
-        got = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        raise InputError(f"Expected sizes of at least 1. Got {got}.")

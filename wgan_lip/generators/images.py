@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.generators.base import Generator, as_activation, check_sizes
-from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.generators.base import Generator, as_activation
+from wgan_lip.utils.checks import InputError, check_choice, check_sizes
 
 __all__ = ["DCGANGenerator", "ResNetGenerator"]
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from wgan_lip.generators.base import Generator, as_activation, check_sizes
+from wgan_lip.generators.base import Generator, as_activation
+from wgan_lip.utils.checks import check_sizes
 
 __all__ = ["MLPGenerator"]
 

@@ -14,6 +14,7 @@ from wgan_lip.inspection.findings import Standing
 from wgan_lip.runs.folder import CONFIG
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.tables import flat
 
 __all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]
 
@@ -157,29 +158,29 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _entry(run: Run) -> Entry:
-    flat = _flat(run.config)
-    if "data._target_" not in flat:
+    every = flat(run.config)
+    if "data._target_" not in every:
         raise InputError(
             f"Expected a {CONFIG} in {run.directory} that names its data. Got one that does not, as of another version "
             "or damaged. Leave this run out, or train it again."
         )
-    settings = {key: value for key, value in flat.items() if key.partition(".")[0] not in ASIDE}
+    settings = {key: value for key, value in every.items() if key.partition(".")[0] not in ASIDE}
     standing = Standing.of(run.status, run.summary, run.metrics, guarantee="unknown")
-    batch = flat.get("training.batch_size", math.nan)
+    batch = every.get("training.batch_size", math.nan)
     batch = float(batch) if isinstance(batch, int | float) else math.nan
     scored = [record for record in run.metrics if "eval/w1_over_floor" in record]
     course = [(r.get("time", math.nan), r["step"] * batch, r["eval/w1_over_floor"]) for r in scored]
     last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan
-    data = [f"{key[5:]}={_shown(value)}" for key, value in flat.items() if key.startswith("data.")]
+    data = [f"{key[5:]}={_shown(value)}" for key, value in every.items() if key.startswith("data.")]
     return Entry(
         directory=run.directory,
         settings=settings,
-        seed=flat.get("seed"),
+        seed=every.get("seed"),
         standing=standing,
         seconds=last if run.summary is None else run.summary["training_seconds"],
         samples=standing.step * batch,
         course=tuple(course),
-        league=", ".join([*data, f"evaluation.size={flat.get('evaluation.size')}"]).replace("_target_=", ""),
+        league=", ".join([*data, f"evaluation.size={every.get('evaluation.size')}"]).replace("_target_=", ""),
     )
 
 
@@ -221,13 +222,6 @@ def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _named(key: str, value: Any) -> str:
     return _shown(value) if key.endswith("._target_") else f"{key}={_shown(value)}"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _shown(value: Any) -> str:

@@ -17,6 +17,8 @@ from wgan_lip.figures import Figure
 from wgan_lip.lipschitz.certificates import Certificate, certify
 from wgan_lip.transport import Transport, solve
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_pair
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.slopes import gradients
 
 __all__ = ["Exploration", "Picture", "explore"]
 
@@ -146,16 +148,13 @@ def _values(critic: nn.Module, samples: Tensor) -> Tensor:
 
 def _gradients(critic: nn.Module, samples: Tensor) -> Tensor:
     """Shape (b, d), on the CPU."""
-    at = samples.clone().to(next(critic.parameters(), samples)).requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(at).sum(), at)
-    return gradient.cpu()
+    return gradients(critic, samples.to(next(critic.parameters(), samples))).cpu()
 
 
 def _proved(found: Exploration) -> str:
     if found.certificate is None:
         return "no constant is proved for it"
-    return f"no slope exceeds the certified {figures.rounded_up(found.certificate.lipschitz)}"
+    return f"no slope exceeds the certified {rounded_up(found.certificate.lipschitz, 7)}"
 
 
 def _mean_slope(found: Exploration) -> float:

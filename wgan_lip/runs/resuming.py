@@ -12,8 +12,9 @@ from wgan_lip.runs.checkpoints import CHECKPOINT, newest_whole
 from wgan_lip.runs.folder import is_claimed
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.tables import flat
 
-__all__ = ["differences", "find_run", "flat", "is_finished", "last_state"]
+__all__ = ["differences", "find_run", "is_finished", "last_state"]
 
 FREE = (
     "device",
@@ -127,11 +128,3 @@ def _lies_under(key: str, section: str) -> bool:
 def _rises(before: Any, after: Any) -> bool:
     """Whether a limit allows more than it did; None is no limit."""
     return before is not None and (after is None or after > before)
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Section.key → value, for every value that is no section."""
-    values: dict[str, Any] = {}
-    for key, value in settings.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return values

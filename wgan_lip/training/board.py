@@ -20,6 +20,8 @@ from wgan_lip.runs.resuming import FREE
 from wgan_lip.runs.tracking import MEANINGS, TRAINING_CHARTS, TensorBoardTracker
 from wgan_lip.training import Game, Record
 from wgan_lip.transport import solve
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.tables import flat, markdown_table
 
 __all__ = ["TrainingBoard", "meanings"]
 
@@ -140,17 +142,12 @@ class TrainingBoard(TensorBoardTracker):
         self.image("samples/real_beside_generated", figures.to_array(pair), step)
 
 
-def _hyperparameters(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Section.key → value; section → the name of its class."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _hyperparameters(value, f"{prefix}{key}.")
-        elif key == "_target_":
-            found[prefix.rstrip(".")] = str(value).rpartition(".")[2]
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+    return {
+        key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
+        for key, value in flat(settings).items()
+    }
 
 
 def _landscape(critic: nn.Module, source: Source, real: Tensor, generated: Tensor) -> figures.Figure:
@@ -160,26 +157,20 @@ def _landscape(critic: nn.Module, source: Source, real: Tensor, generated: Tenso
 def _environment(settings: Mapping[str, Any], overrides: list[str]) -> str:
     rows = {**versions(), "device": settings["device"], "threads": settings["threads"]}
     rows["command"] = f"`{' '.join(['wgan-lip train', *overrides])}`"
-    return _table(("what", "value"), rows.items())
+    return markdown_table(("what", "value"), rows.items())
 
 
 def meanings(tags: Iterable[str]) -> str:
     """A table of tags, what they mean, and which way is good, in Markdown."""
     first = "Open **Custom Scalars** first: W1 as a band that is certified.\n\n"
     told = MEANINGS | PICTURES
-    return first + _table(("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags))
+    return first + markdown_table(
+        ("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags)
+    )
 
 
 def _certificate(certificate: Certificate) -> str:
-    layers = (
-        (f"`{x.path}`", x.layer, x.norm_out, figures.rounded_up(x.lipschitz), x.method) for x in certificate.layers
-    )
+    layers = ((f"`{x.path}`", x.layer, x.norm_out, rounded_up(x.lipschitz, 7), x.method) for x in certificate.layers)
     head = f"**Lip(f) ≤ {certificate.lipschitz!r}** from {certificate.norm_in} to {certificate.norm_out}\n\n"
     foot = f"\n\nOne unit is {certificate.units}. Weights `{certificate.weights_sha256}`. {certificate.covers}"
-    return head + _table(("layer", "class", "norm out", "Lip ≤", "method"), layers) + foot
-
-
-def _table(head: tuple[str, ...], rows: Any) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    return head + markdown_table(("layer", "class", "norm out", "Lip ≤", "method"), layers) + foot

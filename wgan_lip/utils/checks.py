@@ -20,6 +20,7 @@ __all__ = [
     "check_pair",
     "check_samples",
     "check_seed",
+    "check_sizes",
     "check_weights",
     "one_line",
     "out_of_memory",
@@ -164,3 +165,10 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed < 2**31:
         raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed}.")
     return seed
+
+
+def check_sizes(*, least: int = 1, **sizes: int) -> None:
+    """Raises :class:`InputError`, naming the first size below `least`."""
+    for name, size in sizes.items():
+        if size < least:
+            raise InputError(f"Expected {name} of at least {least}. Got {size}.")

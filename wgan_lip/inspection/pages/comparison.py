@@ -8,7 +8,7 @@ from html import escape
 from wgan_lip import figures
 from wgan_lip.inspection.compare import RULE, Comparison, Entry, Group
 from wgan_lip.inspection.pages.page import Cell, Section, figure, page, paragraph, table
-from wgan_lip.runs.tracking import clock_time, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
 
 __all__ = ["comparison_page", "score_of", "told_mean"]
 

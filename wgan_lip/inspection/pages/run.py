@@ -18,8 +18,9 @@ from wgan_lip.inspection.explore import explore
 from wgan_lip.inspection.findings import RULES, Standing, audits
 from wgan_lip.inspection.look import Inspection
 from wgan_lip.inspection.pages.page import Cell, Section, details, figure, page, paragraph, preformatted, table
-from wgan_lip.runs.tracking import clock_time, rounded, rounded_down, rounded_up
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
+from wgan_lip.utils.tables import flat
 
 __all__ = ["run_page"]
 
@@ -307,7 +308,7 @@ def _configuration(looked: Inspection) -> str:
         given = " ".join(["wgan-lip train", *run.overrides])
     except InputError as error:
         given = str(error)
-    rows = [(key, _shown(value)) for key, value in _flat(run.config)]
+    rows = [(key, _shown(value)) for key, value in flat(run.config).items()]
     return (
         paragraph("The command:")
         + preformatted(given, "Command")
@@ -328,16 +329,6 @@ def _environment(looked: Inspection) -> str:
 
 def _terms(terms: Mapping[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items()) + "</dl>"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", value))
-    return rows
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,21 @@
+"""Gradients of a critic at points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["gradients"]
+
+
+def gradients(critic: Callable[[Tensor], Tensor], points: Tensor, *, create_graph: bool = False) -> Tensor:
+    """∇f at points of shape (b, d), shape (b, d), for an f that takes each row by itself.
+
+    With `create_graph` they are differentiable themselves, as a gradient penalty needs.
+    """
+    at = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=create_graph)
+    return found
