@@ -468,12 +468,12 @@ def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch,
 
 
 def test_a_failure_in_the_final_scores_is_recorded(monkeypatch):
-    from wgan_lip.cli import train
+    from wgan_lip.training import session
 
     def full(*_, **__):
         raise OSError(28, "No space left on device", "summary.json")
 
-    monkeypatch.setattr(train, "write_json", full)
+    monkeypatch.setattr(session, "write_json", full)
     assert main(["train", *TINY]) == 2
     run = load_run(only_run())
     assert run.status["state"] == "failed" and "No space left" in run.status["reason"] and run.step == 6

@@ -393,7 +393,7 @@ def test_a_full_disk_leaves_no_half_a_result(monkeypatch, capsys):
         return write_whole(path, content)
 
     save_pair()
-    monkeypatch.setattr("wgan_lip.runs.run.write_whole", full)
+    monkeypatch.setattr("wgan_lip.utils.files.write_whole", full)
     assert main(["estimate", "x=x.npy", "y=y.npy", ALONE]) == 2
     captured = capsys.readouterr()
     assert "result.json. Got: No space left on device" in captured.err and captured.out == ""
@@ -481,8 +481,8 @@ def test_a_screen_survives_an_output_without_its_signs(monkeypatch):
 def test_what_hydras_grammar_refuses_is_quoted_and_comes_back_as_it_was(value):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from wgan_lip.cli.overrides import _quoted
+    from wgan_lip.cli.overrides import quoted
 
-    assert OverridesParser.create().parse_override(_quoted(f"x={value}")).value() == value
+    assert OverridesParser.create().parse_override(quoted(f"x={value}")).value() == value
     for plain in ("x=a.npy", "seed=0,1", "+x=[1,2]", "--multirun", "x='a'"):
-        assert _quoted(plain) == plain
+        assert quoted(plain) == plain

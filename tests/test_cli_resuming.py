@@ -126,12 +126,12 @@ def test_a_benchmark_goes_on_with_a_case_that_was_interrupted(whole, monkeypatch
         train_case(case, [*LONGER, "seed=1"])
 
 
-@pytest.mark.parametrize("reason", ["NonFiniteError: a value", "RefutedError: W1", "DivergedError: far"])
-def test_a_benchmark_does_not_play_again_what_stopped_itself(reason, tmp_path):
+@pytest.mark.parametrize("kind", ["NonFiniteError", "RefutedError", "DivergedError"])
+def test_a_benchmark_does_not_play_again_what_stopped_itself(kind, tmp_path):
     create_run(tmp_path / "case", {}, ["seed=3"])
-    set_status(tmp_path / "case", "failed", reason=reason)
+    set_status(tmp_path / "case", "failed", reason="far", kind=kind)
     row = train_case(tmp_path / "case", ["seed=3"], may_stop=True)
-    assert row == {"command": "wgan-lip train seed=3", "stopped": reason}
+    assert row == {"command": "wgan-lip train seed=3", "stopped": "far"}
 
 
 def test_auto_takes_the_newest_unfinished_run_of_the_configuration_or_a_new_one(whole, monkeypatch):
@@ -293,7 +293,7 @@ def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
     with claimed(interrupted):
         assert "which another process is playing" in refused(capsys, "resume=run")
     status = json.loads((interrupted / "status.json").read_text())
-    status.update(state="failed", reason="RefutedError: At step 6: a bound was above.")
+    status.update(state="failed", kind="RefutedError", reason="At step 6: a bound was above.")
     (interrupted / "status.json").write_text(json.dumps(status))
     assert "At step 6: a bound was above. Train anew" in refused(capsys, "resume=run")
     assert main(["train", f"resume={tiny_run}"]) == 0

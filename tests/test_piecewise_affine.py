@@ -163,7 +163,7 @@ def test_the_lipschitz_constant_is_the_steepest_slope_of_all_cells(function):
 
 
 @pytest.mark.parametrize("steep, high, origin", [(1e9, 1.0, 0.0), (1e-9, 1.0, 0.0), (1.0, 1.0, 1e8), (1e200, 1.0, 0.0)])
-def test_units_and_origin_change_neither_the_constant_nor_what_is_pruned(steep, high, origin):
+def test_units_and_origin_do_not_change_the_constant(steep, high, origin):
     # max(min(2x, 1), min(x/2, 0)), and a third group, min(0, x − 9), that is nowhere above both
     plain = MaxMinFunction([[2.0], [0.0], [0.5], [0.0], [1.0]], [0, 1, 0, 0, -9], [[0, 1], [2, 3], [3, 4]])
     slopes = steep * plain.slopes
@@ -171,7 +171,6 @@ def test_units_and_origin_change_neither_the_constant_nor_what_is_pruned(steep, 
     assert plain.lipschitz() == 2
     assert moved.lipschitz() == pytest.approx(2 * steep, rel=1e-12)
     assert moved.bound() == pytest.approx(2 * steep, rel=1e-12)
-    assert len(moved.pruned().groups) == len(plain.pruned().groups) == 2
 
 
 def test_a_steep_piece_that_another_group_covers_does_not_count():
@@ -186,7 +185,6 @@ def test_where_all_pieces_meet_rounding_makes_no_cell(place):
     # max(min(3t, 0), t) = t with t = x − place
     function = MaxMinFunction([[3.0], [0.0], [1.0]], [-3 * place, 0, -place], [[0, 1], [2]])
     assert function.lipschitz() == 1
-    assert len(function.pruned(place - 1, place + 1).groups) == 1
 
 
 def test_a_piece_that_decides_in_two_groups_at_once_counts():
@@ -199,7 +197,6 @@ def test_a_piece_must_beat_all_groups_at_once(groups):
     # max(min(3x, 0), x - 2, x + 2) = x + 2: where 3x is above x - 2 and below 0, x + 2 is above it
     function = MaxMinFunction([[3.0], [0.0], [1.0], [1.0]], [0, 0, -2, 2], groups)
     assert function.lipschitz() == 1
-    assert len(function.pruned().groups) == 1
 
 
 def test_equal_pieces_of_one_group_count():
@@ -210,65 +207,12 @@ def test_a_constant_function_has_constant_0():
     assert MaxMinFunction([[0.0, 0.0]], [7.0], [[0]]).lipschitz() == 0
 
 
-@given(functions(largest_dim=3, most=4))
-@settings(max_examples=12, deadline=None)
-def test_pruning_changes_no_value_and_leaves_nothing_to_prune(function):
-    pruned = function.pruned()
-    x = np.concatenate((cloud(function.dim, 300, 1.0), cloud(function.dim, 300, 30.0)))
-    assert np.allclose(pruned(x), function(x), rtol=0, atol=1e-12)
-    assert pruned.lipschitz() == pytest.approx(function.lipschitz(), abs=1e-9)
-    again = pruned.pruned()
-    assert [len(g) for g in again.groups] == [len(g) for g in pruned.groups]
-
-
-def test_pruning_takes_away_what_was_added():
-    sizes = []
-    for seed in range(4):
-        plain = MaxMinFunction.random(2, 3, 4, seed=seed).pruned()
-        slopes = np.concatenate((plain.slopes, plain.slopes[:1], plain.slopes[:2].mean(axis=0, keepdims=True)))
-        high = plain.intercepts[:2].max() + 1  # the mean of two pieces, raised, is above the least of them
-        intercepts = np.concatenate((plain.intercepts, plain.intercepts[:1], [high]))
-        mean, twin = len(slopes) - 1, len(slopes) - 2
-        lowered = MaxMinFunction(
-            np.concatenate((slopes, plain.slopes)),
-            np.concatenate((intercepts, plain.intercepts - 0.5)),
-            (
-                np.append(
-                    plain.groups[0], [mean, twin] if 0 in plain.groups[0] and 1 in plain.groups[0] else []
-                ).astype(int),
-                *plain.groups[1:],
-                plain.groups[0] + len(slopes),  # a group below another
-                plain.groups[-1],  # a group twice
-            ),
-        )
-        pruned = lowered.pruned()
-        assert sum(map(len, pruned.groups)) <= sum(map(len, plain.groups))
-        x = cloud(2, 500).numpy()
-        assert np.allclose(pruned(x), plain(x), rtol=0, atol=1e-12)
-        sizes.append(sum(map(len, lowered.groups)) - sum(map(len, pruned.groups)))
-    assert min(sizes) >= 2
-
-
 def test_a_piece_that_never_decides_but_holds_its_group_down_stays():
     # max(min(2x, 0), min(x/2, -x/2)) = min(x/2, 0): without 2x, its group would be 0 on x < 0
     function = MaxMinFunction([[2.0], [0.0], [0.5], [-0.5]], [0, 0, 0, 0], [[0, 1], [2, 3]])
     x = np.linspace(-3, 3, 101)[:, None]
     assert np.array_equal(function(x), np.minimum(x[:, 0] / 2, 0))
     assert function.lipschitz() == 0.5
-    assert np.array_equal(function.pruned()(x), function(x))
-
-
-def test_on_a_box_fewer_pieces_are_needed():
-    function = MaxMinFunction([[1.0], [-1.0]], [0, 0], [[0], [1]])  # |x|
-    assert len(function.pruned().groups) == 2
-    on_the_right = function.pruned(0.0, 2.0)
-    assert on_the_right.slopes.tolist() == [[1.0]]
-    assert len(function.pruned(-0.1, 2.0).groups) == 2
-    in_other_units = MaxMinFunction([[1.0], [-1.0]], [0, 10], [[0], [1]])
-    assert in_other_units.pruned(0.0, 2.0).slopes.tolist() == [[-1.0]]
-    assert len(in_other_units.pruned(0.0, 6.0).groups) == 2
-    with pytest.raises(InputError, match="low < high"):
-        function.pruned(1.0, 1.0)
 
 
 # Compilation

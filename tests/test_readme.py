@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_architecture import FLOORS
 
 from wgan_lip.cli import COMMANDS
 from wgan_lip.lipschitz import layers
@@ -72,13 +73,10 @@ def test_every_command_is_told_and_every_told_command_exists():
     assert all(f"wgan-lip {command}" in README for command in COMMANDS)
 
 
-def test_every_module_is_on_the_map():
-    package = ROOT / "wgan_lip"
-    names = {path.stem for path in package.glob("[a-z]*.py")} | {
-        path.parent.name for path in package.glob("[a-z]*/__init__.py")
-    }
-    table = re.search(r"^\| module \| .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
-    assert names == set(re.findall(r"^\| `(\w+)` \| ", table, re.MULTILINE))
+def test_every_room_is_on_the_map_on_its_floor():
+    table = re.search(r"^\| floor \| room .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
+    told = [(int(floor), room) for floor, room in re.findall(r"^\| (\d) \| `(\w+)` \| ", table, re.MULTILINE)]
+    assert sorted(told) == sorted((height, room) for height, rooms in enumerate(FLOORS, 1) for room in rooms)
 
 
 def test_every_layer_is_in_the_table():

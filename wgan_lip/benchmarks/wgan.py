@@ -72,9 +72,7 @@ def _past(directory: Path, arguments: list[str]) -> Run | None:
 
 def _stopped_itself(run: Run) -> bool:
     """Whether its game diverged or was refuted, which it would again."""
-    status = run.status
-    errors = tuple(error.__name__ for error in (DivergedError, NonFiniteError, RefutedError))
-    return status["state"] == "failed" and str(status["reason"]).startswith(errors)
+    return run.status.get("kind") in {error.__name__ for error in (DivergedError, NonFiniteError, RefutedError)}
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -128,39 +128,6 @@ class MaxMinFunction:
                     return float(norms[piece])
         return self.bound()
 
-    def pruned(self, low: ArrayLike | None = None, high: ArrayLike | None = None) -> MaxMinFunction:
-        """The same function, without the groups, and the pieces of a group, that can be left out of it.
-
-        A piece that never decides can still be needed, to hold its group down where another group decides. So each
-        group, and each piece in its group, is left out in turn and stays out if f changes on no open set. Searches as
-        in :meth:`lipschitz`, with its cost and its tolerance; of two equal pieces one stays.
-
-        Arguments:
-            low: Lower corner of a box, shape (d,) or a number, on which alone the two functions must agree; R^d by
-                default.
-            high: Its upper corner.
-        """
-        sides = (-np.inf if low is None else low), (np.inf if high is None else high)
-        box = np.stack([np.broadcast_to(np.asarray(side, dtype=np.float64), self.dim) for side in sides], axis=1)
-        if not (box[:, 0] < box[:, 1]).all():
-            raise InputError(f"Expected low < high in every coordinate. Got {low} and {high}.")
-        groups, size = [np.unique(group) for group in self.groups], np.inf
-        while (count := sum(map(len, groups))) < size:
-            size = count
-            for i in reversed(range(len(groups))):
-                others = groups[:i] + groups[i + 1 :]
-                if others and not _somewhere(self, groups[i], others, box=box):
-                    groups = others
-                    continue
-                for piece in groups[i]:
-                    rest = groups[i][groups[i] != piece]
-                    if len(rest) and not _somewhere(self, rest, [np.array([piece]), *others], box=box):
-                        groups[i] = rest
-        used = np.unique(np.concatenate(groups))
-        return MaxMinFunction(
-            self.slopes[used], self.intercepts[used], tuple(np.searchsorted(used, group) for group in groups)
-        )
-
     @staticmethod
     def random(
         dim: int, groups: int, pieces: int, *, seed: int | np.random.Generator = 0, lipschitz: float = 1.0
@@ -460,12 +427,7 @@ def _cover(covers: np.ndarray) -> np.ndarray:
 
 
 def _somewhere(
-    function: MaxMinFunction,
-    upper: Sequence[int],
-    groups: list[np.ndarray],
-    *,
-    under: tuple[int, np.ndarray] | None = None,
-    box: np.ndarray | None = None,
+    function: MaxMinFunction, upper: Sequence[int], groups: list[np.ndarray], *, under: tuple[int, np.ndarray]
 ) -> bool:
     """Whether, on an open set, each of `groups` has a piece below every piece of `upper`.
 
@@ -474,7 +436,6 @@ def _somewhere(
         upper: Indices of pieces.
         groups: Of each of them some piece is below.
         under: A piece and others that it must be below as well.
-        box: Where to look, shape (d, 2).
     """
     # Seen from where the intercepts differ least, and in units in which neither they nor the slopes are large: so what
     # counts as thin depends neither on the origin nor on the units of x and f.
@@ -486,7 +447,6 @@ def _somewhere(
     rounding = 1e-6 * float(np.abs(function.intercepts).max()) / steepest  # many times over
     scale = max(float(np.ptp(intercepts)), rounding) or 1.0
     intercepts = intercepts / scale
-    bounds = np.tile([-np.inf, np.inf], (function.dim, 1)) if box is None else (box - origin[:, None]) / scale
 
     def below(piece: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
         """Unit normals N and offsets e of {x: N x ≤ e}, where `piece` is below `others`; None where it never is."""
@@ -504,7 +464,7 @@ def _somewhere(
             cost,
             A_ub=np.column_stack((normals, np.ones(len(normals)))),
             b_ub=offsets,
-            bounds=[*bounds, (0.0, 1.0)],
+            bounds=[*[(None, None)] * function.dim, (0.0, 1.0)],
             options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
         )
         if result.status == _INFEASIBLE:
@@ -526,7 +486,7 @@ def _somewhere(
                 return True
         return False
 
-    start = (np.empty((0, function.dim)), np.empty(0)) if under is None else below(*under)
+    start = below(*under)
     halves = [[half for piece in group if (half := below(piece, upper)) is not None] for group in groups]
     return start is not None and search(*start, halves)
 

@@ -120,14 +120,17 @@ def _lock(stream: TextIO) -> bool:
     return True
 
 
-def set_status(directory: Path, state: str, *, reason: str | None = None, step: int | None = None) -> None:
+def set_status(
+    directory: Path, state: str, *, reason: str | None = None, kind: str | None = None, step: int | None = None
+) -> None:
     """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions.
 
-    When the run began, and the step where none is given, stay as they stand there.
+    `kind` is the class of the error behind a failure. When the run began, and the step where none is given, stay as
+    they stand there.
     """
     path, now = directory / STATUS, time.time()
     before = {"started": now, "step": 0} | (read_json(path) if path.exists() else {})
-    after = {"state": state, "reason": reason, "step": before["step"] if step is None else step}
+    after = {"state": state, "reason": reason, "kind": kind, "step": before["step"] if step is None else step}
     write_json(path, {**before, **after, "pid": os.getpid(), "updated": now, "versions": versions()})
 
 
@@ -143,7 +146,7 @@ def failures_recorded(directory: Path) -> Iterator[None]:
         elif isinstance(error, InputError):
             reason = str(error)
         with suppress(OSError):  # such as on a full disk
-            set_status(directory, state, reason=reason)
+            set_status(directory, state, reason=reason, kind=type(error).__name__)
         raise
 
 

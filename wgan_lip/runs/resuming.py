@@ -95,7 +95,7 @@ def last_state(run: Run) -> tuple[Mapping[str, Any] | None, int | None]:
 
 
 def _refuted(run: Run) -> bool:
-    return str(run.status["reason"]).startswith("RefutedError")
+    return run.status.get("kind") == "RefutedError"
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -161,10 +161,6 @@ class BjorckLinear(LipschitzLayer):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, _bjorck(self.weight, self.iterations), self.bias)
 
-    def orthonormalized(self) -> Tensor:
-        """V_K, shape (dim_out, dim_in)."""
-        return _bjorck(self.weight, self.iterations)
-
     def claim(self) -> Claim:
         rows, columns = self.weight.shape
         upper_bound_vector_norm(self.weight)  # refuses weights that are not finite
