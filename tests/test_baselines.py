@@ -15,13 +15,7 @@ from test_contract import DISTURBANCES, assert_bounded
 from torch import nn
 
 from wgan_lip.cli import main
-from wgan_lip.critics import (
-    ClippedCritic,
-    GroupSortCritic,
-    PenalizedCritic,
-    ResNetCritic,
-    SpectralNormCritic,
-)
+from wgan_lip.critics import ClippedCritic, GroupSortCritic, PenalizedCritic, ResNetCritic, SpectralNormCritic
 from wgan_lip.data import Moons
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wgan_lip.utils.checks import (
-    InputError,
-    UncertifiableError,
-    check_choice,
-    check_pair,
-    check_samples,
-    check_weights,
-)
+from wgan_lip.utils.checks import InputError, UncertifiableError, check_choice, check_pair, check_samples, check_weights
 
 
 def test_errors_are_value_errors_of_one_family():

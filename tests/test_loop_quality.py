@@ -155,9 +155,7 @@ def test_a_dual_value_far_above_the_first_is_divergence():
     far = Gaussian()
     real = far.sample
     far.sample = lambda n, rng: real(n, rng) + (1000.0 if far.draws > 8 else 0.0)
-    with pytest.raises(
-        DivergedError, match=r"more than training.divergence=10 times the first, .*after step 4, was kept"
-    ):
+    with pytest.raises(DivergedError, match=r"more than `divergence` = 10 times the first, .*after step 4, was kept"):
         list(play(source=far, divergence=10.0))
     far.draws = 0
     assert list(play(source=far))[-1].step == 8
@@ -167,7 +165,7 @@ def test_patience_ends_the_game_at_an_audit_without_a_better_one():
     records = list(play(lr=0.0, steps=400, audit_every=4, patience=3, score="eval/w1_test"))
     audits = [record for record in records if record.audited]
     assert [record.improved for record in audits] == [True, False, False, False]
-    assert records[-1].step == 16 and records[-1].ended == "no better audit in the last training.patience=3"
+    assert records[-1].step == 16 and records[-1].ended == "none of the last 3 audits was better"
     state = through_a_file(records[-1].game.state_dict())
     assert list(play(lr=0.0, steps=400, audit_every=4, patience=3, score="eval/w1_test", state=state)) == []
     *_, last = play(lr=0.0, steps=24, audit_every=4, patience=9, score="-certificate/lipschitz")
@@ -175,7 +173,7 @@ def test_patience_ends_the_game_at_an_audit_without_a_better_one():
 
 
 def test_a_score_that_no_audit_has_is_refused_at_the_call():
-    with pytest.raises(InputError, match=r"training.score to be one of w1/lower, .*Got 'eval/fid'"):
+    with pytest.raises(InputError, match=r"`score` to be one of w1/lower, .*Got 'eval/fid'"):
         play(score="eval/fid")
 
 
@@ -183,7 +181,7 @@ def test_seconds_end_the_game_over_all_processes():
     begun = time.monotonic()
     *_, last = play(steps=10**9, audit_every=10**9, log_every=10**9, max_seconds=0.3)
     assert 0.3 <= time.monotonic() - begun < 30 and last.audited
-    assert last.ended == "training.max_seconds=0.3 have passed"
+    assert last.ended == "0.3 seconds have passed, the most allowed"
     state = through_a_file(last.game.state_dict())
     assert list(play(steps=10**9, max_seconds=0.3, state=state)) == []
     assert next(play(steps=10**9, log_every=1, max_seconds=1e9, state=state)).step == last.step + 1
@@ -191,7 +189,7 @@ def test_seconds_end_the_game_over_all_processes():
 
 def test_images_end_the_game_and_learning_rates_reach_their_end():
     *_, last = play(steps=1000, batch_size=32, max_images=32 * 6)
-    assert (last.step, last.audited, last.ended) == (6, True, "training.max_images=192 are generated")
+    assert (last.step, last.audited, last.ended) == (6, True, "192 images are generated, the most allowed")
     assert last.game.generator_optimizer.param_groups[0]["lr"] == 0
 
 
@@ -259,25 +257,25 @@ def test_compiled_players_play_the_same_game(monkeypatch):
 
 
 def test_a_penalty_cannot_be_compiled():
-    with pytest.raises(InputError, match="Got PenalizedCritic, which is differentiated twice.*Leave compile out"):
+    with pytest.raises(InputError, match="Got PenalizedCritic, which is differentiated twice.*Leave `compile` out"):
         play(critic=PenalizedCritic(2, width=8), compile=True)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"boost_steps": 0}, "boost_steps above zero. Got 0"),
-        ({"boost_every": 0}, "boost_every above zero. Got 0. Leave it null"),
-        ({"renew_every": 0}, "renew_every above zero. Got 0. Leave it null"),
-        ({"critic_clip": -1.0}, "critic_clip above zero"),
-        ({"ema_ramp": -0.1}, "ema_ramp of at least 0"),
-        ({"ema_ramp": math.nan}, "ema_ramp of at least 0. Got nan"),
-        ({"max_rollbacks": -1}, "max_rollbacks of at least 0"),
-        ({"divergence": 0.5}, "divergence above 1. Got 0.5"),
-        ({"patience": 0}, "patience above zero"),
-        ({"max_seconds": math.nan}, "max_seconds above zero. Got nan"),
-        ({"accumulate": 5}, "batch_size that training.accumulate=5 divide. Got 32"),
-        ({"precision": "float8"}, "precision to be one of float32, bfloat16"),
+        ({"boost_steps": 0}, "`boost_steps` above zero. Got 0"),
+        ({"boost_every": 0}, "`boost_every` above zero. Got 0. Leave it null"),
+        ({"renew_every": 0}, "`renew_every` above zero. Got 0. Leave it null"),
+        ({"critic_clip": -1.0}, "`critic_clip` above zero"),
+        ({"ema_ramp": -0.1}, "`ema_ramp` of at least 0"),
+        ({"ema_ramp": math.nan}, "`ema_ramp` of at least 0. Got nan"),
+        ({"max_rollbacks": -1}, "`max_rollbacks` of at least 0"),
+        ({"divergence": 0.5}, "`divergence` above 1. Got 0.5"),
+        ({"patience": 0}, "`patience` above zero"),
+        ({"max_seconds": math.nan}, "`max_seconds` above zero. Got nan"),
+        ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\). Got 32"),
+        ({"precision": "float8"}, "`precision` to be one of float32, bfloat16"),
     ],
 )
 def test_settings_of_the_loop_that_make_no_sense_are_refused(setting, message):

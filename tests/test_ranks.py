@@ -253,6 +253,8 @@ def test_what_is_for_one_process_is_refused_on_several(monkeypatch):
 def test_a_batch_that_the_ranks_do_not_divide_is_refused():
     ranks = Ranks()
     ranks.size = 4
-    with pytest.raises(InputError, match="batch_size that 4 ranks and training.accumulate=3 divide. Got 16"):
+    with pytest.raises(
+        InputError, match=r"`batch_size` must be divisible by the number of ranks \(4\) × `accumulate` \(3\). Got 16"
+    ):
         ranks.check_divides(16, 3)
     ranks.check_divides(24, 3)

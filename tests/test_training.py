@@ -111,9 +111,9 @@ def test_a_critic_starts_at_the_samples_if_asked_to():
 
 def test_a_critic_that_cannot_start_at_samples_is_refused():
     plain = nn.Sequential(Linear(Norm.euclidean(2), Norm((1,))), Squeeze())
-    with pytest.raises(InputError, match="Expected, with training.start_at_data, a critic with a method start_at"):
+    with pytest.raises(InputError, match="Expected, with `start_at_data`, a critic with a method start_at"):
         play(critic=plain, start_at_data=True)
-    with pytest.raises(InputError, match="Expected, with training.renew_every, a critic with a method renew"):
+    with pytest.raises(InputError, match="Expected, with `renew_every`, a critic with a method renew"):
         play(critic=plain, renew_every=5)
 
 
@@ -277,12 +277,12 @@ def test_checking_the_players_leaves_them_as_they_were():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"steps": 0}, "training.steps above zero. Got 0"),
-        ({"warmup_steps": -1}, "training.warmup_steps of at least 0. Got -1"),
-        ({"batch_size": -3}, "training.batch_size above zero. Got -3"),
-        ({"ema_half_life": math.nan}, "training.ema_half_life above zero. Got nan"),
-        ({"audit_size": 1}, "training.audit_size of at least 2. Got 1"),
-        ({"critic_schedule": "wavy"}, "critic_schedule to be one of constant, .*cosine. Got 'wavy'"),
+        ({"steps": 0}, "`steps` above zero. Got 0"),
+        ({"warmup_steps": -1}, "`warmup_steps` of at least 0. Got -1"),
+        ({"batch_size": -3}, "`batch_size` above zero. Got -3"),
+        ({"ema_half_life": math.nan}, "`ema_half_life` above zero. Got nan"),
+        ({"audit_size": 1}, "`audit_size` of at least 2. Got 1"),
+        ({"critic_schedule": "wavy"}, "`critic_schedule` to be one of constant, .*cosine. Got 'wavy'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting, message):
@@ -292,9 +292,7 @@ def test_settings_that_make_no_sense_are_refused(setting, message):
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     source = FiniteSource(torch.randn(20, 2), torch.randn(20, 2))
-    with pytest.raises(
-        InputError, match="no larger than the training set, 20 samples. Got training.batch_size=21. Lower"
-    ):
+    with pytest.raises(InputError, match="no larger than the training set, 20 samples. Got 21. Lower `batch_size`"):
         play(source=source, batch_size=21)
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 from wgan_lip.cli.overrides import DRY_RUN, dry, quoted
@@ -96,13 +97,13 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
             warnings.showwarning = _warn
             _run(command, overrides, job)
     except InputError as error:
-        return _refuse(str(error))
+        return _refuse(_in_keys(command, str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explained(command, overrides, error))
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:
-        return _refuse(str(error), status=1)
+        return _refuse(_in_keys(command, str(error)), status=1)
     except OtherRankError as error:
         return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has said why
     except (MemoryError, RuntimeError) as error:
@@ -151,7 +152,7 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     if failed_jobs:
         _refuse(f"These jobs of the sweep failed, for the reasons that follow: {'; '.join(failed_jobs)}")
     for failure in failures[:-1]:
-        _refuse(str(failure))
+        _refuse(_in_keys(command, str(failure)))
     if failures:
         raise failures[-1]
     processes.part()
@@ -176,6 +177,19 @@ def _smaller(command: str) -> str:
         "Raise training.accumulate, which takes a batch in parts and keeps the game; or lower training.batch_size, "
         "training.audit_size, or the sizes of critic and generator."
     )
+
+
+def _in_keys(command: str, message: str) -> str:
+    """A message of the rooms below, which name settings as Python does, with the keys of the command line."""
+    from wgan_lip.training import train_wgan
+    from wgan_lip.training.scoring import score_run
+
+    if command != "train":
+        return message.replace("wgan_lip.law_of_rows(x)", "stream=true")
+    keys = {name: f"{section}.{name}" for section, taker in (("evaluation", score_run), ("training", train_wgan))
+            for name, parameter in signature(taker).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY}  # fmt: skip
+    return re.sub(r"`(\w+)`", lambda found: keys.get(found[1], found[0]), message)
 
 
 def _refuse(message: str, status: int = 2) -> int:

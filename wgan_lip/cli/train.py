@@ -16,12 +16,7 @@ from omegaconf import DictConfig
 from wgan_lip.cli import screens
 from wgan_lip.cli.players import built_players, resolved
 from wgan_lip.runs.checkpoints import Checkpoints
-from wgan_lip.runs.folder import (
-    claimed,
-    create_run,
-    failures_recorded,
-    reopen_run,
-)
+from wgan_lip.runs.folder import claimed, create_run, failures_recorded, reopen_run
 from wgan_lip.runs.resuming import find_run, is_finished, last_state
 from wgan_lip.runs.run import Run
 from wgan_lip.training import Ranks, train_wgan

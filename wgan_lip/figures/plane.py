@@ -13,15 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.figures.arrays import (
-    Samples,
-    as_numpy,
-    drawn_plan,
-    finite_points,
-    gradients_at,
-    like_of,
-    values_at,
-)
+from wgan_lip.figures.arrays import Samples, as_numpy, drawn_plan, finite_points, gradients_at, like_of, values_at
 from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, scatter, styled
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded_up

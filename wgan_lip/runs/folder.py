@@ -53,8 +53,7 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
     taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if (directory / name).exists()]
     if taken:
         raise InputError(
-            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. "
-            "Choose another hydra.run.dir."
+            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. Choose another folder."
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)

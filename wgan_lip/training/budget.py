@@ -38,9 +38,9 @@ class Budget:
         if game.step >= self.steps:
             return f"all {self.steps} steps are done"
         if game.step >= self.total:
-            return f"training.max_images={self.max_images} are generated"
+            return f"{self.max_images} images are generated, the most allowed"
         if self.patience is not None and game.stale >= self.patience:
-            return f"no better audit in the last training.patience={self.patience}"
+            return f"none of the last {self.patience} audits was better"
         if self.max_seconds is not None and game.seconds >= self.max_seconds:
-            return f"training.max_seconds={self.max_seconds:g} have passed"
+            return f"{self.max_seconds:g} seconds have passed, the most allowed"
         return None

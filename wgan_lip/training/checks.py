@@ -41,8 +41,8 @@ def check_players(
         )
     if source.size is not None and batch_size > source.size:
         raise InputError(
-            f"Expected a batch no larger than the training set, {source.size} samples. Got training.batch_size="
-            f"{batch_size}. Lower it."
+            f"Expected a batch no larger than the training set, {source.size} samples. Got {batch_size}. "
+            "Lower `batch_size`."
         )
     if not isinstance(getattr(generator, "latent_dim", None), int):
         raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
@@ -65,14 +65,14 @@ def check_players(
     kr_lower_bound(critic, test, test)  # refuses what an audit would
     if compiled and isinstance(critic, Penalized):
         raise InputError(
-            f"Expected, with training.compile, a critic without a penalty. Got {type(critic).__name__}, which is "
-            "differentiated twice: torch.compile can't. Leave compile out."
+            f"Expected, with `compile`, a critic without a penalty. Got {type(critic).__name__}, which is "
+            "differentiated twice: torch.compile can't. Leave `compile` out."
         )
     for setting, method, asked in (("start_at_data", "start_at", start_at_data), ("renew_every", "renew", renewed)):
         if asked and not callable(getattr(critic, method, None)):
             raise InputError(
-                f"Expected, with training.{setting}, a critic with a method {method}, as those of wgan_lip.critics "
-                f"have. Got {type(critic).__name__}. Leave {setting} out."
+                f"Expected, with `{setting}`, a critic with a method {method}, as those of wgan_lip.critics "
+                f"have. Got {type(critic).__name__}. Leave `{setting}` out."
             )
 
 
@@ -92,11 +92,11 @@ def check_settings(**settings: Any) -> None:
         value = settings[name]
         if not (value is None and name in POSITIVE_OR_NONE) and not value > 0:  # NaN as well
             remedy = " Leave it null for no limit." * (name in POSITIVE_OR_NONE)
-            raise InputError(f"Expected training.{name} above zero. Got {value}.{remedy}")
+            raise InputError(f"Expected `{name}` above zero. Got {value}.{remedy}")
     for name, least in LEAST.items():
         if not settings[name] >= least:
-            raise InputError(f"Expected training.{name} of at least {least}. Got {settings[name]}.")
+            raise InputError(f"Expected `{name}` of at least {least}. Got {settings[name]}.")
     for name, choices in CHOICES.items():
-        check_choice(settings[name], list(choices), f"training.{name}")
+        check_choice(settings[name], list(choices), f"`{name}`")
     if settings["divergence"] is not None and not settings["divergence"] > 1:
-        raise InputError(f"Expected training.divergence above 1. Got {settings['divergence']}.")
+        raise InputError(f"Expected `divergence` above 1. Got {settings['divergence']}.")

@@ -63,7 +63,7 @@ class Guard:
             raise kind(
                 f"Expected {'finite values' if kind is NonFiniteError else 'a game that stays near its start'}. "
                 f"Got {problem}{after}. The last good state, after step {self.game.step}, was kept. Lower the learning "
-                "rates, check the data, or allow more training.max_rollbacks.",
+                "rates, check the data, or raise `max_rollbacks`.",
                 self.game,
             )
         _roll_back(self.game, self.last_good)
@@ -81,8 +81,8 @@ class Guard:
         if not value > self.divergence * self.game.first_value:
             return None
         return (
-            f"a mean dual value of {value:.3g} up to step {self.game.step}, more than training.divergence="
-            f"{self.divergence:g} times the first, {self.game.first_value:.3g}"
+            f"a mean dual value of {value:.3g} up to step {self.game.step}, more than "
+            f"`divergence` = {self.divergence:g} times the first, {self.game.first_value:.3g}"
         )
 
 

@@ -170,7 +170,7 @@ def train_wgan(
         state = state.get("game", state) if isinstance(state, Mapping) else state
         game.load_state_dict(state)
     audit = Audit(source, generator, size=audit_size, scores=audit_scores, seed=seed, device=device)
-    check_choice(score.removeprefix("-"), audit.tags, "training.score")
+    check_choice(score.removeprefix("-"), audit.tags, "`score`")
 
     generate = playing(generator, precision=precision, compiled=compile)
     value_of = playing(critic, precision="float32", compiled=compile)

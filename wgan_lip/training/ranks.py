@@ -145,9 +145,7 @@ class Ranks:
     def check_divides(self, batch_size: int, parts: int) -> None:
         """Refuses a batch that the ranks, and the parts of each, do not divide."""
         if batch_size % (self.size * parts):
-            by = (
-                f"{self.size} ranks and training.accumulate={parts}"
-                if self.size > 1
-                else f"training.accumulate={parts}"
+            by = " × ".join(
+                [f"the number of ranks ({self.size})"] * (self.size > 1) + [f"`accumulate` ({parts})"] * (parts > 1)
             )
-            raise InputError(f"Expected training.batch_size that {by} divide. Got {batch_size}.")
+            raise InputError(f"`batch_size` must be divisible by {by}. Got {batch_size}.")

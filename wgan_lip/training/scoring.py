@@ -41,11 +41,11 @@ def check_scoring(
     }  # fmt: skip
     for name, (value, least) in counts.items():
         if value < least:
-            raise InputError(f"Expected evaluation.{name} of at least {least}. Got {value}.")
+            raise InputError(f"Expected `{name}` of at least {least}. Got {value}.")
     try:
         source.reference(len(source.test[:size]), seed=0)
     except InputError as error:
-        raise InputError(f"{error} Lower evaluation.size, or the size of the test set.") from None
+        raise InputError(f"{error} Lower `size`, or the size of the test set.") from None
     if inception_weights is not None:
         if source.image_shape is None:
             raise InputError(f"Expected images, for FID and KID. Got {source.name}. Leave out inception_weights.")

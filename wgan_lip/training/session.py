@@ -11,12 +11,7 @@ from wgan_lip import figures
 from wgan_lip.data import Source
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.runs.checkpoints import Checkpoints
-from wgan_lip.runs.folder import (
-    CERTIFICATE,
-    METRICS,
-    SUMMARY,
-    set_status,
-)
+from wgan_lip.runs.folder import CERTIFICATE, METRICS, SUMMARY, set_status
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.tracking import Console, JsonLinesTracker, Trackers
 from wgan_lip.training.board import TrainingBoard
@@ -55,7 +50,7 @@ def kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
         kept = "Nothing was saved before." if saver.step is None else f"Step {saver.step} is saved whole."
         raise InputError(
             f"Expected to write to {directory}. Got: {error.strerror or error}. {kept} "
-            f"Mend that, then go on with resume={directory}."
+            f"Make room or give write access, then resume {directory}."
         ) from error
 
 

@@ -56,7 +56,7 @@ TRUSTED = 1e-10  # distance of the ends, relative to the spread, at which a solv
 COARSE = 1e-3  # relative distance that is enough for a coarser problem
 COARSE_ROUNDS = 8
 VAGUE = 0.1  # relative distance of the ends beyond which cells are no guide
-REMEDY = "Draw from the rows instead: `stream=true` for wgan-lip estimate, wgan_lip.law_of_rows(x) for estimate_w1."
+REMEDY = "Draw from the rows instead of enclosing W1 of them all: wgan_lip.law_of_rows(x)."
 _BYTES_PER_POINT = 16_000  # edges, their keys and costs, the solver's own arcs: twice the peak measured in 16-D
 _BYTES_PER_COORDINATE = 40  # measured peak: the samples in float64, in units, in the order of cells
 

@@ -42,10 +42,9 @@ from wgan_lip.lipschitz.layers import (
     Normalize,
     Retraction,
     Squeeze,
-    fast_distances,
-    k_means,
 )
 from wgan_lip.transport import Potential, solve
+from wgan_lip.utils.clusters import fast_distances, k_means
 
 __all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
 

@@ -21,10 +21,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import (
-    Retraction,
-    retract_after_steps,
-)
+from wgan_lip.lipschitz.layers import Retraction, retract_after_steps
 from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_samples, check_weights, one_line
 from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates
 from wgan_lip.wasserstein.dual import ascend

@@ -33,7 +33,6 @@ from wgan_lip.lipschitz.layers.structure import (
     Squeeze,
     Unflatten,
 )
-from wgan_lip.utils.clusters import fast_distances, k_means
 
 __all__ = [
     "ACTIVATIONS",
@@ -69,8 +68,6 @@ __all__ = [
     "Spline",
     "Squeeze",
     "Unflatten",
-    "fast_distances",
-    "k_means",
     "new_bias",
     "retract_after_steps",
 ]

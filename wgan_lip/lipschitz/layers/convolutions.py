@@ -10,11 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.bounds import (
-    Norm,
-    upper_bound_convolution_norm,
-    upper_bound_vector_norm,
-)
+from wgan_lip.lipschitz.bounds import Norm, upper_bound_convolution_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.activations import Activation, as_activation
 from wgan_lip.lipschitz.layers.base import (
     BoundedConvolution,

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.bounds.dense import scaled_float64
-from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer, Retraction, Rounding, new_bias
-from wgan_lip.lipschitz.layers.base import Box, Constraint
+from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.retraction import Retraction
+from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
 from wgan_lip.utils.checks import InputError
 
 
