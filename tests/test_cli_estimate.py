@@ -380,7 +380,7 @@ def test_a_folder_with_a_run_is_left_as_it_is(capsys, unpictured):
     assert main(["estimate", "x=x.npy", "y=y.npy", ALONE, "hydra.run.dir=mine"]) == 0
     before = {path.name: path.read_bytes() for path in Path("mine").iterdir()}
     capsys.readouterr()
-    assert "Choose another hydra.run.dir" in refused(capsys, "x=y.npy", "y=x.npy", ALONE, "hydra.run.dir=mine")
+    assert "Choose another folder" in refused(capsys, "x=y.npy", "y=x.npy", ALONE, "hydra.run.dir=mine")
     assert {path.name: path.read_bytes() for path in Path("mine").iterdir()} == before
 
 
