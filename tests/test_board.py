@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.tensorboard import seconds_until, serving
+from wgan_lip.benchmarks.tensorboard import seconds_until, served, serving
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator
@@ -238,8 +238,9 @@ def records(directory, steps):
 def test_the_server_serves_what_the_suite_measures(tmp_path):
     """Curves with their meanings, and the interval's chart first."""
     records(tmp_path / "run", range(1, 11))
+    assert all(0 < figure < 100_000 for figure in served(tmp_path, last=10).values())
     with serving(tmp_path) as (_, ask):
-        assert 0 < seconds_until(ask, 10) < 100
+        seconds_until(ask, 10)
         tags = ask("scalars/tags")["run"]
         assert "certified" in tags["w1/lower"]["description"]
         assert "lower is better" in tags["w1/exact"]["description"]

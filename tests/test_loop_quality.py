@@ -221,7 +221,7 @@ def test_accumulation_plays_the_same_game():
 def test_bfloat16_stays_inside_the_generator(monkeypatch):
     generator = MLPGenerator(2, latent_dim=2, width=16)
     latents = torch.randn(50, 2)
-    rounded = playing(generator, precision="bfloat16", compiled=False)(latents)
+    rounded = playing(generator, "bfloat16")(latents)
     exact = generator(latents)
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     assert torch.allclose(rounded, exact, atol=0.05)

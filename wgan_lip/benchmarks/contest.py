@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -70,7 +71,9 @@ WORKERS = min(2, os.cpu_count() or 1)  # cases at a time, each on one thread
 class Pair(Protocol):
     """Two laws P and Q with a known optimal plan and potential; every :class:`wgan_lip.data.oracles.Oracle` is one."""
 
-    dim: int
+    @property
+    def dim(self) -> int:
+        """The dimension d of both."""
 
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """For training: n samples of P and m of Q, all independent, shapes (n, d) and (m, d)."""
@@ -153,12 +156,14 @@ def _trained(
     method: Method, pair: Pair, seconds: float, batch: int, rng: torch.Generator
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The critic after `seconds`, and how it came about; see Note [Starts] of :func:`train_and_measure`."""
-    began, steps, raced = time.process_time(), 0, {}
+    began, steps = time.process_time(), 0
+    raced: dict[str, tuple[float, Critic]] = {}
     critic = method.critic(pair.dim, **method.arguments)
     starts = method.starts if isinstance(critic, Critic) else ()
     for start in starts:
         racing = time.process_time()
         candidate = method.critic(pair.dim, **method.arguments)
+        assert isinstance(candidate, Critic)  # as the first one
         candidate.start_at(*_drawn(pair, START, rng), solver=SOLVERS[start])
         if len(starts) > 1:
             steps += _ascended(candidate, method, pair, RACE * seconds, batch, rng, racing)
@@ -357,7 +362,8 @@ def _stored(path: Path, case: Case) -> dict[str, Any] | None:
 def _outcomes(cases: Iterable[Case], workers: int) -> Iterator[tuple[Case, dict[str, Any]]]:
     """The cases with their rows, as they end; `workers` processes at a time, none of which outlives the caller."""
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(cases)[::-1], {}
+    waiting = list(cases)[::-1]
+    running: dict[Connection, tuple[Case, SpawnProcess]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -367,7 +373,7 @@ def _outcomes(cases: Iterable[Case], workers: int) -> Iterator[tuple[Case, dict[
                 running[receiver] = case, process
                 process.start()
                 sender.close()
-            for receiver in wait(list(running)):
+            for receiver in {*running}.intersection(wait(list(running))):
                 case, process = running[receiver]
                 try:
                     row = receiver.recv()
@@ -387,7 +393,7 @@ def _outcomes(cases: Iterable[Case], workers: int) -> Iterator[tuple[Case, dict[
             _end(receiver, process)
 
 
-def _end(receiver: Connection, process: Any) -> None:
+def _end(receiver: Connection, process: SpawnProcess) -> None:
     receiver.close()
     if process.pid is not None:
         process.kill()

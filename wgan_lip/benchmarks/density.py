@@ -55,7 +55,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         with torch.no_grad():
             error = float((critic.double()(grid) - target(grid)).abs().max())
         shape = {
-            "width": critic.lift.weight.shape[0],
+            "width": critic.get_parameter("lift.weight").shape[0],
             "depth": sum("block" in name for name, _ in critic.named_children()),
         }
         rows.append(

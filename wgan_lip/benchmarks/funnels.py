@@ -103,7 +103,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         "methods": some_of(METHODS, "methods"),
         "seconds": positive_number("seconds"),
     }
-    chosen = {"dims": DIMS, "funnels": FUNNELS, "methods": COMPARED, "seconds": SECONDS}
+    chosen: dict[str, Any] = {"dims": DIMS, "funnels": FUNNELS, "methods": COMPARED, "seconds": SECONDS}
     chosen |= parse_overrides(overrides, legal)
     cases = [
         Case(
@@ -171,9 +171,11 @@ def _cosine(rows: Sequence[Mapping[str, Any]], published: Published) -> str:
 
 def _best_baseline(rows: Sequence[Mapping[str, Any]], published: Published) -> str:
     names = {row["method"] for row in rows if METHODS[row["method"]].baseline}
-    if not names:
+    means = {name: mean_of(_of(rows, method=name), "cosine") for name in names}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+    if not known:
         return ""
-    best = max(names, key=lambda name: mean_of(_of(rows, method=name), "cosine"))
+    best = max(known, key=known.__getitem__)
     of = _of(rows, method=best)
     return f"{_cosine(of, published)}, {best} ({of[0]['guarantee']})"
 
@@ -187,10 +189,8 @@ def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         counts = sorted({row["funnels"] for row in rows if row["dim"] == dim})
         drawn = {"best published": [(float(count), PUBLISHED[dim, count].cosine) for count in counts]}
         for method, name in names.items():
-            points = [
-                (float(count), mean_of(_of(rows, dim=dim, funnels=count, method=method), "cosine")) for count in counts
-            ]
-            if points := [point for point in points if point[1] is not None]:
+            means = {count: mean_of(_of(rows, dim=dim, funnels=count, method=method), "cosine") for count in counts}
+            if points := [(float(count), mean) for count, mean in means.items() if mean is not None]:
                 drawn[name] = points
         return drawn
 

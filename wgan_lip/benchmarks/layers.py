@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ __all__ = ["measure"]
 
 PROVED, REAL, BELOW = "yes", "up to rounding", "no: from below"
 GRID = (10, 10)  # size of the images on which the exact norm of a convolution is computed
-
-Row = tuple[str, str, str, float, float]  # layer, method, proves, bound, milliseconds
 
 
 def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
@@ -65,11 +64,11 @@ def _dense() -> Iterator[tuple[str, float, Methods]]:
         exact = float(torch.linalg.matrix_norm(weight.double(), 2))
         double = weight.double()
         yield name, exact, {
-            "verified Cholesky": (PROVED, lambda w=weight: upper_bound_norm(w)),
-            "Gram iteration, 5": (REAL, lambda w=double: gram_bound(w, iterations=5)),
-            "row sums (SDP)": (REAL, lambda w=double: row_scale(w).max().sqrt()),
-            "Frobenius": (REAL, lambda w=double: w.norm()),
-            "power iteration, 20": (BELOW, lambda w=double: _power_iteration(w, 20)),
+            "verified Cholesky": (PROVED, partial(upper_bound_norm, weight)),
+            "Gram iteration, 5": (REAL, partial(gram_bound, double, iterations=5)),
+            "row sums (SDP)": (REAL, partial(_matrix_row_sums, double)),
+            "Frobenius": (REAL, double.norm),
+            "power iteration, 20": (BELOW, partial(_power_iteration, double, 20)),
         }  # fmt: skip
 
 
@@ -92,16 +91,13 @@ def _convolutions() -> Iterator[tuple[str, float, Methods]]:
         exact = float(torch.linalg.matrix_norm(_operator(module, (8, *GRID)), 2))
         kernel = module.weight.detach()
         given = {key: getattr(module, key) for key in ("stride", "padding", "dilation", "groups", "padding_mode")}
-
-        def bound(size: tuple[int, int] | None, kernel: Tensor = kernel, given: dict[str, Any] = given) -> float:
-            return upper_bound_convolution_norm(kernel, size=size, **given)
-
+        bound = partial(upper_bound_convolution_norm, kernel, **given)
         methods: Methods = {
-            "Fourier, this size": (PROVED, lambda bound=bound: bound(GRID)),
-            "Fourier, any size": (PROVED, lambda bound=bound: bound(None)),
+            "Fourier, this size": (PROVED, partial(bound, size=GRID)),
+            "Fourier, any size": (PROVED, partial(bound, size=None)),
         }
         if module.padding_mode == "zeros":
-            methods["row sums (SDP)"] = (REAL, lambda k=kernel, g=given: _row_sums(k, g))
+            methods["row sums (SDP)"] = (REAL, partial(_row_sums, kernel, given))
         yield name, exact, methods
 
 
@@ -118,7 +114,7 @@ def _modules() -> Iterator[tuple[str, float, Methods]]:
     }
     for name, module in cases.items():
         exact = float(torch.linalg.matrix_norm(_operator(module, (1, *GRID)), 2))
-        yield name, exact, {"claim, any size": (PROVED, lambda m=module: certify(m).lipschitz)}
+        yield name, exact, {"claim, any size": (PROVED, partial(_claimed, module))}
 
 
 def _operator(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -126,6 +122,14 @@ def _operator(module: nn.Module, shape: tuple[int, ...]) -> Tensor:
     units = torch.eye(math.prod(shape), dtype=torch.float64).view(-1, *shape)
     with torch.no_grad():
         return module(units).flatten(1)
+
+
+def _claimed(module: nn.Module) -> float:
+    return certify(module).lipschitz
+
+
+def _matrix_row_sums(matrix: Tensor) -> Tensor:
+    return row_scale(matrix).max().sqrt()
 
 
 def _row_sums(kernel: Tensor, given: dict[str, Any]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,8 @@ def _drawn(rows: Tensor, n: int, rng: torch.Generator) -> Tensor:
 
 
 PAIRS: dict[str, Callable[[], Pair]] = {
-    **{name: lambda oracle=oracle: oracle(dim=DIM) for name, oracle in ORACLES.items() if name != RayMonotone.name},
-    **{name: lambda name=name: Translation(name) for name in SOURCES},
+    **{name: partial(oracle, dim=DIM) for name, oracle in ORACLES.items() if name != RayMonotone.name},
+    **{name: partial(Translation, name) for name in SOURCES},
 }
 
 

@@ -6,6 +6,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from wgan_lip import figures
 from wgan_lip.benchmarks.machine import machine, threads
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import Conv2d, ConvGradientFlow, GradientFlow, Linear, retract_after_steps
 from wgan_lip.utils.checks import one_line
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
@@ -60,13 +61,14 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
 def _pairs(width: int) -> dict[str, tuple[Make, Make, int]]:
     """Critic, twin and the samples' dimension, by the critic's name."""
-    shape = {"width": width, "depth": DEPTH}
+    residual = partial(ResNetCritic, width, width=width, depth=DEPTH)
+    sorting = partial(SortingCritic, width, width=width, depth=DEPTH)
     critics: dict[str, Make] = {
-        "residual": lambda: ResNetCritic(width, **shape),
-        "residual, cones": lambda: ResNetCritic(width, **shape, readout="cones"),
-        "sorting, pairs": lambda: SortingCritic(width, **shape),
-        "sorting, full": lambda: SortingCritic(width, **shape, group=width),
-        "fixed width": lambda: FixedWidthCritic(width, depth=DEPTH),
+        "residual": residual,
+        "residual, cones": partial(residual, readout="cones"),
+        "sorting, pairs": sorting,
+        "sorting, full": partial(sorting, group=width),
+        "fixed width": partial(FixedWidthCritic, width, depth=DEPTH),
     }
     if _installed("deel.torchlip"):
         critics["deel-torchlip, pairs"] = lambda: _torchlip(width)
@@ -107,21 +109,19 @@ def _convolutions() -> nn.Module:
     critic = ConvolutionalCritic(IMAGE)
     layers: list[nn.Module] = [nn.Unflatten(1, IMAGE)]
     for name, layer in critic.named_children():
-        if name == "patches":
-            conv = layer.convolution
-            c, channels = layer.weight.shape[1], layer.weight.shape[0]
+        if isinstance(layer, Conv2d):
+            (channels, c, *_), conv = layer.weight.shape, layer.convolution
             layers.append(nn.Conv2d(c, channels, conv.kernel_size, conv.stride, conv.padding))
-        elif name.startswith("conv_"):
+        elif isinstance(layer, ConvGradientFlow):
             hidden, channels, *size = layer.weight.shape
-            layers += [nn.Conv2d(channels, hidden, size, size), nn.ReLU()]
-            layers += [nn.ConvTranspose2d(hidden, channels, size, size), nn.ReLU()]
-        elif name == "gather":
-            layers += [nn.Flatten(), nn.Linear(*layer.weight.shape[::-1]), nn.ReLU()]
-        elif name.startswith("block_"):
+            layers += [nn.Conv2d(channels, hidden, (size[0], size[1]), (size[0], size[1])), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(hidden, channels, (size[0], size[1]), (size[0], size[1])), nn.ReLU()]
+        elif isinstance(layer, GradientFlow):
             hidden, width = layer.weight.shape
             layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU()]
-        elif name == "readout":
-            layers += [nn.Linear(layer.weight.shape[1], 1), nn.Flatten(0)]
+        elif isinstance(layer, Linear):
+            rows, columns = layer.weight.shape
+            layers += [nn.Flatten(), nn.Linear(columns, rows), nn.ReLU() if name == "gather" else nn.Flatten(0)]
     return nn.Sequential(*layers)
 
 

@@ -22,7 +22,7 @@ from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
 
-__all__ = ["measure", "seconds_until", "serving"]
+__all__ = ["measure", "seconds_until", "served", "serving"]
 
 LENGTH = ["training.steps=5000", "training.log_every=5", "training.audit_every=100"]
 SMALL = [
@@ -49,28 +49,19 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             row = {"case": name, "seed": seed, "command": f"wgan-lip {' '.join(command)}", "steps": run.status["step"]}
             row |= {"records": len(run.metrics), "audits": len(audits), "training_seconds": run.metrics[-1]["time"]}
             row["bytes"] = sum(file.stat().st_size for file in directory.glob("events.out.tfevents.*"))
-            rows.append(row | _served(directory.parent, last=audits[-1]["step"]))
+            rows.append(row | served(directory.parent, last=audits[-1]["step"]))
             command_line = f"wgan-lip benchmark suite=tensorboard seeds=[{','.join(map(str, seeds))}]"
             content = {"suite": "tensorboard", "command": command_line, "machine": machine(), "rows": rows}
             write_json(out / "results.json", content)
     return _table(rows)
 
 
-def _served(logdir: Path, last: int) -> dict[str, float]:
+def served(logdir: Path, last: int) -> dict[str, float]:
     """Seconds from the start of the server to the last audit, and milliseconds of what its pages ask for then."""
-    start = time.perf_counter()
-    with serving(logdir) as ask:
-        while not _reaches(ask, last):
-            if time.perf_counter() - start > PATIENCE:
-                raise InputError(
-                    f"Expected TensorBoard to show {logdir} within {PATIENCE:g} s. It did not. Look at it."
-                )
-            time.sleep(0.05)
-        seconds = time.perf_counter() - start
-        curve = {"run": "run", "tag": "w1/critic"}
+    with serving(logdir) as (_, ask):
         return {
-            "seconds_to_last_step": seconds,
-            "curve_ms": milliseconds(lambda: ask("scalars/scalars", **curve)),
+            "seconds_to_last_step": seconds_until(ask, last),
+            "curve_ms": milliseconds(lambda: ask("scalars/scalars", run="run", tag="w1/critic")),
             "tags_ms": milliseconds(lambda: ask("scalars/tags")),
         }
 

@@ -31,7 +31,7 @@ STEPS = 500  # full-batch ascents of every critic that is trained
 
 PLANE: dict[str, Callable[[], nn.Module]] = {
     **{
-        f"residual, {name}": lambda name=name: ResNetCritic(2, width=64, depth=6, activation=name, bias_scale=0.2)
+        f"residual, {name}": partial(ResNetCritic, 2, width=64, depth=6, activation=name, bias_scale=0.2)
         for name in (*ACTIVATIONS, "spline")
     },
     "residual, maximum norm": lambda: ResNetCritic(2, width=64, depth=6, norm="max", bias_scale=1.0),

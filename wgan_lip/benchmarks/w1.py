@@ -143,8 +143,8 @@ def _solved(x: Tensor, y: Tensor) -> Bounds:
 
 def _sorted(x: Tensor, y: Tensor) -> Bounds:
     """On the line, between equally many samples: the mean distance in order of size, in extended precision."""
-    x, y = (np.sort(samples[:, 0].numpy()) for samples in (x, y))
-    value = float(np.abs(x - y).mean(dtype=np.longdouble))
+    of_x, of_y = (np.sort(samples[:, 0].numpy()) for samples in (x, y))
+    value = float(np.abs(of_x - of_y).mean(dtype=np.longdouble))
     return value * (1 - 1e-12), value * (1 + 1e-12)
 
 
@@ -378,8 +378,9 @@ def _judged(rows: list[dict[str, Any]], truth: Truth) -> list[dict[str, Any]]:
 def _error(value: float | None, bounds: Bounds) -> float | None:
     """Relative to W1, where its bounds are so close that it counts as known."""
     lower, upper = bounds
-    known = value is not None and upper - lower <= EXACT * upper < math.inf
-    return value / upper - 1 if known else None
+    if value is None or not upper - lower <= EXACT * upper < math.inf:
+        return None
+    return value / upper - 1
 
 
 def _above(value: float | None, bounds: Bounds) -> bool:

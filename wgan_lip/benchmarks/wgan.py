@@ -54,7 +54,9 @@ def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False)
             raise InputError(f"Expected {row['command']} to finish. It ended with status {status}.")
         if status:
             return {**row, "stopped": Run(directory).status["reason"]}
-    return {**row, **Run(directory).summary}
+    summary = Run(directory).summary
+    assert summary is not None  # a finished run has one
+    return {**row, **summary}
 
 
 def _past(directory: Path, arguments: list[str]) -> Run | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, LipschitzLayer, Solver, Squeeze
+from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, Solver, Squeeze
 from wgan_lip.utils.checks import InputError, check_pair
 
 __all__ = ["Critic"]
@@ -32,10 +33,9 @@ class Critic(nn.Sequential):
 
     guarantee: ClassVar[str] = "certified"
 
-    def __init__(self, dim: int, layers: OrderedDict[str, LipschitzLayer], heads: int = 1) -> None:
-        if heads == 1:
-            layers["squeeze"] = Squeeze()
-        super().__init__(OrderedDict(flatten=Flatten(dim), **layers))
+    def __init__(self, dim: int, layers: Mapping[str, nn.Module], heads: int = 1) -> None:
+        end = {"squeeze": Squeeze()} if heads == 1 else {}
+        super().__init__(OrderedDict({"flatten": Flatten(dim), **layers, **end}))
         self.dim, self.heads = dim, heads
 
     @torch.no_grad()

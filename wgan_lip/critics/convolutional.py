@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from wgan_lip.critics.base import Critic
 from wgan_lip.lipschitz.bounds import Norm
@@ -93,14 +94,14 @@ class ConvolutionalCritic(Critic):
                 f"Expected images of at least {least} × {least} pixels, for patches of {patch}. Got "
                 f"{tuple(image_shape)}. Take smaller patches, or ResNetCritic."
             )
-        margins = [_margin(pixels, patch) for pixels in size]
+        margins = _margin(size[0], patch), _margin(size[1], patch)
         h, w = ((pixels + 2 * margin) // patch for pixels, margin in zip(size, margins))
         dim, state = math.prod(image_shape) + label_count, Norm.euclidean(width)
-        common = {"activation": activation, "bias_scale": bias_scale}
+        common: dict[str, Any] = {"activation": activation, "bias_scale": bias_scale}
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict(unflatten=Unflatten(image_shape))
         if label_count:
             layers["unflatten"] = LabelPlanes(image_shape, label_count)
-        layers["patches"] = Conv2d(c + label_count, channels, patch, stride=patch, padding=tuple(margins))
+        layers["patches"] = Conv2d(c + label_count, channels, patch, stride=patch, padding=margins)
         for index in range(conv_depth):
             layers[f"conv_{index + 1}"] = ConvGradientFlow(channels, 2 * channels, shift=index % 2, **common)
         layers["rows"] = Flatten(channels * h * w)

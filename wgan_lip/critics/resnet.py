@@ -65,6 +65,8 @@ class ResNetCritic(Critic):
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 3.1
     """
 
+    lift: Linear
+
     def __init__(
         self,
         dim: int,
@@ -101,11 +103,11 @@ class ResNetCritic(Critic):
         if width != dim or norm == "max":  # an orthogonal square Q is no gain: it moves through W_l into v
             layers["lift"] = Linear(Norm.euclidean(dim), state)
         for index in range(depth):
-            if norm == "euclidean":
-                block = GradientFlow(width, hidden, activation=activation, bias_scale=bias_scale)
-            else:
-                block = MaxMin(width, state, stride=2 ** (index % (width.bit_length() - 1)))
-            layers[f"block_{index + 1}"] = block
+            layers[f"block_{index + 1}"] = (
+                GradientFlow(width, hidden, activation=activation, bias_scale=bias_scale)
+                if norm == "euclidean"
+                else MaxMin(width, state, stride=2 ** (index % (width.bit_length() - 1)))
+            )
         if readout == "linear":
             layers["readout"] = Linear(state, Norm((1,) * heads))
         else:
@@ -134,6 +136,8 @@ class FixedWidthCritic(Critic):
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 4.1
     """
+
+    readout: Linear
 
     def __init__(
         self,
@@ -164,12 +168,11 @@ class FixedWidthCritic(Critic):
         Rows that mix all of the state, the other natural start, pass each scalar on diluted, and depth dilutes it more.
         """
         for name, layer in self.named_children():
-            if name.startswith("affine"):
+            if name.startswith("affine") and isinstance(layer, Linear):
                 piece = nn.functional.normalize(torch.randn(self.dim), dim=0)
                 layer.weight[:3] = 0
                 layer.weight[0, 0] = layer.weight[2, 2] = 1
                 layer.weight[1, 3:] = piece
                 layer.bias[1].uniform_(-0.3 * bias_scale, 0.3 * bias_scale)
-            elif name == "readout":
-                layer.weight[:] = torch.eye(self.heads, self.dim + 3)
+        self.readout.weight[:] = torch.eye(self.heads, self.dim + 3)
         Retraction(self)()

@@ -164,6 +164,8 @@ class Checkerboard(ToySource):
     """
 
     name = "checkerboard"
+    low: float
+    high: float
 
     def __init__(self, half_width: float = 2.0, cells: int = 4, test_size: int = 2000, seed: int = 0) -> None:
         check_positive(half_width=half_width, cells=cells)

@@ -35,8 +35,9 @@ def like_of(critic: Callable[[Tensor], Tensor], samples: Samples) -> Tensor:
     like = next(critic.parameters(), None) if isinstance(critic, nn.Module) else None
     if like is not None:
         return like
-    given = isinstance(samples, Tensor) and samples.is_floating_point()
-    return samples if given else torch.empty(0, dtype=torch.float64)
+    if isinstance(samples, Tensor) and samples.is_floating_point():
+        return samples
+    return torch.empty(0, dtype=torch.float64)
 
 
 def values_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tensor) -> np.ndarray:
@@ -63,6 +64,6 @@ def drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int)
     mass = check_weights(mass, np.size(rows), "plan_mass")
     if rows.shape != mass.shape or columns.shape != mass.shape:
         raise InputError(f"Expected plan_rows and plan_columns of one shape (k,). Got {rows.shape}, {columns.shape}.")
-    count = min(lines, np.count_nonzero(mass))
+    count = min(lines, int(np.count_nonzero(mass)))
     drawn = np.random.default_rng(0).choice(len(mass), count, replace=False, p=mass / mass.sum())
     return rows[drawn], columns[drawn]

@@ -29,7 +29,7 @@ def generated_cloud(
     figure = Figure(figsize=(6.0, 5.4), layout="constrained")
     axes = figure.add_subplot()
     if dim == 1:
-        bins = np.histogram_bin_edges(np.concatenate(clouds), bins=60)
+        bins = list(np.histogram_bin_edges(np.concatenate(clouds), bins=60))
         for cloud, color, label in zip(clouds, (BLUE, VERMILION), labels, strict=True):
             axes.hist(cloud.ravel(), bins, density=True, histtype="stepfilled", alpha=0.45, color=color, label=label)
         axes.set(xlabel="$x$ (data units)", ylabel="density (1 / data units)")

@@ -42,7 +42,7 @@ def inline_svg(figure: Figure, alt: str, *, key: str) -> str:
     for ink, current in DARK.items():
         text = re.sub(re.escape(ink), current, text, flags=re.IGNORECASE)
     _, _, body = text.partition(">")
-    box = re.search(r'viewBox="([^"]+)"', text)[1]
+    box = text.partition('viewBox="')[2].partition('"')[0]
     return (
         f'<svg class="drawing" role="img" aria-label="{html.escape(alt)}" viewBox="{box}" fill="currentColor" '
         f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body.strip()}'

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.figures.arrays import Samples, as_numpy, drawn_plan, finite_points, gradients_at, like_of, values_at
-from wgan_lip.figures.style import BLUE, HEIGHT, INK, SLOPE, VERMILION, legend, scatter, styled
+from wgan_lip.figures.style import HEIGHT, INK, SLOPE, VERMILION, legend, scatter, styled
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded_up
 
@@ -72,9 +72,7 @@ def level_lines(
     values = np.ma.masked_invalid(values_at(critic, grid.reshape(-1, 2), like_of(critic, real)))
     figure = Figure(figsize=(6.0, 5.8), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
-    faint = {"s": 5, "alpha": 0.35, "linewidths": 0}
-    for cloud, color, marker, label in zip(clouds, (BLUE, VERMILION), "o^", labels, strict=True):
-        axes.scatter(*cloud.T, c=color, marker=marker, label=label, zorder=0, **faint)
+    scatter(axes, clouds, labels, s=5, alpha=0.35, linewidths=0, zorder=0)
     if values.count() and values.min() < values.max():
         levels = MaxNLocator(lines).tick_values(values.min(), values.max())
         drawn = axes.contour(
@@ -113,8 +111,7 @@ def gradient_map(
     grid = grid_around(clouds, resolution)
     norms = np.linalg.norm(gradients_at(critic, grid.reshape(-1, 2), like_of(critic, real)), axis=1)
     top = max(1.0, float(norms.max()))
-    within = bound is not None and bound <= 3 * top
-    top = 1.04 * max(top, bound if within else 0.0)
+    top = 1.04 * max(top, bound if bound is not None and bound <= 3 * top else 0.0)
     figure = Figure(figsize=(6.4, 5.8), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
     (left, below), (right, above) = grid[0, 0], grid[-1, -1]
@@ -122,14 +119,13 @@ def gradient_map(
         norms.reshape(resolution, resolution), cmap=SLOPE, vmin=0.0, vmax=top, origin="lower",
         extent=(left, right, below, above), interpolation="nearest",
     )  # fmt: skip
-    pale = {"s": 7, "alpha": 0.8, "linewidths": 0.4, "edgecolors": INK}
-    for cloud, color, marker, label in zip(clouds, ("white", "#F0E442"), "o^", labels, strict=True):
-        axes.scatter(*cloud[:300].T, c=color, marker=marker, label=label, **pale)
+    pale, few = ("white", "#F0E442"), [cloud[:300] for cloud in clouds]
+    scatter(axes, few, labels, pale, s=7, alpha=0.8, linewidths=0.4, edgecolors=INK)
     _frame(axes, grid)
     bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (1 along a perfect ray)")
     if bound is not None:
-        bar.ax.axhline(bound if within else top, color=VERMILION, linewidth=3, clip_on=False)
-        text = f"certified:\n≤ {rounded_up(bound, 7)}" + ("" if within else ",\noff this scale")
+        bar.ax.axhline(min(bound, top), color=VERMILION, linewidth=3, clip_on=False)
+        text = f"certified:\n≤ {rounded_up(bound, 7)}" + ("" if bound <= top else ",\noff this scale")
         bar.ax.text(0.5, 1.015, text, ha="center", va="bottom", fontsize=9, transform=bar.ax.transAxes)
     legend(figure, axes, title)
     return figure
@@ -180,7 +176,7 @@ def transport_lines(
             slopes = (values_at(potential, starts, like) - values_at(potential, ends, like)) / lengths
         slopes = np.nan_to_num(slopes, posinf=0.0, neginf=0.0)
         shades = Normalize(min(0.0, float(slopes.min())), max(1.0, float(slopes.max())))
-        drawn = LineCollection(np.stack([starts, ends], 1), cmap=SLOPE, norm=shades, linewidths=1.3, zorder=1)
+        drawn = LineCollection(list(np.stack([starts, ends], 1)), cmap=SLOPE, norm=shades, linewidths=1.3, zorder=1)
         drawn.set_array(slopes)
         axes.add_collection(drawn, autolim=False)
         axes.plot([], [], color=SLOPE(1.0), label="carried from x to y by the plan")  # for the legend
@@ -215,7 +211,7 @@ def terrain(
             angles="xy", scale_units="xy", scale=steepest / (0.8 * cell), pivot="mid",
             width=0.0019, headwidth=4.5, headlength=5, headaxislength=4.5, minlength=0.3, color=INK, alpha=0.5,
         )  # fmt: skip
-        figure.get_layout_engine().set(rect=(0, 0, 1, 0.96))  # room for the key above the axes
+        figure.set_layout_engine("constrained", rect=(0, 0, 1, 0.96))  # room for the key above the axes
         axes.quiverkey(field, 0.97, 1.035, 1, r"$\|\nabla f\| = 1$", labelpos="W", labelsep=0.12)
     _frame(axes, grid)
     figure.colorbar(filled, ax=axes, pad=0.02, label="critic value $f(x)$")

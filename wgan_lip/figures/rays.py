@@ -89,7 +89,7 @@ def value_histograms(
     values = [cloud[np.isfinite(cloud)] for cloud in (as_numpy(real_values), as_numpy(generated_values))]
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    bins = np.histogram_bin_edges(np.concatenate(values), bins=40)
+    bins = list(np.histogram_bin_edges(np.concatenate(values), bins=40))
     for cloud, color, label, line in zip(values, (BLUE, VERMILION), labels, ("-", (0, (5, 2))), strict=True):
         if len(cloud):
             axes.hist(

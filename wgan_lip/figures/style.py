@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -43,10 +44,14 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 100) -> P
     return write_whole(path, lambda stream: canvas.print_figure(stream, format="png", dpi=dpi))
 
 
-def scatter(axes: Axes, clouds: Sequence[np.ndarray], labels: Sequence[str]) -> None:
-    style = {"s": float(np.clip(8000 / max(1, *map(len, clouds)), 9, 26)), "linewidths": 0.3, "edgecolors": "white"}
-    for cloud, color, marker, label in zip(clouds, (BLUE, VERMILION), "o^", labels, strict=True):
-        axes.scatter(*cloud.T, c=color, marker=marker, alpha=0.85, label=label, **style)
+def scatter(
+    axes: Axes, clouds: Sequence[np.ndarray], labels: Sequence[str], colors: Sequence[str] = (BLUE, VERMILION),
+    **style: Any,
+) -> None:  # fmt: skip
+    size = float(np.clip(8000 / max(1, *map(len, clouds)), 9, 26))
+    style = {"s": size, "alpha": 0.85, "linewidths": 0.3, "edgecolors": "white", **style}
+    for cloud, color, marker, label in zip(clouds, colors, "o^", labels, strict=True):
+        axes.scatter(cloud[:, 0], cloud[:, 1], c=color, marker=marker, label=label, **style)
 
 
 def light(axes: Axes) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wgan_lip.utils.checks import InputError, check_choice
 
-__all__ = ["ACTIVATIONS", "Generator", "as_activation", "draw_latents"]
+__all__ = ["ACTIVATIONS", "Generator", "as_activation", "draw_latents", "latent_dim"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -65,8 +65,16 @@ class Generator(nn.Module):
         return torch.cat([samples, self.label_scale * latents[:, self.latent_dim :]], dim=1)
 
 
+def latent_dim(generator: nn.Module) -> int:
+    """Dimension k of a generator's latents. Raises :class:`InputError` where it does not say."""
+    dim = getattr(generator, "latent_dim", None)
+    if not isinstance(dim, int):
+        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
+    return dim
+
+
 def draw_latents(generator: nn.Module, n: int, rng: torch.Generator, *, labels: Tensor | int | None = None) -> Tensor:
-    """Standard normal latents (n, k), k = generator.latent_dim, on the device of `rng`; (n, k + K) with K labels.
+    """Standard normal latents (n, k), k that of :func:`latent_dim`, on the device of `rng`; (n, k + K) with K labels.
 
     Arguments:
         generator: Whose latents.
@@ -75,9 +83,9 @@ def draw_latents(generator: nn.Module, n: int, rng: torch.Generator, *, labels: 
         labels: The label of each, shape (n,), or one for all; drawn with the generator's shares if None.
 
     Raises:
-        InputError: Labels for a generator without, or labels that are none of its K.
+        InputError: No latent_dim, labels for a generator without, or labels that are none of its K.
     """
-    latents = torch.randn(n, generator.latent_dim, generator=rng, device=rng.device)
+    latents = torch.randn(n, latent_dim(generator), generator=rng, device=rng.device)
     shares = getattr(generator, "label_shares", None)
     if shares is None:
         if labels is not None:

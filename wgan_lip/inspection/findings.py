@@ -86,7 +86,7 @@ class Standing:
         """
         updated = status.get("updated")
         silent = math.nan if updated is None else (time.time() if now is None else now) - updated
-        common = {
+        common: dict[str, Any] = {
             "state": str(status["state"]), "step": int(status.get("step", 0)), "spread": spread, "records": records,
             "silent": silent,
         }  # fmt: skip

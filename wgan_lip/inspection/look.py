@@ -58,7 +58,7 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
             or damaged are no error: the inspection says so.
     """
     certificate = problem = source = generated = None
-    unopened = "it was not asked for (open_data=true does)"
+    unopened: str | None = "it was not asked for (open_data=true does)"
     try:
         certificate = certify(run.critic, units=run.units)
     except InputError as error:
@@ -72,14 +72,16 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
         generated = run.sample(SAMPLES if source is None else min(SAMPLES, len(source.test)))
     except InputError as error:
         problem = problem or str(error)
-    measured = generated is not None and source is not None and bool(torch.isfinite(generated).all())
+    spread = math.nan
+    if generated is not None and source is not None and bool(torch.isfinite(generated).all()):
+        spread = spread_over_real(generated, source.test[: len(generated)])
     standing = Standing.of(
         run.status,
         run.summary,
         run.metrics,
         guarantee=_guarantee(run),
         modes=None if source is None or source.modes is None else len(source.modes),
-        spread=spread_over_real(generated, source.test[: len(generated)]) if measured else math.nan,
+        spread=spread,
     )
     return Inspection(run, standing, find(standing), certificate, problem, source, unopened, generated)
 

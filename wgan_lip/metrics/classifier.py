@@ -91,14 +91,15 @@ def trained_classifier(source: Source, *, steps: int = 400, batch_size: int = 12
 
 
 def _train(source: FiniteSource, steps: int, batch_size: int, seed: int) -> Classifier:
-    labels = source.train_labels
+    shape, labels, held_out = source.image_shape, source.train_labels, source.test_labels
+    assert shape is not None and labels is not None and held_out is not None  # as :func:`trained_classifier` asks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(source.image_shape, int(max(labels.max(), source.test_labels.max())) + 1)
+        classifier = Classifier(shape, int(max(labels.max(), held_out.max())) + 1)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     with torch.enable_grad():
-        for index in _batches(source.size, steps, batch_size, seed):
+        for index in _batches(len(labels), steps, batch_size, seed):
             loss = F.cross_entropy(classifier(source.rows(index).cpu()), labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -106,7 +107,7 @@ def _train(source: FiniteSource, steps: int, batch_size: int, seed: int) -> Clas
             schedule.step()
     classifier.requires_grad_(False)
     guesses = torch.cat([classifier(part).argmax(dim=1) for part in source.test.split(500)])
-    classifier.accuracy = float((guesses == source.test_labels).double().mean())
+    classifier.accuracy = float((guesses == held_out).double().mean())
     return classifier
 
 

@@ -10,12 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wgan_lip.data import import_torchvision
+from wgan_lip.data import Source, import_torchvision
 from wgan_lip.utils.checks import InputError, one_line
 
-__all__ = ["Inception"]
+__all__ = ["Inception", "image_range"]
 
 PUBLISHED = "weights-inception-2015-12-05-6726825d.pth"
+
+
+def image_range(source: Source) -> tuple[tuple[int, int, int], float, float]:
+    """Shape of a source's images, and their values of black and white. Refuses a source without."""
+    if source.image_shape is None or source.low is None or source.high is None:
+        raise InputError(f"Expected images, for FID and KID. Got {source.name}. Leave out inception_weights.")
+    return source.image_shape, source.low, source.high
 
 
 class Inception:

@@ -10,7 +10,7 @@ from torch import Tensor
 from wgan_lip import transport
 from wgan_lip.data import Source
 from wgan_lip.metrics.classifier import Classifier
-from wgan_lip.metrics.inception import Inception
+from wgan_lip.metrics.inception import Inception, image_range
 from wgan_lip.metrics.similarity import frechet_distance, kernel_distance, similarity
 
 __all__ = ["Compared", "compare"]
@@ -76,23 +76,26 @@ def compare(
     if classifier is not None:
         name = f"classifier of accuracy {classifier.accuracy:.3f}, weights {classifier.weights_sha256}"
 
-        def as_labelled(samples: Tensor) -> float:
-            """The share of samples that the classifier reads as the label they carry."""
-            labels = samples[:, -len(source.label_shares) :].argmax(dim=1)
-            return float((classifier.head(classifier.embedded(samples)).argmax(dim=1) == labels).double().mean())
-
         def on_features(x: Tensor, y: Tensor) -> dict[str, float]:
             exact = {"w1": transport.solve(x, y).value, "frechet": frechet_distance(x, y)}
             return exact | similarity(x, y, **options)
 
         found["features"] = both(on_features, classifier.embedded, name)
         if source.label_shares is not None:
-            found["features"].values["as_labelled"] = as_labelled(generated)
-            found["features"].floors["as_labelled"] = as_labelled(reference)
+            count = len(source.label_shares)
+            found["features"].values["as_labelled"] = _as_labelled(generated, classifier, count)
+            found["features"].floors["as_labelled"] = _as_labelled(reference, classifier, count)
     if inception is not None:
+        pixels = image_range(source)
         found["inception"] = both(
             lambda x, y: {"fid": frechet_distance(x, y), "kid": kernel_distance(x, y)},
-            lambda samples: inception.embedded(samples, source.image_shape, source.low, source.high),
+            lambda samples: inception.embedded(samples, *pixels),
             f"Inception of 2015, weights {inception.weights_sha256}",
         )
     return found
+
+
+def _as_labelled(samples: Tensor, classifier: Classifier, label_count: int) -> float:
+    """The share of samples that the classifier reads as the label they carry."""
+    labels = samples[:, -label_count:].argmax(dim=1)
+    return float((classifier.head(classifier.embedded(samples)).argmax(dim=1) == labels).double().mean())

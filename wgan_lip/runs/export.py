@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from wgan_lip.generators import draw_latents
+from wgan_lip.generators import draw_latents, latent_dim
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.targets import build, load_weights
 from wgan_lip.utils.checks import InputError, one_line
@@ -104,7 +104,7 @@ def export_players(
                 torch.export.save(_program(player, inputs[name], name), folder / f"{name}.pt2")
         content = {
             **{"format": 1, **{name: dict(configs[name]) for name in PLAYERS}, "sizes": dict(sizes), "units": units},
-            **{"latent_dim": int(generator.latent_dim), "lipschitz": certificate.lipschitz, **(about or {})},
+            **{"latent_dim": latent_dim(generator), "lipschitz": certificate.lipschitz, **(about or {})},
             "sha256": {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
         }
         write_whole(folder / ABOUT, (json.dumps(content, indent=2) + "\n").encode())

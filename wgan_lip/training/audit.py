@@ -61,7 +61,7 @@ class Audit:
         }
         if self.scores:
             scalars |= {f"eval/{name}": value for name, value in self._similarity(averaged).items()}
-        if self.source.modes is not None:
+        if self.source.modes is not None and self.source.mode_std is not None:
             coverage = mode_coverage(averaged, self.source.modes, self.source.mode_std)
             scalars |= {"eval/modes_covered": float(coverage.covered), "eval/within_3_sigma": coverage.within}
         return scalars

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
@@ -15,19 +16,10 @@ from wgan_lip.utils.checks import InputError, check_choice, one_line
 from wgan_lip.wasserstein.dual import Penalized
 from wgan_lip.wasserstein.interval import kr_lower_bound
 
-__all__ = ["SETTINGS", "check_players", "check_settings"]
+__all__ = ["SETTINGS", "check_players", "check_settings", "method_of"]
 
 
-def check_players(
-    source: Source,
-    generator: nn.Module,
-    critic: nn.Module,
-    *,
-    start_at_data: bool,
-    renewed: bool,
-    batch_size: int,
-    compiled: bool,
-) -> None:
+def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, batch_size: int, compiled: bool) -> None:
     """Refuses players that do not fit the data or one another, a critic that can't be certified, too large a batch."""
     for name, player in (("generator", generator), ("critic", critic)):
         if not isinstance(player, nn.Module):
@@ -44,8 +36,6 @@ def check_players(
             f"Expected a batch no larger than the training set, {source.size} samples. Got {batch_size}. "
             "Lower `batch_size`."
         )
-    if not isinstance(getattr(generator, "latent_dim", None), int):
-        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
     device = next(critic.parameters()).device
     test = source.test[:2]
     with torch.no_grad():
@@ -68,12 +58,17 @@ def check_players(
             f"Expected, with `compile`, a critic without a penalty. Got {type(critic).__name__}, which is "
             "differentiated twice: torch.compile can't. Leave `compile` out."
         )
-    for setting, method, asked in (("start_at_data", "start_at", start_at_data), ("renew_every", "renew", renewed)):
-        if asked and not callable(getattr(critic, method, None)):
-            raise InputError(
-                f"Expected, with `{setting}`, a critic with a method {method}, as those of wgan_lip.critics "
-                f"have. Got {type(critic).__name__}. Leave `{setting}` out."
-            )
+
+
+def method_of(critic: nn.Module, name: str, setting: str) -> Callable[[Tensor, Tensor], object]:
+    """The critic's method of that name, which takes samples of both laws. Refuses a critic that has none."""
+    method = getattr(critic, name, None)
+    if not callable(method):
+        raise InputError(
+            f"Expected, with `{setting}`, a critic with a method {name}, as those of wgan_lip.critics "
+            f"have. Got {type(critic).__name__}. Leave `{setting}` out."
+        )
+    return method
 
 
 POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "audit_every", "ema_half_life",
@@ -81,7 +76,9 @@ POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "
 POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
                     "max_seconds")  # fmt: skip
 LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
-CHOICES = {"critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS}
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS,
+}  # fmt: skip
 SETTINGS = {*POSITIVE, *POSITIVE_OR_NONE, *LEAST, *CHOICES, "divergence"}
 """Names of what :func:`check_settings` looks at."""
 

@@ -16,10 +16,10 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.layers import retract_after_steps
 from wgan_lip.training.audit import Audit
 from wgan_lip.training.budget import Budget
-from wgan_lip.training.checks import SETTINGS, check_players, check_settings
+from wgan_lip.training.checks import SETTINGS, check_players, check_settings, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
-from wgan_lip.training.moves import average, descend, draw, half_life, playing, scheduler, settler
+from wgan_lip.training.moves import average, compiled, descend, draw, half_life, playing, scheduler, settler
 from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
 from wgan_lip.utils.checks import check_choice
@@ -147,8 +147,9 @@ def train_wgan(
     check_settings(**settings)
     ranks = Ranks()
     ranks.check_divides(batch_size, accumulate)
-    check_players(source, generator, critic, start_at_data=start_at_data, renewed=renew_every is not None,
-                  batch_size=batch_size, compiled=compile)  # fmt: skip
+    check_players(source, generator, critic, batch_size=batch_size, compiled=compile)
+    start_at = method_of(critic, "start_at", "start_at_data") if start_at_data else None
+    renew = method_of(critic, "renew", "renew_every") if renew_every is not None else None
     device = next(critic.parameters()).device
     retract_after_steps(critic_optimizer, critic)
     for player in (generator, critic):
@@ -172,8 +173,8 @@ def train_wgan(
     audit = Audit(source, generator, size=audit_size, scores=audit_scores, seed=seed, device=device)
     check_choice(score.removeprefix("-"), audit.tags, "`score`")
 
-    generate = playing(generator, precision=precision, compiled=compile)
-    value_of = playing(critic, precision="float32", compiled=compile)
+    generate = playing(compiled(generator) if compile else generator, precision)
+    value_of = compiled(critic) if compile else critic
     settle_critic, settle_generator = settler(critic_clip, ranks), settler(generator_clip, ranks)
 
     def samples(size: int, share: Callable[[Tensor], Tensor] = ranks.share) -> tuple[Tensor, Tensor]:
@@ -186,13 +187,13 @@ def train_wgan(
         x, y = samples(batch_size)
         return ascend(value_of, critic_optimizer, x, y, parts=accumulate, settle=settle_critic)
 
-    def renew() -> None:
-        critic.renew(*samples(max(batch_size, START), share=lambda whole: whole))
+    def adapt(method: Callable[[Tensor, Tensor], object]) -> None:
+        method(*samples(max(batch_size, START), share=lambda whole: whole))
         ranks.take_over(critic, parameters=True)
 
     def step() -> None:
-        if renew_every is not None and game.step % renew_every == 0:
-            renew()
+        if renew is not None and renew_every is not None and game.step % renew_every == 0:
+            adapt(renew)
         for _ in range(ascents(game.step + 1)):
             value = dual_ascent()
         latents = ranks.share(draw_latents(generator, batch_size, game.latent_rng))  # (b, k)
@@ -231,9 +232,8 @@ def train_wgan(
         else:
             if ranks.rank:
                 torch.manual_seed(seed + ranks.rank)  # such as of dropout: not twice the same
-            if start_at_data:
-                critic.start_at(*samples(max(batch_size, START), share=lambda whole: whole))
-                ranks.take_over(critic, parameters=True)
+            if start_at is not None:
+                adapt(start_at)
         guard = Guard(game, divergence=divergence, max_rollbacks=max_rollbacks)
         begun, ended = time.monotonic() - game.seconds, budget.spent(game)
         while game.warmed < warmup_steps and ended is None:

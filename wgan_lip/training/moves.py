@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wgan_lip.data import Source
 from wgan_lip.training.ranks import Ranks
 
-__all__ = ["PRECISIONS", "SCHEDULES", "average", "descend", "draw", "half_life", "playing", "scheduler", "settler"]
+__all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", "half_life", "playing", "scheduler",
+           "settler"]  # fmt: skip
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Name → inner arithmetic of a generator in the game."""
@@ -40,27 +41,28 @@ def draw(source: Source, size: int, rng: torch.Generator, device: torch.device) 
     return x.to(device, non_blocking=True)
 
 
-def playing(module: nn.Module, *, precision: str, compiled: bool) -> Callable[[Tensor], Tensor]:
-    """How a player is evaluated in the game: compiled if asked to, its inner arithmetic in `precision`.
+def playing(module: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+    """How a player is evaluated in the game, its inner arithmetic in `precision`.
 
     What comes out has the precision of what goes in. Parameters and their gradients stay as they are.
     """
-    forward = _compiled(module) if compiled else module
     if precision == "float32":
-        return forward
+        return module
 
     def rounded(latents: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, PRECISIONS[precision]):
-            return forward(latents).to(latents.dtype)
+            return module(latents).to(latents.dtype)
 
     return rounded
 
 
-def _compiled(module: nn.Module) -> nn.Module:
-    compiled = torch.compile(module)
+def compiled(module: nn.Module) -> nn.Module:
+    """The module, of the same parameters, as `torch.compile` runs it."""
+    made = torch.compile(module)
+    assert isinstance(made, nn.Module)  # torch's annotation speaks of a function
     # While it traces, the compiler looks at the gradient of samples that are no leaf, and warns of that itself.
     warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._dynamo")
-    return compiled
+    return made
 
 
 def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:

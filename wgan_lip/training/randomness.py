@@ -14,13 +14,14 @@ __all__ = ["global_rng_state", "set_global_rng_state"]
 
 def global_rng_state() -> dict[str, Any]:
     """States of torch's CPU generator, every GPU's, numpy's and Python's: tensors and plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
+    numpys = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpys["state"]["key"].astype(np.int64))
     version, internal, gauss_next = random.getstate()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     return {
         "torch": torch.get_rng_state(),
         "cuda": gpus,
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (numpys["bit_generator"], keys, numpys["state"]["pos"], numpys["has_gauss"], numpys["gauss"]),
         "python": (version, torch.tensor(internal), gauss_next),
     }
 

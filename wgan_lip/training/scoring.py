@@ -9,6 +9,7 @@ from wgan_lip.data import Source
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.metrics import Inception, compare, mode_coverage, trained_classifier, w1_over_floor
+from wgan_lip.metrics.inception import image_range
 from wgan_lip.runs.run import Run
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
@@ -47,8 +48,7 @@ def check_scoring(
     except InputError as error:
         raise InputError(f"{error} Lower `size`, or the size of the test set.") from None
     if inception_weights is not None:
-        if source.image_shape is None:
-            raise InputError(f"Expected images, for FID and KID. Got {source.name}. Leave out inception_weights.")
+        image_range(source)
         Inception(inception_weights)
 
 
@@ -102,7 +102,7 @@ def score_run(
         candidate = bracket(fitted(run.critic, test, generated, steps=fit_steps), test, generated, transport=transport)
         best = max(trained, candidate, key=lambda interval: interval.lower)
     coverage = None
-    if source.modes is not None:
+    if source.modes is not None and source.mode_std is not None:
         coverage = asdict(mode_coverage(generated, source.modes, source.mode_std))
     scores = compare(
         generated,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import overload
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class Potential:
     def __repr__(self) -> str:
         return f"Potential(points={tuple(self.points.shape)}, sign={self.sign})"
 
+    @overload
+    def __call__(self, z: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, z: ArrayLike) -> np.ndarray: ...
     def __call__(self, z: Tensor | ArrayLike) -> Tensor | np.ndarray:
         """Evaluates f at z, shape (k, d): float64 values of shape (k,), on the device of z, differentiable in z.
 

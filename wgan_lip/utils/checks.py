@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -103,6 +104,10 @@ def check_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, minimum: int = 1
     return x, y
 
 
+@overload
+def check_weights(weights: None, n: int, name: str) -> None: ...
+@overload
+def check_weights(weights: Tensor | ArrayLike, n: int, name: str) -> np.ndarray: ...
 def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.ndarray | None:
     """Checks non-negative finite weights, shape (n,), of positive total; None stands for uniform weights."""
     if weights is None:

@@ -102,7 +102,7 @@ class Oracle(ABC):
 
     def sources(self, test_size: int = 2000, seed: int = 0) -> tuple[OracleSource, OracleSource]:
         """P and Q as sample sources, with independent held-out samples; see :class:`OracleSource`."""
-        return tuple(OracleSource(self, side, test_size, 2 * seed + side) for side in (0, 1))
+        return OracleSource(self, 0, test_size, 2 * seed), OracleSource(self, 1, test_size, 2 * seed + 1)
 
     @abstractmethod
     def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]: ...

@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +26,9 @@ class _Cones(Oracle):
     The cells, where one cone is lowest, are star-shaped around their apex: moving towards it never leaves them.
     """
 
-    _sign: ClassVar[float] = 1.0
+    @property
+    def _sign(self) -> float:
+        return 1.0
 
     @property
     @abstractmethod

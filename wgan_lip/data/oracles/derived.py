@@ -90,6 +90,11 @@ class Moved(Oracle):
 
     def __post_init__(self) -> None:
         check_positive(scale=self.scale)
+        object.__setattr__(self, "dim", len(self._affine[0]))
+
+    @cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """V and t, checked, in float64."""
         d = self.oracle.dim
         isometry = torch.eye(d) if self.isometry is None else self.isometry
         isometry = check_samples(isometry, "isometry").detach().to("cpu", torch.float64)
@@ -105,8 +110,7 @@ class Moved(Oracle):
         shift = check_samples(shift[None], "shift")[0].detach().to("cpu", torch.float64)
         if shift.shape != isometry.shape[:1]:
             raise InputError(f"Expected a shift of shape ({len(isometry)},). Got {tuple(shift.shape)}.")
-        for name, value in (("isometry", isometry), ("shift", shift), ("dim", len(isometry))):
-            object.__setattr__(self, name, value)
+        return isometry, shift
 
     @property
     def w1(self) -> float:
@@ -117,12 +121,13 @@ class Moved(Oracle):
         return self.scale * self.oracle.w1_error
 
     def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        x, y = self.oracle._pair(n, rng)
-        return tuple(self.scale * z @ self.isometry.T + self.shift for z in (x, y))
+        (x, y), (isometry, shift) = self.oracle._pair(n, rng), self._affine
+        return self.scale * x @ isometry.T + shift, self.scale * y @ isometry.T + shift
 
     def _evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        values, gradient = self.oracle._evaluate((x - self.shift) @ self.isometry / self.scale)
-        return self.scale * values, gradient @ self.isometry.T
+        isometry, shift = self._affine
+        values, gradient = self.oracle._evaluate((x - shift) @ isometry / self.scale)
+        return self.scale * values, gradient @ isometry.T
 
 
 ORACLES: dict[str, type[Oracle]] = {

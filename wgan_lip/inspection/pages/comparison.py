@@ -93,7 +93,7 @@ def _courses(compared: Comparison) -> str:
 def _runs(compared: Comparison) -> str:
     heads = ("run", "configuration", "seed", "state", "step", "score over floor", "lower", "exact W1", "upper",
              "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
-    rows = []
+    rows: list[list[str | Cell]] = []
     for group, entry in compared.entries:
         run = entry.standing
         ends = (

@@ -217,7 +217,7 @@ def _certificate(looked: Inspection) -> str:
     proved = looked.certificate
     if proved is None:
         return paragraph(f"None could be proved: {looked.problem}")
-    rows = [
+    rows: list[list[str | Cell]] = [
         [layer.path, layer.norm_in, layer.norm_out, Cell(rounded_up(layer.lipschitz, 9)), layer.method]
         for layer in proved.layers
     ]

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,9 @@ from wgan_lip.utils.checks import InputError, check_choice
 __all__ = ["padding_multiplicity", "upper_bound_convolution_norm"]
 
 # numpy's names of torch's padding modes; zeros repeat nothing
-_MODES = {"zeros": None, "circular": "wrap", "reflect": "reflect", "replicate": "edge"}
+_MODES: dict[str, Literal["constant", "wrap", "reflect", "edge"]] = {
+    "zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge",
+}  # fmt: skip
 _COMPLEX_PRODUCT = 4 * UNIT_ROUNDOFF  # above √2 γ_2, its relative error (Higham, 2002, Lemma 3.5)
 _BATCH = 2**17  # numbers in one batch of matrices, which fit a processor's cache
 
@@ -153,9 +155,9 @@ def padding_margins(
     padding: int | Sequence[int] | str, spans: Sequence[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
     """(before, after) for each spatial axis, for kernels that span that many pixels. Raises :class:`InputError`."""
-    if padding == "valid":
-        padding = 0
-    if padding == "same":
+    if isinstance(padding, str):
+        if check_choice(padding, ["valid", "same"], "padding") == "valid":
+            return [(0, 0)] * len(spans)
         if max(strides) > 1:
             raise InputError(f"Expected stride 1 with padding 'same'. Got {strides}. State the padding.")
         return [((span - 1) // 2, span // 2) for span in spans]
@@ -262,17 +264,17 @@ def _torus_norm(blocks: np.ndarray, way: Sequence[_Axis]) -> float:
     folded = polyphase(torch.from_numpy(blocks), [axis.step for axis in way], [1] * len(way))
     taps, rows = folded.shape[3:], folded.shape[1]
     absolute = max(map(upper_bound_norm, gram_sums(folded)))
-    folded = folded.flatten(3).numpy()  # (groups, rows, columns, taps)
+    kernels = folded.flatten(3).numpy()  # (groups, rows, columns, taps)
 
     # An output sees each of its pixels once, and a pixel is seen through every tap at most once.
-    flat = max(upper_bound_norm(block.reshape(rows, -1)) for block in folded)
+    flat = max(upper_bound_norm(block.reshape(rows, -1)) for block in kernels)
     if math.prod(taps) == 1:
         return flat
     return min(
-        _fourier_bound(folded, taps, [axis.points for axis in way]),
+        _fourier_bound(kernels, taps, [axis.points for axis in way]),
         math.sqrt(absolute) * (1 + 2.0**-50),
         product_up(root_up(math.prod(taps)), flat),
-        max(_sum_up(upper_bound_norm(block[..., t]) for t in range(block.shape[-1])) for block in folded),
+        max(_sum_up(upper_bound_norm(block[..., t]) for t in range(block.shape[-1])) for block in kernels),
     )
 
 

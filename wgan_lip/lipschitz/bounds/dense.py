@@ -221,12 +221,12 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
         norms = [np.sqrt(_sums_up(np.square(rows[:, columns]))) for columns in wide]
         totals = _sums_up(np.column_stack((np.abs(rows[:, scalar]), *norms)))
         bound = max(bound, float(totals.max()) * _NORM_SLACK)
-    for rows in norm_out.slices:
-        if rows.stop - rows.start > 1:
+    for block in norm_out.slices:
+        if block.stop - block.start > 1:
             # A scalar input block is a column, whose spectral norm is its Euclidean norm.
-            total = float(_sums_up(np.sqrt(_sums_up(np.square(scaled[rows][:, scalar].T))))) * _NORM_SLACK
+            total = float(_sums_up(np.sqrt(_sums_up(np.square(scaled[block][:, scalar].T))))) * _NORM_SLACK
             for columns in wide:
-                total = math.nextafter(total + _upper_bound_block_norm(scaled[rows, columns]), math.inf)
+                total = math.nextafter(total + _upper_bound_block_norm(scaled[block, columns]), math.inf)
             bound = max(bound, total)
     return rescaled_up(bound + scaled.shape[1] * math.sqrt(scaled.size * SMALLEST_NORMAL), exponent)
 
