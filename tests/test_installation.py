@@ -28,6 +28,7 @@ def test_the_wheel_trains_from_another_directory(tmp_path):
     run("-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel, cwd=elsewhere)
     where = run("-c", "import wgan_lip; print(wgan_lip.__file__)", cwd=elsewhere, PYTHONPATH=str(site))
     assert where.startswith(str(site))
+    assert {"py.typed", "__init__.pyi"} <= {path.name for path in (site / "wgan_lip").iterdir()}
     screen = run("-m", "wgan_lip", "train", *TINY, cwd=elsewhere, PYTHONPATH=str(site), OMP_NUM_THREADS="1")
     assert "Lip(f) ≤ " in screen
     assert list((elsewhere / "outputs" / "train").glob("*/checkpoint.pt"))
