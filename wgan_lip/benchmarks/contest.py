@@ -52,7 +52,6 @@ __all__ = [
     "run_cases",
     "some_of",
     "train_and_measure",
-    "write_results",
 ]
 
 BATCH = 512  # samples of each law a step
@@ -471,26 +470,6 @@ def positive_number(what: str) -> Callable[[str], float]:
         return number
 
     return read
-
-
-def write_results(
-    suite: str,
-    seeds: Sequence[int],
-    overrides: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    out: Path,
-    **more: Any,
-) -> None:
-    """Writes `out/results.json`: all rows, and what they were made with."""
-    arguments = f""" "overrides=[{",".join(f"'{override}'" for override in overrides)}]\"""" if overrides else ""
-    content = {
-        "suite": suite,
-        "command": f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}",
-        "machine": machine(),
-        "threads": 1,
-        **more,
-    }
-    write_json(out / "results.json", {**content, "rows": rows})
 
 
 def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str, Any]], bool] | None = None) -> str:

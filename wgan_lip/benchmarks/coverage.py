@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.population import bernstein_lower_bound, betting_lower_bound, normal_lower_bound
 
@@ -37,9 +36,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     with threads():
         for seed in seeds:
             rows += [_row(oracle, n, seed) for oracle in oracles for n in SIZES]
-    command = f"wgan-lip benchmark suite=coverage seeds=[{','.join(map(str, seeds))}]"
-    content = {"suite": "coverage", "command": command, "machine": machine(), "level": LEVEL, "rows": rows}
-    write_json(out / "results.json", content)
+    write_results("coverage", seeds, out, level=LEVEL, rows=rows)
     return _table(rows)
 
 

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.compiled import compile_fixed_width, compile_resnet, interpolate
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import retract_after_steps
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.tables import markdown_table
 
@@ -78,8 +77,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             for depth in DEPTHS_B:
                 row("trained", "B", depth, seed, partial(_trained, partial(FixedWidthCritic, 2, depth=depth), seed))
     _draw(rows, out)
-    command = f"wgan-lip benchmark suite=density seeds=[{','.join(map(str, seeds))}]"
-    write_json(out / "results.json", {"suite": "density", "command": command, "machine": machine(), "rows": rows})
+    write_results("density", seeds, out, rows=rows)
     return _table(rows)
 
 

@@ -19,8 +19,8 @@ from wgan_lip.benchmarks.contest import (
     positive_number,
     run_cases,
     some_of,
-    write_results,
 )
+from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data.oracles import RayMonotone
 from wgan_lip.utils.numbers import rounded_up
@@ -120,7 +120,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     settings = [{"dim": dim, "funnels": count, **asdict(published)} for (dim, count), published in PUBLISHED.items()]
     more = {"seconds": chosen["seconds"], "published": {"source": SOURCE, "settings": settings}}
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
-    write_results("funnels", seeds, overrides, rows, out, methods=methods, **more)
+    write_results("funnels", seeds, out, overrides, threads=1, **more, methods=methods, rows=rows)
     _draw(rows, out)
     return _table(rows)
 

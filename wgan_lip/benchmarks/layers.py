@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.benchmarks.machine import machine, milliseconds, threads
+from wgan_lip.benchmarks.machine import milliseconds, threads, write_results
 from wgan_lip.lipschitz.bounds import (
     convolution_row_scale,
     gram_bound,
@@ -21,7 +21,6 @@ from wgan_lip.lipschitz.bounds import (
     upper_bound_norm,
 )
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure"]
@@ -44,11 +43,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     for (layer, method, proves), figures in found.items():
         excess, time = torch.tensor(figures, dtype=torch.float64).median(dim=0).values.tolist()
         rows.append({"layer": layer, "method": method, "proves": proves, "excess": excess, "milliseconds": time})
-    command = f"wgan-lip benchmark suite=layers seeds=[{','.join(map(str, seeds))}]"
-    write_json(
-        out / "results.json",
-        {"suite": "layers", "command": command, "machine": machine(), "threads": 1, "rows": rows},
-    )
+    write_results("layers", seeds, out, threads=1, rows=rows)
     return _table(rows)
 
 

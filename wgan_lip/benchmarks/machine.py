@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -14,8 +14,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from wgan_lip.runs.folder import versions
+from wgan_lip.utils.files import write_json
 
-__all__ = ["machine", "milliseconds", "threads"]
+__all__ = ["machine", "milliseconds", "threads", "write_results"]
 
 
 @contextmanager
@@ -45,6 +46,13 @@ def machine() -> dict[str, str]:
     """Versions, processor, memory and GPU, to stand beside figures."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {**versions(), "processor": _processor(), "memory": _memory(), "gpu": gpu}
+
+
+def write_results(suite: str, seeds: Sequence[int], out: Path, overrides: Sequence[str] = (), **content: Any) -> None:
+    """Writes `out/results.json`: the command, the machine, and the content, such as all rows."""
+    arguments = f""" "overrides=[{",".join(f"'{override}'" for override in overrides)}]\"""" if overrides else ""
+    command = f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}"
+    write_json(out / "results.json", {"suite": suite, "command": command, "machine": machine(), **content})
 
 
 def _memory() -> str:

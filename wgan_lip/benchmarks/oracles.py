@@ -26,8 +26,8 @@ from wgan_lip.benchmarks.contest import (
     positive_number,
     run_cases,
     some_of,
-    write_results,
 )
+from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data import Digits, Gaussians8, Gaussians25
 from wgan_lip.data.oracles import ORACLES, RayMonotone, Simplex
@@ -118,7 +118,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     rows = [_without_kinks(row) for row in run_cases(cases, out)]
     more = {"seconds": chosen["seconds"], "pairs": {name: repr(PAIRS[name]()) for name in chosen["pairs"]}}
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
-    write_results("oracles", seeds, overrides, rows, out, methods=methods, **more)
+    write_results("oracles", seeds, out, overrides, threads=1, **more, methods=methods, rows=rows)
     _draw(rows, out)
     return _table(rows)
 

@@ -9,7 +9,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import some_of, write_results
+from wgan_lip.benchmarks.contest import some_of
+from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import markdown_table
@@ -57,9 +58,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         labels = {"experiment": experiment, "critic": critic, "seed": seed}
         name = f"{experiment}-{critic}-{seed}"
         rows.append({**labels, **train_case(out / name, arguments, may_stop=True)})
-        write_results(
-            "rivals", seeds, overrides, rows, out, critics={name: CRITICS[name] for name in chosen["critics"]}
-        )
+        critics = {name: CRITICS[name] for name in chosen["critics"]}
+        write_results("rivals", seeds, out, overrides, threads=1, critics=critics, rows=rows)
     if not any("score" in row for row in rows):
         raise InputError("Expected a run that finished. Got none: each says why in its status.json.")
     _draw(rows, out)

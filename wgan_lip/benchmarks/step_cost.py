@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.layers import Conv2d, ConvGradientFlow, GradientFlow, Linear, retract_after_steps
 from wgan_lip.utils.checks import one_line
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend
 
@@ -44,7 +43,6 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     gradients, Adam's moments, and all that the forward pass keeps for the backward pass.
     """
     rows: list[dict[str, Any]] = []
-    command = f"wgan-lip benchmark suite=step_cost seeds=[{','.join(map(str, seeds))}]"
     with threads():
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             for width in WIDTHS[device]:
@@ -53,8 +51,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
                         torch.manual_seed(seed)
                         of = {"critic": name, "width": width, "device": device, "seed": seed}
                         rows.append({**of, **_row(critic, twin, dim, device)})
-                        content = {"suite": "step_cost", "command": command, "machine": machine(), "threads": 1}
-                        write_json(out / "results.json", {**content, "rows": rows})
+                        write_results("step_cost", seeds, out, threads=1, rows=rows)
     _draw(rows, out)
     return _table(rows)
 

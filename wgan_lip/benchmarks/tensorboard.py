@@ -16,10 +16,9 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from wgan_lip.benchmarks.machine import machine, milliseconds
+from wgan_lip.benchmarks.machine import milliseconds, write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["measure", "seconds_until", "served", "serving"]
@@ -50,9 +49,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             row |= {"records": len(run.metrics), "audits": len(audits), "training_seconds": run.metrics[-1]["time"]}
             row["bytes"] = sum(file.stat().st_size for file in directory.glob("events.out.tfevents.*"))
             rows.append(row | served(directory.parent, last=audits[-1]["step"]))
-            command_line = f"wgan-lip benchmark suite=tensorboard seeds=[{','.join(map(str, seeds))}]"
-            content = {"suite": "tensorboard", "command": command_line, "machine": machine(), "rows": rows}
-            write_json(out / "results.json", content)
+            write_results("tensorboard", seeds, out, overrides, rows=rows)
     return _table(rows)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.critics.compiled import critic_from_transport
 from wgan_lip.data import Digits, Gaussians8, Moons
@@ -19,7 +19,6 @@ from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify, evaluate
 from wgan_lip.lipschitz.layers import ACTIVATIONS
 from wgan_lip.transport import solve
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import fitted
@@ -50,7 +49,6 @@ DIGITS: dict[str, Callable[[], nn.Module]] = {
 def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     """Trains every critic by the same full-batch ascents, compiles others, and searches them all, on one thread."""
     rows: list[dict[str, Any]] = []
-    command = f"wgan-lip benchmark suite=tightness seeds=[{','.join(map(str, seeds))}]"
     with threads():
         for seed in seeds:
             pairs = {"moons, gaussians8": (PLANE, *_plane(seed)), "digits 0-4, 5-9": (DIGITS, *_digits())}
@@ -59,8 +57,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
                 for name, make in _makers(zoo, x, y).items():
                     torch.manual_seed(seed)
                     rows.append({"data": data, "critic": name, "seed": seed, "exact": exact, **_row(name, make, x, y)})
-                    content = {"suite": "tightness", "command": command, "machine": machine(), "threads": 1}
-                    write_json(out / "results.json", {**content, "rows": rows})
+                    write_results("tightness", seeds, out, threads=1, rows=rows)
     return _table(rows)
 
 

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 
 import wgan_lip
 from wgan_lip.benchmarks import peers
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.benchmarks.peers import Answer, Finish, Problem
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
 from wgan_lip.lipschitz.certificates import evaluate
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded, rounded_down, rounded_up
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.fitting import fit_critic
@@ -255,19 +254,18 @@ def _held_out(potential: Callable[[Tensor], Tensor], problem: Problem) -> float:
 
 def _measure(suite: str, work: list[tuple[Case, Methods]], seeds: list[int], out: Path, limit: float) -> str:
     """Case by case, tool after tool; `results.json` is written after each."""
-    command = f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]"
-    content: dict[str, Any] = {"suite": suite, "command": command, "machine": machine(), "cases": []}
+    cases: list[dict[str, Any]] = []
     for seed in seeds:
         for case, methods in work:
             truth = _truth(case, seed)
             rows: list[dict[str, Any]] = []
-            content["cases"].append({**truth, "rows": rows})
+            cases.append({**truth, "rows": rows})
             for method in methods(truth):
                 rows.append({"method": method.name, **_apart(method, partial(case.make, seed), limit)})
                 rows[:] = _judged(rows, truth)
-                write_json(out / "results.json", content)
+                write_results(suite, seeds, out, cases=cases)
                 _check_agreement(rows, truth)
-    return _table(content["cases"])
+    return _table(cases)
 
 
 def _truth(case: Case, seed: int) -> Truth:

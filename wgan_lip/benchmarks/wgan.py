@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wgan_lip.benchmarks.machine import machine
+from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded, rounded_down, rounded_up
 from wgan_lip.utils.tables import markdown_table
 
@@ -28,7 +27,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         for seed in seeds:
             row = train_case(out / f"{case}-{seed}", [f"experiment={case}", f"seed={seed}", *overrides])
             rows.append({"case": case, "seed": seed, **row})
-            write_json(out / "results.json", {"suite": "wgan", "machine": machine(), "rows": rows})
+            write_results("wgan", seeds, out, overrides, rows=rows)
     return _table(rows)
 
 
