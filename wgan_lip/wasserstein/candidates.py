@@ -36,13 +36,7 @@ from torch import Tensor, nn
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import (
-    Linear,
-    LipschitzExtension,
-    Normalize,
-    Retraction,
-    Squeeze,
-)
+from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
 from wgan_lip.transport import Potential, solve
 from wgan_lip.utils.clusters import fast_distances, k_means
 
