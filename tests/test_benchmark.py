@@ -67,4 +67,4 @@ def test_a_compiled_critic_is_within_twice_the_covering_radius(monkeypatch, tmp_
 
 def test_overrides_are_refused_where_no_run_is_trained(capsys):
     assert main(["benchmark", "suite=layers", "overrides=['device=cpu']"]) == 2
-    assert "Expected no overrides with suite=layers" in capsys.readouterr().err
+    assert "suite=layers takes no overrides" in capsys.readouterr().err

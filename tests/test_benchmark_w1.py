@@ -63,7 +63,7 @@ def written(out):
 
 
 def test_every_row_of_suite_w1_agrees_with_the_exact_solver(small, tmp_path):
-    table = w1.measure([0], [], tmp_path)
+    table = w1.measure([0], tmp_path)
     cases = written(tmp_path)
     assert [(case["dim"], case["laws"] is not None) for case in cases] == [(2, False), (16, True), (64, False)]
     for case in cases:
@@ -90,7 +90,7 @@ def test_every_row_of_suite_w1_agrees_with_the_exact_solver(small, tmp_path):
 
 def test_suite_w1_large_bounds_samples_by_what_is_certified(small, monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "_check_memory", lambda need: None if need < 40 * 60**2 else 1 / 0)
-    w1.measure_large([1], [], tmp_path)
+    w1.measure_large([1], tmp_path)
     cases = written(tmp_path)
     assert [case["n"] for case in cases] == [50] * 2 + [500] + [80] * 6
     for case in cases[:2] + cases[3:]:
@@ -136,7 +136,7 @@ def test_a_gradient_penalty_critic_can_be_above_w1_and_is_then_flagged():
 def test_certified_intervals_that_contradict_each_other_stop_the_suite(small, monkeypatch, tmp_path):
     monkeypatch.setattr(wgan_lip, "estimate_w1", partial(estimate, above=1.1))
     with pytest.raises(RuntimeError, match="a bug in a proof"):
-        w1.measure([0], [], tmp_path)
+        w1.measure([0], tmp_path)
     (case,) = written(tmp_path)  # the evidence is on the disk
     assert case["rows"][0]["lower"] > case["samples"][1]
 

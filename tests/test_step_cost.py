@@ -26,7 +26,7 @@ def small(monkeypatch):
 
 def test_every_critic_has_a_row_and_a_bar(small, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    table = step_cost.measure([0, 2], [], tmp_path)
+    table = step_cost.measure([0, 2], tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["command"] == "wgan-lip benchmark suite=step_cost seeds=[0,2]"
     assert {"torch", "processor"} <= results["machine"].keys()

@@ -1,43 +1,33 @@
-"""The measurements behind the README's tables."""
+"""The measurements behind every figure.
+
+A suite is a function `measure` of a module in this room, called as the module is; `measure_large` of the module `w1` is
+the suite `w1_large`. It takes seeds, its folder, and overrides if it has any use for them, writes `results.json`
+through :func:`wgan_lip.benchmarks.machine.write_results`, and returns its table.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
-from wgan_lip.benchmarks import (
-    coverage,
-    density,
-    funnels,
-    layers,
-    oracles,
-    rivals,
-    step_cost,
-    tensorboard,
-    tightness,
-    w1,
-    wgan,
-)
 from wgan_lip.utils.checks import InputError, check_choice
 from wgan_lip.utils.files import write_whole
 
-__all__ = ["SUITES", "benchmark"]
+__all__ = ["benchmark", "suites"]
 
-SUITES: dict[str, Callable[[list[int], list[str], Path], str]] = {
-    "wgan": wgan.measure,
-    "layers": layers.measure,
-    "tightness": tightness.measure,
-    "density": density.measure,
-    "coverage": coverage.measure,
-    "w1": w1.measure,
-    "w1_large": w1.measure_large,
-    "funnels": funnels.measure,
-    "oracles": oracles.measure,
-    "rivals": rivals.measure,
-    "step_cost": step_cost.measure,
-    "tensorboard": tensorboard.measure,
-}
-TRAINING = ("wgan", "funnels", "oracles", "rivals", "tensorboard")  # suites that take overrides
+
+def suites() -> dict[str, Callable[..., str]]:
+    """Every suite of this room, by name."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {
+        f"{module.__name__.rpartition('.')[2]}{name.removeprefix('measure')}": function
+        for module in modules
+        for name, function in vars(module).items()
+        if name.startswith("measure") and getattr(function, "__module__", None) == module.__name__
+    }
 
 
 def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> str:
@@ -47,15 +37,18 @@ def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> s
     `table.md` at the end.
 
     Raises:
-        InputError: An unknown suite, no seeds, overrides where no run is trained, or a case that failed.
+        InputError: An unknown suite, no seeds, overrides of a suite that takes none, or a case that failed.
     """
-    check_choice(suite, list(SUITES), "suite")
+    known = suites()
+    measure = known[check_choice(suite, list(known), "suite")]
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"Expected seeds as a list of integers, such as seeds=[0,1,2]. Got {seeds}.")
-    if overrides and suite not in TRAINING:
-        raise InputError(f"Expected no overrides with suite={suite}, which trains no run. Got {overrides}.")
+    takes_overrides = "overrides" in signature(measure).parameters
+    if overrides and not takes_overrides:
+        raise InputError(f"suite={suite} takes no overrides. Got {overrides}. Leave them out.")
+    more = {"overrides": [str(override) for override in overrides]} if takes_overrides else {}
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    table = SUITES[suite](seeds, [str(override) for override in overrides], folder)
+    table = measure(seeds=seeds, out=folder, **more)
     write_whole(folder / "table.md", table.encode())
     return table

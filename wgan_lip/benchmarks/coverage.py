@@ -23,7 +23,7 @@ CALIBRATION = 200_000  # samples that fix the range of the potential, beyond whi
 BLOCK = 50  # repetitions at once
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Bounds W1 from `REPETITIONS` pairs of sample sets of each size, with the potential itself as the critic."""
     oracles = (
         Ball(dim=2),

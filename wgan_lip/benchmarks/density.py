@@ -41,7 +41,7 @@ def target(x: Tensor) -> Tensor:
     return torch.sin(3 * x).sum(dim=1) / (3 * math.sqrt(2))
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Measures the largest error on a fine grid of the square; draws `density.png`."""
     axis = torch.linspace(-1, 1, 161, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)

@@ -29,7 +29,7 @@ PROVED, REAL, BELOW = "yes", "up to rounding", "no: from below"
 GRID = (10, 10)  # size of the images on which the exact norm of a convolution is computed
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Measures every layer with every method that bounds it, on one thread; the seeds' medians."""
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     with threads():

@@ -35,7 +35,7 @@ PARTS = ("forward and backward", "optimiser", "retraction")
 Make = Callable[[], nn.Module]
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Steps every critic and its twin in turn, on one thread, on the GPU too where there is one.
 
     A twin has the critic's linear maps, or convolutions, with ReLU, and no constraint. Both take the same fused Adam.

@@ -46,7 +46,7 @@ DIGITS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Trains every critic by the same full-batch ascents, compiles others, and searches them all, on one thread."""
     rows: list[dict[str, Any]] = []
     with threads():

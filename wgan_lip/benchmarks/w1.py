@@ -88,7 +88,7 @@ class Method:
 Methods = Callable[[Truth], Iterator[Method]]  # what is measured on a case
 
 
-def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure(seeds: list[int], out: Path) -> str:
     """Measures every tool on a few thousand samples, where exact W1 is known."""
     funnels = RayMonotone(dim=16, funnels=16, seed=1)  # of W1 1.744, that of the published pair being 1.738
     cases = [
@@ -99,7 +99,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     return _measure("w1", [(case, _all_methods) for case in cases], seeds, out, LIMIT)
 
 
-def measure_large(seeds: list[int], overrides: list[str], out: Path) -> str:
+def measure_large(seeds: list[int], out: Path) -> str:
     """Measures the tools that reach so far on many samples."""
     work: list[tuple[Case, Methods]] = []
     for dim in (2, 16):
