@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 from wgan_lip.data import Digits, FakeImages, FiniteSource, Gaussians8, ImageSource, import_torchvision
@@ -123,18 +126,81 @@ def test_kernel_distance_against_its_definition_and_zero_on_average():
 # --- neighbourhoods ---------------------------------------------------------------------------------------------------
 
 
-def test_neighbourhoods_against_loops_over_samples():
-    x, y, k = 0.7 * normal(23, 3), normal(31, 3, seed=2) + 0.3, 3
-    balls = lambda own: [sorted(float((a - b).norm()) for b in own)[k] for a in own]  # noqa: E731
-    around_x, around_y = balls(x), balls(y)
-    inside_y = [[float((a - b).norm()) < r for b, r in zip(y, around_y)] for a in x]
-    inside_x = [[float((a - b).norm()) < r for a, r in zip(x, around_x)] for b in y]
-    found = neighbourhoods(x, y, k=k)
-    assert found.precision == pytest.approx(np.mean([any(row) for row in inside_y]))
-    assert found.recall == pytest.approx(np.mean([any(row) for row in inside_x]))
-    assert found.density == pytest.approx(np.sum(inside_y) / (k * len(x)))
-    assert found.coverage == pytest.approx(np.mean(np.any(inside_y, axis=0)))
+def in_fractions(x: list, y: list, k: int) -> tuple[Fraction, Fraction, Fraction, Fraction]:
+    """Precision, recall, density and coverage by their definition, with ≤, in rational arithmetic."""
+    rows = [[tuple(map(Fraction, row)) for row in side] for side in (x, y)]
+    square = lambda a, b: sum((s - t) ** 2 for s, t in zip(a, b))  # noqa: E731
+    radius_x, radius_y = ([sorted(square(a, b) for b in side)[k] for a in side] for side in rows)
+    x, y = rows
+    real = [[square(a, b) <= r for b, r in zip(y, radius_y)] for a in x]
+    generated = [[square(a, b) <= r for a, r in zip(x, radius_x)] for b in y]
+    return share(real), share(generated), Fraction(sum(map(sum, real)), k * len(x)), share(zip(*real))
+
+
+def share(table) -> Fraction:
+    table = list(table)
+    return Fraction(sum(map(any, table)), len(table))
+
+
+def as_tuple(found) -> tuple[float, float, float, float]:
+    return found.precision, found.recall, found.density, found.coverage
+
+
+def test_neighbourhoods_against_rational_arithmetic():
+    x, y = 0.7 * normal(23, 3), normal(31, 3, seed=2) + 0.3
+    found = neighbourhoods(x, y, k=3)
+    assert as_tuple(found) == pytest.approx([*map(float, in_fractions(x.tolist(), y.tolist(), 3))], abs=1e-15)
     assert 0 < found.precision < 1 and 0 < found.recall < 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(1, 3).flatmap(
+        lambda d: st.tuples(
+            *[st.lists(st.lists(st.integers(-2, 2), min_size=d, max_size=d), min_size=4, max_size=12)] * 2
+        )
+    ),
+    k=st.integers(1, 3),
+    unit=st.sampled_from([1.0, 2.0**-600, 2.0**600, 2.0**-30]),
+    place=st.sampled_from([0, 2**20 + 1, -(10**6)]),
+)
+def test_neighbours_as_near_as_the_radius_and_duplicates_lie_inside(rows, k, unit, place):
+    """On lattices most distances coincide; far from the origin a matrix product can't tell them apart."""
+    x, y = (((np.array(side) + place) * unit) for side in rows)
+    expected = [*map(float, in_fractions(x.tolist(), y.tolist(), k))]
+    assert as_tuple(neighbourhoods(x, y, k=k)) == pytest.approx(expected, abs=1e-15)
+
+
+def test_near_points_are_told_apart_far_from_the_origin():
+    """Pairs 10⁻⁶ apart, of clusters 10⁶ apart: their squares lie below the rounding of a matrix product."""
+    cluster = 1e6 * torch.arange(4.0, dtype=torch.float64).repeat_interleave(3)
+    within = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64).repeat(4)
+    y = torch.stack([cluster, within * 2.0**-20], dim=1)
+    near, far = y + torch.tensor([0.0, 2.0**-21]), y + torch.tensor([0.0, 2.0**-17])
+    for x, precision in ((near, 1.0), (far, 0.0)):
+        found = neighbourhoods(x, y, k=2)
+        assert as_tuple(found) == pytest.approx([*map(float, in_fractions(x.tolist(), y.tolist(), 2))], abs=1e-15)
+        assert found.precision == precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_set_against_itself_is_covered_whole_whatever_coincides(dtype):
+    counts = torch.poisson(torch.full((300, 3), 0.7), generator=torch.Generator().manual_seed(0)).to(dtype)
+    constant = torch.full((200, 8), 0.1, dtype=dtype)
+    pixels = (torch.randint(0, 256, (60, 16), generator=torch.Generator().manual_seed(1)) / 255).to(dtype)
+    for samples in (counts, constant, pixels, pixels.repeat(3, 1), normal(50, 4).to(dtype)):
+        found = neighbourhoods(samples, samples.clone(), k=5)
+        assert (found.precision, found.recall, found.coverage) == (1.0, 1.0, 1.0)
+        shuffled = neighbourhoods(samples, samples.flip(0), k=5)
+        assert (shuffled.precision, shuffled.recall, shuffled.coverage) == (1.0, 1.0, 1.0)
+
+
+def test_half_of_each_side_equal_is_half_covered():
+    """60 copies of one point on both sides, and 60 far from everything else on each."""
+    same, here, there = torch.zeros(60, 2), normal(60, 2) + 1e3, normal(60, 2) - 1e3
+    found = neighbourhoods(torch.cat([same, here]), torch.cat([same, there]), k=5)
+    assert (found.precision, found.recall, found.coverage) == (0.5, 0.5, 0.5)
+    assert found.density == 60 * 60 / (5 * 120)
 
 
 def test_one_law_twice_has_high_precision_and_recall_and_density_one():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class Neighbourhoods:
         precision: Share of generated samples that lie in the neighbourhood of a real one.
         recall: Share of real samples that lie in the neighbourhood of a generated one.
         density: Mean number of real neighbourhoods that a generated sample lies in, over k; 1 in expectation where both
-            have one law, and not bounded by 1.
+            have one law without atoms, and not bounded by 1.
         coverage: Share of real samples in whose neighbourhood a generated one lies.
         k: The neighbour whose distance is the radius of a neighbourhood.
     """
@@ -102,14 +103,15 @@ def mmd(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
     References:
         A Kernel Two-Sample Test (Gretton, Borgwardt, Rasch, Schölkopf, Smola, 2012), equation 5
     """
-    x, y = _prepared(x, y)
-    return _mmd(_distances(x, x), _distances(y, y), _distances(x, y))
+    return _mmd(_by_products(*_prepared(x, y)))
 
 
 def neighbourhoods(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5) -> Neighbourhoods:
     """Precision, recall, density and coverage of generated samples x among real samples y.
 
-    The neighbourhood of a sample is the open ball up to its k-th neighbour in its own set, itself not counted.
+    The neighbourhood of a sample is the closed ball up to its k-th neighbour in its own set, itself not counted. A
+    sample exactly as far off as that neighbour lies in it, and so does an equal one where the radius is 0. Distances
+    that differ by less than their rounding, relatively (d + 4) · 2⁻⁵², count as equal.
 
     Arguments:
         x: Generated samples, shape (n, d).
@@ -126,7 +128,7 @@ def neighbourhoods(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5) 
         https://arxiv.org/abs/2002.09797, for density and coverage
     """
     x, y = _prepared(x, y)
-    return _neighbourhoods(_distances(x, x), _distances(y, y), _distances(x, y), k)
+    return _neighbourhoods(x, y, _by_products(x, y), k)
 
 
 def similarity(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5, directions: int = 512) -> dict[str, float]:
@@ -138,13 +140,13 @@ def similarity(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5, dire
         k: See :func:`neighbourhoods`.
         directions: See :func:`sliced_wasserstein`.
     """
-    x, y = _prepared(x, y)
-    within_x, within_y, between = _distances(x, x), _distances(y, y), _distances(x, y)
-    overlap = _neighbourhoods(within_x, within_y, between, k)
+    prepared = _prepared(x, y)
+    distances = _by_products(*prepared)
+    overlap = _neighbourhoods(*prepared, distances, k)
     return {
         "sliced_w1": sliced_wasserstein(x, y, p=1, directions=directions),
         "sliced_w2": sliced_wasserstein(x, y, p=2, directions=directions),
-        "mmd": _mmd(within_x, within_y, between),
+        "mmd": _mmd(distances),
         "precision": overlap.precision,
         "recall": overlap.recall,
         "density": overlap.density,
@@ -207,19 +209,36 @@ def kernel_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
     return float(mean_of_pairs(kernel(x, x)) + mean_of_pairs(kernel(y, y)) - 2 * kernel(x, y).mean())
 
 
+Distances = tuple[Tensor, Tensor, Tensor]  # within x, (n, n), within y, (m, m), and between them, (n, m)
+
+
 def _prepared(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    """In float64 with the mean of y at zero, so that distances lose few digits."""
-    x, y = (samples.double() for samples in check_pair(x, y, minimum=2))
-    return x - y.mean(dim=0), y - y.mean(dim=0)
+    return tuple(samples.double() for samples in check_pair(x, y, minimum=2))
 
 
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Distances of all pairs, shape (n, m), by a matrix product: scores need not the last digits that bounds need."""
-    distances = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
-    return distances.fill_diagonal_(0) if x is y else distances
+def _by_products(x: Tensor, y: Tensor) -> Distances:
+    """Distances of all pairs by matrix products, fast but without the last digits; see Note [Neighbours]."""
+    x, y = x - y.mean(dim=0), y - y.mean(dim=0)
+    within_x, within_y, between = (_distances(*pair, "use_mm_for_euclid_dist") for pair in ((x, x), (y, y), (x, y)))
+    return within_x.fill_diagonal_(0), within_y.fill_diagonal_(0), between
 
 
-def _mmd(within_x: Tensor, within_y: Tensor, between: Tensor) -> float:
+def _by_differences(x: Tensor, y: Tensor) -> Distances:
+    """Distances of all pairs by differences of coordinates: 0 for equal rows, and else to 2 + d/2 roundings.
+
+    In units of a power of two that leaves all entries below 1, so that no square overflows.
+    """
+    exponent = math.frexp(max(x.abs().max().item(), y.abs().max().item()))[1]
+    x, y = (samples * 2.0 ** -max(exponent, -1000) for samples in (x, y))
+    return tuple(_distances(*pair, "donot_use_mm_for_euclid_dist") for pair in ((x, x), (y, y), (x, y)))
+
+
+def _distances(x: Tensor, y: Tensor, mode: str) -> Tensor:
+    return torch.cdist(x, y, compute_mode=mode)
+
+
+def _mmd(distances: Distances) -> float:
+    within_x, within_y, between = distances
     m = len(within_y)
     scale = within_y[torch.triu_indices(m, m, 1).unbind()].median()
     scale = scale.where(scale > 0, 1)  # where half of the pairs coincide
@@ -231,15 +250,28 @@ def _mmd(within_x: Tensor, within_y: Tensor, between: Tensor) -> float:
     return float((mean(within_x) + mean(within_y) - 2 * mean(between)).clamp_min(0).sqrt())
 
 
-def _neighbourhoods(within_x: Tensor, within_y: Tensor, between: Tensor, k: int) -> Neighbourhoods:
-    smallest = min(len(within_x), len(within_y))
+# Note [Neighbours]
+# By the matrix product a squared distance errs by at most 8 (d + 8) u M², for the unit roundoff u = 2⁻⁵³ and M the
+# largest norm seen from the mean of y: by d + 2 products of total size at most 4 M², by the squared norms among them,
+# and by the centring. A radius, the k-th smallest of such numbers, errs by no more. Where the squares of a distance and
+# a radius lie further apart than both errors, it is certain which is larger. Where a single pair does not, as for
+# duplicates and for whole numbers, all is done again by differences, which takes ten times as long.
+
+
+def _neighbourhoods(x: Tensor, y: Tensor, distances: Distances, k: int) -> Neighbourhoods:
+    smallest = min(len(x), len(y))
     if not 1 <= k < smallest:
         raise InputError(
             f"Expected a neighbour k between 1 and {smallest - 1}, below both numbers of samples. Got {k}."
         )
-    radius_x, radius_y = (within.kthvalue(k + 1, dim=1).values for within in (within_x, within_y))
-    near_real = between < radius_y  # (n, m)
-    near_generated = between < radius_x[:, None]
+    dim = x.shape[1]
+    radii, between = _radii(distances, k), distances[2]
+    largest = max(float((samples - y.mean(dim=0)).square().sum(dim=1).max()) for samples in (x, y))
+    doubt = 16 * (dim + 8) * 2.0**-53 * largest
+    if not all(bool(((between.square() - radius.square()).abs() > doubt).all()) for radius in radii):
+        distances = _by_differences(x, y)
+        radii, between = [radius * (1 + (dim + 4) * 2.0**-52) for radius in _radii(distances, k)], distances[2]
+    near_generated, near_real = (between <= radius for radius in radii)  # (n, m)
     return Neighbourhoods(
         precision=float(near_real.any(dim=1).double().mean()),
         recall=float(near_generated.any(dim=0).double().mean()),
@@ -247,6 +279,12 @@ def _neighbourhoods(within_x: Tensor, within_y: Tensor, between: Tensor, k: int)
         coverage=float(near_real.any(dim=0).double().mean()),
         k=k,
     )
+
+
+def _radii(distances: Distances, k: int) -> tuple[Tensor, Tensor]:
+    """The distance of the k-th neighbour of each x, shape (n, 1), and of each y, shape (m,)."""
+    radius_x, radius_y = (within.kthvalue(k + 1, dim=1).values for within in distances[:2])
+    return radius_x[:, None], radius_y
 
 
 def _moments(samples: Tensor) -> tuple[Tensor, Tensor]:
