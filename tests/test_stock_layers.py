@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from contextlib import suppress
 
 import mpmath
 import numpy as np
@@ -162,6 +163,30 @@ def test_the_claim_of_a_maximum_is_the_most_windows_that_see_a_pixel(kernel, str
         outputs = module(torch.eye(h * w).view(h * w, 1, h, w))
         most = max(most, outputs.flatten(1).norm(dim=1).max().item())
     assert claimed(module) == pytest.approx(most)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+def test_a_maximum_of_padding_alone_is_refused_and_no_other(dilation, ceil_mode):
+    """There torch gives -inf, and differentiating it corrupts memory: MaxPool2d(2, 1, 1, 3) at 2 x 2 pixels aborts."""
+    refused = 0
+    for kernel, stride, padding in itertools.product((1, 2, 3, 4, 5), (1, 2, 3, 4), (0, 1, 2)):
+        if 2 * padding > kernel:
+            continue  # torch refuses it
+        module = nn.MaxPool1d(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+        smallest = []
+        for size in range(1, 16):
+            with suppress(RuntimeError), torch.no_grad():  # an image smaller than a window
+                smallest.append(module(torch.zeros(1, 1, size)).min().item())
+        if -math.inf in smallest:
+            refused += 1
+            with pytest.raises(UncertifiableError, match=r"on padding alone.* Pad in a layer before"):
+                certify(nn.Sequential(module))
+        else:
+            assert claimed(module) >= 1
+    assert (refused > 0) == (dilation > 1)
+    with pytest.raises(UncertifiableError, match="MaxPool2d"):
+        certify(nn.Sequential(nn.MaxPool2d((3, 2), 1, (0, 1), dilation=(1, 2))))
 
 
 def test_dilated_windows_overlap_although_the_stride_is_the_kernel():

@@ -125,7 +125,27 @@ def _largest_column_sum(module: nn.AvgPool1d | nn.AvgPool2d, kernel: int, stride
 def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d) -> Claim:
     if module.return_indices:
         raise UncertifiableError("Expected return_indices=False. Got True. Indices jump; drop them.")
+    stride = module.kernel_size if module.stride is None else module.stride
+    axes = zip(*_geometry(module, module.kernel_size, stride, module.padding, module.dilation))
+    if any(_misses_small_images(*axis, module.ceil_mode) for axis in axes):
+        raise UncertifiableError(
+            f"Expected windows that meet every image. Got {module}: at a small size one lies on padding alone, where "
+            "torch gives -inf and writes outside its memory. Pad in a layer before, as by ReplicationPad2d."
+        )
     return Claim(root_up(_overlap(module, module.dilation)), "root of the most windows that see one pixel", ANY, ANY)
+
+
+def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> bool:
+    """Whether, along one axis, some image is so small that the taps of a window step over it, from padding to padding.
+
+    The first tap beyond the padding in front falls on a pixel below `dilation`, which an image of that size lacks.
+    """
+    for window, start in enumerate(range(-padding, 0, stride)):
+        size = start % dilation  # the largest image that this window steps over; none of size 0
+        steps, rest = divmod(size + 2 * padding - dilation * (kernel - 1) - 1, stride)
+        if size and window <= steps + (ceil_mode and rest > 0):
+            return True
+    return False
 
 
 def _power_claim(module: nn.LPPool1d | nn.LPPool2d) -> Claim:
