@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from wgan_lip.cli import screens
-from wgan_lip.cli.inspect import strict, written
+from wgan_lip.cli.inspect import written
 from wgan_lip.cli.schema import checked
 from wgan_lip.inspection.compare import MEASURES, RULE, Comparison, compare_runs, find_runs
 from wgan_lip.inspection.pages import comparison_page, score_of, told_mean
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import json_text
 
 __all__ = ["compare"]
 
@@ -39,7 +39,7 @@ def compare(config: DictConfig) -> None:
         raise InputError(f"Expected runs=DIR or runs='[DIR,DIR]'. Got {settings['runs']!r}. Name folders.")
     compared = compare_runs(find_runs(given))
     if settings["json"]:
-        print(json.dumps(strict(_plain(compared)), indent=2, allow_nan=False))
+        print(json_text(_plain(compared), indent=2))
         return
     screens.show(_screen(compared))
     if settings["out"] is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,9 @@ from wgan_lip.inspection.look import Inspection, look_at
 from wgan_lip.inspection.pages import run_page
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.files import json_text, write_whole
 
-__all__ = ["inspect", "strict", "written"]
+__all__ = ["inspect", "written"]
 
 
 def inspect(config: DictConfig) -> None:
@@ -28,7 +25,7 @@ def inspect(config: DictConfig) -> None:
     settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None, "pictures": str | None})
     looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
-        print(json.dumps(strict(_plain(looked)), indent=2, allow_nan=False))
+        print(json_text(_plain(looked), indent=2))
     else:
         screens.show(screens.inspection(looked))
         if settings["out"] is not None:
@@ -88,12 +85,3 @@ def _plain(looked: Inspection) -> dict[str, Any]:
         "certificate": asdict(looked.certificate) if looked.certificate else None,
         "problem": looked.problem,
     }
-
-
-def strict(content: Any) -> Any:
-    """JSON has no number for NaN and the infinities: null."""
-    if isinstance(content, Mapping):
-        return {key: strict(value) for key, value in content.items()}
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        return [strict(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -181,7 +181,7 @@ def _results(summary: dict[str, Any]) -> list[str]:
         _row("Floor W1(real, test)", rounded(score["floor"], 4), "what fresh real samples reach"),
         _row(
             "Score over floor",
-            f"{rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)}",
+            f"{rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)}" if score["floor"] > 0 else "none: floor 0",
             f"{draws}; 1 is perfect",
         ),
     ]

@@ -18,7 +18,7 @@ from torch.nn.modules import module as _module_state
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
 from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
-from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.files import write_json
 
 __all__ = [
     "Certificate",
@@ -82,7 +82,7 @@ class Certificate:
 
     def save(self, path: str | Path) -> None:
         """Writes the certificate as JSON, whole or not at all."""
-        write_whole(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_json(path, asdict(self))
 
     @staticmethod
     def load(path: str | Path) -> Certificate:

@@ -21,7 +21,7 @@ from wgan_lip.generators import draw_latents, latent_dim
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.targets import build, load_weights
 from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.files import write_json, write_whole
 
 __all__ = ["Exported", "export_players", "load_exported"]
 
@@ -107,7 +107,7 @@ def export_players(
             **{"latent_dim": latent_dim(generator), "lipschitz": certificate.lipschitz, **(about or {})},
             "sha256": {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())},
         }
-        write_whole(folder / ABOUT, (json.dumps(content, indent=2) + "\n").encode())
+        write_json(folder / ABOUT, content)
         if out.exists():
             out.rmdir()
         folder.rename(out)

@@ -8,6 +8,7 @@ packages that the caller trusts. What the run itself says about trust is ignored
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +107,7 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
-        """The final numbers, or None while there are none."""
+        """The final numbers, NaN where they are not finite; or None while there are none."""
         path = self.directory / SUMMARY
         if not path.exists():
             return None
@@ -114,7 +115,7 @@ class Run:
         expected = {"interval", "score", "modes", "lipschitz", "largest_gradient_found", "training_seconds"}
         if not expected <= summary.keys():
             raise self._damaged(SUMMARY, f"it lacks {', '.join(sorted(expected - summary.keys()))}")
-        return summary
+        return {name: value if name == "modes" else _numbers(value) for name, value in summary.items()}
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -188,3 +189,10 @@ class Run:
         return InputError(
             f"Expected a whole {name} in {self.directory}. Got a damaged one: {error}. Restore it, or train again."
         )
+
+
+def _numbers(content: Any) -> Any:
+    """NaN for null, which JSON has in its place."""
+    if isinstance(content, dict):
+        return {key: _numbers(value) for key, value in content.items()}
+    return math.nan if content is None else content

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["write_json", "write_whole"]
+__all__ = ["json_text", "write_json", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> Path:
@@ -51,6 +52,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    """Writes :func:`json_text`, whole or not at all."""
+    return write_whole(path, (json_text(content, indent=2) + "\n").encode())
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """Content as JSON that every reader takes: NaN and the infinities, for which JSON has no number, become null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

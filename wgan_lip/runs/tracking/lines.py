@@ -13,15 +13,14 @@ from typing import Any
 
 from wgan_lip.runs.tracking.records import Closing, RecordLike
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.files import json_text, write_whole
 
 
 class JsonLinesTracker(Closing):
     """Writes each record as one line of strict JSON: `{"step": 3, "time": 1.52, "w1/lower": 0.41, ...}`.
 
-    `time` counts seconds of work since the run began; a resumed run goes on from the last line it keeps. JSON has no
-    number for NaN and the infinities: they are written as the strings "NaN", "Infinity" and "-Infinity", which
-    :func:`read_records` turns back into floats.
+    `time` counts seconds of work since the run began; a resumed run goes on from the last line it keeps. NaN and the
+    infinities, for which JSON has no number, are written as null, which :func:`read_records` reads as NaN.
 
     Every line goes to the operating system at once, so a killed process loses at most the line it was writing. A line
     that does not fit on the disk is taken back before the OSError goes on.
@@ -81,7 +80,8 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             step, items = record["step"], record.items()
-            records.append({"step": int(step)} | {tag: float(value) for tag, value in items if tag != "step"})
+            values = {tag: math.nan if value is None else float(value) for tag, value in items if tag != "step"}
+            records.append({"step": int(step)} | values)
         except (ValueError, TypeError, KeyError, AttributeError):
             if number != lines[-1][0]:
                 raise InputError(
@@ -91,6 +91,4 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _line(record: Mapping[str, float]) -> str:
-    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
-    strict = {tag: v if math.isfinite(v) else names.get(v, "NaN") for tag, v in record.items()}
-    return json.dumps(strict, allow_nan=False) + "\n"
+    return json_text(record) + "\n"
