@@ -67,7 +67,9 @@ def test_pixels_are_scaled_and_keep_their_shape():
     [
         ((np.array([[1.0, np.nan]] * 3),), "Expected samples to be finite"),
         ((torch.ones(5),), "Use x[:, None] for scalars"),
-        ((torch.ones(5, 2, 2),), "Flatten each sample into one row"),
+        ((torch.ones(5, 2, 2, 2, 2),), "Flatten each sample into one row"),
+        ((torch.ones(5, 4, 3),), "which axis holds the channels. Got samples of shape (5, 4, 3). Give layout, one of"),
+        ((torch.ones(5, 3, 4, 3),), "Got samples of shape (5, 3, 4, 3). Give layout, one of nchw, nhwc, nhw."),
         ((torch.ones(1, 2),), "at least 2 samples. Got 1"),
         ((ROWS, torch.ones(3, 4)), "held-out samples of shape 2, as those of training. Got 4"),
         (
@@ -82,6 +84,41 @@ def test_tensors_that_make_no_source_are_refused(arguments, message):
     assert message in str(caught.value)
     with pytest.raises(InputError, match="test_fraction between 0 and 1. Got 1.5"):
         TensorSource(ROWS, test_fraction=1.5)
+
+
+@pytest.mark.parametrize("as_given", [torch.from_numpy, np.array])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, ">f4"])
+@pytest.mark.parametrize("channels, h, w", [(3, 4, 5), (1, 4, 5), (3, 6, 6), (2, 5, 5), (7, 4, 4), (1, 1, 2)])
+def test_images_are_the_same_rows_in_every_layout(channels, h, w, dtype, as_given):
+    if as_given is torch.from_numpy and dtype == ">f4":
+        pytest.skip("torch has no foreign byte order")
+    images = np.random.default_rng(0).integers(0, 256, (10, channels, h, w)).astype(dtype)
+    expected = torch.from_numpy(images.reshape(10, -1).astype(np.float32)) / (255 if dtype == np.uint8 else 1)
+    last = images.transpose(0, 2, 3, 1)
+    given = {"nchw": images, "nhwc": last, "nhw": images[:, 0]} if channels == 1 else {"nchw": images, "nhwc": last}
+    for layout, array in given.items():
+        tensor = as_given(array.copy()) if as_given is torch.from_numpy else array[::-1].copy()[::-1]  # other strides
+        unclear = (channels, h, w) == (1, 1, 2) and layout != "nhw"
+        for told in (layout,) if unclear else (layout, None):
+            source = TensorSource(tensor, tensor[:3], layout=told)
+            assert source.image_shape == (channels, h, w)
+            assert torch.equal(source.train, expected) and torch.equal(source.test, expected[:3])
+        loaded = LoaderSource([tensor[:4], tensor[4:]], tensor[:3], layout=layout)
+        assert loaded.image_shape == (channels, h, w)
+        assert torch.equal(loaded.sample(10, rng()), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4, 1), (5, 1, 1, 1), (5, 4, 6, 8), (5, 3, 3, 3), (5, 8, 3), (5, 8, 1)])
+def test_a_shape_that_tells_no_layout_is_asked_for_one(shape):
+    with pytest.raises(InputError, match=r"Give layout, one of nchw, nhwc, nhw\.$"):
+        TensorSource(torch.rand(shape))
+    layouts = {"nhw": (1, *shape[1:])} if len(shape) == 3 else {"nchw": shape[1:], "nhwc": (shape[3], *shape[1:3])}
+    for layout, expected in layouts.items():
+        assert TensorSource(torch.rand(shape), layout=layout).image_shape == expected
+    with pytest.raises(InputError, match="axes, by layout=nhw"):
+        TensorSource(torch.rand(5, 2), layout="nhw")
+    with pytest.raises(InputError, match="layout to be one of nchw, nhwc, nhw. Got 'hwc'"):
+        TensorSource(torch.rand(shape), layout="hwc")
 
 
 @pytest.mark.parametrize("batch", [1, 6, 20, 33])

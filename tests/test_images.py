@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,11 @@ from wgan_lip.data import (
     FiniteSource,
     ImageFolder,
     ImageSource,
+    check_shapes,
     import_torchvision,
+    open_samples,
 )
+from wgan_lip.data.folders import load_pixels, read_pixels
 from wgan_lip.utils.checks import InputError
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -296,6 +301,197 @@ def test_colours_and_greys_mixed_are_refused_with_the_remedy(tmp_path):
         0.0,
         round(150 / 255, 3),
     ]
+
+
+# --- what a folder holds, and how an image is to be seen --------------------------------------------------------------
+
+
+def both_readers(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """All rows of a folder, by training's reader and by the estimate's, in one order."""
+    source = ImageFolder(str(folder))
+    both = torch.cat([source.train, source.test]), open_samples(folder).rows
+    return tuple(rows[np.lexsort(rows.numpy().T)] for rows in both)
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    """Jupyter leaves .ipynb_checkpoints beside the classes, macOS ._files beside the images."""
+    folder = write_classes(tmp_path / ".private" / "data")
+    expected = both_readers(folder)[0]
+    for name in (".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/0.png", ".DS_Store/a/b.png", "dog/._0.png"):
+        picture(folder / name, np.full((6, 6), 77))
+    assert ImageFolder(str(folder)).classes == ("cat", "dog")
+    assert all(torch.equal(rows, expected) for rows in both_readers(folder))
+
+
+def test_links_to_folders_and_files_are_followed_and_loops_are_not(tmp_path):
+    folder = write_classes(tmp_path / "data")
+    expected = both_readers(folder)[0]
+    (folder / "dog").rename(tmp_path / "elsewhere")
+    (folder / "dog").symlink_to("../elsewhere")
+    (folder / "cat" / "3.png").rename(tmp_path / "three.png")
+    (folder / "cat" / "3.png").symlink_to(tmp_path / "three.png")
+    (folder / "cat" / "back").symlink_to(folder)
+    (tmp_path / "elsewhere" / "here").symlink_to(".")
+    assert ImageFolder(str(folder)).classes == ("cat", "dog")
+    assert all(torch.equal(rows, expected) for rows in both_readers(folder))
+    (folder / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for reader in (lambda: ImageFolder(str(folder)), lambda: open_samples(folder)):
+        with pytest.raises(InputError, match="gone.png"):
+            reader()
+
+
+TURNS = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+"""EXIF's orientations: what a viewer does to the stored pixels."""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("ending, deep", [("png", False), ("png", True), ("webp", False)])
+def test_the_orientation_that_a_camera_stored_is_applied(tmp_path, orientation, ending, deep):
+    stored = np.random.default_rng(orientation).integers(0, 65536 if deep else 256, (4, 6) if deep else (4, 6, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(stored.astype(np.uint16 if deep else np.uint8))
+    image.save(tmp_path / f"a.{ending}", exif=exif, **({"lossless": True} if ending == "webp" else {}))
+    seen = np.ascontiguousarray(TURNS[orientation](stored)).astype(np.float32)
+    expected = seen[None] / np.float32(65535) if deep else seen.transpose(2, 0, 1)
+    assert np.array_equal(read_pixels(tmp_path / f"a.{ending}").numpy(), expected)
+
+
+def deep_picture(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.astype(np.uint16)).save(path)
+
+
+def test_grey_images_of_16_bits_keep_them(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 5, 4))
+    for i, image in enumerate(pixels):
+        deep_picture(tmp_path / f"{i}.png", image)
+    expected = torch.from_numpy(pixels.reshape(6, 20)).double() / 65535
+    source, opened = ImageFolder(str(tmp_path)), open_samples(tmp_path)
+    assert source.image_shape == opened.image_shape == (1, 5, 4) and "65535 of 16" in source.units
+    assert torch.equal(opened.rows, expected.float())
+    assert all(torch.equal(rows, both_readers(tmp_path)[0]) for rows in both_readers(tmp_path))
+    assert (source.low, source.high, source.train.dtype) == (0.0, 1.0, torch.float32)
+    assert torch.equal(read_pixels(tmp_path / "0.png", channels=3), expected[:1].float().view(1, 5, 4).expand(3, 5, 4))
+    picture(tmp_path / "8.png", np.full((5, 4), 51))  # a grey of 8 bits beside them is the same share of its range
+    assert torch.equal(open_samples(tmp_path).rows[-1], torch.full((20,), 0.2))
+    assert all(torch.equal(rows, both_readers(tmp_path)[0]) for rows in both_readers(tmp_path))
+    picture(tmp_path / "/".join(["first", "0.png"]), np.full((5, 4), 51))
+    first = load_pixels([tmp_path / "first" / "0.png", tmp_path / "0.png", tmp_path / "8.png"])[0].flatten(1)
+    assert torch.equal(first[0], first[2]) and torch.equal(first[1], expected[0].float())
+
+
+def test_images_of_16_bits_are_scaled_without_leaving_their_range(tmp_path):
+    deep_picture(tmp_path / "a.png", np.kron([[0, 65535], [65535, 0]], np.ones((8, 8))))
+    deep_picture(tmp_path / "b.png", np.full((8, 12), 12345))
+    sharp = read_pixels(tmp_path / "a.png", size=11)
+    assert sharp.shape == (1, 11, 11) and sharp.min() == 0 and sharp.max() == 1
+    assert torch.allclose(read_pixels(tmp_path / "b.png", size=5), torch.tensor(12345 / 65535), atol=1e-6)
+
+
+def png(color: int, channels: int, extra: bytes = b"") -> bytes:
+    """A PNG of 4 × 4 pixels with 16 bits a channel, which Pillow cannot write in colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + bytes(range(8 * channels)) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize("color, channels", [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_16_bits_are_refused_with_a_remedy_that_works(tmp_path, color, channels):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(color, channels))
+    with pytest.raises(InputError, match=r"Got 16 bits in colour, .* Save it with 8: Image.open\(path\).save\(path\)"):
+        read_pixels(path)
+    Image.open(path).save(path)
+    if channels == 3:
+        assert read_pixels(path)[:, 0, 0].tolist() == [0, 2, 4]  # the first of each pair of bytes 0, 1, 2, …
+
+
+def test_an_alpha_channel_without_effect_is_ignored_and_one_with_effect_refused(tmp_path):
+    noise = np.random.default_rng(3)
+    colour, grey = noise.integers(0, 256, (6, 5, 3)).astype(np.uint8), noise.integers(1, 256, (6, 5)).astype(np.uint8)
+    colour[0, 0] = (1, 2, 3)
+    palette = Image.fromarray(grey % 7).convert("P")
+    whole = np.full((6, 5), 255, np.uint8)
+    cases = {
+        "rgba": (Image.fromarray(np.dstack([colour, whole])), {}, colour),
+        "la": (Image.fromarray(np.dstack([grey, whole])), {}, grey),
+        "rgb key": (Image.fromarray(colour), {"transparency": (1, 2, 4)}, colour),
+        "l key": (Image.fromarray(grey), {"transparency": 0}, grey),
+        "palette": (palette, {"transparency": 100}, np.array(palette.convert("RGB"))),
+    }
+    for name, (image, options, expected) in cases.items():
+        image.save(tmp_path / f"{name}.png", **options)
+        pixels = read_pixels(tmp_path / f"{name}.png").numpy()
+        assert np.array_equal(pixels, expected.reshape(6, 5, -1).transpose(2, 0, 1)), name
+    hole = whole.copy()
+    hole[2, 2] = 254
+    cases = {
+        "rgba": (Image.fromarray(np.dstack([colour, hole])), {}),
+        "la": (Image.fromarray(np.dstack([grey, hole])), {}),
+        "rgb key": (Image.fromarray(colour), {"transparency": (1, 2, 3)}),
+        "l key": (Image.fromarray(grey), {"transparency": int(grey[0, 0])}),
+        "palette": (palette, {"transparency": int(grey[0, 0] % 7)}),
+    }
+    for name, (image, options) in cases.items():
+        path = tmp_path / f"{name}.png"
+        image.save(path, **options)
+        with pytest.raises(InputError, match="to be opaque. Got transparent pixels. Lay it on a background") as caught:
+            read_pixels(path)
+        remedy = str(caught.value).partition("save that: ")[2].removesuffix(".")
+        eval(remedy, {"Image": Image, "image": Image.open(path)}).save(path)
+        assert read_pixels(path).shape == (3, 6, 5)
+    key = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 1)  # bytes 0, 1: the first pixel
+    (tmp_path / "deep.png").write_bytes(png(0, 1, key + struct.pack(">I", zlib.crc32(key[4:]))))
+    with pytest.raises(InputError, match="to be opaque"):
+        read_pixels(tmp_path / "deep.png")
+    key = key[:-1] + b"\x02"  # no pixel
+    (tmp_path / "deep.png").write_bytes(png(0, 1, key + struct.pack(">I", zlib.crc32(key[4:]))))
+    assert read_pixels(tmp_path / "deep.png")[0, 0].tolist() == pytest.approx([i / 65535 for i in (1, 515, 1029, 1543)])
+
+
+def test_images_of_two_shapes_are_not_compared_as_vectors(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, shape in (("a", (8, 8, 3)), ("b", (16, 12)), ("c", (16, 4, 3))):
+        for i in range(3):
+            picture(tmp_path / name / f"{i}.png", np.random.default_rng(i).integers(0, 256, shape))
+    shapes = {"a": (3, 8, 8), "b": (1, 16, 12), "c": (3, 16, 4)}
+    for x, y in (("a", "b"), ("b", "a"), ("c", "a")):
+        assert main(["estimate", f"x={x}", f"y={y}", "critic=null"]) == 2
+        told = capsys.readouterr().err
+        assert f"Got {shapes[x]} in {x} and {shapes[y]} in {y}. Resize or convert one side." in told
+    check_shapes(open_samples("a"), open_samples("a"))
+    rows = open_samples("a").rows.numpy()
+    np.save("rows.npy", rows)  # rows without a shape are compared with the images that they are
+    check_shapes(open_samples("a"), open_samples("rows.npy"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_a_handful_of_images_trains_or_says_what_it_lacks(tmp_path, monkeypatch, capsys, count):
+    monkeypatch.chdir(tmp_path)
+    for i in range(count):
+        picture(tmp_path / "d" / f"{i}.png", np.random.default_rng(i).integers(0, 256, (4, 4)))
+    status = main(
+        ["train", *TINY, "training.batch_size=1", "data=image_folder", "data.path=d", "data.test_fraction=0.3"]
+    )
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 0 if count > 4 else status == 2 and re.search(r"at least 2 (held-out )?samples.* Got 1\.", told), (
+        told
+    )
 
 
 def break_images(folder: Path) -> list[Path]:

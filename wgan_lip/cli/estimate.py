@@ -19,7 +19,7 @@ from torch import Tensor
 from wgan_lip import figures
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
-from wgan_lip.data import Law, Opened, known_w1, open_samples, read_samples
+from wgan_lip.data import Law, Opened, check_shapes, known_w1, open_samples, read_samples
 from wgan_lip.runs.folder import CERTIFICATE, METRICS, RESULT, create_run, failures_recorded, set_status, versions
 from wgan_lip.runs.run import load_run
 from wgan_lip.runs.sampling import sample_blocks
@@ -73,10 +73,12 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
             raise InputError("Expected y, the samples to compare x with. Got none. Give it as y=SAMPLES.")
         y = x
     openers = {"run": partial(_open_run, trust=settings["trust"])}
-    return tuple(
+    sides = tuple(
         open_samples(spec, key=settings[f"key_{name}"], side=side, dim=settings["dim"], openers=openers)
         for side, (name, spec) in enumerate({"x": x, "y": y}.items())
     )
+    check_shapes(*sides)
+    return sides
 
 
 def _open_run(directory: str, *, trust: list[str]) -> Opened:
@@ -172,7 +174,7 @@ def _write(
         **result.as_dict(),
         "x": sides[0].name,
         "y": sides[1].name,
-        "units": sides[0].law.units,
+        "units": " and ".join(dict.fromkeys(side.law.units for side in sides)),
         "known_w1_of_the_laws": None if known is None else known[0],
         "versions": versions(),
     }

@@ -13,7 +13,7 @@ from wgan_lip.data.adapters import LoaderSource, TensorSource
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
-from wgan_lip.data.opening import SOURCES, Opened, known_w1, open_samples
+from wgan_lip.data.opening import SOURCES, Opened, check_shapes, known_w1, open_samples
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
 from wgan_lip.data.readers import VectorFile, read_samples
 from wgan_lip.data.sources import FiniteSource, Source
@@ -49,6 +49,7 @@ __all__ = [
     "ToySource",
     "VectorFile",
     "box_diameter",
+    "check_shapes",
     "import_torchvision",
     "known_w1",
     "law_of_oracle",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from wgan_lip.data.images import image_rows
 from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, as_samples, derived_generator, split_rows
 from wgan_lip.utils.checks import InputError, check_samples, one_line
 
@@ -19,10 +21,11 @@ class TensorSource(FiniteSource):
     """Samples in a tensor or an array.
 
     Arguments:
-        samples: Vectors (n, d) or images (n, c, h, w). Pixels of dtype uint8 stay so in memory and are handed
-            out divided by 255; any other dtype becomes float32.
+        samples: Vectors (n, d), or images (n, c, h, w), (n, h, w, c) or (n, h, w). Pixels of dtype uint8 stay so in
+            memory and are handed out divided by 255; any other dtype becomes float32.
         test: Held-out samples of the same kind; None holds out a part of `samples`, drawn at random.
         test_fraction: The share held out where `test` is None.
+        layout: The order of the axes of images; see :func:`wgan_lip.data.images.image_rows`.
         low: Least value an entry can take, or None; 0 for pixels.
         high: Greatest value an entry can take, or None; 1 for pixels.
         units: In words, what one unit of an entry is; certificates state it.
@@ -45,12 +48,13 @@ class TensorSource(FiniteSource):
         test: Tensor | ArrayLike | None = None,
         *,
         test_fraction: float = 0.2,
+        layout: str | None = None,
         low: float | None = None,
         high: float | None = None,
         units: str | None = None,
         seed: int = 0,
     ) -> None:
-        train, self.image_shape = _rows(samples, "samples", minimum=1 if test is not None else 2)
+        train, self.image_shape = _rows(samples, "samples", layout, minimum=1 if test is not None else 2)
         if test is None:
             if not 0 < test_fraction < 1:
                 raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
@@ -58,7 +62,7 @@ class TensorSource(FiniteSource):
             kept, held_out = split_rows(len(train), count, seed)
             train, test_rows = train[kept], train[held_out]
         else:
-            test_rows, shape = _rows(test, "test")
+            test_rows, shape = _rows(test, "test", layout)
             _check_same(train, self.image_shape, test_rows, shape)
         super().__init__(train, test_rows)
         self.low, self.high = _range(train, low, high)
@@ -72,11 +76,12 @@ class LoaderSource(Source):
     the training need not be of one size. At the end of a pass the next one begins.
 
     Arguments:
-        loader: Gives batches: tensors (b, d) or (b, c, h, w), or tuples, lists that begin with one. Pixels of dtype
-            uint8 are divided by 255.
+        loader: Gives batches: tensors (b, d), (b, c, h, w), (b, h, w, c) or (b, h, w), or tuples, lists that begin with
+            one. Pixels of dtype uint8 are divided by 255.
         test: Held-out samples: a tensor or an array, or another loader, of which `test_size` rows are read.
         test_size: The most rows that are read from a loader of held-out samples.
         pick: Batch → tensor, for a loader whose batches are anything else.
+        layout: The order of the axes of images; see :func:`wgan_lip.data.images.image_rows`.
         low: Least value an entry can take, or None.
         high: Greatest value an entry can take, or None.
         units: In words, what one unit of an entry is; certificates state it.
@@ -107,6 +112,7 @@ class LoaderSource(Source):
         *,
         test_size: int = 2000,
         pick: Callable[[Any], Tensor] | None = None,
+        layout: str | None = None,
         low: float | None = None,
         high: float | None = None,
         units: str | None = None,
@@ -119,9 +125,9 @@ class LoaderSource(Source):
                 )
         if getattr(loader, "persistent_workers", False):
             raise InputError("Expected a loader whose workers begin anew at every pass. Got persistent_workers=True.")
-        self._loader, self._pick = loader, pick or _first
+        self._loader, self._pick, self._layout = loader, pick or _first, layout
         if hasattr(test, "__array__"):
-            held_out, self.image_shape = _rows(test, "test")
+            held_out, self.image_shape = _rows(test, "test", layout)
         else:
             held_out, self.image_shape = self._head(test, test_size, "test")
         first, shape = self._head(loader, 1, "loader")
@@ -206,7 +212,7 @@ class LoaderSource(Source):
 
     def _checked(self, batch: Any, name: str) -> tuple[Tensor, tuple[int, int, int] | None]:
         try:
-            return _rows(self._pick(batch), f"a batch of {name}")
+            return _rows(self._pick(batch), f"a batch of {name}", self._layout)
         except (IndexError, KeyError, TypeError) as error:
             raise InputError(
                 f"Expected batches of {name} that are tensors, or begin with one. Got {type(batch).__name__} "
@@ -231,13 +237,18 @@ def _first(batch: Any) -> Tensor:
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
-def _rows(samples: Any, name: str, *, minimum: int = 1) -> tuple[Tensor, tuple[int, int, int] | None]:
+def _rows(
+    samples: Any, name: str, layout: str | None, *, minimum: int = 1
+) -> tuple[Tensor, tuple[int, int, int] | None]:
     """Samples as rows (n, d) on the CPU, float32 or, of pixels, uint8; and the shape of an image, or None."""
     if not hasattr(samples, "shape"):
         raise TypeError(f"{type(samples).__name__} is no tensor")
-    samples = torch.as_tensor(samples).detach().cpu()
-    image_shape = tuple(samples.shape[1:]) if samples.ndim == 4 else None
-    rows = samples.flatten(1) if image_shape else samples
+    if isinstance(samples, Tensor):
+        samples = samples.detach().cpu()
+    elif (samples := np.asarray(samples)).dtype == np.uint8:
+        samples = torch.from_numpy(np.array(samples))
+    are_images = samples.ndim in (3, 4) or layout is not None
+    rows, image_shape = image_rows(samples, name, layout) if are_images else (samples, None)
     if samples.dtype != torch.uint8 or rows.ndim != 2 or len(rows) < minimum:
         rows = check_samples(rows, name, minimum=minimum).float()
     return rows, image_shape

@@ -1,30 +1,50 @@
-"""Folders of images, read as pixels, with those that cannot be read named and counted."""
+"""Images on disk, read as pixels, and folders of them, with those that cannot be read named and counted."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wgan_lip.data.images import ImageSource
-from wgan_lip.data.readers import list_images, read_pixels
-from wgan_lip.data.sources import TEST, check_positive, derived_generator, split_rows
+from wgan_lip.data.readers import reading
+from wgan_lip.data.sources import TEST, as_samples, check_positive, derived_generator, split_rows
 from wgan_lip.utils.checks import InputError, check_choice, check_memory
 
-__all__ = ["ImageFolder", "load_pixels"]
+if TYPE_CHECKING:
+    from PIL import Image
 
+__all__ = ["ImageFolder", "list_images", "load_pixels", "read_pixels"]
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "L",
+    "RGB": "RGB",
+    "RGBA": "RGB",
+    "P": "RGB",
+    "PA": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}
+"""Pillow's modes of 8 bits, and what they become where nothing is transparent."""
 NAMED = 10  # images that a message names
 
 
 class ImageFolder(ImageSource):
     """A folder of images, with those in folders below it. Folders directly below it are classes, by name.
+
+    Which files are read, and how, say :func:`list_images` and :func:`read_pixels`.
 
     Arguments:
         path: The folder.
@@ -39,8 +59,8 @@ class ImageFolder(ImageSource):
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
-        InputError: No images, images that cannot be read or are of several sizes, a class without images in the
-            folder or on one side of the split, or classes that differ between `path` and `test_path`.
+        InputError: No images or only one, images that cannot be read or are of several sizes, a class without images in
+            the folder or on one side of the split, or classes that differ between `path` and `test_path`.
 
     Warns:
         UserWarning: Images were left out.
@@ -94,6 +114,97 @@ class ImageFolder(ImageSource):
         super().__init__(*sides, *labelled, classes=classes, flip=flip, shift=shift, label_scale=label_scale)
 
 
+def list_images(folder: Path) -> list[Path]:
+    """All images in a folder and the folders below it, by name; links to folders are followed.
+
+    Files and folders whose names begin with a dot are left out, and so is a link to a folder above itself. A link that
+    leads nowhere is listed: reading it says so.
+
+    Raises:
+        InputError: No image, or a folder that can't be read.
+    """
+    with reading(folder, "folder of images"):
+        found = sorted(_images_below(folder, ()))
+    if not found:
+        raise InputError(f"Expected images ({' '.join(ENDINGS)}) in {folder}. Got none. Check the folder.")
+    return found
+
+
+def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    above = (*above, folder.resolve())
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if path.resolve() not in above:
+                yield from _images_below(path, above)
+        elif path.suffix.lower() in ENDINGS and (path.is_file() or not path.exists()):
+            yield path
+
+
+def read_pixels(path: Path, *, size: int | None = None, channels: int | None = None) -> Tensor:
+    """The pixels of an image as it is to be seen, shape (c, h, w): grey has c = 1, everything else 3.
+
+    An orientation that a camera stored beside the pixels (EXIF) is applied; an alpha channel without effect is ignored.
+
+    Arguments:
+        path: The image.
+        size: Height and width; what reaches beyond the middle square is cut off, and the rest scaled to it. By default
+            pixels are as they are stored.
+        channels: 1 turns colours grey, 3 grey into colours; by default they are as they are stored.
+
+    Returns:
+        Bytes, uint8; of a grey image of 16 bits float32, divided by 65535.
+
+    Raises:
+        InputError: A damaged file, a pixel that is not opaque, or 16 bits in colour, of which Pillow reads 8.
+    """
+    from PIL import Image, ImageOps
+
+    with reading(path, "image"), path.open("rb") as file, Image.open(file) as stored:
+        deep = any(";16" in str(tile[3]) for tile in stored.tile)
+        image = _opaque(ImageOps.exif_transpose(stored), path, deep)
+        if channels == 1 and image.mode == "RGB":
+            image = image.convert("L")
+        if size is not None and image.size != (size, size):
+            side = min(image.size)
+            left, top = ((pixels - side) // 2 for pixels in image.size)
+            middle = image.crop((left, top, left + side, top + side))
+            image = middle.resize((size, size), Image.Resampling.LANCZOS)
+        pixels = np.array(image)  # (h, w) or (h, w, 3)
+    pixels = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    pixels = pixels.clamp(0, 1) if deep else pixels  # scaling overshoots
+    return pixels.expand(3, -1, -1) if channels == 3 else pixels
+
+
+def _opaque(image: Image.Image, path: Path, deep: bool) -> Image.Image:
+    """The image in mode L or RGB, or if it is `deep`, grey of 16 bits, in mode F with values in [0, 1]."""
+    from PIL import Image
+
+    if deep and image.mode[0] != "I":
+        raise InputError(
+            f"Expected {path} to have 8 bits a channel, or to be grey with 16. Got 16 bits in colour, of which only 8 "
+            "can be read. Save it with 8: Image.open(path).save(path)."
+        )
+    if not deep and image.mode not in MODES:
+        raise InputError(
+            f"Expected {path} to be grey or in colour with 8 bits. Got mode {image.mode}. Save image.convert('RGB')."
+        )
+    if deep:
+        values = np.asarray(image)
+        opaque = not (values == image.info.get("transparency")).any()
+        image = Image.fromarray((values / 65535).astype(np.float32))
+    else:
+        opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
+        image = image.convert(MODES[image.mode])
+    if not opaque:
+        raise InputError(
+            f"Expected {path} to be opaque. Got transparent pixels. Lay it on a background and save that: "
+            "Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA')).convert('RGB')."
+        )
+    return image
+
+
 def load_pixels(
     paths: Sequence[Path], *, size: int | None = None, channels: int | None = None, corrupt: str = "stop"
 ) -> tuple[Tensor, Tensor]:
@@ -101,11 +212,12 @@ def load_pixels(
 
     Arguments:
         paths: The images.
-        size, channels: See :func:`wgan_lip.data.readers.read_pixels`.
+        size, channels: See :func:`read_pixels`.
         corrupt: `stop` or `skip`; see :class:`ImageFolder`.
 
     Returns:
-        Pixels, uint8, shape (n, c, h, w), and which of `paths` they are, shape (n,).
+        Pixels, shape (n, c, h, w), uint8, or float32 in [0, 1] if any has 16 bits; and which of `paths` they are,
+        shape (n,).
 
     Raises:
         InputError: Images that cannot be read, or that have several shapes; none that can be read; too little memory.
@@ -115,21 +227,19 @@ def load_pixels(
     """
     check_choice(corrupt, ["stop", "skip"], "corrupt")
     read = partial(_read_or_error, size=size, channels=channels)
-    pixels, kept, broken, shapes = torch.empty(0), [], [], {}
+    pixels, kept, broken, shapes = None, [], [], {}
     counts: Counter[tuple[int, ...]] = Counter()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for index, (path, image) in enumerate(zip(paths, pool.map(read, paths, chunksize=64))):
             if isinstance(image, InputError):
                 broken.append((path, image))
                 continue
-            if not counts:
-                need = len(paths) * image.numel()
-                check_memory(need, f"{len(paths)} images", "Choose fewer, or smaller pixels.")
-                pixels = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
+            if pixels is None or image.dtype.itemsize > pixels.dtype.itemsize:  # the first, or the first of 16 bits
+                pixels = _room(len(paths), image, pixels)
             counts[tuple(image.shape)] += 1
             shapes.setdefault(tuple(image.shape), path)
             if image.shape == pixels.shape[1:]:
-                pixels[len(kept)] = image
+                pixels[len(kept)] = image if image.dtype == pixels.dtype else as_samples(image)
                 kept.append(index)
     if broken:
         told = _told(broken, len(paths))
@@ -144,6 +254,16 @@ def load_pixels(
             "channels=1 to give all the same channels."
         )
     return pixels[: len(kept)], torch.tensor(kept)
+
+
+def _room(count: int, image: Tensor, before: Tensor | None) -> Tensor:
+    """Room for `count` images like this one, with those of bytes that came before it."""
+    need = count * image.numel() * image.dtype.itemsize
+    check_memory(need, f"{count} images", "Choose fewer, or smaller pixels.")
+    room = torch.empty((count, *image.shape), dtype=image.dtype)
+    if before is not None and before.shape == room.shape:
+        room.copy_(as_samples(before))
+    return room
 
 
 def _told(broken: list[tuple[Path, InputError]], total: int) -> str:

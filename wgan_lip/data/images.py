@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from wgan_lip.data.sources import FiniteSource, check_positive, split_rows
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_choice
 
-__all__ = ["Digits", "FakeImages", "ImageSource"]
+__all__ = ["LAYOUTS", "Digits", "FakeImages", "ImageSource", "image_rows"]
+
+Images = TypeVar("Images", Tensor, np.ndarray)
+LAYOUTS = ("nchw", "nhwc", "nhw")
+"""Orders of the axes of image arrays: n images, c channels, h rows, w columns."""
 
 
 class Digits(FiniteSource):
@@ -66,7 +73,7 @@ class ImageSource(FiniteSource):
     """
 
     low, high = 0.0, 1.0
-    units = "a pixel's range from black to white, 255 in the raw data"
+    units = "a pixel's range from black to white, 255 in raw data of 8 bits, 65535 of 16"
 
     def __init__(
         self,
@@ -142,3 +149,48 @@ class FakeImages(ImageSource):
         labels = torch.randint(label_count, shape[:1], generator=rng)
         sides = [count, test_size]
         super().__init__(*pixels.split(sides), *labels.split(sides), label_scale=label_scale)
+
+
+def image_rows(images: Images, name: str, layout: str | None = None) -> tuple[Images, tuple[int, int, int]]:
+    """Images in an array as rows, flattened channel by channel.
+
+    Arguments:
+        images: A tensor or an array, shape (n, c, h, w), (n, h, w, c) or (n, h, w).
+        name: What error messages call them.
+        layout: Which of these, one of :data:`LAYOUTS`; by default as the shape tells. Channels are the axis of size 1
+            or 3; where neither or both could be, h and w are two that are equal and differ from the third.
+
+    Returns:
+        Rows, shape (n, c·h·w), and (c, h, w).
+
+    Raises:
+        InputError: Another number of axes than that of `layout`, or a shape that does not tell.
+    """
+    shape = tuple(images.shape)
+    if layout is None:
+        layout = _layout(shape)
+        if layout is None:
+            raise InputError(
+                f"Expected images whose shape tells which axis holds the channels. Got {name} of shape {shape}. "
+                f"Give layout, one of {', '.join(LAYOUTS)}."
+            )
+    check_choice(layout, LAYOUTS, "layout")
+    if len(shape) != len(layout):
+        raise InputError(
+            f"Expected {name} of {len(layout)} axes, by layout={layout}. Got shape {shape}. Change or leave out layout."
+        )
+    if layout == "nhw":
+        images = images[:, None]
+    elif layout == "nhwc":
+        images = images.swapaxes(1, 3).swapaxes(2, 3)
+    return images.reshape(len(images), -1), tuple(images.shape[1:])
+
+
+def _layout(shape: tuple[int, ...]) -> str | None:
+    if len(shape) == 3:
+        return None if shape[2] in (1, 3) else "nhw"  # which may be one image, (h, w, c)
+    _, first, second, third = shape
+    channels_first, channels_last = first in (1, 3), third in (1, 3)
+    if channels_first == channels_last:
+        channels_first, channels_last = second == third != first, first == second != third
+    return {(True, False): "nchw", (False, True): "nhwc"}.get((channels_first, channels_last))

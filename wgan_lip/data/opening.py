@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_lip.data.folders import ImageFolder
+from wgan_lip.data.folders import ImageFolder, list_images, read_pixels
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.oracles import ORACLES, Oracle
-from wgan_lip.data.readers import ENDINGS, VectorFile, list_images, map_rows, read_image, read_samples, reading
-from wgan_lip.data.sources import FiniteSource, Source
+from wgan_lip.data.readers import ENDINGS, VectorFile, map_rows, read_samples, reading
+from wgan_lip.data.sources import FiniteSource, Source, as_samples
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
 from wgan_lip.utils.checks import InputError, available_memory, check_memory, check_samples
 
-__all__ = ["SOURCES", "Opened", "known_w1", "open_samples"]
+__all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "open_samples"]
 
 TORCHVISION = (MNIST, FashionMNIST, CIFAR10, CelebA)
 SOURCES: dict[str, type[Source]] = {
@@ -122,6 +122,15 @@ def open_samples(
     return opened
 
 
+def check_shapes(x: Opened, y: Opened) -> None:
+    """Refuses images of two shapes, which may hold equally many numbers. Raises :class:`InputError`."""
+    if None not in (x.image_shape, y.image_shape) and x.image_shape != y.image_shape:
+        raise InputError(
+            f"Expected images of one shape (c, h, w) on both sides. Got {x.image_shape} in {x.name} and "
+            f"{y.image_shape} in {y.name}. Resize or convert one side."
+        )
+
+
 def known_w1(x: Opened, y: Opened) -> tuple[float, float] | None:
     """W1 of the laws and its standard error, 0 up to rounding, where both are sides of one oracle; else None."""
     if x.oracle is None or x.oracle != y.oracle:
@@ -173,13 +182,13 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
     paths = list_images(folder)
     if len(paths) < 2:
         raise InputError(f"Expected {folder} to hold at least 2 images. Got {paths[0].name} alone. Add more.")
-    shape = tuple(read_image(paths[0]).shape)
+    shape = tuple(read_pixels(paths[0]).shape)
     dim = math.prod(shape)
 
     def read(index: Iterable[int], n: int) -> Tensor:
         rows = torch.empty(n, dim)
         for row, i in zip(rows, index):
-            pixels = read_image(paths[i])
+            pixels = as_samples(read_pixels(paths[i]))
             if pixels.shape != shape:
                 raise InputError(
                     f"Expected the images of {folder} to have one shape (c, h, w), {shape} as in {paths[0].name}. "

@@ -1,4 +1,4 @@
-"""Vectors and images from files; nothing that is read can run code."""
+"""Vectors from files; nothing that is read can run code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from torch import Tensor
 from wgan_lip.data.sources import FiniteSource, split_rows
 from wgan_lip.utils.checks import InputError, check_choice, check_samples, one_line
 
-__all__ = ["ENDINGS", "VectorFile", "list_images", "map_rows", "read_image", "read_pixels", "read_samples", "reading"]
+__all__ = ["ENDINGS", "VectorFile", "map_rows", "read_samples", "reading"]
 
 NUMBERS = "file of plain numbers, without Python objects"
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-IMAGE_MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
-"""The modes of Pillow that are read, and what they become: all have at most 8 bits and no transparency."""
 
 
 class VectorFile(FiniteSource):
@@ -86,54 +83,6 @@ def map_rows(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a `.npy` file, left on the disk. Raises :class:`InputError`; its entries are not looked at."""
     with reading(path, NUMBERS):
         return _pick(np.lib.format.open_memmap(path, mode="r"), key, path)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """All images in a folder and the folders below it, by name. Raises :class:`InputError` where there is none."""
-    with reading(folder, "folder of images"):
-        found = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
-        )
-    if not found:
-        raise InputError(f"Expected images ({' '.join(IMAGE_ENDINGS)}) in {folder}. Got none. Check the folder.")
-    return found
-
-
-def read_image(path: Path) -> Tensor:
-    """An image as :func:`read_pixels` reads it, shape (c, h, w), in [0, 1]."""
-    return read_pixels(path).float() / 255
-
-
-def read_pixels(path: Path, *, size: int | None = None, channels: int | None = None) -> Tensor:
-    """The pixels of an image, uint8, shape (c, h, w): grey has c = 1, everything else 3.
-
-    Arguments:
-        path: The image.
-        size: Height and width; what reaches beyond the middle square is cut off, and the rest scaled to it. By default
-            pixels are as they are stored.
-        channels: 1 turns colours grey, 3 grey into colours; by default they are as they are stored.
-
-    Raises:
-        InputError: A damaged file, transparency, or more than 8 bits for a value.
-    """
-    from PIL import Image
-
-    with reading(path, "image"), path.open("rb") as file, Image.open(file) as image:
-        if image.mode not in IMAGE_MODES or "transparency" in image.info:
-            raise InputError(
-                f"Expected {path} to be grey or in colour with 8 bits and no transparency. Got mode {image.mode}. "
-                "Save image.convert('RGB') or image.convert('L')."
-            )
-        image = image.convert(IMAGE_MODES[image.mode] if channels is None else {1: "L", 3: "RGB"}[channels])
-        if size is not None and image.size != (size, size):
-            side = min(image.size)
-            left, top = ((pixels - side) // 2 for pixels in image.size)
-            middle = image.crop((left, top, left + side, top + side))
-            image = middle.resize((size, size), Image.Resampling.LANCZOS)
-        pixels = np.array(image)  # (h, w) or (h, w, 3)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 
 @contextmanager

@@ -202,6 +202,8 @@ def as_samples(stored: Tensor) -> Tensor:
 
 def split_rows(n: int, test_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Splits range(n) at random into training rows, shape (n - test_size,), and test rows, shape (test_size,)."""
+    if n < 2:
+        raise InputError(f"Expected at least 2 samples, to hold some out. Got {n}. Give more.")
     if not 1 <= test_size < n:
         raise InputError(f"Expected a test_size between 1 and {n - 1}, for {n} samples. Got {test_size}.")
     rows = torch.randperm(n, generator=derived_generator(seed, TEST))

@@ -36,6 +36,10 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
             f"Expected a batch no larger than the training set, {source.size} samples. Got {batch_size}. "
             "Lower `batch_size`."
         )
+    if len(source.test) < 2:
+        raise InputError(
+            f"Expected at least 2 held-out samples, for the audits. Got {len(source.test)}. Hold out more of the data."
+        )
     device = next(critic.parameters()).device
     test = source.test[:2]
     with torch.no_grad():
