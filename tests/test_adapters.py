@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from wgan_lip.critics import ResNetCritic
-from wgan_lip.data import LoaderSource, TensorSource
+from wgan_lip.data import LoaderSource, TensorSource, VectorFile
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.training import train_wgan
 from wgan_lip.utils.checks import InputError
@@ -119,6 +121,88 @@ def test_a_shape_that_tells_no_layout_is_asked_for_one(shape):
         TensorSource(torch.rand(5, 2), layout="nhw")
     with pytest.raises(InputError, match="layout to be one of nchw, nhwc, nhw. Got 'hwc'"):
         TensorSource(torch.rand(shape), layout="hwc")
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape)
+
+
+LOST = {
+    "far from 0": (1e8 + normal(200, 4), 1, 200, "Subtract each column's median"),
+    "seconds since 1970": (1.7e9 + np.arange(1000.0)[:, None], 9, 1000, "Subtract each column's median"),
+    "one column of two": (
+        np.c_[1e6 * normal(300, 1), 1e8 + normal(300, 1)],
+        None,
+        300,
+        "Subtract each column's median",
+    ),
+    "below the smallest float32": (1e-50 * normal(100, 1), 1, 100, "Rescale it"),
+    "around 1": (1 + 1e-9 * normal(100, 1), 1, 100, "Subtract each column's median"),
+    "whole numbers": (2**40 + np.arange(50)[:, None], 1, 50, "Subtract each column's median"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_numbers_that_float32_would_merge_are_refused_with_a_remedy_that_works(tmp_path, name):
+    rows, after, before, remedy = LOST[name]
+    np.save(tmp_path / "x.npy", rows)
+    for build in (
+        lambda rows: TensorSource(rows),
+        lambda rows: TensorSource(torch.from_numpy(rows), torch.from_numpy(rows)),
+        lambda rows: LoaderSource([rows] * 2, rows),
+        lambda rows: np.save(tmp_path / "x.npy", rows) or VectorFile(str(tmp_path / "x.npy")),
+    ):
+        with pytest.raises(InputError) as caught:
+            build(rows)
+        message = str(caught.value)
+        assert remedy in message and f"{before} different values become" in message
+        if after is not None:
+            assert f"{before} different values become {after}," in message
+            assert f"{before - after} of {before} different rows become equal to another" in message
+        centred = (rows - np.median(rows, axis=0)) * (1e50 if remedy.startswith("Rescale") else 1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the scales
+            assert len(np.unique(build(centred).test.numpy(), axis=0)) > 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [normal(500, 3), 300 + normal(500, 3), np.full((20, 2), 1e8 + 0.3), np.c_[normal(50, 1), np.full(50, 1e9 + 0.5)],
+     np.where(normal(400, 2) > 1, 1e20, normal(400, 2)), np.arange(60)[:, None], normal(30, 2).astype(np.float32) + 1e8],
+)  # fmt: skip
+def test_numbers_that_float32_keeps_apart_pass_in_silence(rows):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("default", "Column ")
+        source = TensorSource(rows)
+    kept = np.concatenate([source.train.numpy(), source.test.numpy()])
+    assert len(np.unique(kept, axis=0)) == len(np.unique(rows, axis=0))
+
+
+def test_rows_that_merge_far_from_most_others_are_counted():
+    """Half of them lie 10¹⁰ off: rounding moves none by a thousandth of the spread, and yet that half is one point."""
+    rows = np.concatenate([normal(500, 2), 1e10 + normal(500, 2)])
+    with pytest.warns(UserWarning, match="499 of 1000 different rows become equal to another in samples"):
+        TensorSource(rows)
+
+
+def test_columns_of_scales_far_apart_are_warned_of(tmp_path):
+    rows = np.c_[normal(100, 1), np.full(100, 7.0), 1e5 * normal(100, 1)]
+    ranges = rows.max(axis=0) - rows.min(axis=0)
+    expected = f"Column 3 of {{}} ranges over {ranges[2]:.2g}, column 1 over {ranges[0]:.2g}: distances"
+    np.save(tmp_path / "x.npy", rows)
+    for name, build in {
+        "samples": lambda: TensorSource(rows),
+        "test": lambda: LoaderSource([rows], rows),
+        str(tmp_path / "x.npy"): lambda: VectorFile(str(tmp_path / "x.npy")),
+    }.items():
+        with pytest.warns(UserWarning, match=re.escape(expected.format(name))):
+            build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TensorSource(rows / rows.std(axis=0).clip(1e-9))
+        TensorSource(rows[:, :2])
+        TensorSource(np.c_[rows, rows[:, ::-1]].reshape(100, 1, 2, 3))  # images: a pixel may hardly ever change
 
 
 @pytest.mark.parametrize("batch", [1, 6, 20, 33])

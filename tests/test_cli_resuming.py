@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
@@ -22,6 +24,8 @@ from test_resuming import differences
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.cli import main
 from wgan_lip.cli.overrides import recomposed
+from wgan_lip.data import VectorFile
+from wgan_lip.inspection.look import look_at
 from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
 from wgan_lip.runs.folder import claimed, create_run, set_status
 from wgan_lip.runs.resuming import differences as differing
@@ -212,6 +216,64 @@ def test_another_configuration_is_refused_by_every_key_that_differs(interrupted,
     assert "resume" not in line.split("Leave")[0] and "seed" not in line
     assert before == {path: path.read_bytes() for path in interrupted.iterdir()}
     assert main(["train", "resume=run", "checkpoint.keep=5", "threads=2"]) == 0
+
+
+@pytest.fixture
+def on_a_file(monkeypatch) -> np.ndarray:
+    """The rows of x.npy, on which `run` was interrupted at step 5."""
+    rows = np.random.default_rng(0).normal(size=(80, 2))
+    np.save("x.npy", rows)
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGTERM, step=5)
+        assert main(["train", *LONGER, "data=file", "data.path=x.npy", "hydra.run.dir=run"]) == 143
+    return rows
+
+
+def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(on_a_file, capsys):
+    assert main(["train", *LONGER, "data=file", "data.path=x.npy", "hydra.run.dir=whole"]) == 0
+    Path("elsewhere").mkdir()
+    torch.save(torch.from_numpy(on_a_file), "elsewhere/x.pt")
+    Path("x.npy").unlink()
+    assert "Expected a file at x.npy" in refused(capsys, "resume=run")
+    assert main(["train", "resume=run", "data.path=elsewhere/x.pt"]) == 0
+    assert_same(Path("run"), Path("whole"))
+    assert Run("run").config["data"]["path"] == "elsewhere/x.pt" and len(Run("run").source.train) == 64
+
+
+def test_a_run_does_not_go_on_with_other_data_and_names_both(on_a_file, capsys):
+    begun = Run("run").source.fingerprint()
+    for change in (on_a_file + 5, on_a_file[::-1], on_a_file[:-1], np.c_[on_a_file, on_a_file]):
+        np.save("x.npy", change)
+        np.save("y.npy", change)
+        now = VectorFile("x.npy").fingerprint()
+        for moved in ([], ["data.path=y.npy"]):
+            before = {path: path.read_bytes() for path in Path("run").iterdir()}
+            assert f"began with: {begun}. Got {now}. Restore them" in refused(capsys, "resume=run", *moved)
+            assert before == {path: path.read_bytes() for path in Path("run").iterdir()}
+        with pytest.raises(InputError, match=re.escape(f"that run was trained on: {begun}. Got {now}. Restore")):
+            _ = Run("run").source
+    assert main(["inspect", "run=run", "out=null"]) == 0  # without the data
+    assert look_at(Run("run")).source is None and begun in look_at(Run("run")).unopened
+    assert "data.seed was 0, now 1" in refused(capsys, "resume=run", "data.path=y.npy", "data.seed=1")
+
+
+def test_auto_takes_a_run_of_data_elsewhere_for_another(on_a_file):
+    shutil.copyfile("x.npy", "y.npy")
+    again = ["train", *LONGER, "data=file", "data.path=y.npy", "resume=auto"]
+    Path("outputs/train").mkdir(parents=True), Path("run").rename("outputs/train/run")
+    assert main(again) == 0
+    assert len(runs()) == 2 and Run("outputs/train/run").status["state"] == "interrupted"
+
+
+def test_data_of_a_run_that_kept_no_hash_must_lie_where_they_were(on_a_file, capsys):
+    for path in Path("run").glob("*.pt"):
+        checkpoint = read_checkpoint(path)
+        del checkpoint["game"]["data"]
+        torch.save(checkpoint, path)
+    shutil.copyfile("x.npy", "y.npy")
+    line = refused(capsys, "resume=run", "data.path=y.npy")
+    assert "data.path was 'x.npy', now 'y.npy'" in line and "kept no hash" in line
+    assert main(["train", "resume=run"]) == 0
 
 
 def test_a_finished_run_with_constant_schedules_can_be_prolonged(whole):

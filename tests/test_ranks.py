@@ -20,9 +20,11 @@ from conftest import TINY
 from wgan_lip.cli import main
 from wgan_lip.cli.processes import prepared
 from wgan_lip.critics import ResNetCritic
+from wgan_lip.data import TensorSource
+from wgan_lip.generators import MLPGenerator
 from wgan_lip.runs.checkpoints import CHECKPOINT, read_checkpoint
 from wgan_lip.runs.run import Run
-from wgan_lip.training import Ranks
+from wgan_lip.training import Ranks, train_wgan
 from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -103,6 +105,32 @@ def test_unequal_weights_on_two_ranks_are_found(tmp_path):
     errors = on_two_ranks(work, tmp_path)
     assert all("OtherRankError: Expected equal weights and certificates" in error for error in errors)
     assert all("Got others on rank 1 than on rank 0" in error for error in errors)
+
+
+def test_other_data_on_another_rank_are_found_before_the_first_step(tmp_path):
+    rows = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+
+    def work(ranks, change):
+        mine = rows.clone()
+        mine[7, 1] += change * ranks.rank
+        torch.manual_seed(0)
+        generator, critic = MLPGenerator(2, width=8), ResNetCritic(2, width=8, depth=1)
+        records = train_wgan(
+            TensorSource(mine), generator, critic, steps=2, batch_size=4, warmup_steps=1, audit_size=4,
+            generator_optimizer=torch.optim.SGD(generator.parameters(), lr=0.01),
+            critic_optimizer=torch.optim.SGD(critic.parameters(), lr=0.01),
+        )  # fmt: skip
+        return [record.step for record in records]
+
+    for name, change in (("same", 0.0), ("other", 1e-6)):
+        (tmp_path / name).mkdir()
+        found = on_two_ranks(lambda ranks, change=change: work(ranks, change), tmp_path / name)
+        if not change:
+            assert found == [[2], [2]]
+            continue
+        data = TensorSource(rows).fingerprint()
+        assert found[0].startswith(f"InputError: Expected the same data on all ranks. Got {data} on rank 0 and 32 + 8")
+        assert found[1] == found[0].replace("InputError", "OtherRankError")
 
 
 def test_what_fails_on_rank_0_fails_on_all(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.critics import ResNetCritic, SpectralNormCritic
-from wgan_lip.data import Gaussians8, Source
+from wgan_lip.data import Gaussians8, ImageSource, LoaderSource, Source, TensorSource
 from wgan_lip.training import train_wgan
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
@@ -184,6 +184,50 @@ def test_the_state_of_another_game_is_refused_at_the_call(change, message):
     change(state)
     with pytest.raises(InputError, match=message):
         game(state=state)
+
+
+ROWS = torch.randn(60, 2, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: TensorSource(torch.cat([ROWS[:-1], ROWS[-1:].nextafter(torch.tensor(9.0))]), ROWS[:20]),
+        lambda: TensorSource(ROWS, ROWS[:20].flip(0)),
+        lambda: TensorSource(ROWS[:-1], ROWS[:20]),
+        lambda: Walking(),
+    ],
+)
+def test_the_state_of_a_game_on_other_data_is_refused_and_both_are_named(other):
+    begun = TensorSource(ROWS, ROWS[:20])
+    state = through_a_file(next(iter(game(source=begun))).game.state_dict())
+    assert begun.fingerprint().startswith("60 + 20 samples of dimension 2, sha256 ")
+    source = other()
+    with pytest.raises(InputError) as caught:
+        game(state=state, source=source)
+    assert f"began with: {begun.fingerprint()}. Got {source.fingerprint()}. Restore" in str(caught.value)
+
+
+def test_data_are_told_by_what_they_hold_wherever_they_lie():
+    begun = TensorSource(ROWS, ROWS[:20])
+    state = through_a_file(next(iter(game(source=begun))).game.state_dict())
+    *_, again = game(state=state, source=TensorSource(ROWS.double().numpy(), ROWS[:20].clone()).to("cpu"))
+    *_, whole = game(source=begun)
+    assert differences(again.game.state_dict(), whole.game.state_dict()) == []
+    del state["data"]  # as of an earlier version
+    *_, again = game(state=state, source=begun)
+    assert differences(again.game.state_dict(), whole.game.state_dict()) == []
+    images = (torch.rand(6, 1, 4, 4) * 255).byte()
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    sources = [ImageSource(images, images, labels, other, **more) for other, more in (
+        (labels, {}), (labels, {"flip": True}), (1 - labels, {}), (labels, {"label_scale": 1.0}))]  # fmt: skip
+    prints = [source.fingerprint() for source in sources]
+    assert prints[0] == prints[1] and len({*prints}) == 3
+    loader = [torch.rand(5, 2)] * 4
+    assert LoaderSource(loader, ROWS).fingerprint() == LoaderSource([ROWS[:9]] * 4, ROWS).fingerprint()
+    assert LoaderSource(loader, ROWS).fingerprint() != LoaderSource(loader, ROWS[1:]).fingerprint()
+    assert LoaderSource(loader, ROWS).fingerprint() != LoaderSource(loader[1:], ROWS).fingerprint()
+    assert LoaderSource(loader, loader).fingerprint() == "a loader of 4 batches of dimension 2"
 
 
 def test_what_is_no_state_is_refused():

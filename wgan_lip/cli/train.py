@@ -99,7 +99,7 @@ def _past(run: Run | None, settings: Mapping[str, Any], held: ExitStack) -> Past
     if is_finished(run, settings):
         return Past(run.directory, finished=True)
     held.enter_context(claimed(run.directory))
-    state, checkpoint = last_state(run)
+    state, checkpoint = last_state(run, settings)
     return Past(run.directory, state=state, checkpoint=checkpoint)
 
 

@@ -11,7 +11,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.data.images import image_rows
-from wgan_lip.data.sources import REFERENCE, FiniteSource, Source, as_samples, derived_generator, split_rows
+from wgan_lip.data.sources import (
+    REFERENCE,
+    FiniteSource,
+    Source,
+    as_float32,
+    as_samples,
+    derived_generator,
+    digest_of,
+    split_rows,
+    warn_of_scales,
+)
 from wgan_lip.utils.checks import InputError, check_samples, one_line
 
 __all__ = ["LoaderSource", "TensorSource"]
@@ -32,7 +42,11 @@ class TensorSource(FiniteSource):
         seed: Fixes the split.
 
     Raises:
-        InputError: Entries that are not finite or not real, shapes that do not meet, too few samples.
+        InputError: Entries that are not finite or not real, or that float32 would merge, see
+            :func:`wgan_lip.data.sources.as_float32`; shapes that do not meet, too few samples.
+
+    Warns:
+        UserWarning: Rows that float32 makes equal, or columns of vectors whose ranges differ by orders of magnitude.
 
     Example:
         >>> source = TensorSource(torch.rand(50, 1, 8, 8), low=0.0, high=1.0)
@@ -55,6 +69,9 @@ class TensorSource(FiniteSource):
         seed: int = 0,
     ) -> None:
         train, self.image_shape = _rows(samples, "samples", layout, minimum=1 if test is not None else 2)
+        train = as_float32(train, "samples")
+        if self.image_shape is None:
+            warn_of_scales(train, "samples")
         if test is None:
             if not 0 < test_fraction < 1:
                 raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
@@ -64,6 +81,7 @@ class TensorSource(FiniteSource):
         else:
             test_rows, shape = _rows(test, "test", layout)
             _check_same(train, self.image_shape, test_rows, shape)
+            test_rows = as_float32(test_rows, "test")
         super().__init__(train, test_rows)
         self.low, self.high = _range(train, low, high)
         self.units = units or self.units
@@ -126,13 +144,17 @@ class LoaderSource(Source):
         if getattr(loader, "persistent_workers", False):
             raise InputError("Expected a loader whose workers begin anew at every pass. Got persistent_workers=True.")
         self._loader, self._pick, self._layout = loader, pick or _first, layout
-        if hasattr(test, "__array__"):
+        self._test_given = hasattr(test, "__array__")
+        if self._test_given:
             held_out, self.image_shape = _rows(test, "test", layout)
+            held_out = as_float32(held_out, "test")
         else:
             held_out, self.image_shape = self._head(test, test_size, "test")
         first, shape = self._head(loader, 1, "loader")
         _check_same(first, shape, held_out, self.image_shape)
         self.test, self.dim = as_samples(held_out), held_out.shape[1]
+        if self.image_shape is None:
+            warn_of_scales(self.test, "test")
         self.low, self.high = _range(first, low, high)
         self.units = units or self.units
         self._batches: Iterator[Tensor] | None = None
@@ -162,6 +184,17 @@ class LoaderSource(Source):
                     return torch.cat(found)[:n]
         rows = sum(map(len, found))
         raise InputError(f"Expected between 1 and {rows} reference samples, the size of a pass of the loader. Got {n}.")
+
+    def fingerprint(self) -> str:
+        """The dimension, the size of the loader's data set where it has one, a hash of held-out samples in an array.
+
+        What a loader gives is not looked at: it may be endless, or drawn anew every time.
+        """
+        whole = hasattr(self._loader, "dataset")
+        data, what = (self._loader.dataset, "samples") if whole else (self._loader, "batches")
+        count = f"{len(data)} " if hasattr(data, "__len__") else ""
+        held_out = f", held out sha256 {digest_of(self.test)}" if self._test_given else ""
+        return f"a loader of {count}{what} of dimension {self.dim}{held_out}"
 
     def state_dict(self) -> dict[str, Any]:
         """Where the pass stands, and the rows taken from the loader that were not handed out."""
@@ -208,7 +241,7 @@ class LoaderSource(Source):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(passes)
         for batch in self._loader:
-            yield as_samples(self._checked(batch, "loader")[0])
+            yield as_samples(self._checked(batch, "loader")[0]).float()
 
     def _checked(self, batch: Any, name: str) -> tuple[Tensor, tuple[int, int, int] | None]:
         try:
@@ -230,7 +263,7 @@ class LoaderSource(Source):
                     break
         if not found:
             raise InputError(f"Expected {name} to give samples. Got no batch. Lower its batch_size, or check the data.")
-        return torch.cat(found)[:rows], shape
+        return as_float32(torch.cat(found), name)[:rows], shape
 
 
 def _first(batch: Any) -> Tensor:
@@ -240,7 +273,7 @@ def _first(batch: Any) -> Tensor:
 def _rows(
     samples: Any, name: str, layout: str | None, *, minimum: int = 1
 ) -> tuple[Tensor, tuple[int, int, int] | None]:
-    """Samples as rows (n, d) on the CPU, float32 or, of pixels, uint8; and the shape of an image, or None."""
+    """Samples as rows (n, d) on the CPU, pixels in uint8; and the shape of an image, or None."""
     if not hasattr(samples, "shape"):
         raise TypeError(f"{type(samples).__name__} is no tensor")
     if isinstance(samples, Tensor):
@@ -250,7 +283,7 @@ def _rows(
     are_images = samples.ndim in (3, 4) or layout is not None
     rows, image_shape = image_rows(samples, name, layout) if are_images else (samples, None)
     if samples.dtype != torch.uint8 or rows.ndim != 2 or len(rows) < minimum:
-        rows = check_samples(rows, name, minimum=minimum).float()
+        rows = check_samples(rows, name, minimum=minimum)
     return rows, image_shape
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.data.sources import FiniteSource, split_rows
+from wgan_lip.data.sources import FiniteSource, as_float32, split_rows, warn_of_scales
 from wgan_lip.utils.checks import InputError, check_choice, check_samples, one_line
 
 __all__ = ["ENDINGS", "VectorFile", "map_rows", "read_samples", "reading"]
@@ -32,8 +32,11 @@ class VectorFile(FiniteSource):
         seed: Fixes the split.
 
     Raises:
-        InputError: See :func:`read_samples`; fewer than two samples, a value beyond float32's range, or a
+        InputError: See :func:`read_samples` and :func:`wgan_lip.data.sources.as_float32`; fewer than two samples, or a
             `test_fraction` that leaves nothing for one of the sides.
+
+    Warns:
+        UserWarning: Rows that float32 makes equal, or columns whose ranges differ by orders of magnitude.
     """
 
     name = "file"
@@ -42,10 +45,8 @@ class VectorFile(FiniteSource):
     def __init__(self, path: str, key: str | None = None, test_fraction: float = 0.2, seed: int = 0) -> None:
         if not 0 < test_fraction < 1:
             raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
-        samples = check_samples(read_samples(path, key), str(path), minimum=2).float()
-        if not samples.isfinite().all():
-            largest = torch.finfo(torch.float32).max
-            raise InputError(f"Expected {path} to hold values up to {largest:.1e}, the largest float32. Rescale them.")
+        samples = as_float32(check_samples(read_samples(path, key), str(path), minimum=2), str(path))
+        warn_of_scales(samples, str(path))
         train, test = split_rows(len(samples), max(1, round(test_fraction * len(samples))), seed)
         super().__init__(samples[train], samples[test])
 

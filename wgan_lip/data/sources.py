@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -17,13 +19,19 @@ __all__ = [
     "TEST",
     "FiniteSource",
     "Source",
+    "as_float32",
     "as_samples",
     "check_positive",
     "derived_generator",
+    "digest_of",
     "split_rows",
+    "warn_of_scales",
 ]
 
 TEST, REFERENCE = 0, 1
+COARSE = 1e-3  # of a column's spread: the rounding from which samples are no longer those that were given
+MERGED = 0.05  # of the rows: more than these do not merge unnoticed
+APART = 1e3  # between the ranges of two columns: the narrow one then weighs a millionth in a squared distance
 
 
 def derived_generator(seed: int, purpose: int) -> torch.Generator:
@@ -94,6 +102,13 @@ class Source(ABC):
     @abstractmethod
     def reference(self, n: int, seed: int) -> Tensor:
         """Draws n distinct samples of the training law, shape (n, d), on the CPU, fixed by `seed`."""
+
+    def fingerprint(self) -> str:
+        """In words, what tells these data from others, so that a training goes on with those that it began with.
+
+        A law has its class and dimension; the settings of a law are those of whoever built it.
+        """
+        return f"{type(self).__name__} of dimension {self.dim}"
 
     def to(self, device: torch.device | str) -> Source:
         """Lets `sample` hand out rows on `device`; a finite training set is moved there once. Returns itself."""
@@ -170,6 +185,11 @@ class FiniteSource(Source):
             raise InputError(f"Expected between 1 and {self.size} reference samples, the size of train. Got {n}.")
         return self.rows(torch.randperm(self.size, generator=derived_generator(seed, REFERENCE))[:n]).cpu()
 
+    def fingerprint(self) -> str:
+        """The number and dimension of the samples, and a hash of their values, of the split and of the labels."""
+        digest = digest_of(self._stored, self.test, self.train_labels, self.test_labels)
+        return f"{self.size} + {len(self.test)} samples of dimension {self.dim}, sha256 {digest}"
+
     def to(self, device: torch.device | str) -> Source:
         self._stored = self._stored.to(device)
         return super().to(device)
@@ -198,6 +218,86 @@ class FiniteSource(Source):
 def as_samples(stored: Tensor) -> Tensor:
     """Samples as they are handed out: pixels, of dtype uint8, as float32 divided by 255; all else as it is."""
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
+
+
+def digest_of(*tensors: Tensor | None) -> str:
+    """The first 16 digits of a SHA-256 of dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def as_float32(rows: Tensor, name: str) -> Tensor:
+    """Samples in float32, in which training computes.
+
+    A column's spread is the mean distance of its numbers from their median.
+
+    Arguments:
+        rows: Finite samples, shape (n, d). Any dtype but float64 is returned as it is.
+        name: What error messages call them.
+
+    Raises:
+        InputError: A number beyond float32's range, or a column that rounding moves by more than a thousandth of its
+            spread on average: what its numbers differ in would be lost, as of 10⁸ and 10⁸ + 1.
+
+    Warns:
+        UserWarning: More than one in twenty rows would become equal to another one.
+    """
+    if rows.dtype != torch.float64:
+        return rows
+    rounded = rows.float()
+    if not rounded.isfinite().all():
+        largest = torch.finfo(torch.float32).max
+        raise InputError(f"Expected {name} to hold values up to {largest:.1e}, the largest float32. Rescale them.")
+    spread, moved = torch.cat([_spread_and_rounding(part) for part in rows.split(2**24 // len(rows) + 1, dim=1)], dim=1)
+    if not moved.any():
+        return rounded
+    before, after = _distinct(rows), _distinct(rounded)
+    merged = f"{before - after} of {before} different rows become equal to another"
+    worst = int((moved / spread).where(spread > 0, 0).argmax())
+    if 0 < COARSE * spread[worst] < moved[worst]:
+        column = rows[:, worst, None]
+        middle = column.median()
+        _, left = _spread_and_rounding(column - middle)
+        remedy = (
+            "Subtract each column's median from it: no distance changes" if left < moved[worst] / 2 else "Rescale it"
+        )
+        raise InputError(
+            f"Expected {name} to keep its numbers in float32, in which training computes. Got column {worst + 1} of "
+            f"median {middle:.8g} and spread {spread[worst]:.2g}, which rounding moves by {moved[worst]:.2g}: "
+            f"{_distinct(column)} different values become {_distinct(column.float())}, and {merged}. {remedy}."
+        )
+    if before - after > MERGED * before:
+        warnings.warn(f"In float32, in which training computes, {merged} in {name}.", stacklevel=2)
+    return rounded
+
+
+def _spread_and_rounding(rows: Tensor) -> Tensor:
+    """Of each column, the mean distance of its numbers from their median, and from their float32; shape (2, d)."""
+    return torch.stack([(rows - other).abs().mean(dim=0) for other in (rows.median(dim=0).values, rows.float())])
+
+
+def warn_of_scales(rows: Tensor, name: str) -> None:
+    """Warns of columns whose ranges differ by orders of magnitude: distances say next to nothing of the narrow ones."""
+    ranges = rows.amax(dim=0).double() - rows.amin(dim=0).double()
+    narrowest = int(ranges.where(ranges > 0, math.inf).argmin())
+    widest = int(ranges.argmax())
+    if ranges[widest] >= APART * ranges[narrowest] > 0:
+        warnings.warn(
+            f"Column {widest + 1} of {name} ranges over {ranges[widest]:.2g}, column {narrowest + 1} over "
+            f"{ranges[narrowest]:.2g}: distances, and W1 with them, say next to nothing of the latter. Divide each "
+            "column by what one unit of it is worth, such as its standard deviation.",
+            stacklevel=2,
+        )
+
+
+def _distinct(rows: Tensor) -> int:
+    """How many of the rows differ."""
+    plain = (rows + 0.0).contiguous().cpu().numpy()  # one zero
+    return len(np.unique(plain.view(f"V{plain.itemsize * plain.shape[1]}")))
 
 
 def split_rows(n: int, test_size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,8 @@ def _open_offline(run: Run) -> Source:
     section = run.config.get("data")
     if not isinstance(section, dict):
         return run.source  # which says what is wrong
-    return build({**section, "download": False} if "download" in section else section, trust=run.trust)
+    offline = {**section, "download": False} if "download" in section else section
+    return run.check_data(build(offline, trust=run.trust))
 
 
 def _guarantee(run: Run) -> str:

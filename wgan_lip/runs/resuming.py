@@ -27,6 +27,9 @@ FREE = (
 )
 """Settings, or sections of them, that may change when a run goes on: they are not part of the game."""
 
+PLACES = ("data.path", "data.test_path", "data.root", "data.download")
+"""Settings that say where the data lie: they may change where the data are the same."""
+
 RESCHEDULING = ("training.steps", "training.max_images")
 """Settings that may rise where learning rates are constant; elsewhere these move over all the steps."""
 
@@ -51,7 +54,7 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
         return None
     if resume != "auto" or (directory / "config.yaml").exists():
         run = Run(directory if resume == "auto" else resume)
-        if differing := differences(run.config, settings):
+        if differing := differences(run.config, settings, free=(*FREE, *PLACES)):
             raise InputError(
                 f"Expected the configuration of {run.directory}. Got another: {'; '.join(differing)}. "
                 "Leave these out, or train anew without resume."
@@ -82,15 +85,25 @@ def is_finished(run: Run, settings: Mapping[str, Any]) -> bool:
     return run.status["state"] == "finished" and not prolonged
 
 
-def last_state(run: Run) -> tuple[Mapping[str, Any] | None, int | None]:
+def last_state(run: Run, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, int | None]:
     """The state of a run's game, and the step of its `checkpoint.pt`; None for one that is damaged or missing.
 
     A line is printed about each checkpoint that is damaged and gives way to the one before.
+
+    Raises:
+        InputError: All checkpoints are damaged; or the data lie elsewhere now, and the state does not say which they
+            were.
     """
     found = newest_whole(run.directory, tell=lambda line: print(f"wgan-lip: {line}", file=sys.stderr))
     if found is None:
         return None, None
     path, content = found
+    moved = differences(run.config, settings)
+    if moved and "data" not in content["game"]:
+        raise InputError(
+            f"Expected the data where they were, since {run.directory} is of a version that kept no hash of them. Got: "
+            f"{'; '.join(moved)}. Put them back, or train anew without resume."
+        )
     return content["game"], content["game"]["step"] if path.name == CHECKPOINT else None
 
 
@@ -98,8 +111,8 @@ def _refuted(run: Run) -> bool:
     return run.status.get("kind") == "RefutedError"
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Every setting of the game that `saved` has otherwise than `now`, in words.
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = FREE) -> list[str]:
+    """Every setting that `saved` has otherwise than `now`, in words, but for those that are free to change.
 
     A setting that `saved` lacks is from a later version than the run: its default leaves a game as it was.
     """
@@ -107,7 +120,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     differing = [key for key in before if key not in after or before[key] != after[key]]
     lines = []
     for key in differing:
-        if any(_lies_under(key, free) for free in FREE):
+        if any(_lies_under(key, section) for section in free):
             continue
         was, is_now = (repr(side[key]) if key in side else "not there" for side in (before, after))
         if key in RESCHEDULING and key in before and key in after and _rises(before[key], after[key]):

@@ -164,8 +164,22 @@ class Run:
 
     @cached_property
     def source(self) -> Source:
-        """The data the run was trained on, built anew."""
-        return build(self._section("data"), trust=self.trust)
+        """The data the run was trained on, built anew; see :meth:`check_data`."""
+        return self.check_data(build(self._section("data"), trust=self.trust))
+
+    def check_data(self, source: Source) -> Source:
+        """Returns the source if its data are those that the run's checkpoint was trained on, as far as that says.
+
+        Raises:
+            InputError: They are others; both are named.
+        """
+        path = self.directory / self._file
+        trained_on = self.checkpoint["game"].get("data") if path.exists() else None
+        if trained_on is not None and trained_on != (found := source.fingerprint()):
+            raise InputError(
+                f"Expected the data that {self.directory} was trained on: {trained_on}. Got {found}. Restore them."
+            )
+        return source
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""

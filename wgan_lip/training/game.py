@@ -55,6 +55,7 @@ class Game:
         critic_scheduler: Moves the critic's.
         latent_rng: Source of latents, on the players' device.
         data_rng: Source of training samples.
+        data: What the source says of its data; see :meth:`wgan_lip.data.Source.fingerprint`.
         step: Generator steps done.
         warmed: Dual ascents done before the first generator step.
         seconds: Seconds of the clock, over all the processes that played it.
@@ -76,6 +77,7 @@ class Game:
     critic_scheduler: torch.optim.lr_scheduler.LRScheduler
     latent_rng: torch.Generator
     data_rng: torch.Generator
+    data: str
     step: int = 0
     warmed: int = 0
     seconds: float = 0.0
@@ -97,6 +99,7 @@ class Game:
         state |= {name: getattr(self, name).get_state() for name in self.RNGS}
         state |= {name: getattr(self, name) for name in self.COUNTS}
         state |= {"values": torch.stack(self.values) if self.values else torch.empty(0, 2)}
+        state["data"] = self.data
         if hasattr(self.source, "state_dict"):
             state["source"] = self.source.state_dict()
         return {**state, "global_rngs": list(self.global_rngs)}
@@ -111,12 +114,17 @@ class Game:
             randomness: Whether the draws of latents and samples go back as well, or go on.
 
         Raises:
-            InputError: It lacks something, or is that of other players.
+            InputError: It lacks something, or is that of other players or of other data.
         """
         wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rngs"}
         if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
             what = type(state).__name__ if not isinstance(state, Mapping) else f"one without {', '.join(missing)}"
             raise InputError(f"Expected the state of a game, from record.game.state_dict(). Got {what}. Train again.")
+        if (begun_with := state.get("data", self.data)) != self.data:  # earlier versions kept none
+            raise InputError(
+                f"Expected the data that this training began with: {begun_with}. Got {self.data}. "
+                "Restore them, or train anew."
+            )
         for name in (*self.PARTS, *(self.RNGS if randomness else ())):
             part = getattr(self, name)
             try:

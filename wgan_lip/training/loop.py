@@ -125,7 +125,7 @@ def train_wgan(
             learning rates halved and new draws. A record without scalars tells of it in its `note`.
         seed: Seed of latents and of the choice of samples.
         state: Where to go on: what `record.game.state_dict()` gave, or a run's checkpoint as `torch.load` gives it.
-            Same players, same settings: the game then goes on, on a CPU, bit by bit as if it had never stopped.
+            Same players, data and settings: the game then goes on, on a CPU, bit by bit as if it had never stopped.
         pause: Asked after every step, and every ascent of the warm-up, with the steps done; where it says yes, a
             record without scalars comes, at which the state can be kept.
 
@@ -138,8 +138,8 @@ def train_wgan(
         DivergedError: A value was not finite (:class:`wgan_lip.training.NonFiniteError`) or too far from the first;
             the players are put back to the last good state first.
         RefutedError: A certified dual value above the exact W1.
-        InputError: Settings that make no sense together, players that do not fit the data or one another, or a state
-            that is not theirs.
+        InputError: Settings that make no sense together, players that do not fit the data or one another, a state
+            that is not theirs or that is of other data, or other data on another rank.
         UncertifiableError: A critic without a proof; see :func:`wgan_lip.certify`.
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
@@ -166,6 +166,7 @@ def train_wgan(
         scheduler(critic_optimizer, critic_schedule, budget.total),
         latent_rng=torch.Generator(device).manual_seed(seed),
         data_rng=torch.Generator().manual_seed(seed),
+        data=ranks.checked_data(source),
     )
     if state is not None:
         state = state.get("game", state) if isinstance(state, Mapping) else state

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from wgan_lip.data import Source
 from wgan_lip.lipschitz.certificates import certify, weights_sha256
 from wgan_lip.utils.checks import InputError, one_line
 
@@ -119,6 +120,21 @@ class Ranks:
                     f"Expected equal weights and certificates on all ranks. Got others on rank {unequal[0]} than on "
                     "rank 0. Use equal processors and versions, and players without a state of their own."
                 )
+
+    def checked_data(self, source: Source) -> str:
+        """What the source says of its data, the same on all ranks.
+
+        Raises:
+            InputError: They differ; OtherRankError on the ranks that follow.
+        """
+        data = self.gathered(source.fingerprint())
+        unequal = [rank for rank, theirs in enumerate(data) if theirs != data[0]]
+        if unequal:
+            raise (OtherRankError if self.rank else InputError)(
+                f"Expected the same data on all ranks. Got {data[0]} on rank 0 and {data[unequal[0]]} on rank "
+                f"{unequal[0]}. Give them the same files."
+            )
+        return data[0]
 
     def leave(self, reason: str) -> None:
         """Leaves word for the others why this rank stops."""
