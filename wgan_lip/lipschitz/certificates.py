@@ -6,17 +6,21 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _module_state
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
 from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
+from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.files import write_json
 
@@ -24,8 +28,10 @@ __all__ = [
     "Certificate",
     "Evaluation",
     "LayerCertificate",
+    "Proof",
     "certify",
     "evaluate",
+    "prove",
     "verify",
     "weights_sha256",
 ]
@@ -53,12 +59,15 @@ class Certificate:
         norm_out: Norm of the output space; `Euclidean(1)` for a potential.
         layers: One entry a layer, in the order of application.
         weights_sha256: Hash of names, dtypes, shapes and bytes of all weights.
+        architecture_sha256: Hash of the class names and all settings of the layers, in the order of application.
         units: In words, what one unit of the input space is.
         covers: What the number is about, and what it is not.
+        sha256: Hash of all other fields, which tells a certificate that was edited.
 
     Guarantee:
-        Holds for the real-arithmetic function whose weights are the stored numbers with this hash, in train and eval
-        mode alike. Floating-point evaluation of f adds rounding, which :func:`evaluate` bounds.
+        Holds for the real-arithmetic function whose weights and settings have these hashes, in train and eval mode
+        alike, but for batch normalisation, whose layers are about eval mode. Floating-point evaluation of f adds
+        rounding, which :func:`evaluate` bounds.
     """
 
     lipschitz: float
@@ -66,8 +75,10 @@ class Certificate:
     norm_out: str
     layers: tuple[LayerCertificate, ...]
     weights_sha256: str
+    architecture_sha256: str
     units: str
     covers: str
+    sha256: str
 
     def check_potential(self, dim: int) -> None:
         """Raises :class:`InputError` unless this is about a scalar potential on R^dim, with a finite constant."""
@@ -114,7 +125,39 @@ class Evaluation:
     error: Tensor
 
 
-def certify(critic: nn.Module, *, units: str = "the unit of the samples as the critic receives them") -> Certificate:
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A critic as it was when it was proved, to be evaluated at many samples without proving it again.
+
+    It holds its own copy of the weights, so that steps of an optimiser after the proof do not reach it, and a bound
+    that divides by its constant cannot be about other weights. :func:`prove` makes it.
+
+    Attributes:
+        certificate: Of the critic, at that moment.
+    """
+
+    certificate: Certificate
+    _layers: tuple[tuple[str, nn.Module, Claim, float], ...]
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor) -> Evaluation:
+        """:func:`evaluate` of the critic at that moment, at samples x (n, d) that have been checked."""
+        x = x.detach().cpu().double()
+        widest = max([x.shape[1], *(claim.norm_out.dim for _, _, claim, _ in self._layers if claim.norm_out)])
+        rows = x.split(max(16, 2**21 // widest))
+        parts = [_evaluate(self._layers, part.clone()) for part in rows]  # cloned, for a module may work in place
+        values, error = (torch.cat(tensors) for tensors in zip(*parts))
+        if values.ndim != 1:
+            raise InputError(
+                f"Expected a potential with values (n,). Got {tuple(values.shape)}. End it with Squeeze()."
+            )
+        return Evaluation(values, error)
+
+
+DEFAULT_UNITS = "the unit of the samples as the critic receives them"
+
+
+def certify(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> Certificate:
     r"""Proves a Lipschitz constant for `critic`, with its weights as they are now.
 
     .. math:: \mathrm{Lip}(f_L \circ \cdots \circ f_1) \le \prod_l \mathrm{Lip}(f_l)
@@ -130,12 +173,15 @@ def certify(critic: nn.Module, *, units: str = "the unit of the samples as the c
         The certificate; `critic` is unchanged.
 
     Raises:
-        UncertifiableError: A module without a proof, one whose call was replaced, hooked or compiled, or two
-            neighbours whose norms do not meet; the message names its path.
+        UncertifiableError: A module without a proof, one whose call was replaced, hooked or compiled, one whose class
+            was changed after it was defined, or two neighbours whose norms or axes do not meet; the message names its
+            path.
         InputError: Weights that are not finite.
 
     Guarantee:
-        See :class:`Certificate`. No power iteration, no sampling, no state.
+        See :class:`Certificate`. No power iteration, no sampling, no state. The function is what the classes computed
+        when they were defined: a method that is replaced later, on an object or on a class, is seen and refused. What
+        is not seen are changes of the functions that these methods call, such as those of torch.nn.functional.
 
     Example:
         >>> from wgan_lip.critics import ResNetCritic
@@ -145,74 +191,137 @@ def certify(critic: nn.Module, *, units: str = "the unit of the samples as the c
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), sections 3 and 4
     """
-    layers, constants = [], []
-    norm_in = norm_out = None
-    for path, module, claim, before, after in _proofs(critic):
-        norm_in, norm_out = norm_in or before, after
-        constants.append(float(claim.lipschitz))
-        description = " ".join(repr(module).split())
-        layers.append(LayerCertificate(path, description, _name(before), _name(after), constants[-1], claim.method))
-    lipschitz = product_up(*constants)
-    return Certificate(
-        lipschitz=lipschitz,
+    return _certificate(critic, tuple(_proofs(critic)), units)
+
+
+def prove(critic: nn.Module | Proof, certificate: Certificate | None = None, *, units: str = DEFAULT_UNITS) -> Proof:
+    """Proves `critic` once, for any number of evaluations.
+
+    Arguments:
+        critic: As for :func:`certify`. A :class:`Proof` is returned as it is.
+        certificate: One that is said to be about this critic, and is refused where it is not; see :func:`verify`.
+        units: As for :func:`certify`.
+
+    Raises:
+        InputError: A certificate that is about other weights, about another architecture, or edited.
+        UncertifiableError: See :func:`certify`.
+    """
+    if isinstance(critic, Proof):
+        proof = critic
+    else:
+        proved = tuple(_proofs(critic))
+        copied = [module for _, module in _chain(copy.deepcopy(critic).cpu().double())]
+        layers = [(part.path, own, part.claim, _largest(own)) for part, own in zip(proved, copied, strict=True)]
+        proof = Proof(_certificate(critic, proved, units), tuple(layers))
+    if certificate is not None:
+        _hold_against(certificate, proof.certificate)
+    return proof
+
+
+def verify(certificate: Certificate, critic: nn.Module | Proof, *, units: str | None = None) -> Certificate:
+    """Proves `certificate` again for `critic`, or refuses.
+
+    Arguments:
+        certificate: For instance from :meth:`Certificate.load`.
+        critic: The critic it is said to be about.
+        units: What one unit of the input space is, where that is known; the certificate must say the same.
+
+    Returns:
+        A certificate proved now. Its constants agree with the given ones up to rounding (relative 1e-9), by which two
+        machines may differ; the rest of it is the same.
+
+    Raises:
+        InputError: Other weights, another architecture, or a certificate that was edited.
+        UncertifiableError: See :func:`certify`.
+    """
+    if units is not None and certificate.units != units:
+        raise InputError(f"Expected as units {certificate.units!r}. Got {units!r}. Certify this critic anew.")
+    proved = critic.certificate if isinstance(critic, Proof) else certify(critic, units=certificate.units)
+    _hold_against(certificate, proved)
+    return proved
+
+
+def _certificate(critic: nn.Module, layers: tuple[_Layer, ...], units: str) -> Certificate:
+    if layers:
+        norm_in, norm_out = layers[0].before, layers[-1].after
+        for part in layers:
+            norm_in = norm_in or part.before
+    else:
+        norm_in = norm_out = None
+    proved = Certificate(
+        lipschitz=product_up(*(part.constant for part in layers)),
         norm_in=_name(norm_in),
         norm_out=_name(norm_out),
-        layers=tuple(layers),
+        layers=tuple(
+            LayerCertificate(
+                part.path,
+                " ".join(repr(part.module).split()),
+                _name(part.before),
+                _name(part.after),
+                part.constant,
+                part.claim.method,
+            )
+            for part in layers
+        ),
         weights_sha256=weights_sha256(critic),
+        architecture_sha256=_architecture_sha256(layers),
         units=units,
         covers=(
             "An upper bound on the Lipschitz constant of the real-arithmetic function with these weights, from "
             f"{_name(norm_in)} to {_name(norm_out)}. Rounding in an evaluation, in "
             "float32, bfloat16 or float64, is not part of it; `evaluate` bounds that of float64."
         ),
+        sha256="",
     )
+    return replace(proved, sha256=_digest(proved))
 
 
-def verify(certificate: Certificate, critic: nn.Module) -> Certificate:
-    """Proves `certificate` again for `critic`, or refuses.
-
-    Arguments:
-        certificate: For instance from :meth:`Certificate.load`.
-        critic: The critic it is said to be about.
-
-    Returns:
-        A certificate proved now, which agrees with the given one up to rounding (relative 1e-9).
-
-    Raises:
-        InputError: Other weights, another architecture, or a number that is not what the proof gives.
-        UncertifiableError: See :func:`certify`.
-    """
-    proved = certify(critic, units=certificate.units)
+def _hold_against(certificate: Certificate, proved: Certificate) -> None:
+    """Raises :class:`InputError` where a certificate is not what was proved just now."""
+    again = "certify this critic anew."
     if proved.weights_sha256 != certificate.weights_sha256:
         raise InputError(
-            f"Expected the weights with hash {certificate.weights_sha256[:12]}…. Got {proved.weights_sha256[:12]}…. "
-            "The certificate is about other weights; certify this critic anew."
+            f"Expected the weights with hash {certificate.weights_sha256:.12}…. Got {proved.weights_sha256[:12]}…. "
+            f"The certificate is about other weights; {again}"
         )
     if len(proved.layers) != len(certificate.layers):
         raise InputError(
             f"Expected {len(certificate.layers)} layers. Got {len(proved.layers)}. "
-            "The certificate is about another architecture; certify this critic anew."
+            f"The certificate is about another architecture; {again}"
         )
     for now, then in zip(proved.layers, certificate.layers):
         if (now.path, now.layer, now.norm_in, now.norm_out) != (then.path, then.layer, then.norm_in, then.norm_out):
             raise InputError(
                 f"Expected at {then.path!r} {then.layer!r}. Got at {now.path!r} {now.layer!r}. "
-                "The certificate is about another architecture; certify this critic anew."
+                f"The certificate is about another architecture; {again}"
             )
+    if proved.architecture_sha256 != certificate.architecture_sha256:
+        raise InputError(
+            f"Expected the settings with hash {certificate.architecture_sha256:.12}…. Got "
+            f"{proved.architecture_sha256[:12]}…. The certificate is about another architecture; {again}"
+        )
     pairs = [(now.path, now.lipschitz, then.lipschitz) for now, then in zip(proved.layers, certificate.layers)]
     for path, now, then in [*pairs, ("the whole critic", proved.lipschitz, certificate.lipschitz)]:
         if not math.isclose(now, then, rel_tol=1e-9, abs_tol=1e-300):
             raise InputError(
-                f"Expected the constant {then} for {path}. Proved {now}. "
-                "The certificate was altered; certify this critic anew."
+                f"Expected the constant {then} for {path}. Proved {now}. The certificate was altered; {again}"
             )
     for name in ("norm_in", "norm_out", "covers"):
         if getattr(certificate, name) != getattr(proved, name):
             raise InputError(
                 f"Expected as {name} {getattr(certificate, name)!r}. Got {getattr(proved, name)!r}. "
-                "The certificate was altered; certify this critic anew."
+                f"The certificate was altered; {again}"
             )
-    return proved
+    if certificate.sha256 != (digest := _digest(certificate)):
+        raise InputError(
+            f"Expected fields with hash {certificate.sha256:.12}…. Got {digest[:12]}…. "
+            f"The certificate was altered; {again}"
+        )
+
+
+def _digest(certificate: Certificate) -> str:
+    content = {name: value for name, value in asdict(certificate).items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -229,7 +338,6 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
 def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     r"""Evaluates `critic` in float64 and bounds how far each value can be from real arithmetic.
 
@@ -254,16 +362,8 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     References:
         Accuracy and stability of numerical algorithms (Higham, 2002), section 3.5
     """
-    x = check_samples(x, "x").detach().cpu().double()
-    proofs = list(_proofs(copy.deepcopy(critic).cpu().double()))
-    layers = [(path, module, claim, _largest(module)) for path, module, claim, *_ in proofs]
-    widest = max([x.shape[1], *(norm.dim for *_, norm in proofs if norm is not None)])
-    rows = x.split(max(16, 2**21 // widest))
-    parts = [_evaluate(layers, part.clone()) for part in rows]  # cloned, for a module may work in place
-    values, error = (torch.cat(tensors) for tensors in zip(*parts))
-    if values.ndim != 1:
-        raise InputError(f"Expected a potential with values (n,). Got {tuple(values.shape)}. End it with Squeeze().")
-    return Evaluation(values, error)
+    x = check_samples(x, "x")
+    return prove(critic).evaluate(x)
 
 
 def _largest(module: nn.Module) -> float:
@@ -271,36 +371,49 @@ def _largest(module: nn.Module) -> float:
     return max((tensor.abs().max().item() for tensor in module.parameters() if tensor.numel()), default=0.0)
 
 
-def _evaluate(layers: list[tuple[str, nn.Module, Claim, float]], state: Tensor) -> tuple[Tensor, Tensor]:
+def _evaluate(layers: Iterable[tuple[str, nn.Module, Claim, float]], state: Tensor) -> tuple[Tensor, Tensor]:
     """The values at a few samples, which stay in the processor's cache through all layers, and their errors."""
     error = state.new_zeros(len(state))
     for path, module, claim, weight in layers:
         rounding = claim.rounding
-        axes = {"1d": 1, "2d": 2}.get(type(module).__name__[-2:])
-        if axes and state.ndim != axes + 2:
-            raise InputError(
-                f"At '{path}': Expected samples with channels and {axes} more axes. Got {tuple(state.shape)}, whose "
-                "first axis torch may read as channels. Put an Unflatten before it."
-            )
+        _check_state(path, claim, state)
         largest = state.reshape(len(error), -1).abs().amax(dim=1)
         # Beyond, a sum of products may overflow within the layer, and a ReLU hide it.
         error[~(max(1.0, weight, rounding.gain) * largest + rounding.offset < LARGEST)] = math.inf
         if rounding.operations:
             unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
             size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
+            operations = rounding.operations + (state[0].numel() if rounding.sums_all else 0)
             before, state = state, module(state)
             # Coordinatewise maps stray in every coordinate by themselves, maps of vectors in every vector of an image.
-            first = 1 if claim.norm_in is None or (claim.norm_in.blocks and before.ndim > 2) else 2
+            of_vectors = claim.norm_in is not None and (len(claim.axes) == 1 or before.ndim == 2)
+            first = 2 if of_vectors else 1
             positions = max(math.prod(before.shape[first:]), math.prod(state.shape[first:]))
             offset = rounding.offset * math.sqrt(positions) * 1.01
-            local = gamma(rounding.operations) * 1.01 * (rounding.gain * (size + error) + offset)
+            local = gamma(operations) * 1.01 * (rounding.gain * (size + error) + offset)
             underflow = 1e-290 * (1 + rounding.gain)  # 1e17 operations' worth
             error = (claim.lipschitz * error + local + underflow) * (1 + 2.0**-40)
         else:
             state = module(state)
             error = claim.lipschitz * error * (1 + 2.0**-40)
+        if state.ndim == 0 or len(state) != len(error):
+            raise InputError(
+                f"At '{path}': Expected one value, or state, for each of {len(error)} samples. Got shape "
+                f"{tuple(state.shape)}. Put a Flatten or an Unflatten before it."
+            )
         error[~state.reshape(len(error), -1).isfinite().all(dim=1)] = math.inf  # a later layer may clip an overflow
     return state, error.nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def _check_state(path: str, claim: Claim, state: Tensor) -> None:
+    """Refuses states of other axes or another width than the claim is about. Raises :class:`InputError`."""
+    try:
+        check_axes(claim.axes, state.ndim - 1, state.shape)
+    except InputError as error:
+        raise InputError(f"At '{path}': {error}") from None
+    width = claim.norm_in.dim if claim.axes == VECTORS and claim.norm_in is not None else 0
+    if width and state.shape[1] != width:
+        raise InputError(f"At '{path}': Expected states of shape (b, {width}). Got {tuple(state.shape)}.")
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -313,19 +426,48 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 LARGEST = 1e290  # sums of 1e18 such numbers stay finite
 
 
-def _proofs(critic: nn.Module) -> Iterator[tuple[str, nn.Module, Claim, Norm | None, Norm | None]]:
-    """Each layer with its path, its claim, and the norms before and after it, which must meet."""
-    state = None
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer with its path, its claim, and the norms before and after it."""
+
+    path: str
+    module: nn.Module
+    claim: Claim
+    before: Norm | None
+    after: Norm | None
+
+    @property
+    def constant(self) -> float:
+        return float(self.claim.lipschitz)
+
+
+def _proofs(critic: nn.Module) -> Iterator[_Layer]:
+    """The layers in the order of application, whose norms and axes must meet."""
+    state = axes = None  # as long as no layer has said what it takes
     for path, module in _chain(critic):
         claim = _claim(path, module)
-        if claim.norm_in is not None and state is not None and not claim.norm_in.meets(state):
+        norm_in, norm_out = claim.norm_in, claim.norm_out
+        if axes is None and (len(claim.axes) == 1 or claim.axes_added):
+            axes = claim.axes[0]
+        if axes is not None:
+            try:
+                check_axes(claim.axes, axes)
+            except InputError as error:
+                raise UncertifiableError(f"At '{path}': {error}") from None
+            if axes > 1 and norm_in is not None and norm_in.blocks:  # of every vector along the last axis
+                norm_in = norm_out = Norm.euclidean()
+        if norm_in is not None and state is not None and not norm_in.meets(state):
             raise UncertifiableError(
-                f"Expected '{path}' to take the norm before it, {state}. Got a layer for {claim.norm_in}. "
+                f"Expected '{path}' to take the norm before it, {state}. Got a layer for {norm_in}. "
                 "Put a Linear(norm_in, norm_out) between them."
             )
-        before = claim.norm_in or state
-        state = claim.norm_out or before
-        yield path, module, claim, before, state
+        before = norm_in or state
+        state = norm_out or before
+        if claim.axes_added is None:
+            axes = 1
+        elif axes is not None:
+            axes += claim.axes_added
+        yield _Layer(path, module, claim, before, state)
 
 
 def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -346,12 +488,14 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
     """Refuses whatever makes calling `module` differ from its class's forward, or its weights from their entries."""
     kind = type(module)
     weights = [v for v in (*module._parameters.values(), *module._buffers.values()) if v is not None]
+    changed = members_changed(kind)
     disguises = {
         "a method replaced on the instance": any(callable(getattr(kind, name, None)) for name in module.__dict__),
         "forward hooks": module._forward_hooks or module._forward_pre_hooks,
         "global forward hooks": _module_state._global_forward_hooks or _module_state._global_forward_pre_hooks,
         "a parametrized weight": "parametrizations" in module._modules,
         "a compiled call": module._compiled_call_impl is not None,
+        f"a class that was changed after it was defined ({', '.join(changed[:3])})": changed,
         "a class that overrides __call__": any(getattr(kind, name) is not getattr(nn.Module, name) for name in CALLS),
         "a class that overrides __iter__": isinstance(module, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
         "a tensor that is neither parameter nor buffer": any(isinstance(v, Tensor) for v in module.__dict__.values()),
@@ -376,7 +520,6 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
 
 
 SEQUENTIAL_ITER = nn.Sequential.__iter__
-CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way to forward and to the weights
 PROOFS = {"claim", "slopes"}  # a class that overrides what its base computes with overrides one of them
 INERT = {"_abc_impl", "constraints", "extra_repr"}  # no function depends on them
 
@@ -408,3 +551,58 @@ def _claim(path: str, module: nn.Module) -> Claim:
 
 def _name(norm: Norm | None) -> str:
     return "any" if norm is None else str(norm)
+
+
+_INTERNAL = frozenset(vars(nn.Module()))  # torch's own, and what a certificate hashes or refuses elsewhere
+
+
+def _architecture_sha256(layers: Iterable[_Layer]) -> str:
+    """Hash of class names and settings, layer by layer, in the order of application.
+
+    A class is known by its name alone, whatever module it lives in, so that code may move.
+    """
+    content = [_described(layer.module, layer.path) for layer in layers]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _described(module: nn.Module, path: str) -> list[Any]:
+    """Class name, settings and parts of a layer, as JSON holds them."""
+    settings = {}
+    for name, value in vars(module).items():
+        if name in _INTERNAL:
+            continue
+        try:
+            settings[name] = _plain_setting(value)
+        except TypeError as error:
+            raise UncertifiableError(
+                f"Expected settings at '{path}' that a certificate can hold: numbers, text, sequences, dataclasses of "
+                f"those. Got {error} as {name}. Keep it as a parameter, a buffer or a part, or in the class."
+            ) from None
+    parts = [
+        [name, None if part is None else _described(part, f"{path}.{name}")] for name, part in module._modules.items()
+    ]
+    return [type(module).__qualname__, settings, parts]
+
+
+def _plain_setting(value: Any) -> Any:
+    """A setting as JSON holds it; equal numbers are equal. Raises TypeError for what has no such form."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int() | float():
+            finite = isinstance(value, int) or math.isfinite(value)
+            return {"number": str(Fraction(value)) if finite else repr(value)}
+        case np.generic():
+            return _plain_setting(value.item())
+        case torch.dtype() | torch.device():
+            return str(value)
+        case list() | tuple() | range():
+            return [_plain_setting(part) for part in value]
+        case set() | frozenset():
+            return sorted(map(_plain_setting, value), key=json.dumps)
+        case Mapping():
+            return {"mapping": [[_plain_setting(key), _plain_setting(part)] for key, part in value.items()]}
+    if is_dataclass(value) and not isinstance(value, type):
+        named = [[field.name, _plain_setting(getattr(value, field.name))] for field in fields(value)]
+        return {type(value).__qualname__: named}
+    raise TypeError(f"a {type(value).__name__}")

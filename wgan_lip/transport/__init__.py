@@ -5,22 +5,27 @@ which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :
 recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
 """
 
-from wgan_lip.transport.exact import BYTES_PER_PAIR, solve
-from wgan_lip.transport.narrowing import Narrowed, narrow, solves_at_once
+from wgan_lip.transport.exact import BYTES_PER_PAIR, solve, solve_problem
+from wgan_lip.transport.narrowing import Narrowed, check_room, narrow, narrow_problem, solves_at_once
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.transport.potentials import Potential
-from wgan_lip.transport.problem import Transport, TransportError
+from wgan_lip.transport.problem import Problem, Transport, TransportError, meet
 
 __all__ = [
     "BYTES_PER_PAIR",
     "Narrowed",
     "Plan",
     "Potential",
+    "Problem",
     "Transport",
     "TransportError",
+    "check_room",
     "lower_bound_kr",
+    "meet",
     "narrow",
+    "narrow_problem",
     "solve",
+    "solve_problem",
     "solves_at_once",
     "upper_bound_plan_cost",
 ]

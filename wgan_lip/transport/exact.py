@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from wgan_lip.transport.plans import Plan
+from wgan_lip.transport.plans import Plan, is_whole
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Problem, Transport, TransportError
-from wgan_lip.transport.rounding import probabilities
 from wgan_lip.utils.checks import check_memory
 
-__all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line"]
+__all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line", "solve_problem"]
 
 BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
@@ -65,21 +65,22 @@ def solve(
         >>> result.upper - result.lower < 1e-13
         True
     """
-    problem = Problem.of(x, y, a, b)
+    return solve_problem(Problem.of(x, y, a, b))
+
+
+def solve_problem(problem: Problem) -> Transport:
+    """:func:`solve` for samples and weights that have been checked."""
     x, y, unit = problem.x, problem.y, problem.unit
     solver = solve_line if x.shape[1] == 1 else _solve_dense
     plan, u, v = solver((x / unit).numpy(), (y / unit).numpy(), problem.a, problem.b)
 
     points, dual, sign = (y, v, 1) if len(y) <= len(x) else (x, u, -1)
     dual = dual - (dual.max() + dual.min()) / 2  # a constant added to f changes no mean difference, only rounding
-    potential = Potential(points, unit * dual, sign=sign)
-    (values_x, error_x), (values_y, error_y) = potential.with_error(x), potential.with_error(y)
-    return problem.enclose(plan, potential, values_x, values_y, max(error_x, error_y))
+    potential = Potential.trusted(points, unit * torch.from_numpy(dual), sign=sign)
+    return problem.enclose(plan, potential, *potential.at_both(x, y))
 
 
-def _solve_dense(
-    x: np.ndarray, y: np.ndarray, a: np.ndarray | None, b: np.ndarray | None
-) -> tuple[Plan, np.ndarray, np.ndarray]:
+def _solve_dense(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
     """An optimal plan and the dual variables u (n,), v (m,) with u_i + v_j <= |x_i - y_j|."""
     n, m = len(x), len(y)
     check_memory(
@@ -87,7 +88,7 @@ def _solve_dense(
         f"an exact plan between {n} and {m} samples",
         "Use wgan_lip.transport.narrow, as wgan_lip.estimate_w1 does, which looks at distances block by block.",
     )
-    return network_simplex(probabilities(a, n).astype(np.float64), probabilities(b, m).astype(np.float64), cdist(x, y))
+    return network_simplex(a, b, cdist(x, y))
 
 
 def network_simplex(
@@ -122,23 +123,19 @@ def network_simplex(
     return Plan(rows, columns, matrix.data[carries], costs.shape), log["u"], log["v"]
 
 
-def solve_line(
-    x: np.ndarray, y: np.ndarray, a: np.ndarray | None, b: np.ndarray | None
-) -> tuple[Plan, np.ndarray, np.ndarray]:
+def solve_line(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
     """The same on the line, points of shape (n, 1) and (m, 1): the quantile coupling, and f' = -sign(F - G)."""
     n, m = len(x), len(y)
     x, y = x[:, 0], y[:, 0]
     order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-    if a is None and b is None:  # in units of 1/(n m), where all levels are integers
-        jumps_x, jumps_y = np.full(n, m), np.full(m, n)
-    else:
-        jumps_x, jumps_y = probabilities(a, n)[order_x], probabilities(b, m)[order_y]
+    exact = np.int64 if is_whole(a) and is_whole(b) else np.longdouble  # levels of whole numbers do not round
+    jumps_x, jumps_y = a[order_x].astype(exact), b[order_y].astype(exact)
     levels_x, levels_y = np.cumsum(jumps_x), np.cumsum(jumps_y)
     if levels_x.dtype.kind == "f":
         levels_x, levels_y = levels_x / levels_x[-1], levels_y / levels_y[-1]
     levels = np.sort(np.concatenate([levels_x, levels_y]), kind="stable")  # two sorted runs: merged in linear time
     levels = levels[np.diff(levels, prepend=levels[:1] - 1) > 0]
-    mass = np.diff(levels, prepend=levels[:1] * 0) / levels[-1]
+    mass = np.diff(levels, prepend=levels[:1] * 0)
     rows, columns = order_x[np.searchsorted(levels_x, levels)], order_y[np.searchsorted(levels_y, levels)]
 
     merged = np.concatenate([x[order_x], y[order_y]])  # likewise

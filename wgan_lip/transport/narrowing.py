@@ -35,14 +35,14 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from wgan_lip.transport.exact import network_simplex, solve, solve_line
-from wgan_lip.transport.plans import Plan
+from wgan_lip.transport.exact import network_simplex, solve_line, solve_problem
+from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
 from wgan_lip.utils.checks import check_memory
 
-__all__ = ["Narrowed", "narrow", "solves_at_once"]
+__all__ = ["Narrowed", "check_room", "narrow", "narrow_problem", "solves_at_once"]
 
 DENSE = 5_000**2  # edges that are all looked at at once
 COARSEST = 2**12  # cells of the problem that is solved with all its edges
@@ -108,29 +108,42 @@ def narrow(
         Every interval holds W1 of these weighted points, as that of :func:`wgan_lip.transport.solve` does, whatever
         the solver did. How soon it narrows depends on the samples.
     """
-    problem = Problem.of(x, y, a, b)
-    (n, d), m = problem.x.shape, len(problem.y)
+    return narrow_problem(Problem.of(x, y, a, b), device=device, deadline=deadline)
+
+
+def narrow_problem(
+    problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf
+) -> Iterator[Narrowed]:
+    """:func:`narrow` for samples and weights that have been checked."""
+    check_room(problem)
+    return _narrow(problem, _Scanner(torch.device(device), deadline))
+
+
+def check_room(problem: Problem) -> None:
+    """Raises :class:`InputError` where narrowing takes more memory than there is."""
+    n, m, d = problem.size
     if not solves_at_once(n, m, d):
         need = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
         check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
-    return _narrow(problem, partial(solve, x, y, a=a, b=b), _Scanner(torch.device(device), deadline))
 
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
-    """Whether :func:`narrow` looks at all edges at once, by :func:`wgan_lip.transport.solve`."""
+    """Whether :func:`narrow` looks at all edges between n and m distinct points at once."""
     return d == 1 or n * m <= DENSE
 
 
-def _narrow(problem: Problem, exactly: Callable[[], Transport], scanner: _Scanner) -> Iterator[Narrowed]:
-    n, m, d = len(problem.x), len(problem.y), problem.x.shape[1]
-    if d == 1:
-        yield Narrowed(exactly(), "sorting", True)
+def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
+    if problem.size[2] == 1:
+        yield Narrowed(solve_problem(problem), "sorting", True)
         return
     best = _first(problem)
-    yield Narrowed(best, "means and ranks")
-    if solves_at_once(n, m, d):
+    met = best.lower == best.upper
+    yield Narrowed(best, "means and ranks", met)
+    if met:
+        return
+    if solves_at_once(*problem.size):
         if time.monotonic() <= scanner.deadline:
-            yield Narrowed(_better(best, _apart(exactly)), "exact solver", True)
+            yield Narrowed(_better(best, _apart(partial(solve_problem, problem))), "exact solver", True)
         return
     coarse, *finer = _levels(problem)
     samples = finer[-1]
@@ -181,7 +194,7 @@ class _Level:
 def _levels(problem: Problem) -> list[_Level]:
     """From the coarsest to the problem itself."""
     x, y = problem.x / problem.unit, problem.y / problem.unit
-    a, b = _masses(problem)
+    a, b = problem.a, problem.b
     cells_x, cells_y = _cells(x.numpy()), _cells(y.numpy())
     count = max(len(cells_x), len(cells_y))
     levels = []
@@ -190,18 +203,6 @@ def _levels(problem: Problem) -> list[_Level]:
         (mean_x, mass_x), (mean_y, mass_y) = _means(x, a, cell_x), _means(y, b, cell_y)
         levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y))
     return [*levels, _Level(x, y, a, b, np.arange(len(x)), np.arange(len(y)))]
-
-
-def _masses(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Masses of equal total; whole numbers where both sides are uniform, which the solver then moves without error."""
-    n, m = len(problem.x), len(problem.y)
-    if problem.a is None and problem.b is None:
-        common = math.gcd(n, m)
-        return np.full(n, m / common), np.full(m, n / common)
-    a = np.ones(n) if problem.a is None else problem.a
-    b = np.ones(m) if problem.b is None else problem.b
-    a, b = (np.maximum(weights / weights.max(), 1e-300) for weights in (a, b))  # no cell without mass has a mean
-    return a / math.fsum(a), b / math.fsum(b)
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
@@ -238,32 +239,6 @@ def _means(points: Tensor, mass: np.ndarray, cell: np.ndarray) -> tuple[Tensor, 
     return torch.from_numpy(np.stack(means, axis=1)), total
 
 
-def _dealt(plan: Plan, level: _Level, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
-    """A plan between cells as one between the points in them: each edge's mass is dealt out in order of the points."""
-    lines = []
-    for edge_cell, point_cell, mass in ((plan.rows, cell_x, level.a), (plan.columns, cell_y, level.b)):
-        edges, points = np.argsort(edge_cell, kind="stable"), np.argsort(point_cell, kind="stable")
-        ends = np.cumsum(plan.mass[edges])
-        begin = np.empty(len(edges))
-        begin[edges] = ends - plan.mass[edges]  # of each edge, where all mass lies on a line, cell by cell
-        reached = np.cumsum(mass[points])
-        edge = edges[np.searchsorted(ends, reached).clip(max=len(edges) - 1)]  # the edge on which each point ends
-        lines.append((points, reached, begin, edge, reached - begin[edge]))
-    edge = np.concatenate([lines[0][3], lines[1][3], np.arange(len(plan.mass))])
-    cut = np.concatenate([lines[0][4], lines[1][4], plan.mass])  # measured along the edge
-    order = np.lexsort((cut, edge))
-    edge, cut = edge[order], cut[order]
-    first = np.diff(edge, prepend=-1) > 0
-    mass = np.where(first, cut, np.diff(cut, prepend=0.0))
-    kept = mass > 0
-    edge, middle, mass = edge[kept], (cut - mass / 2)[kept], mass[kept]
-    ends = [
-        points[np.searchsorted(reached, begin[edge] + middle).clip(max=len(points) - 1)]
-        for points, reached, begin, _, _ in lines
-    ]
-    return Plan(*ends, mass, (len(level.x), len(level.y)))
-
-
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -279,18 +254,18 @@ def _first(problem: Problem) -> Transport:
     """Bounds in no time: a cone so wide that it is flat, across the way from mean to mean, and the cheaper of two
     plans, by rank along that way or, where there are as many x as y, the i-th x to the i-th y."""
     x, y, unit = problem.x / problem.unit, problem.y / problem.unit, problem.unit
-    a, b = _masses(problem)
+    a, b = problem.a, problem.b
     means = [torch.from_numpy(mass / mass.sum()) @ points for points, mass in ((x, a), (y, b))]
     way = means[0] - means[1]
     widest = (x.amax(0) - x.amin(0)).argmax()
     way = way / way.norm() if way.norm() > 0 else torch.nn.functional.one_hot(widest, x.shape[1]).double()
-    potential = Potential((unit * (means[1] - 1000 * way))[None], [0.0])
-    plans = [solve_line((x @ way)[:, None].numpy(), (y @ way)[:, None].numpy(), problem.a, problem.b)[0]]
-    if len(x) == len(y) and problem.a is None and problem.b is None:
-        plans.append(Plan(np.arange(len(x)), np.arange(len(x)), np.ones(len(x)), (len(x), len(x))))
-    plan = min(plans, key=lambda plan: plan.cost(problem.x, problem.y))
-    (at_x, error_x), (at_y, error_y) = potential.with_error(problem.x), potential.with_error(problem.y)
-    return problem.enclose(plan, potential, at_x, at_y, max(error_x, error_y))
+    apex = torch.zeros(1, dtype=torch.float64)
+    potential = Potential.trusted((unit * (means[1] - 1000 * way))[None], apex)
+    plans = [solve_line((x @ way)[:, None].numpy(), (y @ way)[:, None].numpy(), a, b)[0]]
+    if np.array_equal(a, b):
+        plans.append(Plan(np.arange(len(x)), np.arange(len(x)), a, (len(x), len(x))))
+    plan = min(plans, key=lambda plan: plan._cost(problem.x, problem.y))
+    return problem.enclose(plan, potential, *potential.at_both(problem.x, problem.y))
 
 
 def _coarse_bounds(
@@ -298,20 +273,21 @@ def _coarse_bounds(
 ) -> Transport:
     """The potential of a coarser problem at the samples themselves, and its plan dealt out to them."""
     v = _centred(v)
-    potential = Potential(problem.unit * coarse.y, problem.unit * v)
+    potential = Potential.trusted(problem.unit * coarse.y, problem.unit * torch.from_numpy(v))
     values, errors = [], []
     for points, samples in ((fine.x, problem.x), (fine.y, problem.y)):
         _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v))
-        value, error = potential.with_error(samples, apex=apex[:, 0])
+        value, error = potential.enclosed(samples, apex=apex[:, 0])
         values.append(value)
         errors.append(error)
-    return problem.enclose(_dealt(plan, fine, coarse.cell_x, coarse.cell_y), potential, *values, max(errors))
+    plan = dealt(plan, fine.a, fine.b, coarse.cell_x, coarse.cell_y)
+    return problem.enclose(plan, potential, *values, max(errors))
 
 
 def _bounds(problem: Problem, found: _Round) -> Transport:
     v = problem.unit * torch.from_numpy(found.v)
-    potential = Potential(problem.y, v)
-    values, error = potential.with_error(problem.x, apex=found.apex)
+    potential = Potential.trusted(problem.y, v)
+    values, error = potential.enclosed(problem.x, apex=found.apex)
     return problem.enclose(found.plan, potential, values, -v, error)
 
 
@@ -346,11 +322,11 @@ def _first_edges(
     _, to, _ = scanner.lowest(fine.x, fine.y, -f_y, min(FIRST_EDGES, m))
     _, of, _ = scanner.lowest(fine.y, fine.x, f_x, min(FIRST_EDGES, len(fine.x)))
     parent_x, parent_y = _parents(fine.cell_x, coarse.cell_x), _parents(fine.cell_y, coarse.cell_y)
-    dealt = _dealt(plan, fine, parent_x, parent_y)
+    fine_plan = dealt(plan, fine.a, fine.b, parent_x, parent_y)
     keys = [
         (torch.arange(len(to))[:, None] * m + to).flatten().numpy(),
         (of * m + torch.arange(m)[:, None]).flatten().numpy(),
-        dealt.rows * m + dealt.columns,
+        fine_plan.rows * m + fine_plan.columns,
     ]
     if len(fine.x) == m:
         keys.append(np.arange(m) * (m + 1))

@@ -71,7 +71,9 @@ class Plan:
 
         An ordinary floating-point number; :func:`upper_bound_plan_cost` is the bound on W1.
         """
-        x, y = as_points(x, y)
+        return self._cost(*as_points(x, y))
+
+    def _cost(self, x: Tensor, y: Tensor) -> float:
         unit = unit_of(x, y)
         return unit * weighted_mean(_lengths(x / unit, y / unit, self), normalised(self.mass))
 
@@ -116,10 +118,20 @@ def lower_bound_kr(
     """
     if not 0 <= error < math.inf:
         raise InputError(f"Expected error to be finite and non-negative. Got {error}.")
+    at_x, at_y = (
+        as_values(values, f"values_{name}").cpu().numpy() for values, name in ((values_x, "x"), (values_y, "y"))
+    )
+    return kr_value_down(
+        at_x, at_y, check_weights(a, len(at_x), "weights"), check_weights(b, len(at_y), "weights"), error
+    )
+
+
+def kr_value_down(
+    values_x: np.ndarray, values_y: np.ndarray, a: np.ndarray | None, b: np.ndarray | None, error: float
+) -> float:
+    """:func:`lower_bound_kr` of checked values and weights."""
     means, sizes, count = [], 0.0, 0
-    for values, weights, name in ((values_x, a, "x"), (values_y, b, "y")):
-        array = as_values(values, f"values_{name}").cpu().numpy()
-        weights = check_weights(weights, len(array), "weights")
+    for array, weights in ((values_x, a), (values_y, b)):
         means.append(weighted_mean(array, None if weights is None else normalised(weights)))
         sizes += float(np.abs(array).max())
         count += len(array)
@@ -162,16 +174,64 @@ def upper_bound_plan_cost(
     x, y = as_points(x, y)
     if plan.shape != (len(x), len(y)):
         raise InputError(f"Expected a plan of shape {(len(x), len(y))}. Got {plan.shape}.")
-    a, b = check_weights(a, len(x), "a"), check_weights(b, len(y), "b")
+    return plan_cost_up(x, y, plan, check_weights(a, len(x), "a"), check_weights(b, len(y), "b"))
+
+
+def plan_cost_up(x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None) -> float:
+    """:func:`upper_bound_plan_cost` for checked samples and weights, in float64 on the CPU."""
+    defects = [
+        _marginal_defect(index, plan.mass, weights, len(points))
+        for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b))
+    ]
     unit, d = unit_of(x, y), x.shape[1]
-    x, y = x / unit, y / unit
-    mass = normalised(plan.mass)
-    bound = weighted_mean(_lengths(x, y, plan), mass) * (1 + distance_error(d) + 6 * U)
-    for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b)):
+    lengths = _lengths(x / unit, y / unit, plan)
+    if not any(defects) and not lengths.any() and torch.equal(x[plan.rows], y[plan.columns]):
+        return 0.0  # nothing moves
+    bound = weighted_mean(lengths, normalised(plan.mass)) * (1 + distance_error(d) + 6 * U)
+    for points, defect in zip((x / unit, y / unit), defects):
         box = torch.linalg.vector_norm(points.amax(0) - points.amin(0))
-        bound += 0.505 * (float(box) + vanishing(d)) * _marginal_defect(index, mass, weights, len(points))
+        bound += 0.505 * (float(box) + vanishing(d)) * defect
     bound = (bound * (1 + 8 * U) + 2 * vanishing(d)) * unit
     return math.nextafter(bound + SMALLEST, math.inf)
+
+
+def dealt(plan: Plan, a: np.ndarray, b: np.ndarray, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
+    """A plan between cells as one between the points in them: each edge's mass is dealt out in order of the points.
+
+    Arguments:
+        plan: Between cells of x and cells of y.
+        a: Masses of the points of x, shape (n,); those of a cell add up to what leaves it.
+        b: Masses of the points of y, shape (m,), likewise.
+        cell_x: The cell of each point of x, shape (n,).
+        cell_y: The cell of each point of y, shape (m,).
+    """
+    lines = []
+    for edge_cell, point_cell, mass in ((plan.rows, cell_x, a), (plan.columns, cell_y, b)):
+        edges, points = np.argsort(edge_cell, kind="stable"), np.argsort(point_cell, kind="stable")
+        ends = np.cumsum(plan.mass[edges])
+        begin = np.empty(len(edges))
+        begin[edges] = ends - plan.mass[edges]  # of each edge, where all mass lies on a line, cell by cell
+        reached = np.cumsum(mass[points])
+        edge = edges[np.searchsorted(ends, reached).clip(max=len(edges) - 1)]  # the edge on which each point ends
+        lines.append((points, reached, begin, edge, reached - begin[edge]))
+    edge = np.concatenate([lines[0][3], lines[1][3], np.arange(len(plan.mass))])
+    cut = np.concatenate([lines[0][4], lines[1][4], plan.mass])  # measured along the edge
+    order = np.lexsort((cut, edge))
+    edge, cut = edge[order], cut[order]
+    first = np.diff(edge, prepend=-1) > 0
+    mass = np.where(first, cut, np.diff(cut, prepend=0.0))
+    kept = mass > 0
+    edge, middle, mass = edge[kept], (cut - mass / 2)[kept], mass[kept]
+    ends = [
+        points[np.searchsorted(reached, begin[edge] + middle).clip(max=len(points) - 1)]
+        for points, reached, begin, _, _ in lines
+    ]
+    return Plan(*ends, mass, (len(a), len(b)))
+
+
+def is_whole(masses: np.ndarray) -> bool:
+    """Whether these are whole numbers that float64 adds up without rounding."""
+    return bool((masses == np.floor(masses)).all() and masses.sum() < 2**53)
 
 
 def _lengths(x: Tensor, y: Tensor, plan: Plan) -> np.ndarray:
@@ -186,6 +246,12 @@ def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | 
     counts = np.bincount(index, minlength=size)
     if weights is None and (counts == 1).all() and (mass == mass[0]).all():
         return 0.0  # a permutation: exactly uniform
+    whole = np.ones(size) if weights is None else weights
+    if is_whole(mass) and is_whole(whole):
+        share, rest = divmod(mass.sum(), whole.sum())
+        if not rest and np.array_equal(np.bincount(index, mass, size), share * whole):
+            return 0.0  # sums of whole numbers do not round
+    mass = normalised(mass)
     marginal = np.zeros(size, np.longdouble)
     np.add.at(marginal, index, mass)
     marginal /= math.fsum(mass.tolist())

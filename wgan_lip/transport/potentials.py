@@ -49,6 +49,13 @@ class Potential:
             raise InputError(f"Expected sign to be 1 or -1. Got {sign!r}.")
         self.sign = sign
 
+    @classmethod
+    def trusted(cls, points: Tensor, offsets: Tensor, *, sign: int = 1) -> Potential:
+        """A potential of points (m, d) and offsets (m,) that have been checked, float64."""
+        potential = cls.__new__(cls)
+        potential.points, potential.offsets, potential.sign = points, offsets, sign
+        return potential
+
     def __repr__(self) -> str:
         return f"Potential(points={tuple(self.points.shape)}, sign={self.sign})"
 
@@ -79,6 +86,16 @@ class Potential:
         d = self.points.shape[1]
         if z.shape[1] != d:
             raise InputError(f"Expected points of dimension {d}, that of the potential. Got shape {tuple(z.shape)}.")
+        return self.enclosed(z, apex=apex)
+
+    def at_both(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Values at checked samples x (n, d) and y (m, d), and a bound on the error of each."""
+        (at_x, error_x), (at_y, error_y) = self.enclosed(x), self.enclosed(y)
+        return at_x, at_y, max(error_x, error_y)
+
+    def enclosed(self, z: Tensor, *, apex: Tensor | None = None) -> tuple[Tensor, float]:
+        """:meth:`with_error` at checked points z (k, d), float64."""
+        d = self.points.shape[1]
         points, offsets = self.points.to(z.device), self.offsets.to(z.device)
         largest_offset = float(offsets.abs().max())
         with torch.no_grad():

@@ -10,16 +10,24 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
+from wgan_lip.transport.plans import Plan, dealt, is_whole, kr_value_down, plan_cost_up
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.rounding import unit_of
 from wgan_lip.utils.checks import InputError, check_pair, check_weights
 
-__all__ = ["Problem", "Transport", "TransportError"]
+__all__ = ["Problem", "Side", "Transport", "TransportError", "meet"]
 
 
 class TransportError(RuntimeError):
     """The solver ended without an optimal plan, or its answer contradicts itself."""
+
+
+MEETING = 1e-9  # relative distance of the two ends at which the value between them is called exact
+
+
+def meet(lower: float, upper: float) -> bool:
+    """Whether two bounds are so close that the value between them may be called exact."""
+    return upper - lower <= MEETING * upper
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,72 +50,148 @@ class Transport:
     plan: Plan
     potential: Potential
 
+    @property
+    def exact(self) -> float | None:
+        """`value` where the two ends agree to a relative 1e-9, else None: beside far points, rounding blurs it."""
+        return self.value if meet(self.lower, self.upper) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One weighted sample set, checked, in float64 on the CPU, without the samples that carry no mass.
+
+    Attributes:
+        samples: Those of positive weight, shape (n, d).
+        weights: Their weights, shape (n,), of any total; None if uniform.
+        index: Where they stand among the samples that were given, shape (n,).
+        points: The distinct points among them, shape (k, d).
+        place: At which of the points each sample is, shape (n,).
+    """
+
+    samples: Tensor
+    weights: np.ndarray | None
+    index: np.ndarray
+    points: Tensor
+    place: np.ndarray
+
+    @staticmethod
+    def of(samples: Tensor, weights: np.ndarray | None) -> Side:
+        index = np.arange(len(samples)) if weights is None else np.flatnonzero(weights)
+        if weights is not None:
+            samples, weights = samples[torch.from_numpy(index)], weights[index]
+        return Side(samples, weights, index, *_distinct(samples))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The weights as numbers, shape (n,): 1 each if uniform."""
+        return np.ones(len(self.samples)) if self.weights is None else self.weights
+
+    def gathered(self, masses: np.ndarray) -> np.ndarray:
+        """The masses (n,) of samples, added up at each of the points, shape (k,)."""
+        return masses if len(self.points) == len(self.samples) else np.bincount(self.place, masses)
+
+
+def _distinct(samples: Tensor) -> tuple[Tensor, np.ndarray]:
+    """The distinct rows, and which of them each row is; the rows themselves where no two are equal."""
+    widest = (samples.amax(0) - samples.amin(0)).argmax()
+    if len(samples[:, widest].unique()) < len(samples):  # else one coordinate tells all of them apart
+        points, place = samples.unique(dim=0, return_inverse=True)
+        if len(points) < len(samples):
+            return points, place.numpy()
+    return samples, np.arange(len(samples))
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Two weighted sample sets, checked, in float64, without the points that carry no mass.
+    """Two weighted sample sets, checked, and what a solver has to know of them: distinct points, with their masses.
+
+    Equal samples are one point of added mass: what a solver costs grows with the number of points. What comes out is
+    about the samples again.
 
     Attributes:
-        x: Samples of P of positive weight, shape (n, d), on the CPU.
-        y: Samples of Q of positive weight, shape (m, d).
-        a: Their weights, shape (n,), of any total; None if uniform.
-        b: Likewise, shape (m,).
-        rows: Where the rows of x stand among the samples that were given, shape (n,).
-        columns: Likewise for y, shape (m,).
+        x: The distinct samples of P of positive weight, shape (n, d), float64, on the CPU.
+        y: Those of Q, shape (m, d).
+        a: Masses at x, shape (n,), of the total of b: whole numbers wherever the weights are, as uniform ones, which a
+            solver then moves without error.
+        b: Masses at y, shape (m,).
+        sides: The samples behind x and y.
+        masses: Those of the samples, which add up to a and b.
         shape: The numbers of samples that were given.
         unit: A power of two near the spread of the samples; see Note [Rounding].
     """
 
     x: Tensor
     y: Tensor
-    a: np.ndarray | None
-    b: np.ndarray | None
-    rows: np.ndarray
-    columns: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    sides: tuple[Side, Side]
+    masses: tuple[np.ndarray, np.ndarray]
     shape: tuple[int, int]
     unit: float
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Numbers of points of x and of y, and their dimension."""
+        return len(self.x), len(self.y), self.x.shape[1]
 
     @staticmethod
     def of(
         x: Tensor | ArrayLike, y: Tensor | ArrayLike, a: Tensor | ArrayLike | None, b: Tensor | ArrayLike | None
     ) -> Problem:
         """Checks samples and weights. Raises :class:`InputError`."""
-        x, y = (points.detach().cpu().double() for points in check_pair(x, y))
+        x, y = check_pair(x, y)
+        return Problem.of_checked(x, y, a, b)
+
+    @staticmethod
+    def of_checked(
+        x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | ArrayLike | None = None
+    ) -> Problem:
+        """Of samples (n, d) and (m, d) that have been checked; checks the weights. Raises :class:`InputError`."""
+        x, y = (points.detach().cpu().double() for points in (x, y))
         shape = (len(x), len(y))
         weights_a, weights_b = check_weights(a, shape[0], "a"), check_weights(b, shape[1], "b")
         if weights_a is not None and weights_b is not None:
             _check_totals(weights_a, weights_b, max(1e-9, 8 * _epsilon(a), 8 * _epsilon(b)))
-        x, weights_a, rows = _drop_weightless(x, weights_a)
-        y, weights_b, columns = _drop_weightless(y, weights_b)
-        return Problem(x, y, weights_a, weights_b, rows, columns, shape, unit_of(x, y))
+        sides = Side.of(x, weights_a), Side.of(y, weights_b)
+        masses = _masses(*(side.counts for side in sides))
+        gathered = (side.gathered(mass) for side, mass in zip(sides, masses))
+        x, y = (side.points for side in sides)
+        return Problem(x, y, *gathered, sides, masses, shape, unit_of(x, y))
 
     def enclose(self, plan: Plan, potential: Potential, values_x: Tensor, values_y: Tensor, error: float) -> Transport:
         """Encloses W1 between any potential and any plan, of whatever origin.
 
         Arguments:
-            plan: A plan between the kept points.
+            plan: A plan between the points.
             potential: A 1-Lipschitz function.
             values_x: No more than its values at x, shape (n,), but for `error`.
             values_y: No less than its values at y, shape (m,), but for `error`.
             error: A bound on the absolute rounding error of each of those.
         """
-        lower = max(0.0, lower_bound_kr(values_x, values_y, self.a, self.b, error=error))
-        upper = upper_bound_plan_cost(self.x, self.y, plan, self.a, self.b)
+        (x, a), (y, b) = ((side.samples, side.weights) for side in self.sides)
+        at_x, at_y = (values.numpy()[side.place] for values, side in zip((values_x, values_y), self.sides))
+        lower = max(0.0, kr_value_down(at_x, at_y, a, b, error))
+        if len(self.x) < len(x) or len(self.y) < len(y):
+            plan = dealt(plan, *self.masses, *(side.place for side in self.sides))
+        upper = plan_cost_up(x, y, plan, a, b)
         if not lower <= upper:
             raise TransportError(
                 f"The lower bound {lower} exceeds the upper bound {upper}. Please report these samples."
             )
-        value = min(max(plan.cost(self.x, self.y), lower), upper)
-        plan = Plan(self.rows[plan.rows], self.columns[plan.columns], plan.mass, self.shape)
-        return Transport(value, lower, upper, plan, potential)
+        value = min(max(plan._cost(x, y), lower), upper)
+        rows, columns = self.sides[0].index[plan.rows], self.sides[1].index[plan.columns]
+        return Transport(value, lower, upper, Plan(rows, columns, plan.mass / plan.mass.sum(), self.shape), potential)
 
 
-def _drop_weightless(points: Tensor, weights: np.ndarray | None) -> tuple[Tensor, np.ndarray | None, np.ndarray]:
-    """Only the points of positive weight, with their weights and their indices."""
-    if weights is None:
-        return points, None, np.arange(len(points))
-    kept = np.flatnonzero(weights)
-    return points[torch.from_numpy(kept)], weights[kept], kept
+def _masses(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Multiples of a and of b of equal total; whole numbers where both are."""
+    if is_whole(a) and is_whole(b):
+        total_a, total_b = int(a.sum()), int(b.sum())
+        common = math.gcd(total_a, total_b)
+        if total_a * total_b // common < 2**53:
+            return a * (total_b // common), b * (total_a // common)
+    a, b = (np.maximum(weights / weights.max(), 1e-300) for weights in (a, b))  # no cell without mass has a mean
+    return a / math.fsum(a), b / math.fsum(b)
 
 
 def _epsilon(weights: Tensor | ArrayLike) -> float:

@@ -74,9 +74,3 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> float:
     if weights is None:
         return math.fsum(values.tolist()) / len(values)
     return math.fsum((weights * values).tolist()) / math.fsum(weights.tolist())
-
-
-def probabilities(weights: np.ndarray | None, size: int) -> np.ndarray:
-    """The weights over their total, in extended precision where the machine has it, shape (size,)."""
-    weights = (np.ones(size) if weights is None else normalised(weights)).astype(np.longdouble)
-    return weights / weights.sum()

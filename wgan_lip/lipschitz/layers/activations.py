@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import ANY_AXES, CHANNELS_FIRST, Box, Claim, Constraint, LipschitzLayer, Rounding
 from wgan_lip.utils.checks import InputError, check_choice
 
 __all__ = ["ACTIVATIONS", "Absolute", "Activation", "Pointwise", "Spline", "as_activation"]
@@ -25,6 +27,8 @@ class Activation(LipschitzLayer):
 
     roundings: int = 1
     """Roundings of one evaluation, relative to |steepest slope · t| + |σ(0)|; they hold in float64."""
+    axes: ClassVar[range] = ANY_AXES
+    """The numbers of axes of a sample that it takes; see :class:`Claim`."""
 
     @abstractmethod
     def slopes(self) -> tuple[float, float]:
@@ -38,7 +42,7 @@ class Activation(LipschitzLayer):
         low, high = self.slopes()
         largest = max(abs(low), abs(high))
         rounding = Rounding(self.roundings, largest, self.at_zero())
-        return Claim(largest, f"slopes in [{low:.6g}, {high:.6g}]", rounding=rounding)
+        return Claim(largest, f"slopes in [{low:.6g}, {high:.6g}]", rounding=rounding, axes=self.axes)
 
 
 # Note [Activations]
@@ -48,22 +52,29 @@ class Activation(LipschitzLayer):
 # last place, piecewise-linear ones are exact but for one product.
 @dataclass(frozen=True)
 class Formula:
+    """A function of one variable, with what is proved about it: the range of its slopes, a bound on |σ(0)|, and the
+    roundings of an evaluation."""
+
     function: Callable[[Tensor], Tensor]
+    slopes: tuple[float, float]
     at_zero: float = 0.0
     roundings: int = 1
 
 
-ACTIVATIONS: dict[str, Formula] = {
-    "relu": Formula(torch.relu),
-    "leaky_relu": Formula(lambda t: F.leaky_relu(t, 0.1)),
-    "hardtanh": Formula(F.hardtanh),
-    "tanh": Formula(torch.tanh, roundings=16),
-    "softplus": Formula(lambda t: torch.logaddexp(t, t.new_zeros(())), at_zero=math.log(2.0), roundings=32),
-}
+ACTIVATIONS: Mapping[str, Formula] = MappingProxyType({
+    "relu": Formula(torch.relu, (0.0, 1.0)),
+    "leaky_relu": Formula(lambda t: F.leaky_relu(t, 0.1), (0.1, 1.0)),
+    "hardtanh": Formula(F.hardtanh, (0.0, 1.0)),
+    "tanh": Formula(torch.tanh, (0.0, 1.0), roundings=16),
+    "softplus": Formula(
+        lambda t: torch.logaddexp(t, t.new_zeros(())), (0.0, 1.0), at_zero=math.log(2.0), roundings=32
+    ),
+})  # fmt: skip
+"""By name; not to be added to: derive from :class:`Activation` for one of your own, and prove its slopes."""
 
 
 class Pointwise(Activation):
-    """A named activation without parameters, slopes in [0, 1].
+    """A named activation without parameters.
 
     Arguments:
         name: A key of :data:`ACTIVATIONS`.
@@ -81,7 +92,7 @@ class Pointwise(Activation):
         return ACTIVATIONS[self.name].function(x)
 
     def slopes(self) -> tuple[float, float]:
-        return 0.0, 1.0
+        return ACTIVATIONS[self.name].slopes
 
     def at_zero(self) -> float:
         return ACTIVATIONS[self.name].at_zero
@@ -129,6 +140,8 @@ class Spline(Activation):
         Improving Lipschitz-constrained neural networks by learning activation functions (Ducotterd, Goujon, Bohra,
         Perdios, Neumayer, Unser, 2024)
     """
+
+    axes = CHANNELS_FIRST
 
     def __init__(self, width: int, *, knots: int = 9, radius: float = 1.0) -> None:
         super().__init__()

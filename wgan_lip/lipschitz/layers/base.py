@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.utils.checks import InputError
 
 __all__ = [
+    "ANY_AXES",
+    "CHANNELS_FIRST",
+    "IMAGES",
+    "VECTORS",
     "BoundedConvolution",
     "Box",
     "Claim",
@@ -23,8 +28,18 @@ __all__ = [
     "SemiOrthogonal",
     "UnitRows",
     "Zero",
+    "check_axes",
+    "check_images",
+    "members_changed",
     "new_bias",
+    "remember_members",
 ]
+
+# Axes of one sample, after that of the batch; no tensor has more than 64.
+VECTORS = range(1, 2)  # (b, d)
+IMAGES = range(3, 4)  # (b, c, h, w)
+CHANNELS_FIRST = range(1, 64)  # (b, c) and (b, c, …)
+ANY_AXES = range(64)
 
 
 @dataclass(frozen=True)
@@ -32,19 +47,30 @@ class Rounding:
     """How far a float64 evaluation can stray: by at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
 
     p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors. For a
-    coordinatewise map, one without norms, p is the number of coordinates.
+    coordinatewise map, one without norms, p is the number of coordinates. With `sums_all`, one more operation for each
+    entry of a sample: for sums along axes whose length the layer does not know.
     """
 
     operations: int = 0
     gain: float = 0.0
     offset: float = 0.0
+    sums_all: bool = False
 
 
 @dataclass(frozen=True)
 class Claim:
     """What a layer proves about itself: ‖φ(x) − φ(y)‖_out ≤ lipschitz · ‖x − y‖_in for all x, y, and by what method.
 
-    `norm_in` and `norm_out` are None for maps that keep any norm they meet (coordinatewise maps, the identity).
+    Attributes:
+        lipschitz: The constant.
+        method: How it is proved.
+        norm_in: Norm of the input; None for maps that keep any norm they meet (coordinatewise maps, the identity).
+        norm_out: Norm of the output, likewise.
+        rounding: How far a float64 evaluation can stray.
+        axes: The numbers of axes of a sample, after that of the batch, for which all this holds: `range(1, 2)` for
+            vectors (b, d), `range(3, 4)` for images (b, c, h, w). By default vectors of that width where `norm_in` has
+            a dimension, and any number where it has none.
+        axes_added: How many more axes a sample has when it comes out; None where all of them are flattened into one.
     """
 
     lipschitz: float
@@ -52,6 +78,32 @@ class Claim:
     norm_in: Norm | None = None
     norm_out: Norm | None = None
     rounding: Rounding = Rounding()
+    axes: range | None = None
+    axes_added: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.axes is None:
+            object.__setattr__(self, "axes", VECTORS if self.norm_in is not None and self.norm_in.blocks else ANY_AXES)
+
+
+def check_axes(axes: range, found: int, shape: tuple[int, ...] | None = None) -> None:
+    """Raises :class:`InputError` where a layer that takes samples of so many `axes` meets samples of `found` axes."""
+    if found in axes:
+        return
+    kinds = {VECTORS: "vectors (b, d)", range(2, 3): "signals (b, c, l)", IMAGES: "images (b, c, h, w)"}
+    wanted = kinds.get(axes, f"samples of {'at least ' if len(axes) > 1 else ''}{axes[0]} axes")
+    got = f"{found} axes" if shape is None else f"shape {tuple(shape)}"
+    few = ", whose first axis torch may read as channels. Put an Unflatten before it."
+    raise InputError(
+        f"Expected {wanted}. Got samples of {got}{few if found < axes[0] else '. Put a Flatten before it.'}"
+    )
+
+
+def check_images(x: Tensor) -> Tensor:
+    """Returns x, shape (b, c, h, w), or raises :class:`InputError`: torch reads the first of three axes as channels."""
+    if x.ndim != 4:
+        raise InputError(f"Expected images of shape (b, c, h, w). Got {tuple(x.shape)}. Write x[None] for one image.")
+    return x
 
 
 @dataclass(frozen=True)
@@ -108,6 +160,10 @@ def new_bias(size: int, scale: float) -> Tensor:
 class LipschitzLayer(nn.Module, ABC):
     """A map with a provable Lipschitz constant between two normed spaces."""
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        remember_members(cls)
+
     @abstractmethod
     def claim(self) -> Claim:
         """Proves a constant for the weights as they are stored now. Raises :class:`InputError` if not finite."""
@@ -115,3 +171,42 @@ class LipschitzLayer(nn.Module, ABC):
     def constraints(self) -> Iterator[Constraint]:
         """The sets that keep the claimed constant at 1, as views of this layer's own parameters."""
         return iter(())
+
+
+# What the classes of layers and their bases were when they were defined. What a claim proves is about these.
+_MEMBERS: WeakKeyDictionary[type, dict[str, object]] = WeakKeyDictionary()
+CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way to forward and to the weights
+
+
+def remember_members(*kinds: type) -> None:
+    """Keeps what `kinds` and their bases define now, for :func:`members_changed`; the first time counts."""
+    for kind in kinds:
+        for base in kind.__mro__:
+            if base not in (object, ABC) and base not in _MEMBERS:
+                _MEMBERS[base] = _members(base)
+
+
+def members_changed(kind: type) -> list[str]:
+    """What `kind` and its bases have got, lost or replaced since they were remembered, as `Class.name`."""
+    changed = []
+    for base in kind.__mro__:
+        then, now = _MEMBERS.get(base, {}), _members(base)
+        if base in _MEMBERS:
+            names = (name for name in then.keys() | now.keys() if then.get(name) is not now.get(name))
+            changed += sorted(f"{base.__qualname__}.{name}" for name in names)
+    return changed
+
+
+def _members(kind: type) -> dict[str, object]:
+    """Methods and settings of the class itself; of nn.Module, which other libraries extend, the way to forward only."""
+    watched = (*CALLS, "__iter__")
+    if kind is nn.Module:
+        return {name: vars(kind).get(name) for name in (*watched, "forward")}
+    return {
+        name: value
+        for name, value in vars(kind).items()
+        if name in watched or not (name.startswith("__") or name == "_abc_impl")
+    }
+
+
+remember_members(LipschitzLayer, nn.Sequential)

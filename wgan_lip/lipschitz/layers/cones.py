@@ -76,6 +76,7 @@ class LipschitzExtension(LipschitzLayer):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_states(x, self.centers)
         single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
         points, centers = x.to(single), self.centers.to(single)
         distance = torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist")  # (b, k)
@@ -165,6 +166,7 @@ class Cones(LipschitzLayer):
         return self.unit * (-self.cooling * self.coldness).clamp(-_COLDEST, 0).exp()
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_states(x, self.centers)
         single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
         unit = self.unit.to(single)
         centers, offsets = unit * self.centers.to(single), unit * self.offsets.to(single)
@@ -310,6 +312,14 @@ class Cones(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"
+
+
+def _check_states(x: Tensor, centers: Tensor) -> None:
+    """Refuses states of another rank, of which distances would be compared along another axis."""
+    if x.ndim != 2 or x.shape[1] != centers.shape[1]:
+        raise InputError(
+            f"Expected states of shape (b, {centers.shape[1]}). Got {tuple(x.shape)}. Flatten each sample."
+        )
 
 
 def _coldness(dim: int) -> float:

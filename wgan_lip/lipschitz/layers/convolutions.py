@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_convolution_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.activations import Activation, as_activation
 from wgan_lip.lipschitz.layers.base import (
+    IMAGES,
     BoundedConvolution,
     Box,
     Claim,
@@ -20,6 +21,7 @@ from wgan_lip.lipschitz.layers.base import (
     LipschitzLayer,
     Rounding,
     SemiOrthogonal,
+    check_images,
     new_bias,
 )
 from wgan_lip.lipschitz.layers.flows import euler_step_constant
@@ -182,7 +184,7 @@ class Conv2d(LipschitzLayer):
         Retraction(self)()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(x, self.weight, self.bias)
+        return self.convolution(check_images(x), self.weight, self.bias)
 
     def claim(self) -> Claim:
         rounding = Rounding(
@@ -191,7 +193,8 @@ class Conv2d(LipschitzLayer):
             offset=upper_bound_vector_norm(self.bias),
         )
         bound = _genuine(self.convolution).upper_bound_norm(self.weight)
-        return Claim(bound, "norm of the convolution at any size", Norm.euclidean(), Norm.euclidean(), rounding)
+        norm = Norm.euclidean()
+        return Claim(bound, "norm of the convolution at any size", norm, norm, rounding, IMAGES)
 
     def constraints(self) -> Iterator[Constraint]:
         return self.convolution.constraint(self.weight)
@@ -258,7 +261,7 @@ class ConvGradientFlow(LipschitzLayer):
         Retraction(self)()
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x[:, :, self.shift :, self.shift :]
+        seen = check_images(x)[:, :, self.shift :, self.shift :]
         slope = self.activation(self.convolution(seen, self.weight, self.bias))  # (b, m, …)
         step = self.convolution.adjoint(self.tau * slope, self.weight, seen.shape[2:])
         return x - F.pad(step, (self.shift, 0, self.shift, 0))
@@ -279,7 +282,7 @@ class ConvGradientFlow(LipschitzLayer):
             offset=1.01 * windows * abs(tau) * size * slope,
         )
         method = f"max(1, tau*B^2 - 1), tau = {tau:.6g}, B = {bound:.9g} at any size"
-        return Claim(constant, method, Norm.euclidean(), Norm.euclidean(), rounding)
+        return Claim(constant, method, Norm.euclidean(), Norm.euclidean(), rounding, IMAGES)
 
     def constraints(self) -> Iterator[Constraint]:
         yield from self.convolution.constraint(self.weight)

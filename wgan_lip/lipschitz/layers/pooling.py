@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import Norm
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import IMAGES, Claim, LipschitzLayer, Rounding, check_images
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["L2Pool2d", "MaxPool2d", "ScaledAvgPool2d"]
@@ -54,7 +54,7 @@ class ScaledAvgPool2d(Pool2d):
 
     def claim(self) -> Claim:
         rounding = Rounding(self.pixels + 6, 1.01)
-        return Claim(1.0, "unit rows on disjoint windows", Norm.euclidean(), Norm.euclidean(), rounding)
+        return Claim(1.0, "unit rows on disjoint windows", Norm.euclidean(), Norm.euclidean(), rounding, IMAGES)
 
 
 class L2Pool2d(Pool2d):
@@ -66,14 +66,14 @@ class L2Pool2d(Pool2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        (p, q), (h, w) = self.kernel_size, x.shape[2:]
+        (p, q), (h, w) = self.kernel_size, check_images(x).shape[2:]
         windows = x[..., : h // p * p, : w // q * q].unflatten(3, (-1, q)).unflatten(2, (-1, p))
         return torch.linalg.vector_norm(windows, dim=(3, 5))
 
     def claim(self) -> Claim:
         # Squares below 1e-308 vanish, which costs up to 1e-154 of a value: the offset pays for that.
         rounding = Rounding(self.pixels + 6, 1.01, 1e-130)
-        return Claim(1.0, "a norm on disjoint windows", Norm.euclidean(), Norm.euclidean(), rounding)
+        return Claim(1.0, "a norm on disjoint windows", Norm.euclidean(), Norm.euclidean(), rounding, IMAGES)
 
 
 class MaxPool2d(Pool2d):
@@ -83,4 +83,4 @@ class MaxPool2d(Pool2d):
         return F.max_pool2d(x, self.kernel_size)
 
     def claim(self) -> Claim:
-        return Claim(1.0, "maxima of disjoint windows", Norm.euclidean(), Norm.euclidean())
+        return Claim(1.0, "maxima of disjoint windows", Norm.euclidean(), Norm.euclidean(), axes=IMAGES)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import CHANNELS_FIRST, VECTORS, Claim, LipschitzLayer, Rounding
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["GroupSort", "Householder", "MaxMin"]
@@ -45,7 +45,7 @@ class MaxMin(LipschitzLayer):
         return _max_min(x, self.stride)
 
     def claim(self) -> Claim:
-        return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm)
+        return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm, axes=_axes(self.norm))
 
     def extra_repr(self) -> str:
         return f"{self.norm}" + (f", stride={self.stride}" if self.stride > 1 else "")
@@ -81,7 +81,7 @@ class GroupSort(LipschitzLayer):
         return x.unflatten(1, (-1, self.group)).sort(dim=2, descending=True).values.flatten(1, 2)
 
     def claim(self) -> Claim:
-        return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm)
+        return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm, axes=_axes(self.norm))
 
     def extra_repr(self) -> str:
         return f"{self.norm}, group={self.group}"
@@ -126,7 +126,8 @@ class Householder(LipschitzLayer):
     def claim(self) -> Claim:
         upper_bound_vector_norm(self.angle)  # refuses angles that are not finite
         # sine and cosine 16 roundings each, twice; products and sums 6
-        return Claim(1.0, "reflections on one side", self.norm, self.norm, Rounding(40, 6.0))
+        rounding = Rounding(40, 6.0)
+        return Claim(1.0, "reflections on one side", self.norm, self.norm, rounding, axes=_axes(self.norm))
 
     def extra_repr(self) -> str:
         return f"{self.norm}"
@@ -136,6 +137,10 @@ def _check_norm(norm: Norm, dim: int) -> Norm:
     if norm not in (Norm((1,) * dim), Norm.euclidean(dim), Norm.euclidean()):
         raise InputError(f"Expected the Euclidean or maximum norm of width {dim}. Got {norm}.")
     return norm
+
+
+def _axes(norm: Norm) -> range:
+    return VECTORS if norm.blocks else CHANNELS_FIRST
 
 
 def _max_min(x: Tensor, stride: int) -> Tensor:

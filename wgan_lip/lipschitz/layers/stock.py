@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from types import MappingProxyType
 from typing import NoReturn
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,7 +24,7 @@ from wgan_lip.lipschitz.bounds import (
 )
 from wgan_lip.lipschitz.bounds.convolutions import padding_margins
 from wgan_lip.lipschitz.bounds.dense import root_up
-from wgan_lip.lipschitz.layers.base import Claim, Rounding
+from wgan_lip.lipschitz.layers.base import ANY_AXES, CHANNELS_FIRST, Claim, Rounding, remember_members
 from wgan_lip.lipschitz.layers.convolutions import summed_products, upper_bound_absolute_norm
 from wgan_lip.utils.checks import InputError, UncertifiableError
 
@@ -30,19 +32,22 @@ __all__ = ["STOCK_CLAIMS"]
 
 # Note [Stock claims]
 # Claims for images hold at every size. torch's float64 convolutions and pools on the CPU are sums of products in some
-# order, which is all that the rounding bounds assume.
+# order, which is all that the rounding bounds assume. `spatial` is the number of axes behind the channels.
 ANY = Norm.euclidean()
+LARGEST_SIDE = 2**22  # pixels of an enlarged image along an axis
 
 
 def _linear_claim(module: nn.Linear) -> Claim:
+    """Of vectors, and of every vector along the last axis, which in the Euclidean norm has the same constant."""
     offset = 0.0 if module.bias is None else upper_bound_vector_norm(module.bias)
     rows, columns = module.weight.shape
     rounding = Rounding(columns + 4, upper_bound_vector_norm(module.weight), offset)
     norms = Norm.euclidean(columns), Norm.euclidean(rows)
-    return Claim(upper_bound_norm(module.weight), "spectral norm by verified Cholesky", *norms, rounding)
+    bound, method = upper_bound_norm(module.weight), "spectral norm by verified Cholesky"
+    return Claim(bound, method, *norms, rounding, CHANNELS_FIRST)
 
 
-def _convolution_claim(module: nn.Conv1d | nn.Conv2d) -> Claim:
+def _convolution_claim(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, spatial: int) -> Claim:
     spans = [d * (k - 1) + 1 for k, d in zip(module.weight.shape[2:], module.dilation)]
     margins = padding_margins(module.padding, spans, module.stride)
     if module.padding_mode != "zeros" and margins != _pairs(module._reversed_padding_repeated_twice):
@@ -58,41 +63,41 @@ def _convolution_claim(module: nn.Conv1d | nn.Conv2d) -> Claim:
         padding_mode=module.padding_mode,
     )
     copies = padding_multiplicity(module.padding_mode, margins)
-    return _sum_claim(module, bound, "norm of the convolution at any size", copies)
+    return _sum_claim(module, bound, "norm of the convolution at any size", spatial, copies)
 
 
-def _transposed_claim(module: nn.ConvTranspose1d | nn.ConvTranspose2d) -> Claim:
+def _transposed_claim(module: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d, spatial: int) -> Claim:
     # The adjoint of a convolution with zero padding; padding and output_padding only say which of its rows are kept.
     bound = upper_bound_convolution_norm(
         module.weight, stride=module.stride, dilation=module.dilation, groups=module.groups
     )
-    return _sum_claim(module, bound, "norm of the adjoint convolution at any size")
+    return _sum_claim(module, bound, "norm of the adjoint convolution at any size", spatial)
 
 
-def _sum_claim(module: nn.Module, bound: float, method: str, copies: int = 1) -> Claim:
+def _sum_claim(module: nn.Module, bound: float, method: str, spatial: int, copies: int = 1) -> Claim:
     rounding = Rounding(
         operations=summed_products(module.weight, module.groups) + 4,
         gain=1.01 * math.sqrt(copies) * upper_bound_absolute_norm(module.weight, module.groups),
         offset=0.0 if module.bias is None else upper_bound_vector_norm(module.bias),
     )
-    return Claim(bound, method, ANY, ANY, rounding)
+    return Claim(bound, method, ANY, ANY, rounding, _images(spatial))
 
 
-def _padding_claim(module: nn.Module, padding_mode: str) -> Claim:
+def _padding_claim(module: nn.Module, spatial: int, padding_mode: str) -> Claim:
     if padding_mode == "circular" and min(module.padding) < 0:  # beside positive padding, torch leaves memory unset
         raise UncertifiableError(
             f"Expected circular padding of at least 0. Got {module.padding}. Crop in a layer before."
         )
     copies = padding_multiplicity(padding_mode, _pairs(module.padding))
-    return Claim(root_up(copies), "root of the most copies of one pixel", ANY, ANY)
+    return Claim(root_up(copies), "root of the most copies of one pixel", ANY, ANY, axes=_images(spatial))
 
 
-def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d) -> Claim:
+def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, spatial: int) -> Claim:
     r"""A depthwise convolution with equal weights, where all windows divide by the same number.
 
     Else, along each axis, ‖A‖² ≤ ‖A‖_1 ‖A‖_∞ for the matrix A of the averages; ‖A‖_∞ ≤ 1, and ‖A‖_1 over all sizes.
     """
-    kernel, stride, padding = _geometry(module, module.kernel_size, module.stride, module.padding)
+    kernel, stride, padding = _geometry(spatial, module.kernel_size, module.stride, module.padding)
     divisor = getattr(module, "divisor_override", None)
     whole = not module.ceil_mode and (module.count_include_pad or not any(padding))
     if divisor or whole:
@@ -104,10 +109,10 @@ def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d) -> Claim:
         sums = [_largest_column_sum(module, *geometry) for geometry in zip(kernel, stride, padding)]
         bound = product_up(*(root_up(total) for total in sums))
         method = "root of the most that one pixel adds to all averages"
-    return Claim(bound, method, ANY, ANY, Rounding(math.prod(kernel) + 4, 1.01 * bound))
+    return Claim(bound, method, ANY, ANY, Rounding(math.prod(kernel) + 4, 1.01 * bound), _images(spatial))
 
 
-def _largest_column_sum(module: nn.AvgPool1d | nn.AvgPool2d, kernel: int, stride: int, padding: int) -> float:
+def _largest_column_sum(module: nn.Module, kernel: int, stride: int, padding: int) -> float:
     """The most that one pixel adds to all averages along one axis, over all sizes.
 
     What a pixel adds depends on its distance to either border, up to the width of a window, and on how the windows
@@ -122,17 +127,18 @@ def _largest_column_sum(module: nn.AvgPool1d | nn.AvgPool2d, kernel: int, stride
     return largest * (1 + 2.0**-40)
 
 
-def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d) -> Claim:
+def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d, spatial: int) -> Claim:
     if module.return_indices:
         raise UncertifiableError("Expected return_indices=False. Got True. Indices jump; drop them.")
     stride = module.kernel_size if module.stride is None else module.stride
-    axes = zip(*_geometry(module, module.kernel_size, stride, module.padding, module.dilation))
+    axes = zip(*_geometry(spatial, module.kernel_size, stride, module.padding, module.dilation))
     if any(_misses_small_images(*axis, module.ceil_mode) for axis in axes):
         raise UncertifiableError(
             f"Expected windows that meet every image. Got {module}: at a small size one lies on padding alone, where "
             "torch gives -inf and writes outside its memory. Pad in a layer before, as by ReplicationPad2d."
         )
-    return Claim(root_up(_overlap(module, module.dilation)), "root of the most windows that see one pixel", ANY, ANY)
+    bound, method = root_up(_overlap(module, spatial, module.dilation)), "root of the most windows that see one pixel"
+    return Claim(bound, method, ANY, ANY, axes=_images(spatial))
 
 
 def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> bool:
@@ -148,34 +154,173 @@ def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, 
     return False
 
 
-def _power_claim(module: nn.LPPool1d | nn.LPPool2d) -> Claim:
+def _power_claim(module: nn.LPPool1d | nn.LPPool2d | nn.LPPool3d, spatial: int) -> Claim:
     if module.norm_type != 2 or module.ceil_mode:
         raise UncertifiableError(
             f"Expected norm_type=2 and ceil_mode=False. Got {module.norm_type} and {module.ceil_mode}. Use L2Pool2d."
         )
-    (kernel,) = _geometry(module, module.kernel_size)
-    constant = root_up(_overlap(module, 1))
+    (kernel,) = _geometry(spatial, module.kernel_size)
+    constant = root_up(_overlap(module, spatial, 1))
     # Squares below 1e-308 vanish, which costs up to 1e-154 of a value: the offset pays for that.
     rounding = Rounding(math.prod(kernel) + 32, 1.01 * constant, 1e-130)
-    return Claim(constant, "root of the most windows that see one pixel", ANY, ANY, rounding)
+    return Claim(constant, "root of the most windows that see one pixel", ANY, ANY, rounding, _images(spatial))
 
 
-def _overlap(module: nn.Module, dilation: int | Sequence[int]) -> int:
+def _overlap(module: nn.Module, spatial: int, dilation: int | Sequence[int]) -> int:
     """The most windows that see one pixel: along an axis, the taps that fall on one residue of the stride."""
     stride = module.kernel_size if module.stride is None else module.stride
-    axes = zip(*_geometry(module, module.kernel_size, stride, dilation))
+    axes = zip(*_geometry(spatial, module.kernel_size, stride, dilation))
     return math.prod(math.ceil(k * math.gcd(s, d) / s) for k, s, d in axes)
 
 
-def _adaptive_average_claim(module: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d) -> Claim:
+def _adaptive_average_claim(module: nn.Module, spatial: int) -> Claim:
     size = module.output_size
     if any(n != 1 for n in (size if isinstance(size, tuple) else (size,))):
         raise UncertifiableError(
             f"Expected output_size=1. Got {size}. Its windows depend on the size of the image; use ScaledAvgPool2d."
         )
-    # A mean of n pixels errs by at most γ_n/√n of the image's norm, which is below γ_m for n ≤ m², more than any memory
-    # holds for this m.
-    return Claim(1.0, "a mean", ANY, ANY, Rounding(2**20, 1.01))
+    return Claim(1.0, "a mean", ANY, ANY, Rounding(4, 1.01, sums_all=True), _images(spatial))
+
+
+def _upsample_claim(module: nn.Upsample) -> Claim:
+    r"""Copies of pixels, or convex combinations U of neighbours, with ‖U‖² ≤ ‖U‖_1 ‖U‖_∞.
+
+    With a whole factor s, borders included, every pixel goes into s new ones along an axis, or its weights in them add
+    up to s; the weights in a new one add up to 1. A constant image attains the product of the roots.
+    """
+    linear = {"linear": 1, "bilinear": 2, "trilinear": 3}
+    factors = module.scale_factor
+    if module.mode not in ("nearest", "nearest-exact", *linear) or module.align_corners:
+        raise UncertifiableError(
+            f"Expected the mode nearest, or a linear one with align_corners=False. Got mode={module.mode!r}, "
+            f"align_corners={module.align_corners}. Use nearest."
+        )
+    each = factors if isinstance(factors, tuple) else (factors,)
+    if module.size is not None or not all(factor is not None and factor >= 1 and factor % 1 == 0 for factor in each):
+        raise UncertifiableError(
+            f"Expected scale_factor to be a whole number. Got size={module.size}, scale_factor={factors}. How often a "
+            "pixel is repeated then depends on the size of the image; give a whole scale_factor."
+        )
+    each = tuple(int(factor) for factor in each)
+    if module.mode in linear:
+        axes = _images(linear[module.mode])
+        each = each * linear[module.mode] if len(each) == 1 else each
+    elif isinstance(factors, tuple):
+        axes = _images(len(each))
+    else:
+        axes, each = range(2, 4), each * 2  # signals as well, of which fewer copies are made
+    if module.mode not in linear and not all(_copies_evenly(factor, module.mode) for factor in each):
+        raise UncertifiableError(f"Expected a factor that torch copies evenly by. Got {factors}. Take a power of two.")
+    constant = root_up(math.prod(each))
+    rounding = Rounding(64, 8 * constant, sums_all=True) if module.mode in linear else Rounding()
+    return Claim(constant, "root of the copies of one pixel", ANY, ANY, rounding, axes)
+
+
+@cache
+def _copies_evenly(factor: int, mode: str) -> bool:
+    """Whether the rounded index of torch, in single and in double precision, is i // factor for all i < LARGEST_SIDE.
+
+    1/factor is rounded: by 41 and some other factors, one pixel is repeated once more and its neighbour once less.
+    """
+    if factor & (factor - 1) == 0:
+        return True
+    wanted = np.arange(LARGEST_SIDE // factor)
+    for precision in (np.float32, np.float64):
+        for position in (wanted * factor, wanted * factor + factor - 1):  # the first and the last copy
+            shifted = position.astype(precision) + precision(0.5 if mode == "nearest-exact" else 0.0)
+            if not np.array_equal(np.floor(shifted * precision(1.0 / factor)), wanted):
+                return False
+    return True
+
+
+def _softmax_claim(module: nn.Softmax | nn.Softmin | nn.Softmax2d, dim: int | None = None) -> Claim:
+    r"""Of every vector along an axis of a sample, with 1/2; p are its probabilities.
+
+    .. math:: v^\top (\operatorname{diag} p - p p^\top) v = \operatorname{Var}_p(v) \le \tfrac14 (\max v - \min v)^2
+        \le \tfrac12 \|v\|^2
+
+    by Popoviciu's inequality on variances; p = (1/2, 1/2, 0, …) attains it.
+    """
+    dim = module.dim if dim is None else dim
+    if not isinstance(dim, int) or dim == 0:
+        raise UncertifiableError(
+            f"Expected dim to name an axis of a sample. Got {dim}, which may be the batch's. Take dim=1 or dim=-1."
+        )
+    axes = CHANNELS_FIRST[abs(dim) - 1 :]
+    # Differences to the largest entry err by 2u·2‖x‖, exponentials by that and 8 ulp, the sum by one for each entry.
+    return Claim(0.5, "variance of a bounded variable", ANY, ANY, Rounding(32, 1.0, 1.0, sums_all=True), axes)
+
+
+def _batch_norm_claim(module: nn.Module, axes: range) -> Claim:
+    if module.training or module.running_var is None or module.running_mean is None:
+        raise UncertifiableError(
+            f"Expected layers with a provable constant. Got {type(module).__name__}. In training it is a function of "
+            "the batch. Use Normalize with fixed mean and std, or call eval(), with running statistics."
+        )
+    upper_bound_vector_norm(torch.stack((module.running_mean, module.running_var)))  # refuses what is not finite
+    variance = module.running_var.detach().cpu().double().numpy() + module.eps
+    if not (variance > 0).all() or not math.isfinite(module.eps):
+        raise InputError(f"Expected running_var + eps above 0. Got {variance.min()}. Reload the last good checkpoint.")
+    weight = torch.ones(1) if module.weight is None else module.weight
+    upper_bound_vector_norm(weight)
+    scale = np.abs(weight.detach().cpu().double().numpy()) / np.sqrt(variance)
+    slope = float(scale.max()) * (1 + 2.0**-49)
+    shift = 0.0 if module.bias is None else upper_bound_vector_norm(module.bias)
+    offset = shift + product_up(slope, upper_bound_vector_norm(module.running_mean))
+    return Claim(slope, "largest slope, in eval mode", rounding=Rounding(24, 1.01 * slope, 1.01 * offset), axes=axes)
+
+
+# Note [Slopes of smooth activations]
+# Upper bounds on |σ'|, the last digit raised, each at the only turning point of σ' but its mirror image: the GELU's at
+# √2, where σ'(t) = Φ(t) + tφ(t); the others' by interval arithmetic in the tests. Roundings count 8 ulp an elementary
+# function, relative to the slope times |t|, or to a bound on the values near 0.
+_SMOOTH: Mapping[type[nn.Module], tuple[float, Rounding]] = {
+    nn.Hardsigmoid: (math.nextafter(1 / 6, 1.0), Rounding(8, 0.2, 1.0)),
+    nn.Hardswish: (1.5, Rounding(12, 1.5)),
+    nn.LogSigmoid: (1.0, Rounding(32, 1.0, 1.0)),
+    nn.Mish: (1.08849816125176, Rounding(48, 1.2)),
+    nn.SELU: (1.7580993408473770, Rounding(32, 1.8, 1.8)),
+    nn.Sigmoid: (0.25, Rounding(24, 0.25, 0.5)),
+    nn.SiLU: (1.09983932012887, Rounding(24, 1.2)),
+    nn.Softsign: (1.0, Rounding(4, 1.0)),
+    nn.Tanh: (1.0, Rounding(16, 1.0)),
+    nn.Tanhshrink: (1.0, Rounding(32, 1.0)),
+}
+
+
+def _smooth_claim(module: nn.Module) -> Claim:
+    slope, rounding = _SMOOTH[type(module)]
+    return Claim(slope, "largest slope", rounding=rounding)
+
+
+def _gelu_claim(module: nn.GELU) -> Claim:
+    slopes = {"none": 1.12890414518516, "tanh": 1.12899306865878}
+    if module.approximate not in slopes:
+        raise UncertifiableError(f"Expected approximate to be none or tanh. Got {module.approximate!r}.")
+    return Claim(slopes[module.approximate], "largest slope", rounding=Rounding(48, 1.2))
+
+
+def _elu_claim(module: nn.ELU | nn.CELU) -> Claim:
+    """t, and below 0 α(eᵗ − 1), or α(e^{t/α} − 1), whose slopes grow without end where α is negative."""
+    alpha = module.alpha
+    if not math.isfinite(alpha) or (isinstance(module, nn.CELU) and not alpha > 0):
+        raise UncertifiableError(f"Expected a finite alpha, for CELU above 0. Got {alpha}. Take 1.")
+    slope = 1.0 if isinstance(module, nn.CELU) else max(1.0, abs(alpha))
+    return Claim(slope, "largest slope", rounding=Rounding(32, slope, abs(alpha)))
+
+
+def _softplus_claim(module: nn.Softplus) -> Claim:
+    r"""log(1 + e^{βt})/β. Where βt exceeds a threshold, torch takes t for it: that is a matter of rounding.
+
+    The values differ by log(1 + e^{−βt})/β there, which the offset pays for: γ_32 is at least 2^{-48}.
+    """
+    if not (math.isfinite(module.beta) and module.beta != 0 and -700 < module.threshold < math.inf):
+        raise UncertifiableError(
+            f"Expected a finite beta other than 0 and a finite threshold. Got {module.beta} and {module.threshold}."
+        )
+    jump = math.log1p(math.exp(-module.threshold)) / abs(module.beta)
+    rounding = Rounding(32, 1.0, (1 + 2.0**-40) * (1 / abs(module.beta) + 2.0**48 * jump))
+    return Claim(1.0, "largest slope; torch's threshold counts as rounding", rounding=rounding)
 
 
 def _leaky_relu_claim(module: nn.LeakyReLU) -> Claim:
@@ -188,29 +333,34 @@ def _leaky_relu_claim(module: nn.LeakyReLU) -> Claim:
 def _prelu_claim(module: nn.PReLU) -> Claim:
     upper_bound_vector_norm(module.weight)  # refuses what is not finite
     slope = max(1.0, module.weight.detach().abs().max().item())
-    return Claim(slope, "largest slope", rounding=Rounding(1, slope))
+    axes = ANY_AXES if module.weight.numel() == 1 else CHANNELS_FIRST
+    return Claim(slope, "largest slope", rounding=Rounding(1, slope), axes=axes)
 
 
 def _flatten_claim(module: nn.Flatten) -> Claim:
     if (module.start_dim, module.end_dim) != (1, -1):
         raise UncertifiableError("Expected nn.Flatten() over all but the first axis. Got other axes. Use the default.")
-    return Claim(1.0, "isometry")
+    return Claim(1.0, "isometry", axes=CHANNELS_FIRST, axes_added=None)
 
 
 def _unflatten_claim(module: nn.Unflatten) -> Claim:
     if module.dim != 1:
         raise UncertifiableError(f"Expected nn.Unflatten of axis 1. Got axis {module.dim}. Use Unflatten(shape).")
-    return Claim(1.0, "isometry", ANY, ANY)
+    return Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST, axes_added=len(module.unflattened_size) - 1)
 
 
 def _refuse(module: nn.Module, remedy: str) -> NoReturn:
     raise UncertifiableError(f"Expected layers with a provable constant. Got {type(module).__name__}. {remedy}")
 
 
-def _geometry(module: nn.Module, *values: int | Sequence[int]) -> list[list[int]]:
-    """Each value as one number a spatial axis of the module."""
-    axes = 1 if type(module).__name__.endswith("1d") else 2
-    return [[value] * axes if isinstance(value, int) else list(value) * (axes // len(value)) for value in values]
+def _geometry(spatial: int, *values: int | Sequence[int]) -> list[list[int]]:
+    """Each value as one number a spatial axis."""
+    return [[value] * spatial if isinstance(value, int) else list(value) * (spatial // len(value)) for value in values]
+
+
+def _images(spatial: int) -> range:
+    """Axes of a sample: channels and so many behind them. With fewer, torch takes the batch for channels."""
+    return range(spatial + 1, spatial + 2)
 
 
 def _pairs(padding: Sequence[int]) -> list[tuple[int, int]]:
@@ -223,43 +373,61 @@ def _inverse_up(number: int) -> float:
     return inverse if number & (number - 1) == 0 else math.nextafter(inverse, math.inf)
 
 
-_ISOMETRY = Claim(1.0, "isometry", ANY, ANY)
+def _by_axes(claim: Callable[..., Claim], *modules: type[nn.Module], **arguments: str) -> dict[type, Callable]:
+    """An entry for each of the modules, which have one, two and three spatial axes."""
+    return {module: partial(claim, spatial=spatial, **arguments) for spatial, module in enumerate(modules, start=1)}
+
+
 _SLOPE_1 = Claim(1.0, "largest slope")
 
-STOCK_CLAIMS: dict[type[nn.Module], Callable[[nn.Module], Claim]] = {
-    nn.ChannelShuffle: lambda _: _ISOMETRY,
+STOCK_CLAIMS: Mapping[type[nn.Module], Callable[[nn.Module], Claim]] = MappingProxyType({
+    nn.ChannelShuffle: lambda _: Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST[1:]),
     nn.Flatten: _flatten_claim,
+    nn.GELU: _gelu_claim,
     nn.Hardtanh: lambda _: _SLOPE_1,
     nn.Identity: lambda _: Claim(1.0, "identity"),
     nn.LeakyReLU: _leaky_relu_claim,
     nn.Linear: _linear_claim,
     nn.PReLU: _prelu_claim,
-    nn.PixelShuffle: lambda _: _ISOMETRY,
-    nn.PixelUnshuffle: lambda _: _ISOMETRY,
     nn.ReLU: lambda _: _SLOPE_1,
     nn.ReLU6: lambda _: _SLOPE_1,
+    nn.Softmax2d: partial(_softmax_claim, dim=-3),
+    nn.Softplus: _softplus_claim,
     nn.Softshrink: lambda _: Claim(1.0, "largest slope", rounding=Rounding(1, 1.0)),
-    nn.Softsign: lambda _: Claim(1.0, "largest slope", rounding=Rounding(4, 1.0)),
-    nn.Tanh: lambda _: Claim(1.0, "largest slope", rounding=Rounding(16, 1.0)),
     nn.Unflatten: _unflatten_claim,
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d), _convolution_claim),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d), _transposed_claim),
-    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _average_claim),
-    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), _adaptive_average_claim),
-    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), _maximum_claim),
-    **dict.fromkeys((nn.LPPool1d, nn.LPPool2d), _power_claim),
-    **dict.fromkeys(
-        (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d), partial(_padding_claim, padding_mode="zeros")
+    **dict.fromkeys(_SMOOTH, _smooth_claim),
+    **dict.fromkeys((nn.ELU, nn.CELU), _elu_claim),
+    **dict.fromkeys((nn.Softmax, nn.Softmin), _softmax_claim),
+    nn.LogSoftmax: partial(
+        _refuse, remedy="Its constant is the root of the number of entries, without bound. Use Softmax."
     ),
-    **dict.fromkeys((nn.ReflectionPad1d, nn.ReflectionPad2d), partial(_padding_claim, padding_mode="reflect")),
-    **dict.fromkeys((nn.ReplicationPad1d, nn.ReplicationPad2d), partial(_padding_claim, padding_mode="replicate")),
-    **dict.fromkeys((nn.CircularPad1d, nn.CircularPad2d), partial(_padding_claim, padding_mode="circular")),
     **dict.fromkeys(
-        (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-        partial(_refuse, remedy="In training it is a function of the batch. Use Normalize with fixed mean and std."),
+        (nn.PixelShuffle, nn.PixelUnshuffle), lambda _: Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST[2:])
     ),
+    **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample_claim),
+    **_by_axes(_convolution_claim, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    **_by_axes(_transposed_claim, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    **_by_axes(_average_claim, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    **_by_axes(_adaptive_average_claim, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    **_by_axes(_maximum_claim, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    **_by_axes(_power_claim, nn.LPPool1d, nn.LPPool2d, nn.LPPool3d),
+    **_by_axes(_padding_claim, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, padding_mode="zeros"),
+    **_by_axes(_padding_claim, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d, padding_mode="zeros"),
+    **_by_axes(_padding_claim, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, padding_mode="reflect"),
+    **_by_axes(
+        _padding_claim, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d, padding_mode="replicate"
+    ),
+    **_by_axes(_padding_claim, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d, padding_mode="circular"),
+    nn.BatchNorm1d: partial(_batch_norm_claim, axes=range(1, 3)),
+    nn.BatchNorm2d: partial(_batch_norm_claim, axes=range(3, 4)),
+    nn.BatchNorm3d: partial(_batch_norm_claim, axes=range(4, 5)),
+    nn.SyncBatchNorm: partial(_batch_norm_claim, axes=CHANNELS_FIRST),
     **dict.fromkeys(
         (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
         partial(_refuse, remedy="Training and evaluation are two functions. Take it out."),
     ),
-}
+})  # fmt: skip
+"""By class: what is proved about the module as it is, or the reason why nothing is. Not to be added to: derive from
+:class:`LipschitzLayer` for a layer of your own."""
+
+remember_members(*STOCK_CLAIMS)

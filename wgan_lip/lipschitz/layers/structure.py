@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, product_up, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import CHANNELS_FIRST, IMAGES, Claim, LipschitzLayer, Rounding
 from wgan_lip.utils.checks import InputError
 
 __all__ = [
@@ -104,7 +104,8 @@ class Flatten(LipschitzLayer):
         return rows
 
     def claim(self) -> Claim:
-        return Claim(1.0, "isometry", Norm.euclidean(self.dim), Norm.euclidean(self.dim))
+        norm = Norm.euclidean(self.dim)
+        return Claim(1.0, "isometry", norm, norm, axes=CHANNELS_FIRST, axes_added=None)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -128,7 +129,7 @@ class Unflatten(LipschitzLayer):
 
     def claim(self) -> Claim:
         norm = Norm.euclidean(math.prod(self.shape))
-        return Claim(1.0, "isometry", norm, norm)
+        return Claim(1.0, "isometry", norm, norm, axes_added=len(self.shape) - 1)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
@@ -175,7 +176,7 @@ class LabelPlanes(LipschitzLayer):
         norms = Norm.euclidean(c * h * w + self.label_count), Norm.euclidean((c + self.label_count) * h * w)
         stretch = Fraction(self.weight) ** 2 * self._area
         lipschitz = 1.0 if stretch <= 1 else math.sqrt(stretch) * (1 + 2.0**-50)
-        return Claim(lipschitz, "isometry", *norms, Rounding(1, lipschitz, 0.0))
+        return Claim(lipschitz, "isometry", *norms, Rounding(1, lipschitz, 0.0), axes_added=2)
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, label_count={self.label_count}"
@@ -198,7 +199,7 @@ class PixelUnshuffle(LipschitzLayer):
         return F.pixel_unshuffle(x, self.factor)
 
     def claim(self) -> Claim:
-        return Claim(1.0, "isometry", Norm.euclidean(), Norm.euclidean())
+        return Claim(1.0, "isometry", Norm.euclidean(), Norm.euclidean(), axes=IMAGES)
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
@@ -263,7 +264,8 @@ class Normalize(LipschitzLayer):
         inverse = 1.0 / smallest
         # Only powers of two have exact inverses.
         largest = inverse if math.frexp(smallest)[0] == 0.5 else math.nextafter(inverse, math.inf)
-        return Claim(largest, "1/min(std)", rounding=Rounding(4, largest, product_up(largest, shift)))
+        rounding = Rounding(4, largest, product_up(largest, shift))
+        return Claim(largest, "1/min(std)", rounding=rounding, axes=CHANNELS_FIRST)
 
     def extra_repr(self) -> str:
         return f"channels={len(self.std)}"
@@ -276,7 +278,7 @@ class Squeeze(LipschitzLayer):
         return x.squeeze(-1)
 
     def claim(self) -> Claim:
-        return Claim(1.0, "isometry", Norm((1,)), Norm((1,)))
+        return Claim(1.0, "isometry", Norm((1,)), Norm((1,)), axes_added=-1)
 
 
 def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
