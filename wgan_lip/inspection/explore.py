@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from wgan_lip import figures
 from wgan_lip.data import Source
 from wgan_lip.figures import Figure
-from wgan_lip.lipschitz.certificates import Certificate, certify
+from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.transport import Transport, solve
-from wgan_lip.utils.checks import InputError, UncertifiableError, check_pair
+from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.slopes import gradients
 
@@ -92,14 +93,16 @@ def explore(
         critic: The potential f, (b, d) → (b,), on any device.
         source: Where the real samples come from; those of its test set are taken.
         generated: Samples of the generator, shape (m, d).
-        certificate: A certificate proved for these very weights, to save proving it again.
+        certificate: One that is said to be about this critic; it is proved again, and refused where it is not. By
+            default a new one is proved, if one can be.
         count: Samples of each set, at most.
 
     Returns:
         :class:`Exploration`; its `pictures` are figures with captions and alternative texts.
 
     Raises:
-        InputError: Samples of another dimension than the source's, or not finite, or none.
+        InputError: Samples of another dimension than the source's, or not finite, or none; a certificate that is about
+            other weights, or was edited.
 
     Example:
         >>> import torch
@@ -117,11 +120,11 @@ def explore(
     check_pair(real, generated)
     size = min(len(real), len(generated))
     real, generated = real[:size], generated[:size]
-    if certificate is None:
-        try:
+    if certificate is not None:
+        certificate = verify(certificate, critic)
+    else:
+        with suppress(InputError):  # no proof, or weights that are not finite: then there is no constant to show
             certificate = certify(critic)
-        except UncertifiableError:
-            certificate = None
     transport = solve(real, generated)
     plan = transport.plan
     real_values, generated_values = _values(critic, real), _values(critic, generated)

@@ -37,13 +37,14 @@ from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
-from wgan_lip.transport import Potential, solve
+from wgan_lip.transport import Potential, Problem, Transport, solve_problem
 from wgan_lip.utils.clusters import fast_distances, k_means
 
 __all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
 
 SOLVED = 800  # samples of each law whose transport is solved exactly
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
+PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width h, on one slow core
 SIGNS = {-1.0: "-", 1.0: "+"}
 
 
@@ -127,8 +128,7 @@ class OwnCandidate(Candidate):
 
     unit = 1.0
 
-    def __init__(self, module: nn.Module, dim: int) -> None:
-        certify(module).check_potential(dim)
+    def __init__(self, module: nn.Module) -> None:
         self.name, self.module = type(module).__name__, module
         self.like = next(module.parameters(), torch.zeros(()))
 
@@ -180,7 +180,8 @@ class _ConesCandidate(Candidate):
         units: Units,
         *before: Linear,
     ) -> None:
-        cones = _Cones(centers, sign * potential(centers.double()).float(), sign)
+        heights, _ = potential.enclosed(centers.double())
+        cones = _Cones(centers, sign * heights.float(), sign)
         self.name, self.module, self.units = name, nn.Sequential(*before, cones), units
 
     def constant(self, module: nn.Module) -> float:
@@ -192,10 +193,16 @@ class _ConesCandidate(Candidate):
         return self.units.wrapped([*before, layer], cones.sign)
 
 
-def candidates(critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> list[Candidate]:
-    """The candidates that a name stands for, in order of simplicity."""
+def candidates(
+    critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Generator, time_left: Callable[[], float]
+) -> Iterator[Candidate]:
+    """The candidates that a name stands for, in order of simplicity, each built when it is asked for.
+
+    Where several compete, those that cannot be built and proved in the `time_left`, in seconds, are left out; the first
+    one never is.
+    """
     x, y, dim = units.normalised(x), units.normalised(y), x.shape[1]
-    width = min(512, max(64, dim))
+    width = min(512, max(64, min(dim, len(x) + len(y))))  # samples span no more dimensions than they are in number
     bias_scale = 2 / math.sqrt(width)  # what a unit row makes of samples of norm 1, in `width` dimensions, and beyond
     networks: dict[str, Callable[[], nn.Module]] = {
         "resnet": partial(ResNetCritic, dim, width=width, depth=4, bias_scale=bias_scale),
@@ -203,16 +210,23 @@ def candidates(critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Gener
         "fixed_width": partial(FixedWidthCritic, dim),
     }
     if critic in networks:
-        return [_Network(critic, networks[critic](), units)]
-    cones = list(_cones(units, x, y, rng))
-    if critic == "cones":
-        return cones
-    return [_LinearCandidate(x, y, units), *cones, _Network("resnet", networks["resnet"](), units)]
+        yield _Network(critic, networks[critic](), units)
+        return
+    if critic != "cones":
+        yield _LinearCandidate(x, y, units)
+        if time_left() <= 0:
+            return
+    for cones in _cones(units, x, y, rng):
+        yield cones
+        if time_left() <= 0:
+            return
+    if critic != "cones" and dim * width * width < PROOF_SPEED * time_left():
+        yield _Network("resnet", networks["resnet"](), units)
 
 
 def _cones(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Candidate]:
     """Cones of both signs, few ones first; see Note [Candidates]."""
-    potential = solve(x[:SOLVED], y[:SOLVED]).potential
+    potential = _solved(x[:SOLVED], y[:SOLVED]).potential
     both = torch.cat((x, y))
     for sign in SIGNS:
         yield _ConesCandidate(f"cones-1{SIGNS[sign]}", both.mean(dim=0, keepdim=True), potential, sign, units)
@@ -235,7 +249,7 @@ def _ridges(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterato
         axes = torch.linalg.eigh(x.T.cov() - y.T.cov()).eigenvectors
         directions += [axes[:, 0], axes[:, -1]]
     layers = [_projection(direction) for direction in directions]
-    solutions = [solve(layer(x), layer(y)) for layer in layers]
+    solutions = [_solved(layer(x), layer(y)) for layer in layers]
     layer, solution = max(zip(layers, solutions), key=lambda pair: pair[1].value)
     points = layer(torch.cat((x, y)))
     for sign in SIGNS:
@@ -249,3 +263,8 @@ def _projection(direction: Tensor) -> Linear:
     layer.weight.copy_(direction[None])
     Retraction(layer)()
     return layer
+
+
+def _solved(x: Tensor, y: Tensor) -> Transport:
+    """The exact solution between samples in units, which are finite."""
+    return solve_problem(Problem.of_checked(x, y))

@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.data import Law
-from wgan_lip.lipschitz.certificates import Certificate, certify
-from wgan_lip.transport import Narrowed, Plan, Potential, narrow, solves_at_once
+from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
+from wgan_lip.transport import Narrowed, Plan, Potential, Problem, check_room, meet, narrow_problem, solves_at_once
 from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, check_weights
-from wgan_lip.wasserstein.fitting import CRITICS, FitProgress, fit_critic
-from wgan_lip.wasserstein.interval import InvariantViolation, kr_lower_bound
-from wgan_lip.wasserstein.population import METHODS, PopulationBounds, clip_range, population_bounds
+from wgan_lip.wasserstein.fitting import FitProgress, check_critic, fit_checked
+from wgan_lip.wasserstein.interval import InvariantViolation, proved_lower_bound
+from wgan_lip.wasserstein.population import METHODS, PopulationBounds, proved_bounds, proved_range
 
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
@@ -54,8 +54,8 @@ class W1Estimate:
     Attributes:
         lower: No more than W1 of the samples (of the weighted empirical measures P_n and Q_m), with proof.
         upper: No less than it, with proof.
-        exact: W1 of the samples where the problem was solved to optimality: `lower` and `upper` then differ by rounding
-            only. None elsewhere.
+        exact: W1 of the samples where the problem was solved to optimality and `lower` and `upper` agree to a relative
+            1e-9. None elsewhere: beside points that are very far away, rounding keeps the two apart.
         value: The best single number in [lower, upper]: `exact`, or the middle.
         population: Confidence bounds on W1 of the laws from held-out samples; None where nothing could be held out or
             the critic is constant, `notes` then say why; where no critic was trained; after an interruption.
@@ -231,35 +231,25 @@ def estimate_w1(
         True
     """
     start = time.monotonic()
-    check_estimate(
-        x,
-        y,
-        a=a,
-        b=b,
-        critic=critic,
-        critic_steps=critic_steps,
-        seconds=seconds,
-        tolerance=tolerance,
-        samples=samples,
-        level=level,
-        method=method,
-        diameters=diameters,
-        generators=generators,
-        seed=seed,
-    )
-    sides = _sides(x, y, a, b, samples, diameters, seed)
-    rounds = narrow(sides.x, sides.y, a=a, b=b, device=device, deadline=start + seconds)
+    given, problem = _checked(
+        x, y, a=a, b=b, critic=critic, critic_steps=critic_steps, seconds=seconds, tolerance=tolerance, samples=samples,
+        level=level, method=method, diameters=diameters, generators=generators, seed=seed,
+    )  # fmt: skip
+    sides = _sides(*given, a, b, samples, diameters, seed)
+    if problem is None:
+        problem = Problem.of_checked(sides.x, sides.y, a, b)
+    rounds = narrow_problem(problem, device=device, deadline=start + seconds)
     interval = _Interval(start, tolerance, next(rounds), on_progress)
-    fitted = certificate = population = None
+    fitted = proof = population = None
     stopped, notes = "", sides.notes
     try:
         interval.tell(interval.best.stage)
-        if solves_at_once(len(sides.x), len(sides.y), sides.x.shape[1]):
+        if solves_at_once(*problem.size):
             stopped = interval.narrow(rounds)
         if critic is not None:
             left = max(1.0, start + seconds - time.monotonic())
             budget = min(FIT_SECONDS, left if stopped else left / 4)
-            fitted = fit_critic(
+            fitted = fit_checked(
                 sides.train[0],
                 sides.train[1],
                 x_validation=sides.validation[0],
@@ -271,39 +261,43 @@ def estimate_w1(
                 device=device,
                 on_progress=interval.fitting,
             )
-            certificate = certify(fitted.critic)
+            proof = prove(fitted.critic)
             if not interval.best.optimal or len(sides.x) + len(sides.y) <= MOST:  # of either proof also a check
-                interval.raise_to(kr_lower_bound(fitted.critic, sides.x, sides.y, certificate, a=a, b=b))
+                interval.raise_to(proved_lower_bound(proof, sides.x, sides.y, a, b))
         if not stopped:
             stopped = interval.narrow(rounds)
-        clip = None if fitted is None or sides.test is None else _finite_range(fitted.critic, *sides.clip)
+        clip = None if proof is None or sides.test is None else _finite_range(proof, *sides.clip)
         if clip is not None:
-            population = population_bounds(
-                fitted.critic,
+            population = proved_bounds(
+                proof,
                 *sides.test,
                 clip=clip,
                 level=level,
                 method=method,
-                certificate=certificate,
                 diameters=sides.diameters,
                 generators=generators,
                 transport=interval.best.transport,
                 seed=seed,
             )
-        elif fitted is not None and sides.test is not None:
+        elif proof is not None and sides.test is not None:
             notes += ("There are no bounds on W1 of the laws: the critic is constant on the samples that trained it.",)
     except KeyboardInterrupt:
         stopped = "interrupted"
     bounds, lower = interval.best.transport, interval.lower
-    exact = max(bounds.value, lower) if interval.best.optimal else None
+    exact = max(bounds.value, lower) if interval.best.optimal and meet(lower, bounds.upper) else None
+    if interval.best.optimal and exact is None:
+        notes += (
+            "There is no exact value: some samples are so far away that the rounding of their distances keeps the two "
+            "ends apart.",
+        )
     return W1Estimate(
         lower=lower,
         upper=bounds.upper,
         exact=exact,
         value=(lower + bounds.upper) / 2 if exact is None else exact,
         population=population,
-        certificate=certificate,
-        potential=bounds.potential if certificate is None else fitted.critic,
+        certificate=None if proof is None else proof.certificate,
+        potential=bounds.potential if proof is None else fitted.critic,
         dual=bounds.potential,
         plan=bounds.plan,
         x=sides.x,
@@ -335,6 +329,30 @@ def check_estimate(
     **_: object,
 ) -> None:
     """Refuses at once what :func:`estimate_w1` could not use, given its arguments. Raises :class:`InputError`."""
+    _checked(
+        x, y, a=a, b=b, critic=critic, critic_steps=critic_steps, seconds=seconds, tolerance=tolerance, samples=samples,
+        level=level, method=method, diameters=diameters, generators=generators, seed=seed,
+    )  # fmt: skip
+
+
+def _checked(
+    x: Tensor | ArrayLike | Law,
+    y: Tensor | ArrayLike | Law,
+    *,
+    a: Tensor | ArrayLike | None,
+    b: Tensor | ArrayLike | None,
+    critic: str | nn.Module | None,
+    critic_steps: int | None,
+    seconds: float,
+    tolerance: float,
+    samples: int,
+    level: float,
+    method: str,
+    diameters: tuple[float | None, float | None],
+    generators: tuple[float | None, float | None],
+    seed: int,
+) -> tuple[tuple[Tensor | Law, Tensor | Law], Problem | None]:
+    """Laws as they are, samples as checked tensors, and the problem between the two where both are samples."""
     if not 0 < seconds < math.inf:
         raise InputError(f"Expected seconds to be positive and finite. Got {seconds}.")
     if not 0 <= tolerance < 1:
@@ -348,20 +366,18 @@ def check_estimate(
     if not 0 < level < 1:
         raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
     check_choice(method, METHODS, "method")
-    if isinstance(critic, nn.Module):
-        certificate = certify(critic)
-    elif critic is not None:
-        check_choice(critic, CRITICS, "critic")
     for name, source, weights in (("x", x, a), ("y", y, b)):
         if isinstance(source, Law) and weights is not None:
             raise InputError(f"Expected no weights for {name}, which is a law. Got some. Give samples, or no weights.")
-    stand_ins = [torch.zeros(2, side.dim) if isinstance(side, Law) else side for side in (x, y)]
-    rows = check_pair(*stand_ins, minimum=2)
+    rows = check_pair(*(torch.zeros(2, side.dim) if isinstance(side, Law) else side for side in (x, y)), minimum=2)
+    if critic is not None:
+        check_critic(critic, rows[0].shape[1])
     drawn = 3 * samples * sum(side.dim for side in (x, y) if isinstance(side, Law))  # numbers, of 8 bytes each
     check_memory(8 * drawn, f"three draws of {samples} samples", "Lower samples.")
-    narrow(*rows, a=a, b=b)
-    if isinstance(critic, nn.Module):
-        certificate.check_potential(rows[0].shape[1])
+    problem = Problem.of_checked(*rows, a, b)
+    check_room(problem)
+    given = tuple(side if isinstance(side, Law) else checked for side, checked in zip((x, y), rows))
+    return given, None if drawn else problem
 
 
 class _Interval:
@@ -433,24 +449,24 @@ class _Sides:
 
 
 def _sides(
-    x: Tensor | ArrayLike | Law,
-    y: Tensor | ArrayLike | Law,
+    x: Tensor | Law,
+    y: Tensor | Law,
     a: Tensor | ArrayLike | None,
     b: Tensor | ArrayLike | None,
     samples: int,
     diameters: tuple[float | None, float | None],
     seed: int,
 ) -> _Sides:
-    """Draws from laws, and splits samples."""
+    """Draws from laws, and splits checked samples."""
     given, weights, notes = (x, y), (a, b), []
     rngs = [_generator(seed, side) for side in (0, 1)]
-    drawn = [law.sample(samples, rng) if isinstance(law, Law) else law for law, rng in zip(given, rngs)]
-    rows = check_pair(*drawn, minimum=2)
+    rows = [side.sample(samples, rng) if isinstance(side, Law) else side for side, rng in zip(given, rngs)]
     parts = []
     for source, samples_of, weight, rng in zip(given, rows, weights, rngs):
         samples_of = samples_of.detach().cpu()
         if isinstance(source, Law):
-            parts.append((source.sample, source.sample(samples, rng), source.sample(samples, rng), samples_of))
+            draws = (source.sample(samples, rng) for _ in range(2))
+            parts.append((source.sample, *draws, samples_of))
         elif weight is not None:
             chosen = _weighted_rows(samples_of, weight)
             parts.append((chosen, chosen(len(samples_of), rng), samples_of, None))
@@ -477,10 +493,10 @@ def _sides(
     return _Sides(x, y, train, validation, clip, None if notes else test, known, tuple(notes))
 
 
-def _finite_range(critic: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float] | None:
-    """That of :func:`clip_range`; None for a critic that is constant on these samples, where there is none."""
+def _finite_range(proof: Proof, x: Tensor, y: Tensor) -> tuple[float, float] | None:
+    """That of :func:`proved_range`; None for a critic that is constant on these samples, where there is none."""
     try:
-        return clip_range(critic, x, y)
+        return proved_range(proof, x, y)
     except InputError:
         return None
 

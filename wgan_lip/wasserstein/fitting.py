@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_sa
 from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates
 from wgan_lip.wasserstein.dual import ascend
 
-__all__ = ["CRITICS", "Fit", "FitProgress", "Sampler", "fit_critic"]
+__all__ = ["CRITICS", "Fit", "FitProgress", "Sampler", "check_critic", "fit_checked", "fit_critic"]
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws n fresh samples of a law, shape (n, d), with a CPU generator."""
@@ -115,7 +115,8 @@ def fit_critic(
         b: Weights of y, shape (m,).
         critic: `auto` for all of Note [Candidates]; `cones`, `resnet`, `sorting` or `fixed_width` for one family; or a
             module of your own, which is copied and trained as it is, in raw units and its own dtype.
-        seconds: When ascents end at the latest. The chosen critic's values at all samples come on top.
+        seconds: When ascents end at the latest. The chosen critic's proof, and its values at all samples, come on top.
+            Candidates that could not even be built and proved in the time left do not take part.
         steps: Ascents of each candidate in the first round, doubled every round; 300 by default.
         seed: Of starts and batches.
         device: Where ascents run.
@@ -147,24 +148,68 @@ def fit_critic(
     began = time.perf_counter()
     validation = check_pair(x_validation, y_validation, minimum=2)
     dim = validation[0].shape[1]
+    check_critic(critic, dim)
+    sides = _Side.of(x, a, dim, "x", "a"), _Side.of(y, b, dim, "y", "b")
+    return _fit(sides, validation, critic, seconds, steps, seed, device, on_progress, began)
+
+
+def fit_checked(
+    x: Tensor | Sampler,
+    y: Tensor | Sampler,
+    *,
+    x_validation: Tensor,
+    y_validation: Tensor,
+    critic: str | nn.Module,
+    seconds: float,
+    steps: int | None,
+    seed: int,
+    device: str | torch.device,
+    on_progress: Callable[[FitProgress], None] | None,
+) -> Fit:
+    """:func:`fit_critic`, uniform weights, with samples and a critic that have been checked."""
+    began, dim = time.perf_counter(), x_validation.shape[1]
+    sides = _Side(x, None, dim, "x"), _Side(y, None, dim, "y")
+    return _fit(sides, (x_validation, y_validation), critic, seconds, steps, seed, device, on_progress, began)
+
+
+def check_critic(critic: str | nn.Module, dim: int) -> None:
+    """Raises :class:`InputError` for what is neither a known name nor a module proved to be a potential on R^dim."""
+    if isinstance(critic, nn.Module):
+        certify(critic).check_potential(dim)
+    elif isinstance(critic, str):
+        check_choice(critic, CRITICS, "critic")
+    else:
+        raise InputError(f"Expected critic to be a name or a torch module. Got {critic!r:.60}. Build it first.")
+
+
+def _fit(
+    sides: tuple[_Side, _Side],
+    validation: tuple[Tensor, Tensor],
+    critic: str | nn.Module,
+    seconds: float,
+    steps: int | None,
+    seed: int,
+    device: str | torch.device,
+    on_progress: Callable[[FitProgress], None] | None,
+    began: float,
+) -> Fit:
     device = _check_settings(seconds, steps, seed, device)
-    sides = _Side(x, a, dim, "x", "a"), _Side(y, b, dim, "y", "b")
     rng = _generator(seed)
     start = [side.start(rng) for side in sides]
+    clock = _Clock(began, seconds, on_progress)
     with torch.random.fork_rng(devices=[]):  # layers are built from the global stream
         torch.manual_seed(seed)
         if isinstance(critic, nn.Module):
-            competing: list[Candidate] = [OwnCandidate(critic, dim)]
-        elif isinstance(critic, str):
-            competing = candidates(check_choice(critic, CRITICS, "critic"), Units.of(*start), *start, rng)
+            competing: Iterable[Candidate] = [OwnCandidate(critic)]
         else:
-            raise InputError(f"Expected critic to be a name or a torch module. Got {critic!r:.60}. Build it first.")
-        clock = _Clock(began, seconds, on_progress)
-        looked_at = [sample[torch.randperm(len(sample), generator=rng)[:START]] for sample in validation]
-        trainees = [_Trainee(candidate, sides, looked_at, device, seed) for candidate in competing]
-        for trainee in trainees:
-            trainee.look()
-            clock.report(trainee)
+            competing = candidates(critic, Units.of(*start), *start, rng, lambda: clock.end - time.perf_counter())
+        order = _generator(seed, stream=1)
+        looked_at = [sample[torch.randperm(len(sample), generator=order)[:START]] for sample in validation]
+        trainees: list[_Trainee] = []
+        for candidate in competing:
+            trainees.append(_Trainee(candidate, sides, looked_at, device, seed))
+            trainees[-1].look()
+            clock.report(trainees[-1])
         _rounds(trainees, STEPS if steps is None else steps, clock)
         chosen = _simplest(trainees)
         finished = chosen.candidate.finished(chosen.best).cpu().eval()
@@ -301,23 +346,30 @@ class _Trainee:
 class _Side:
     """Training samples of one law: all rows, weighted rows, or a sampler."""
 
-    def __init__(
-        self, samples: Tensor | ArrayLike | Sampler, weights: Tensor | ArrayLike | None, dim: int, name: str, of: str
-    ) -> None:
+    def __init__(self, samples: Tensor | Sampler, weights: np.ndarray | None, dim: int, name: str) -> None:
         self.dim, self.name, self.cumulative, self.weights = dim, name, None, None
         self.sampler = samples if callable(samples) else None
         if self.sampler is not None:
+            return
+        self.rows = samples.detach().cpu()
+        self._check_dim(self.rows)
+        if weights is not None:
+            self.weights = torch.from_numpy(weights / weights.max())
+            self.cumulative = self.weights.cumsum(0)
+
+    @classmethod
+    def of(
+        cls, samples: Tensor | ArrayLike | Sampler, weights: Tensor | ArrayLike | None, dim: int, name: str, of: str
+    ) -> _Side:
+        """Checks samples and weights. Raises :class:`InputError`."""
+        if callable(samples):
             if weights is not None:
                 raise InputError(
                     f"Expected no weights {of} for a sampler {name}. Got some. Let the sampler draw by them."
                 )
-            return
-        self.rows = check_samples(samples, name).detach().cpu()
-        self._check_dim(self.rows)
-        weights = check_weights(weights, len(self.rows), of)
-        if weights is not None:
-            self.weights = torch.from_numpy(weights / weights.max())
-            self.cumulative = self.weights.cumsum(0)
+            return cls(samples, None, dim, name)
+        rows = check_samples(samples, name)
+        return cls(rows, check_weights(weights, len(rows), of), dim, name)
 
     def batch(self, rng: torch.Generator, size: int = BATCH) -> Tensor:
         """Fresh samples, or rows drawn with replacement, shape (size, d); all rows where they are no more than that."""
@@ -367,9 +419,9 @@ def _over(value: Tensor | float, constant: float) -> Tensor | float:
     return value / constant if constant > 0 else 0.0 * value
 
 
-def _generator(seed: int) -> torch.Generator:
+def _generator(seed: int, stream: int = 0) -> torch.Generator:
     """A stream of `seed` that is not the stream of `manual_seed(seed)`, by which validation samples may be drawn."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 0xF17)).generate_state(1)[0]))
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 0xF17 + stream)).generate_state(1)[0]))
 
 
 def _check_settings(seconds: float, steps: int | None, seed: int, device: str | torch.device) -> torch.device:

@@ -8,12 +8,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate
-from wgan_lip.transport import Plan, Transport, lower_bound_kr, solve
-from wgan_lip.utils.checks import check_pair
+from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
+from wgan_lip.transport import Plan, Problem, Transport, lower_bound_kr, meet, solve_problem, upper_bound_plan_cost
+from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.slopes import gradients
 
-__all__ = ["InvariantViolation", "W1Interval", "bracket", "estimate_ray_gradient_norm", "kr_lower_bound"]
+__all__ = [
+    "InvariantViolation",
+    "W1Interval",
+    "bracket",
+    "estimate_ray_gradient_norm",
+    "kr_lower_bound",
+    "proved_lower_bound",
+]
 
 
 class InvariantViolation(RuntimeError):
@@ -27,7 +34,8 @@ class W1Interval:
     Attributes:
         lower: The critic's certified dual value, at least 0.
         upper: Cost of a feasible coupling, rounded up.
-        exact: The exact solver's value; it lies between the two ends.
+        exact: The exact solver's value, which lies between the two ends; None where the solver's own bounds differ by
+            more than a relative 1e-9, as they do beside points that are very far away.
         certificate: Proof of the critic's Lipschitz constant.
         n: Number of samples of P.
         m: Number of samples of Q.
@@ -36,7 +44,7 @@ class W1Interval:
 
     lower: float
     upper: float
-    exact: float
+    exact: float | None
     certificate: Certificate
     n: int
     m: int
@@ -44,7 +52,7 @@ class W1Interval:
 
 
 def kr_lower_bound(
-    critic: nn.Module,
+    critic: nn.Module | Proof,
     x: Tensor,
     y: Tensor,
     certificate: Certificate | None = None,
@@ -57,10 +65,12 @@ def kr_lower_bound(
     .. math:: W_1(P_n, Q_m) \ge \frac{1}{L} \bigl( E_{P_n} f - E_{Q_m} f \bigr)
 
     Arguments:
-        critic: The potential f, (b, d) → (b,), of any Lipschitz constant that can be certified.
+        critic: The potential f, (b, d) → (b,), of any Lipschitz constant that can be certified. It is proved here; a
+            :class:`wgan_lip.lipschitz.certificates.Proof` of it saves doing so for every sample set.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        certificate: A certificate proved for these very weights, to save proving it again.
+        certificate: One that is said to be about this critic, and is refused where it is not. What divides is always
+            the constant that was proved.
         a: Non-negative weights of x, shape (n,); uniform by default.
         b: Non-negative weights of y, shape (m,).
 
@@ -69,7 +79,7 @@ def kr_lower_bound(
 
     Raises:
         InputError: Samples of different dimension, not finite, or empty; a critic that is not a scalar potential on
-            Euclidean space.
+            Euclidean space; a certificate that is about other weights, or was edited.
         UncertifiableError: See :func:`wgan_lip.certify`.
 
     Guarantee:
@@ -80,18 +90,24 @@ def kr_lower_bound(
         Optimal transport, old and new (Villani, 2009), Remark 6.5
     """
     x, y = check_pair(x, y)
-    certificate = certificate or certify(critic)
-    certificate.check_potential(x.shape[1])
-    if certificate.lipschitz == 0.0:
+    return proved_lower_bound(prove(critic, certificate), x, y, a, b)
+
+
+def proved_lower_bound(
+    proof: Proof, x: Tensor, y: Tensor, a: ArrayLike | None = None, b: ArrayLike | None = None
+) -> float:
+    """:func:`kr_lower_bound` of samples that have been checked."""
+    proof.certificate.check_potential(x.shape[1])
+    if proof.certificate.lipschitz == 0.0:
         return 0.0
-    at = evaluate(critic, torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
+    at = proof.evaluate(torch.cat((x.detach().cpu().double(), y.detach().cpu().double())))
     at_x, at_y = at.values[: len(x)], at.values[len(x) :]
-    value = lower_bound_kr(at_x, at_y, a, b, error=float(at.error.max())) / certificate.lipschitz
+    value = lower_bound_kr(at_x, at_y, a, b, error=float(at.error.max())) / proof.certificate.lipschitz
     return max(0.0, value * (1 - 2.0**-52))
 
 
 def bracket(
-    critic: nn.Module,
+    critic: nn.Module | Proof,
     x: Tensor,
     y: Tensor,
     *,
@@ -101,28 +117,46 @@ def bracket(
     """Brackets W1 of two sample sets between a certified critic and an exact transport plan.
 
     Arguments:
-        critic: The potential f, (b, d) → (b,).
+        critic: As for :func:`kr_lower_bound`.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        transport: The solution for these very samples, to save solving again.
-        certificate: The certificate of these very weights, to save proving again.
+        transport: The solution for these samples, to save solving again. The cost of its plan, marginals included, is
+            recomputed on the samples given.
+        certificate: As for :func:`kr_lower_bound`.
 
     Raises:
         InvariantViolation: The certified dual value exceeds the cost of the plan, which theory forbids.
-        InputError: See :func:`kr_lower_bound` and :func:`wgan_lip.transport.solve`.
+        InputError: A transport of other samples; and see :func:`kr_lower_bound` and :func:`wgan_lip.transport.solve`.
     """
     x, y = check_pair(x, y)
-    certificate = certificate or certify(critic)
-    transport = transport or solve(x, y)
-    lower = kr_lower_bound(critic, x, y, certificate)
-    if lower > transport.upper:
+    proof = prove(critic, certificate)
+    lower = proved_lower_bound(proof, x, y)
+    if transport is None:
+        transport = solve_problem(Problem.of_checked(x, y))
+        upper = transport.upper
+    else:
+        upper = _recomputed(transport, x, y)
+    if lower > upper:
         raise InvariantViolation(
-            f"Expected the certified dual value to be at most the cost of a coupling, {transport.upper!r}. "
-            f"Got {lower!r} with L = {certificate.lipschitz!r} and weights {certificate.weights_sha256}. "
+            f"Expected the certified dual value to be at most the cost of a coupling, {upper!r}. "
+            f"Got {lower!r} with L = {proof.certificate.lipschitz!r} and weights {proof.certificate.weights_sha256}. "
             "One of the two bounds is wrong: please report this with the run's folder."
         )
-    exact = max(lower, transport.value)  # at a perfect critic the two differ by rounding
-    return W1Interval(lower, transport.upper, exact, certificate, len(x), len(y), x.shape[1])
+    # At a perfect critic the two differ by rounding.
+    exact = min(max(lower, transport.value), upper) if meet(transport.lower, upper) else None
+    return W1Interval(lower, upper, exact, proof.certificate, len(x), len(y), x.shape[1])
+
+
+def _recomputed(transport: Transport, x: Tensor, y: Tensor) -> float:
+    """The cost of the plan on these samples, rounded up, with what its marginals lack. Raises :class:`InputError`."""
+    upper = upper_bound_plan_cost(x, y, transport.plan)
+    spread = max(float(points.double().amax() - points.double().amin()) for points in (x, y))
+    if not abs(upper - transport.upper) <= 1e-9 * upper + 1e-12 * spread:
+        raise InputError(
+            f"Expected a transport of these samples. Got a plan that costs {upper:.9g} on them, and by its own account "
+            f"{transport.upper:.9g}. Solve for these samples, or leave transport out."
+        )
+    return upper
 
 
 def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Plan) -> float:

@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import gamma
-from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate
-from wgan_lip.transport import Transport, solve
+from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
+from wgan_lip.transport import Problem, Transport, solve_problem
 from wgan_lip.utils.checks import InputError, check_choice, check_pair
+from wgan_lip.utils.numbers import rounded_up
 
 __all__ = [
     "PopulationBounds",
@@ -30,6 +31,8 @@ __all__ = [
     "clip_range",
     "normal_lower_bound",
     "population_bounds",
+    "proved_bounds",
+    "proved_range",
 ]
 
 METHODS = ("betting", "bernstein", "normal")
@@ -198,22 +201,26 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
     return _scaled_back(below, low, width)
 
 
-def clip_range(critic: nn.Module, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
+def clip_range(critic: nn.Module | Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
     """The range of `critic` on the training split, for :func:`population_bounds` on the held-out one.
 
     Without the five least and the five greatest values, fewer below 1,000 samples. Clipping those costs little, since
     held-out samples beyond them are few; under heavy tails, the range with them is a multiple of that without.
 
     Arguments:
-        critic: The potential f, (b, d) → (b,).
+        critic: The potential f, (b, d) → (b,), or a proof of it.
         x_train: Samples of P that the critic has seen, shape (n, d).
         y_train: Samples of Q that it has seen, shape (m, d).
 
     Raises:
         InputError: Unusable samples, or a critic that is constant or not finite on them.
     """
-    x_train, y_train = check_pair(x_train, y_train)
-    values = evaluate(critic, torch.cat((x_train.detach().cpu().double(), y_train.detach().cpu().double()))).values
+    return proved_range(prove(critic), *check_pair(x_train, y_train))
+
+
+def proved_range(proof: Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
+    """:func:`clip_range` on samples that have been checked."""
+    values = proof.evaluate(torch.cat((x_train.detach().cpu().double(), y_train.detach().cpu().double()))).values
     values = values.sort().values.tolist()
     trim = min(5, len(values) // 200)
     low, high = values[trim], values[-1 - trim]
@@ -221,7 +228,7 @@ def clip_range(critic: nn.Module, x_train: Tensor, y_train: Tensor) -> tuple[flo
 
 
 def population_bounds(
-    critic: nn.Module,
+    critic: nn.Module | Proof,
     x: Tensor,
     y: Tensor,
     *,
@@ -256,17 +263,20 @@ def population_bounds(
     split. Groups and order are drawn by `seed`, so that samples sorted after they were drawn do no harm.
 
     Arguments:
-        critic: The potential f, (b, d) → (b,), fixed before x and y were drawn.
+        critic: The potential f, (b, d) → (b,), fixed before x and y were drawn. It is proved here; a
+            :class:`wgan_lip.lipschitz.certificates.Proof` of it saves doing so again.
         x: Held-out samples of P, shape (n, d), n ≥ 2.
         y: Held-out samples of Q, shape (m, d), m ≥ 2.
         clip: The range (low, high) to which f is clipped, fixed as well; see :func:`clip_range`.
         level: Confidence of all that is returned, jointly, in (0, 1).
         method: betting or bernstein, valid at every n and m, betting the tighter; normal, valid as they grow.
-        certificate: A certificate proved for these very weights, to save proving it again.
+        certificate: One that is said to be about this critic, and is refused where it is not. What divides is always
+            the constant that was proved.
         diameters: Of the supports of P and Q, in the units of the samples; None where unknown.
         generators: Lipschitz constants of the generators of P and Q, if these are Gaussian-driven; None otherwise.
         transport: A solution for independent samples of P and Q, such as these or all there are, to save solving again
-            for `upper`. They may be those that trained the critic: the upper bound does not use it.
+            for `upper`. They may be those that trained the critic: the upper bound does not use it. Which samples they
+            are cannot be checked here.
         seed: Of the order of the samples; not to be chosen by what comes out.
 
     Raises:
@@ -282,11 +292,31 @@ def population_bounds(
         1989) and Theorem 5.6 for Gaussian concentration (Tsirelson, Ibragimov, Sudakov, 1976); Optimal transport, old
         and new (Villani, 2009), Theorem 4.8 for E W1(P_n, Q_m) ≥ W1(P, Q)
     """
-    x, y = (samples.detach().cpu().double() for samples in check_pair(x, y, minimum=2))
-    low, high = _range(*clip)
+    x, y = check_pair(x, y, minimum=2)
     check_choice(method, METHODS, "method")
-    certificate = certificate or certify(critic)
-    certificate.check_potential(x.shape[1])
+    return proved_bounds(
+        prove(critic, certificate), x, y, clip=clip, level=level, method=method, diameters=diameters,
+        generators=generators, transport=transport, seed=seed,
+    )  # fmt: skip
+
+
+def proved_bounds(
+    proof: Proof,
+    x: Tensor,
+    y: Tensor,
+    *,
+    clip: tuple[float, float],
+    level: float,
+    method: str,
+    diameters: tuple[float | None, float | None],
+    generators: tuple[float | None, float | None],
+    transport: Transport | None,
+    seed: int,
+) -> PopulationBounds:
+    """:func:`population_bounds` from samples that have been checked."""
+    x, y = (samples.detach().cpu().double() for samples in (x, y))
+    low, high = _range(*clip)
+    proof.certificate.check_potential(x.shape[1])
     spreads = [
         _spread(name, samples, diameter, constant)
         for name, samples, diameter, constant in zip("PQ", (x, y), diameters, generators)
@@ -294,25 +324,25 @@ def population_bounds(
     unbounded = [name for name, (spread, _) in zip("PQ", spreads) if spread is None]
     each = _level(level) if unbounded else (1 + _level(level)) / 2
 
-    at_x, at_y = _enclosed_values(critic, x, y, low, high, seed)
+    at_x, at_y = _enclosed_values(proof, x, y, low, high, seed)
     if method == "normal":
         value = normal_lower_bound(at_x, each, minus=at_y)
     else:
         bound = betting_lower_bound if method == "betting" else bernstein_lower_bound
         reach = math.nextafter(high - low, math.inf)
         value = bound(_differences(at_x, at_y, reach), -reach, reach, each)
-    scale = certificate.lipschitz
+    scale = proof.certificate.lipschitz
     lower = max(0.0, float(value) / scale * (1 - 2.0**-52)) if scale > 0 else 0.0
     estimate = float(at_x.mean() - at_y.mean()) / scale if scale > 0 else 0.0
 
     upper = None
     if not unbounded:
-        transport = transport or solve(x, y)
+        transport = transport or solve_problem(Problem.of_checked(x, y))
         deviation = math.hypot(*(spread / math.sqrt(size) for (spread, _), size in zip(spreads, transport.plan.shape)))
         upper = (transport.upper + math.sqrt(-2 * math.log(1 - each)) * deviation) * (1 + 2.0**-48)
     assumptions = (
         "x and y are independent samples of P and Q, drawn after the critic and its range were fixed.",
-        f"The critic is {scale:.6g}-Lipschitz, as certified, and clipped to [{low:.6g}, {high:.6g}].",
+        f"The critic is {rounded_up(scale, 6)}-Lipschitz, as certified, and clipped to [{low:.6g}, {high:.6g}].",
         "The level is reached as n and m grow, by the central limit theorem."
         if method == "normal"
         else "The level holds at every n and m.",
@@ -326,12 +356,12 @@ def population_bounds(
 
 
 def _enclosed_values(
-    critic: nn.Module, x: Tensor, y: Tensor, low: float, high: float, seed: int
+    proof: Proof, x: Tensor, y: Tensor, low: float, high: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Floats at most the clipped critic at x, (n,), and at least the clipped critic at y, (m,), both shuffled."""
     rng = torch.Generator().manual_seed(seed)
     x, y = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
-    at = evaluate(critic, torch.cat((x, y)))
+    at = proof.evaluate(torch.cat((x, y)))
     values, error = at.values.numpy(), at.error.numpy()
     with np.errstate(invalid="ignore"):
         below, above = np.nextafter(values - error, -np.inf)[: len(x)], np.nextafter(values + error, np.inf)[len(x) :]
