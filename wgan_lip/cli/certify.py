@@ -23,7 +23,7 @@ def certify(config: DictConfig) -> None:
     note = "new"
     if path.exists():
         try:
-            verify(Certificate.load(path), run.critic)
+            verify(Certificate.load(path), run.critic, units=run.units)
             note = "agrees with the stored one"
         except InputError as error:
             note = f"replaces a stored one that did not verify: {error}"

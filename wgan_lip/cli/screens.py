@@ -222,8 +222,9 @@ def _last_audit(records: list[dict[str, Any]]) -> list[str]:
     return [_row("Last audit", _interval(**ends), score)]
 
 
-def _interval(*, lower: float, exact: float, upper: float, **_: object) -> str:
-    return f"{rounded_down(lower)} ≤ W1 = {rounded(exact, 4)} ≤ {rounded_up(upper)}"
+def _interval(*, lower: float, exact: float | None, upper: float, **_: object) -> str:
+    value = "" if exact is None or math.isnan(exact) else f" = {rounded(exact, 4)}"
+    return f"{rounded_down(lower)} ≤ W1{value} ≤ {rounded_up(upper)}"
 
 
 def _row(name: str, figure: str, comment: str) -> str:

@@ -95,7 +95,8 @@ class Standing:
             near = summary.get("scores", {}).get("samples", {"values": {}, "floors": {}})
             return Standing(
                 **common, final=True, lower=interval["lower"], lower_as_trained=interval["lower_as_trained"],
-                exact=interval["exact"], upper=interval["upper"], floor=score["floor"], score=score["ratio"],
+                exact=math.nan if interval["exact"] is None else interval["exact"], upper=interval["upper"],
+                floor=score["floor"], score=score["ratio"],
                 gradient=summary.get("ray_gradient_norm", math.nan), lipschitz=summary["lipschitz"],
                 largest_gradient=summary["largest_gradient_found"], guarantee=summary.get("guarantee", guarantee),
                 covered=modes_hit.get("covered"), within=modes_hit.get("within", math.nan),

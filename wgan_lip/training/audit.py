@@ -52,7 +52,7 @@ class Audit:
         scalars = {
             "w1/lower": interval.lower,
             "w1/upper": interval.upper,
-            "w1/exact": interval.exact,
+            "w1/exact": math.nan if interval.exact is None else interval.exact,
             "certificate/lipschitz": interval.certificate.lipschitz,
             "critic/grad_norm": estimate_ray_gradient_norm(game.critic, self.test, generated, transport.plan),
             "eval/w1_test": score,

@@ -95,7 +95,7 @@ class TrainingBoard(TensorBoardTracker):
         """Writes the final scores of a run, by which the page of hyperparameters compares it with others."""
         scalars = {
             "at_end/score_over_floor": summary["score"]["ratio"],
-            "at_end/w1_exact": summary["interval"]["exact"],
+            "at_end/w1_exact": math.nan if summary["interval"]["exact"] is None else summary["interval"]["exact"],
             "at_end/w1_lower": summary["interval"]["lower"],
             "at_end/steepest_slope": summary["largest_gradient_found"],
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 from wgan_lip.data import Source
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
-from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.certificates import prove
 from wgan_lip.metrics import Inception, compare, mode_coverage, trained_classifier, w1_over_floor
 from wgan_lip.metrics.inception import image_range
 from wgan_lip.runs.run import Run
@@ -94,9 +94,9 @@ def score_run(
     )  # fmt: skip
     test = source.test[:size]
     generated = run.sample(len(test), seed=0)
-    certificate = certify(run.critic)
+    proof = prove(run.critic)
     transport = solve(test, generated)
-    trained = bracket(run.critic, test, generated, transport=transport, certificate=certificate)
+    trained = bracket(proof, test, generated, transport=transport)
     best = trained
     if fit_steps > 0:
         candidate = bracket(fitted(run.critic, test, generated, steps=fit_steps), test, generated, transport=transport)
@@ -120,7 +120,7 @@ def score_run(
         "score": asdict(w1_over_floor(lambda n, seed: run.sample(n, seed=seed), source, size=size, repeats=repeats)),
         "scores": {space: asdict(compared) for space, compared in scores.items()},
         "modes": coverage,
-        "lipschitz": certificate.lipschitz,
+        "lipschitz": proof.certificate.lipschitz,
         "guarantee": getattr(run.critic, "guarantee", "not certified"),
         "largest_gradient_found": estimate_lipschitz(run.critic, test),
         "ray_gradient_norm": estimate_ray_gradient_norm(run.critic, test, generated, transport.plan),

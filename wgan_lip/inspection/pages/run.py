@@ -88,12 +88,14 @@ def _lead(looked: Inspection) -> str:
 
 
 def _in_words(run: Standing) -> str:
-    if not math.isfinite(run.exact):
+    if not math.isfinite(run.upper):
         return "Nothing was audited yet, so there is no interval."
     when = "" if run.final else "At the last audit, "
+    known = math.isfinite(run.exact)
+    exact = f"the exact value is {rounded(run.exact, 4)}" if known else "samples far away leave no exact value"
     return (
         f"{when}W1 between generated and test samples lies between {rounded_down(run.lower)} and "
-        f"{rounded_up(run.upper)}; the exact value is {rounded(run.exact, 4)}. Fresh real samples reach "
+        f"{rounded_up(run.upper)}; {exact}. Fresh real samples reach "
         f"{rounded(run.floor, 4)}, the floor, so the generator scores {rounded(run.score, 4)}, where 1 is perfect."
     )
 
