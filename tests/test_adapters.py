@@ -202,7 +202,7 @@ def test_columns_of_scales_far_apart_are_warned_of(tmp_path):
         warnings.simplefilter("error")
         TensorSource(rows / rows.std(axis=0).clip(1e-9))
         TensorSource(rows[:, :2])
-        TensorSource(np.c_[rows, rows[:, ::-1]].reshape(100, 1, 2, 3))  # images: a pixel may hardly ever change
+        TensorSource(np.c_[rows, rows[:, ::-1]].reshape(100, 3, 1, 2))  # images: a pixel may hardly ever change
 
 
 @pytest.mark.parametrize("batch", [1, 6, 20, 33])

@@ -218,6 +218,10 @@ def test_usage_lists_every_command(capsys):
         (["train", "+generator.dim=5"], "Expected players that fit the samples, (2, 64), torch.float32"),
         (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 2. Got -4"),
         (["train", "evaluation.neighbour=0"], "Expected evaluation.neighbour of at least 1. Got 0"),
+        (
+            ["train", "evaluation.neighbour=500"],
+            "Expected evaluation.neighbour below the number of samples, 500. Got 500. Lower it, or raise evaluation.size.",
+        ),
         (["train", "evaluation.inception_weights=w.pth"], "Expected the weights of Inception at w.pth. Got no file"),
         (["train", "data=moons", "evaluation.inception_weights=w.pth"], "Expected images, for FID and KID. Got moons"),
         (["train", "training.batch_size=1298"], "no larger than the training set, 1297 samples"),

@@ -38,7 +38,7 @@ def compare(
     generated: Tensor,
     source: Source,
     *,
-    neighbour: int = 5,
+    neighbour: int | None = None,
     directions: int = 512,
     classifier: Classifier | None = None,
     inception: Inception | None = None,
@@ -49,7 +49,7 @@ def compare(
     Arguments:
         generated: Samples, shape (n, d), on the CPU; n at most the number of held-out and of training samples.
         source: Gives the held-out and the reference samples.
-        neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`, lowered where there are too few samples.
+        neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`; by default 5, or n − 1 where that is less.
         directions: Of the sliced distances.
         classifier: Whose features are compared too; see :func:`wgan_lip.metrics.trained_classifier`.
         inception: For FID and KID.
@@ -60,11 +60,11 @@ def compare(
         has `as_labelled` too: the share that the classifier reads as their label.
 
     Raises:
-        InputError: Fewer than three samples, or unusable ones.
+        InputError: Fewer than two samples or than `neighbour` asks for, or unusable ones.
     """
     n = min(len(generated), len(source.test))
     test, reference, generated = source.test[:n], source.reference(n, seed), generated[:n]
-    options = {"k": min(neighbour, n - 1), "directions": directions}
+    options = {"k": min(5, n - 1) if neighbour is None else neighbour, "directions": directions}
 
     def both(
         score: Callable[[Tensor, Tensor], dict[str, float]], embed: Callable[[Tensor], Tensor], extractor: str

@@ -148,6 +148,7 @@ def train_wgan(
     ranks = Ranks()
     ranks.check_divides(batch_size, accumulate)
     check_players(source, generator, critic, batch_size=batch_size, compiled=compile)
+    data = ranks.checked_data(source)
     start_at = method_of(critic, "start_at", "start_at_data") if start_at_data else None
     renew = method_of(critic, "renew", "renew_every") if renew_every is not None else None
     device = next(critic.parameters()).device
@@ -166,7 +167,7 @@ def train_wgan(
         scheduler(critic_optimizer, critic_schedule, budget.total),
         latent_rng=torch.Generator(device).manual_seed(seed),
         data_rng=torch.Generator().manual_seed(seed),
-        data=ranks.checked_data(source),
+        data=data,
     )
     if state is not None:
         state = state.get("game", state) if isinstance(state, Mapping) else state

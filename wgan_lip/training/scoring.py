@@ -25,7 +25,7 @@ def check_scoring(
     size: int = 2000,
     repeats: int = 5,
     fit_steps: int = 300,
-    neighbour: int = 5,
+    neighbour: int | None = None,
     directions: int = 512,
     classifier_steps: int = 400,
     inception_weights: str | None = None,
@@ -33,16 +33,21 @@ def check_scoring(
     """Refuses settings that :func:`score_run` could not use on `source`, so that no run is played in vain.
 
     Raises:
-        InputError: A count that is too small, more samples than `source` has for training, or weights of Inception
-            that cannot be used.
+        InputError: A count that is too small, a neighbour beyond the samples, more samples than `source` has for
+            training, or weights of Inception that cannot be used.
     """
     counts = {
-        "size": (size, 2), "repeats": (repeats, 1), "fit_steps": (fit_steps, 0), "neighbour": (neighbour, 1),
-        "directions": (directions, 1), "classifier_steps": (classifier_steps, 0),
+        "size": (size, 2), "repeats": (repeats, 1), "fit_steps": (fit_steps, 0),
+        "neighbour": (1 if neighbour is None else neighbour, 1), "directions": (directions, 1),
+        "classifier_steps": (classifier_steps, 0),
     }  # fmt: skip
     for name, (value, least) in counts.items():
         if value < least:
             raise InputError(f"Expected `{name}` of at least {least}. Got {value}.")
+    if neighbour is not None and neighbour >= (samples := len(source.test[:size])):
+        raise InputError(
+            f"Expected `neighbour` below the number of samples, {samples}. Got {neighbour}. Lower it, or raise `size`."
+        )
     try:
         source.reference(len(source.test[:size]), seed=0)
     except InputError as error:
@@ -59,7 +64,7 @@ def score_run(
     size: int = 2000,
     repeats: int = 5,
     fit_steps: int = 300,
-    neighbour: int = 5,
+    neighbour: int | None = None,
     directions: int = 512,
     classifier_steps: int = 400,
     inception_weights: str | None = None,
@@ -73,7 +78,7 @@ def score_run(
         repeats: Draws of generated and of real samples in the score over the floor.
         fit_steps: Ascents of a copy of the critic on the evaluated samples, which closes the interval from below;
             0 for none.
-        neighbour: Whose distance is the radius of a neighbourhood; see :func:`wgan_lip.metrics.neighbourhoods`.
+        neighbour: Whose distance is the radius of a neighbourhood, below n; see :func:`wgan_lip.metrics.compare`.
         directions: Of the sliced distances.
         classifier_steps: Training steps of the classifier on whose features labelled images are scored too; 0 for none.
         inception_weights: A weights file, for FID and KID; see :class:`wgan_lip.metrics.Inception`.
