@@ -247,7 +247,9 @@ def test_the_server_serves_what_the_suite_measures(tmp_path):
         curve = ask("scalars/scalars", run="run", tag="w1/upper")
         assert [(step, value) for _, step, value in curve][:2] == [(1, 3.0), (2, 2.5)]
         (chart,) = ask("custom_scalars/layout")["category"][0]["chart"]
-        assert chart["margin"]["series"] == [{"value": "w1/exact", "lower": "w1/lower", "upper": "w1/upper"}]
+        interval, floor = chart["margin"]["series"]
+        assert interval == {"value": "w1/exact", "lower": "w1/lower", "upper": "w1/upper"}
+        assert {*floor.values()} == {"eval/w1_floor"}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, to see the dashboard as a reader does")

@@ -116,12 +116,12 @@ def layout(directory):
     return Layout.FromString(event.tensor_proto.string_val[0]).category
 
 
-def test_the_first_chart_is_the_interval_alone(tmp_path):
+def test_the_first_chart_is_the_interval_with_the_floor_alone(tmp_path):
     """Within a category the page shows Margin charts last."""
     TensorBoardTracker(tmp_path).close()
     first, rest = layout(tmp_path)
-    (series,) = first.chart[0].margin.series
-    assert len(first.chart) == 1 and (series.value, series.lower, series.upper) == ("w1/exact", "w1/lower", "w1/upper")
+    series = [(line.value, line.lower, line.upper) for line in first.chart[0].margin.series]
+    assert len(first.chart) == 1 and series == [("w1/exact", "w1/lower", "w1/upper"), ("eval/w1_floor",) * 3]
     tags = [*MEANINGS, "w1/critic_raw", "eval/w1_over_floor_raw"]
     drawn = [{tag for tag in tags for regex in chart.multiline.tag if re.match(regex, tag)} for chart in rest.chart]
     slopes = {"certificate/lipschitz", "critic/grad_norm"}

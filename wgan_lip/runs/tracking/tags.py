@@ -8,7 +8,10 @@
 # its chart has the lower bound in the place of the value.
 TRAINING_CHARTS = {
     "W1, certified": {
-        "W1: certified interval around the exact value": ["Margin", ["w1/exact", "w1/lower", "w1/upper"]],
+        "W1: certified interval around the exact value, and the floor": [
+            "Margin",
+            ["w1/exact", "w1/lower", "w1/upper", "eval/w1_floor", "eval/w1_floor", "eval/w1_floor"],
+        ],
     },
     "Critic and generator": {
         "Critic: certified constant, gradient norm along rays below": [

@@ -52,7 +52,7 @@ class TensorBoardTracker(Closing):
         self._told: set[str] = set()
         self._resumed = bool(purge_step)
         if not purge_step:  # a resumed run has its layout already, at step 0
-            self._writer.add_custom_scalars(charts)
+            self._writer.file_writer.add_summary(_layout(charts), 0)
 
     def record(self, record: RecordLike) -> None:
         scalars = {tag: float(value) for tag, value in record.scalars.items()}
@@ -186,3 +186,28 @@ def single_precision(tag: str, value: float) -> float:
         if (tag in ROUNDED_DOWN and single > value) or (tag in ROUNDED_UP and single < value):
             single = float(np.nextafter(np.float32(single), np.float32(math.copysign(math.inf, value - single))))
     return single
+
+
+def _layout(charts: Mapping[str, Mapping[str, list]]) -> Any:
+    """The summary that lays out the page "Custom scalars"; torch's own writes one series into a Margin chart."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+    def chart(title: str, kind: str, tags: list[str]) -> layout_pb2.Chart:
+        if kind == "Multiline":
+            return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+        series = [
+            layout_pb2.MarginChartContent.Series(value=value, lower=lower, upper=upper)
+            for value, lower, upper in zip(tags[::3], tags[1::3], tags[2::3], strict=True)
+        ]
+        return layout_pb2.Chart(title=title, margin=layout_pb2.MarginChartContent(series=series))
+
+    categories = [
+        layout_pb2.Category(title=title, chart=[chart(name, *content) for name, content in of.items()])
+        for title, of in charts.items()
+    ]
+    content = layout_pb2.Layout(category=categories).SerializeToString()
+    plugin = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME))
+    tensor = TensorProto(dtype="DT_STRING", string_val=[content])
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=tensor, metadata=plugin)])
