@@ -81,7 +81,8 @@ ARROWS = {room: below for floor in FLOORS for room, below in floor.items()} | {"
 # Heavy or optional dependencies, and exactly the places that import them, lazily or not.
 OWNERS: dict[str, set[str]] = {
     "hydra": {"cli"},
-    "omegaconf": {"cli", "runs/folder.py", "runs/run.py"},
+    "omegaconf": {"cli"},
+    "yaml": {"runs/folder.py"},
     "ot": {"transport", "benchmarks"},  # in benchmarks as a peer
     "pyarrow": {"data"},
     "safetensors": {"runs/export.py"},

@@ -23,7 +23,6 @@ from test_resuming import differences
 
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.cli import main
-from wgan_lip.cli.overrides import recomposed
 from wgan_lip.data import VectorFile
 from wgan_lip.inspection.look import look_at
 from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
@@ -353,27 +352,12 @@ def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
     assert "which is no folder" in refused(capsys, "resume=nowhere")
     assert "A sweep takes resume=auto" in refused(capsys, "--multirun", "resume=run", "seed=0,1")
     with claimed(interrupted):
-        assert "which another process is playing" in refused(capsys, "resume=run")
+        assert "is being trained by another process" in refused(capsys, "resume=run")
     status = json.loads((interrupted / "status.json").read_text())
     status.update(state="failed", kind="RefutedError", reason="At step 6: a bound was above.")
     (interrupted / "status.json").write_text(json.dumps(status))
     assert "At step 6: a bound was above. Train anew" in refused(capsys, "resume=run")
     assert main(["train", f"resume={tiny_run}"]) == 0
-
-
-def test_saved_overrides_grant_no_trust_and_reach_no_part_of_hydra(interrupted):
-    harmless = ["training.steps=12", "++generator._target_=mine.Own"]
-    saved = [
-        "trust=[mine]", "++trust=[mine]", "+trust@_global_=x", "hydra.run.dir=/elsewhere", "hydra/launcher=basic",
-        "+hydra.callbacks.x._target_=os.system", "+critic@hydra.callbacks=resnet", "resume=auto", "~trust",
-    ]  # fmt: skip
-    (interrupted / "overrides.json").write_text(json.dumps([*saved, *harmless]))
-    folder = f"hydra.run.dir={interrupted.resolve()}"
-    assert recomposed(["resume=run", "seed=0"]) == [*harmless, "resume=run", "seed=0", folder]
-    assert recomposed(["resume=run", "trust=[mine]"]) == [*harmless, "resume=run", "trust=[mine]", folder]
-    (interrupted / "overrides.json").write_text(json.dumps(["trust =[mine"]))
-    with pytest.raises(InputError, match=r"Expected a whole overrides\.json"):
-        recomposed(["resume=run"])
 
 
 def test_differences_are_named_by_key_and_value():

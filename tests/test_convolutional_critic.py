@@ -145,10 +145,10 @@ def test_evaluation_bounds_its_rounding():
 
 def test_it_is_built_from_the_shape_that_the_data_offers():
     config = {"_target_": "wgan_lip.critics.ConvolutionalCritic", "width": 8, "depth": 1}
-    critic = build(config, dim=64, low=0.0, high=1.0, image_shape=(1, 8, 8))
+    critic = build("critic", config, dim=64, low=0.0, high=1.0, image_shape=(1, 8, 8))
     assert critic.dim == 64
     with pytest.raises(InputError, match="Got None. For other samples take ResNetCritic"):
-        build(config, dim=2, low=None, high=None, image_shape=None)
+        build("critic", config, dim=2, low=None, high=None, image_shape=None)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, sha
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", [f"critic={name}"]).critic)
     config["depth"] = min(2, 2 if config["depth"] is None else config["depth"])
-    critic = build(config, dim=math.prod(shape), image_shape=shape)
+    critic = build("critic", config, dim=math.prod(shape), image_shape=shape)
     samples = DCGANGenerator(shape, low=0.0, high=1.0, latent_dim=3, channels=4)(torch.randn(2, 3))
     values = critic(samples)
     assert values.shape == (2,)
@@ -120,11 +120,11 @@ def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, sha
 def test_a_recipe_builds_players_that_fit_its_images(name, shape):
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", [f"experiment={name}"]))
-    assert target_class(config["data"]["_target_"]).name == name
+    assert target_class("data", config["data"]["_target_"]).name == name
     c, h, w = shape
     for scale in (None, 10.0):
         source = FakeImages(channels=c, height=h, width=w, count=4, test_size=4, label_scale=scale)
-        generator, critic = (build(config[player], **source.sizes) for player in ("generator", "critic"))
+        generator, critic = (build(player, config[player], **source.sizes) for player in ("generator", "critic"))
         samples = generator(draw_latents(generator, 4, torch.Generator().manual_seed(0)))
         assert samples.shape == source.test.shape and critic(samples).shape == (4,)
         assert wgan_lip.certify(critic).lipschitz <= 1

@@ -20,7 +20,7 @@ from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.checkpoints import save_checkpoint
 from wgan_lip.runs.folder import create_run, set_status
 from wgan_lip.runs.run import Run, load_run
-from wgan_lip.runs.targets import build, target_class
+from wgan_lip.runs.targets import ROLES, build, target_class
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_whole
 
@@ -81,25 +81,42 @@ def test_no_samples_are_refused(tiny_run):
         load_run(tiny_run).sample(0)
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["os.system", "builtins.eval", "torch.hub.load", "torch.load", "torch.optim.lr_scheduler", "wgan_lip.data.Path",
-     "wgan_lip.data.import_torchvision", "wgan_lip.runs.run.Run", "wgan_lip.critics.nn.Linear", "wgan_lip.critics.", "", 3,
-     "wgan_lip.critics.Norm"],
-)  # fmt: skip
-def test_a_target_outside_the_few_classes_is_refused(target):
-    with pytest.raises(InputError, match="Expected _target_ to name a class"):
-        target_class(target)
+FOREIGN = [
+    "os.system", "builtins.eval", "torch.hub.load", "torch.load", "torch.optim.lr_scheduler", "torch.nn.Linear",
+    "wgan_lip.data.Path", "wgan_lip.data.import_torchvision", "wgan_lip.runs.run.Run", "wgan_lip.critics.nn.Linear",
+    "wgan_lip.critics.", "", ".", "..", 3, None, [], {}, "wgan_lip.critics.Norm", "wgan_lip.critics.__class__",
+    "wgan_lip.critics.__loader__", "wgan_lip.critics.torch.load", "wgan_lip.data.Source.__init__", "wgan_lip.cli.main",
+    "wgan_lip.critics.resnet.ResNetCritic", "torch.optim.adam.Adam", "subprocess.Popen", "hydra.utils.instantiate",
+    "pathlib.Path", "wgan_lip.data\n.Digits", " wgan_lip.data.Digits", "wgan_lip.data.Digits ", "WGAN_LIP.data.Digits",
+]  # fmt: skip
+IN_THEIR_ROLES = {
+    "data": "wgan_lip.data.MNIST", "critic": "wgan_lip.critics.ResNetCritic",
+    "generator": "wgan_lip.generators.MLPGenerator", "critic_optimizer": "torch.optim.Adam",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_class_is_named_in_its_own_role_only(role, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a download"))
+    others = [target for owner, target in IN_THEIR_ROLES.items() if ROLES[owner] != ROLES[role]]
+    for target in [*FOREIGN, *others]:
+        with pytest.raises(InputError, match=f"Expected {role}._target_ to name a class of"):
+            build(role, {"_target_": target, "root": str(tmp_path / "made"), "download": True}, dim=2)
+    assert not any(tmp_path.iterdir())
+    home = {owner: target for owner, target in IN_THEIR_ROLES.items() if ROLES[owner] == ROLES[role]}
+    assert all(target_class(role, target).__name__ == target.split(".")[-1] for target in home.values()) and home
 
 
 def test_build_offers_sizes_and_refuses_unknown_keys():
-    critic = build({"_target_": "wgan_lip.critics.ResNetCritic", "width": 6}, dim=3, low=0.0, image_shape=None)
+    critic = build(
+        "critic", {"_target_": "wgan_lip.critics.ResNetCritic", "width": 6}, dim=3, low=0.0, image_shape=None
+    )
     assert isinstance(critic, ResNetCritic) and critic.dim == 3
-    assert isinstance(build({"_target_": "wgan_lip.data.Gaussians8"}), Gaussians8)
+    assert isinstance(build("data", {"_target_": "wgan_lip.data.Gaussians8"}), Gaussians8)
     with pytest.raises(InputError, match=r"keys of ResNetCritic: dim, width, .* Got widht"):
-        build({"_target_": "wgan_lip.critics.ResNetCritic", "widht": 6}, dim=3)
+        build("critic", {"_target_": "wgan_lip.critics.ResNetCritic", "widht": 6}, dim=3)
     with pytest.raises(InputError, match="with _target_"):
-        build({"width": 6})
+        build("critic", {"width": 6})
 
 
 class Payload:
@@ -202,7 +219,7 @@ def test_a_configuration_without_data_is_refused_where_its_units_are_asked_for(r
     path = run_copy / "config.yaml"
     for data in ("data: {}", "other: {}"):
         path.write_text(data + path.read_text()[path.read_text().index("\ncritic:") :])
-        with pytest.raises(InputError, match="Expected _target_ to name a class|has no section data"):
+        with pytest.raises(InputError, match=r"Expected data._target_ to name a class|has no section data"):
             _ = load_run(run_copy).units
 
 

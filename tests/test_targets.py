@@ -131,8 +131,8 @@ def test_own_choices_join_a_group_by_a_folder(own, capsys):
         (["trust=[OWN]", "generator._target_=OWN.nets.Absent"], "It has to be a class of OWN.nets"),
         (["trust=[OWN]", "generator._target_=OWN.absent.Fold"], "ModuleNotFoundError: No module named 'OWN.absent'"),
         (["trust=[OWN]", "generator._target_=OWN.broken.Fold"], "No module named 'nothing_of_this_name'"),
-        (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "Expected generator._target_ to name a Module"),
-        (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "Expected data._target_ to name a Source"),
+        (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "It has to be a class of OWN.nets, and a torch module."),
+        (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It has to be a class of OWN.nets, and a wgan_lip.data.Source."),
         (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim of type int"),
         (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "critic.dim, critic.width. Got critic.widht"),
         (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "Expected players that fit the samples"),
@@ -167,20 +167,23 @@ def test_a_section_begins_anew_where_its_class_is_named():
         "++generator.b.c=2",
     ]  # fmt: skip
     composed = {"critic": {"_target_": "wgan_lip.critics.ResNetCritic", "width": 9, "depth": 3, "_given_": ["depth"]}}
-    assert checked(OmegaConf.create(composed), root={}, built={"critic": torch.nn.Module}) == {
+    assert checked(OmegaConf.create(composed), root={}, built=["critic"]) == {
         "critic": {"_target_": "wgan_lip.critics.ResNetCritic", "depth": 3}
     }
 
 
 def test_trust_covers_what_lies_below_a_name_and_nothing_beside_it():
     assert check_trust("torch.nn") == ("torch.nn",) and check_trust(()) == ()
-    assert target_class("torch.nn.modules.linear.Linear", trust=["torch.nn"]) is torch.nn.Linear
+    assert target_class("critic", "torch.nn.modules.linear.Linear", trust=["torch.nn"]) is torch.nn.Linear
     assert (
-        build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}, trust=["torch"]).out_features == 3
+        build(
+            "critic", {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}, trust=["torch"]
+        ).out_features
+        == 3
     )
     for target in ("torch.nnx.Linear", "torchvision.ops.MLP", "os.system"):
-        with pytest.raises(InputError, match="Expected _target_ to name a class"):
-            target_class(target, trust=["torch.nn", "torchvisio"])
+        with pytest.raises(InputError, match="Expected critic._target_ to name a class"):
+            target_class("critic", target, trust=["torch.nn", "torchvisio"])
 
 
 def test_saved_trust_is_not_heard(tiny_run):

@@ -13,6 +13,7 @@ from pathlib import Path
 from wgan_lip.cli.overrides import DRY_RUN, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.devices import rank
+from wgan_lip.utils.terminal import let_go, say, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -50,13 +51,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 or 143 (stopped)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
+        say(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
         return 0 if arguments else 2
     command, *overrides = arguments
     if command == "--version":
         import wgan_lip
 
-        print(wgan_lip.__version__)
+        say(wgan_lip.__version__)
         return 0
     if command not in COMMANDS:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
@@ -100,6 +101,8 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
         return _refuse(_in_keys(command, str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explained(command, overrides, error))
+    except BrokenPipeError:  # such as of `--help | head`: what was read was enough
+        let_go(sys.stdout)
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:
@@ -122,10 +125,11 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from wgan_lip.cli import processes
-    from wgan_lip.cli.overrides import recomposed
+    from wgan_lip.cli.overrides import resumed, set_aside
 
+    aside = None
     if command == "train":
-        overrides = [quoted(override) for override in recomposed(overrides)]
+        overrides, aside = set_aside(overrides)
     overrides = processes.prepared(command, overrides)
     processes.join()
     failures: list[Exception] = []
@@ -134,7 +138,8 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
         try:
-            return getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)(config)
+            work = getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)
+            return work(config) if aside is None else work(resumed(config, aside), given=aside)
         except Exception as error:
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -166,7 +171,7 @@ def _groups() -> str:
 
 
 def _warn(message: Warning | str, *place: object) -> None:
-    print(f"wgan-lip: {' '.join(str(message).split())}", file=sys.stderr)
+    warn(str(message))
 
 
 def _smaller(command: str) -> str:
@@ -193,8 +198,7 @@ def _in_keys(command: str, message: str) -> str:
 
 
 def _refuse(message: str, status: int = 2) -> int:
-    who = f"rank {rank()}: " if rank() else ""
-    print(f"wgan-lip: {who}{' '.join(message.split())}", file=sys.stderr)
+    warn(f"rank {rank()}: {message}" if rank() else message)
     return status
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from wgan_lip import benchmarks
-from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
+from wgan_lip.utils.terminal import say
 
 __all__ = ["benchmark"]
 
@@ -14,4 +14,4 @@ __all__ = ["benchmark"]
 def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
-    screens.show(benchmarks.benchmark(**settings))
+    say(benchmarks.benchmark(**settings))

@@ -11,6 +11,7 @@ from wgan_lip.lipschitz.certificates import certify as certify_critic
 from wgan_lip.runs.folder import CERTIFICATE
 from wgan_lip.runs.run import load_run
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.terminal import say
 
 __all__ = ["certify"]
 
@@ -27,5 +28,8 @@ def certify(config: DictConfig) -> None:
             note = "agrees with the stored one"
         except InputError as error:
             note = f"replaces a stored one that did not verify: {error}"
-    proved.save(path)
-    screens.show(screens.certificate(proved, path, note))
+    try:
+        proved.save(path)
+    except OSError as error:  # a proof needs no place to be written to
+        note = f"not written: {error.strerror}; it {note}"
+    say(screens.certificate(proved, path, note))

@@ -18,6 +18,7 @@ from wgan_lip.inspection.compare import MEASURES, RULE, Comparison, compare_runs
 from wgan_lip.inspection.pages import comparison_page, score_of, told_mean
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text
+from wgan_lip.utils.terminal import say
 
 __all__ = ["compare"]
 
@@ -39,9 +40,9 @@ def compare(config: DictConfig) -> None:
         raise InputError(f"Expected runs=DIR or runs='[DIR,DIR]'. Got {settings['runs']!r}. Name folders.")
     compared = compare_runs(find_runs(given))
     if settings["json"]:
-        print(json_text(_plain(compared), indent=2))
+        say(json_text(_plain(compared), indent=2))
         return
-    screens.show(_screen(compared))
+    say(_screen(compared))
     if settings["out"] is not None:
         folder = Path(settings["out"]).expanduser()
         try:
@@ -50,8 +51,8 @@ def compare(config: DictConfig) -> None:
             raise InputError(f"Expected to make {folder}. Got: {error.strerror}. Give {REMEDY}.") from None
         written(folder / "compare.csv", _table(compared), REMEDY)
         written(folder / "compare.html", comparison_page(compared), REMEDY)
-        screens.show(screens.place("Table", folder / "compare.csv"))
-        screens.show(screens.place("Page", folder / "compare.html"))
+        say(screens.place("Table", folder / "compare.csv"))
+        say(screens.place("Page", folder / "compare.html"))
 
 
 REMEDY = "out=FOLDER, or out=null for none"
@@ -89,8 +90,13 @@ def _table(compared: Comparison) -> str:
     rows, stream = _rows(compared), io.StringIO()
     writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _unlike_a_formula(cell) for name, cell in row.items()} for row in rows)
     return stream.getvalue()
+
+
+def _unlike_a_formula(cell: Any) -> Any:
+    """Text that a spreadsheet shows as it is: one that begins like a formula would be run by it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(("=", "+", "-", "@")) else cell
 
 
 def _screen(compared: Comparison) -> str:
@@ -98,8 +104,8 @@ def _screen(compared: Comparison) -> str:
     rows += [[group.label, *(shown(group) for shown in COLUMNS.values())] for group in compared.groups]
     lines = [*_aligned(rows), ""]
     for league, entry in compared.best.items():
-        lines.append(f"  Best of {league}:")
-        lines.append(f"    {entry.directory}, score over floor {score_of(entry)}")
+        lines.append(f"  Best of {' '.join(league.split())}:")
+        lines.append(f"    {' '.join(str(entry.directory).split())}, score over floor {score_of(entry)}")
     if any(not entry.standing.final for _, entry in compared.entries):
         lines.append("  Note: Runs without final scores are told by their last audit.")
     return "\n".join([*lines, *textwrap.wrap(RULE, 116, initial_indent="  ", subsequent_indent="  ")])
@@ -107,6 +113,7 @@ def _screen(compared: Comparison) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]], widest: int = 60) -> list[str]:
     """Columns side by side; first cells that are too wide stand on a line of their own."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows if len(row[column]) <= widest) for column in range(len(rows[0]))]
     lines = []
     for first, *others in rows:

@@ -14,7 +14,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from wgan_lip.cli import screens
 from wgan_lip.cli.players import built_players, resolved
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
@@ -28,6 +27,7 @@ from wgan_lip.training.budget import Budget
 from wgan_lip.transport import BYTES_PER_PAIR
 from wgan_lip.utils.checks import available_memory
 from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.terminal import say
 from wgan_lip.wasserstein.dual import ascend, kr_value
 
 __all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory"]
@@ -44,7 +44,7 @@ def dry_run(config: DictConfig) -> None:
     device = next(critic.parameters()).device
     latents = draw_latents(generator, 2, torch.Generator(device).manual_seed(0))
     optimizers = {
-        name: lambda module, name=name: build(settings[name], module.parameters(), trust=settings["trust"])
+        name: lambda module, name=name: build(name, settings[name], module.parameters(), trust=settings["trust"])
         for name in ("critic_optimizer", "generator_optimizer")
     }
     memory = estimate_memory(
@@ -55,7 +55,7 @@ def dry_run(config: DictConfig) -> None:
         batch_size=training["batch_size"] // training["accumulate"],
         audit_size=training["audit_size"],
     )
-    screens.show(
+    say(
         "\n".join([
             yaml_text(settings).rstrip(),
             "",

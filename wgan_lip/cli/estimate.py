@@ -25,9 +25,11 @@ from wgan_lip.runs.run import load_run
 from wgan_lip.runs.sampling import sample_blocks
 from wgan_lip.runs.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training.board import meanings
+from wgan_lip.training.signals import StopRequests
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.terminal import say
 from wgan_lip.wasserstein.estimate import Progress, W1Estimate, check_estimate, estimate_w1
 
 __all__ = ["estimate"]
@@ -53,16 +55,17 @@ def estimate(config: DictConfig) -> float:
         sides = _open(settings)
         arguments = _arguments(settings, sides)
         check_estimate(**arguments)
-        create_run(directory, settings, list(HydraConfig.get().overrides.task))
     except BaseException:
         with suppress(OSError):
             directory.rmdir()  # Hydra made it; nothing was written yet
         raise
-    with failures_recorded(directory):
-        known = known_w1(*sides)
-        result = _run(directory, settings, arguments, sides, known)
-        set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
-    screens.show(screens.estimated(result, directory, tuple(side.name for side in sides), known))
+    with StopRequests("writing the result") as stop:
+        create_run(directory, settings, list(HydraConfig.get().overrides.task))
+        with failures_recorded(directory):
+            known = known_w1(*sides)
+            result = _run(directory, settings, arguments, sides, known, stop)
+            set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
+    say(screens.estimated(result, directory, tuple(side.name for side in sides), known))
     return result.value
 
 
@@ -131,6 +134,7 @@ def _run(
     arguments: dict[str, Any],
     sides: tuple[Opened, Opened],
     known: tuple[float, float] | None,
+    stop: StopRequests,
 ) -> W1Estimate:
     """Estimates under the eyes of the trackers, and writes the result."""
     with Trackers(
@@ -149,6 +153,7 @@ def _run(
             trackers.record(_Record(next(steps), scalars, progress.stage))
 
         result = estimate_w1(**arguments, on_progress=record)
+        stop.deferred = True
         last = {"w1/lower": result.lower, "w1/upper": result.upper, "perf/seconds": result.seconds}
         if result.exact is not None:
             last["w1/exact"] = result.exact
@@ -156,7 +161,10 @@ def _run(
             last["certificate/lipschitz"] = result.certificate.lipschitz
         trackers.record(_Record(next(steps), last, f"stopped: {result.stopped}"))
         _write(directory, sides, result, known)
+        stop.deferred = False
         with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
+            if stop.asked is not None:
+                stop.obey()
             drawn = _figures(result, arguments["a"], arguments["b"])
             for name, figure in drawn.items():
                 board.figure(name, figures.save(figure, directory / f"{name}.png", dpi=130), 0)

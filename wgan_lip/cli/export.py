@@ -11,6 +11,7 @@ from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.runs.export import export_players
 from wgan_lip.runs.folder import versions
 from wgan_lip.runs.run import load_run
+from wgan_lip.utils.terminal import say
 
 __all__ = ["export"]
 
@@ -30,4 +31,4 @@ def export(config: DictConfig) -> None:
         programs=settings["programs"],
         about={"step": run.step, "versions": versions()},
     )
-    screens.show(screens.exported(run, certificate, out))
+    say(screens.exported(run, certificate, out))

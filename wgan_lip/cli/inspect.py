@@ -16,6 +16,7 @@ from wgan_lip.inspection.pages import run_page
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, write_whole
+from wgan_lip.utils.terminal import say
 
 __all__ = ["inspect", "written"]
 
@@ -25,17 +26,17 @@ def inspect(config: DictConfig) -> None:
     settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None, "pictures": str | None})
     looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
-        print(json_text(_plain(looked), indent=2))
+        say(json_text(_plain(looked), indent=2))
     else:
-        screens.show(screens.inspection(looked))
+        say(screens.inspection(looked))
         if settings["out"] is not None:
             path = looked.run.directory / Path(settings["out"]).expanduser()  # an absolute path stays as it is
             written(path, run_page(looked), "out=FILE, or out=null for none")
-            screens.show(screens.place("Report", path))
+            say(screens.place("Report", path))
     if settings["pictures"] is not None:
         folder = _explored(looked, Path(settings["pictures"]).expanduser())
         if not settings["json"]:
-            screens.show(screens.place("What its critic sees", folder))
+            say(screens.place("What its critic sees", folder))
 
 
 def _explored(looked: Inspection, folder: Path) -> Path:

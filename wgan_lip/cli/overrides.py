@@ -1,50 +1,142 @@
-"""Overrides of the command line, as they are meant: quoted, begun anew, or taken over from a run."""
+"""Overrides of the command line, as they are meant: quoted, begun anew, or put on top of a run's settings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from wgan_lip.runs.run import Run
+from wgan_lip.runs.targets import ROLES
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.terminal import warn
 
-NEVER_TAKEN_OVER = ("trust", "hydra", "resume")
-"""Keys of saved overrides that are given anew or not at all: what a folder holds must not run code."""
+OF_THE_COMMAND = ("trust", "hydra", "resume")
+"""What is stated anew with every command: no run's folder has a say in it."""
 
 
-def recomposed(overrides: list[str]) -> list[str]:
-    """With `resume=RUN` among the overrides, those of the run come before them, and its folder after."""
-    wanted = _resumed(overrides)
-    if wanted in (None, "", "null", "auto"):
-        return overrides
+def set_aside(overrides: list[str]) -> tuple[list[str], list[str] | None]:
+    """With `resume=RUN` among the overrides: those that Hydra composes with, and those for :func:`resumed`.
+
+    Hydra composes nothing but the defaults then, in the run's folder. Without, all of them and None.
+    """
+    wanted = next((_value(override) for override in reversed(overrides) if _key(override) == "resume"), None)
+    if wanted in (None, "", "auto") or not isinstance(wanted, str):
+        return overrides, None
     if {"--multirun", "-m"} & set(overrides):
         raise InputError(f"Expected a single run with resume={wanted}. Got --multirun. A sweep takes resume=auto.")
-    run, given = Run(wanted), {_key(override) for override in overrides}
-    saved = [override for override in run.overrides if _harmless(override) and _key(override) not in given]
-    return [*saved, *overrides, f"hydra.run.dir={run.directory.resolve()}"]
+    if any(override.startswith(("--cfg", "-c")) for override in overrides):
+        raise InputError(f"The settings of a run that goes on are in its folder: {Path(wanted) / 'config.yaml'}.")
+    aside = [override for override in overrides
+             if ("=" in override or override.startswith("~")) and not override.startswith("-")
+             and re.split(r"[./@:]", _key(override))[0] not in OF_THE_COMMAND]  # fmt: skip
+    kept = [override for override in overrides if override not in aside]
+    folder = str(Run(wanted).directory.resolve())
+    return [*kept, f"hydra.run.dir={literal(folder)}"], aside
 
 
-def _resumed(overrides: list[str]) -> str | None:
-    """The value of the last `resume=` among them."""
-    values = [override.partition("=")[2].strip("\"'") for override in overrides if _key(override) == "resume"]
-    return values[-1] if values else None
+def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The settings of the run that `config.resume` names, with what else this command gives on top.
+
+    The run's `config.yaml` is plain data: nothing in it is composed, resolved or looked up, and it has no say in
+    :data:`OF_THE_COMMAND`. What it lacks is from a later version than the run, whose default leaves a run as it was.
+
+    Arguments:
+        config: What Hydra composed: the defaults, and what is stated with this command.
+        given: The other overrides of this command. A choice in a group stands for the section that it makes.
+
+    Raises:
+        InputError: A run without a section that it needs, or an override that makes no sense here.
+    """
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    run = Run(config.resume)
+    if missing := [name for name in ROLES if name not in run.config]:
+        raise InputError(f"Expected a whole config.yaml in {run.directory}. Got one without the section {missing[0]}.")
+    defaults = OmegaConf.to_container(config, resolve=True)
+    saved = {name: value for name, value in run.config.items() if name not in OF_THE_COMMAND}
+    settings = OmegaConf.create(_literals(_over(defaults, saved)))
+    overrides = [OverridesParser.create().parse_override(override) for override in given]
+    loader = GlobalHydra.instance().config_loader()
+    choices = [override for override in overrides if loader.get_group_options(override.key_or_group)]
+    if choices:
+        named = {override.package or override.key_or_group for override in choices}
+        composed = OmegaConf.to_container(compose("train", [override.input_line for override in choices]), resolve=True)
+        chosen = {name: section for name, section in composed.items()
+                  if name not in OF_THE_COMMAND and (name in named or section != defaults.get(name))}  # fmt: skip
+        settings = OmegaConf.create(_literals(_over(_over(defaults, saved), _news(defaults, chosen))))
+    for override in overrides:
+        if override.is_sweep_override() or override.is_delete():
+            raise InputError(f"Expected one value for {override.key_or_group}. Got {override.input_line!r}.")
+        if override not in choices:
+            OmegaConf.update(settings, override.key_or_group, override.value(), force_add=True)
+    return settings
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others on top: key by key, but for a section that names a class, which stands for itself."""
+    merged = {name: below[name] | value
+              for name, value in above.items()
+              if name not in ROLES and isinstance(value, dict) and isinstance(below.get(name), dict)}  # fmt: skip
+    return {**below, **above, **merged}
 
 
-def _harmless(override: str) -> bool:
-    """Whether a saved override is none of :data:`NEVER_TAKEN_OVER`, however it is written."""
+def _news(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What choices in groups say otherwise than the defaults do."""
+    return {
+        name: {key: value for key, value in section.items() if defaults[name].get(key) != value}
+        if name not in ROLES and isinstance(section, dict)
+        else section
+        for name, section in chosen.items()
+    }
+
+
+def _literals(value: Any) -> Any:
+    """Plain data in which OmegaConf sees no interpolations."""
+    if isinstance(value, dict):
+        return {name: _literals(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_literals(entry) for entry in value]
+    return uninterpolated(value) if isinstance(value, str) else value
+
+
+def uninterpolated(text: str) -> str:
+    """Text that OmegaConf resolves to `text` itself."""
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", text)
+
+
+def literal(text: str) -> str:
+    """Text as Hydra's grammar and OmegaConf take it for what it is, whatever its letters."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(uninterpolated(text), Quote.double).with_quotes()
+
+
+def spelt(key: str, text: str) -> str:
+    """`key=text` as it can be typed in a shell, quoted only where it has to be."""
+    bare = f"{key}={text}"
+    return shlex.quote(bare if _value(quoted(bare)) == text else f"{key}={literal(text)}")
+
+
+def _value(override: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        raise InputError(f"Expected a whole overrides.json. Got {override!r}: {error}. Restore it.") from None
-    names = [parsed.key_or_group, parsed.package or ""]
-    return not any(re.split(r"[./:]", name)[0] in NEVER_TAKEN_OVER for name in names)
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return None
+    return OmegaConf.to_container(OmegaConf.create([value]), resolve=True)[0] if isinstance(value, str) else value
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def begun_anew(overrides: Sequence[str]) -> list[str]:
@@ -89,17 +181,32 @@ def dry(command: str, overrides: list[str]) -> list[str]:
     return [*kept[:first], "hydra.run.dir=.", *kept[first:]]  # beside others: argparse wants them together
 
 
+PATHS = ("run", "resume", "runs", "out", "pictures", "x", "y", "a", "b", "hydra.run.dir", "hydra.sweep.dir")
+"""Keys of files and folders: what Hydra takes for a number, as in run=2023, is a name there."""
+
+
 def quoted(override: str) -> str:
-    """`key=value` as it was meant, where Hydra's grammar refuses the value: a path with ~, = or parentheses."""
+    """`key=value` as it was meant, where Hydra's grammar refuses the value, or takes it for another.
+
+    Those are paths: with ~, =, brackets or parentheses in them, or a folder called 2023, about which a line is printed.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
 
     key, equals, value = override.partition("=")
-    if not equals or override.startswith("-") or {"{", "["} & set(value):  # a list or a mapping, perhaps a broken one
+    if not equals or override.startswith("-"):
         return override
+    is_path = key.lstrip("+") in PATHS
+    name = f"{key}={QuotedString(value, Quote.double).with_quotes()}"
     try:
-        OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
+        if not is_path or parsed.is_sweep_override():
+            return override
+        if isinstance(parsed.value(), str | None | (list if key == "runs" else str)):
+            return override
+        warn(f"{override} is read as the name {name}")
     except HydraException:
-        quotes_escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
-        return f'{key}="{quotes_escaped}"'
-    return override
+        if value.startswith(("[", "{")) and not is_path:  # a list or a mapping, perhaps a broken one
+            return override
+    return name

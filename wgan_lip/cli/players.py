@@ -9,28 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import nn
-from torch.optim import Optimizer
 
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
 from wgan_lip.runs.checkpoints import check_schedule
-from wgan_lip.runs.targets import build
+from wgan_lip.runs.targets import ROLES, build
 from wgan_lip.training import train_wgan
 from wgan_lip.training.scoring import check_scoring, score_run
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
 __all__ = ["built_players", "resolved"]
-
-BUILT: dict[str, type] = {
-    "data": Source,
-    "critic": nn.Module,
-    "generator": nn.Module,
-    "critic_optimizer": Optimizer,
-    "generator_optimizer": Optimizer,
-}
-"""Sections that name a class, and what it has to be."""
 
 NO_SETTINGS = ("source", "critic", "generator", "critic_optimizer", "generator_optimizer", "seed", "state", "pause")
 """What :func:`wgan_lip.train_wgan` takes that no section `training` may hold."""
@@ -42,7 +31,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         config,
         root={"seed": int, "device": str, "threads": int | None, "trust": list, "resume": str | None},
         sections={"training": train_wgan, "evaluation": score_run, "checkpoint": check_schedule},
-        built=BUILT,
+        built=ROLES,
     )
     check_schedule(**settings["checkpoint"])
     if foreign := [name for name in NO_SETTINGS if name in settings["training"]]:
@@ -57,15 +46,12 @@ def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], 
     keep_freed_memory()
     seed, trust = check_seed(settings["seed"]), settings["trust"]
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
-    source = build(settings["data"], trust=trust).to(device)
+    source = build("data", settings["data"], trust=trust).to(device)
     check_scoring(source, **settings["evaluation"])
     sizes = source.sizes
-    critic = build(settings["critic"], trust=trust, **sizes).to(device)
-    generator = build(settings["generator"], trust=trust, **sizes).to(device)
-    players = {
-        "critic": critic,
-        "generator": generator,
-        "critic_optimizer": build(settings["critic_optimizer"], critic.parameters(), trust=trust),
-        "generator_optimizer": build(settings["generator_optimizer"], generator.parameters(), trust=trust),
+    players = {name: build(name, settings[name], trust=trust, **sizes).to(device) for name in ("critic", "generator")}
+    optimizers = {
+        name: build(name, settings[name], players[player].parameters(), trust=trust)
+        for name, player in (("critic_optimizer", "critic"), ("generator_optimizer", "generator"))
     }
-    return source, players, sizes
+    return source, {**players, **optimizers}, sizes

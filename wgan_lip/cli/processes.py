@@ -15,8 +15,11 @@ def join() -> None:
     import torch
     import torch.distributed as dist
 
+    from wgan_lip.training import ranks
+
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backends, timeout=ranks.PATIENCE)
 
 
 def part() -> None:

@@ -21,6 +21,7 @@ from wgan_lip.runs.sampling import sample_blocks, sample_by_seeds
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device
 from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.terminal import say
 
 __all__ = ["sample"]
 
@@ -59,7 +60,7 @@ def sample(config: DictConfig) -> None:
         _write_picture(out, run, torch.cat(list(blocks)))
     else:
         _write_pictures(out, run, blocks, names)
-    print(f"{count} samples of {run.directory} at step {run.step}: {out}")
+    say(f"{count} samples of {run.directory} at step {run.step}: {out}")
 
 
 def _seeds(given: Any) -> list[range]:

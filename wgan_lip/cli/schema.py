@@ -7,7 +7,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,7 +30,7 @@ def checked(
     config: DictConfig,
     root: Mapping[str, Any],
     sections: Mapping[str, Callable] | None = None,
-    built: Mapping[str, type] | None = None,
+    built: Collection[str] = (),
 ) -> dict[str, Any]:
     """Resolves a composed configuration and checks the name and type of every key.
 
@@ -38,8 +38,8 @@ def checked(
         config: What Hydra composed.
         root: Key → type of the entries outside all sections.
         sections: Section → the function whose keyword arguments it holds.
-        built: Section → what the class is that it names by `_target_`. A section whose class was named by itself
-            keeps only the keys given beside it; see :func:`begun_anew`.
+        built: Sections that name a class by `_target_`, of :data:`wgan_lip.runs.targets.ROLES`. One whose class was
+            named by itself keeps only the keys given beside it; see :func:`begun_anew`.
 
     Returns:
         Plain dictionaries, lists and scalars.
@@ -54,17 +54,14 @@ def checked(
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"Expected a configuration that resolves. Got: {str(error).splitlines()[0]}") from None
-    built, trust = built or {}, check_trust(plain.get("trust", ()))
+    trust = check_trust(plain.get("trust", ()))
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that nothing there passes for an installed module
     for key, value in plain.items():
-        if isinstance(value, dict) and "_target_" in value:
-            if (given := value.pop(GIVEN, None)) is not None:
+        if key in built and isinstance(value, dict) and "_target_" in value:
+            if isinstance(given := value.pop(GIVEN, None), list):
                 value = plain[key] = {name: value[name] for name in ("_target_", *given) if name in value}
-            cls = target_class(value["_target_"], trust=trust)
-            if not issubclass(cls, built.get(key, object)):
-                raise InputError(f"Expected {key}._target_ to name a {built[key].__name__}. Got {value['_target_']}.")
-            _check_section(key, value, _signature(cls))
+            _check_section(key, value, _signature(target_class(key, value["_target_"], trust=trust)))
         elif isinstance(value, dict) and key in (sections or {}):
             _check_section(key, value, _signature(sections[key]))
         elif key in built:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from wgan_lip.runs.run import CHECKPOINT, Run
 from wgan_lip.utils.numbers import clock_time, interval_text, rounded, rounded_down, rounded_up
 from wgan_lip.wasserstein.estimate import W1Estimate
 
-__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "show"]
+__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "shown"]
 
 
 MARKS = {
@@ -99,7 +100,7 @@ def exported(run: Run, proved: Certificate, out: Path) -> str:
         "Programs": "critic.pt2, generator.pt2" if (out / "critic.pt2").exists() else "none, by programs=false",
     }
     return "\n".join([
-        f"{_shown(out)}: the critic and the averaged generator of {_shown(run.directory)} at step {run.step}",
+        f"{shown(out)}: the critic and the averaged generator of {shown(run.directory)} at step {run.step}",
         "",
         _row("Critic", f"Lip(f) ≤ {rounded_up(proved.lipschitz, 7)}", f"weights {proved.weights_sha256[:12]}"),
         *(f"  {name:<21} {file}" for name, file in files.items()),
@@ -110,7 +111,7 @@ def exported(run: Run, proved: Certificate, out: Path) -> str:
 def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known: tuple[float, float] | None) -> str:
     """The last screen of an estimate."""
     lines = [
-        f"{_shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
+        f"{shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
         "",
         _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
         *_interval_found(result),
@@ -161,16 +162,16 @@ def _interval_found(result: W1Estimate) -> list[str]:
 def _headline(run: Run) -> str:
     data, critic = (str(run.config.get(name, {}).get("_target_", "?")).split(".")[-1] for name in ("data", "critic"))
     status = run.status
-    head = f"{_shown(run.directory)}: {data}, {critic}, {status['state']} at step {status.get('step', 0)}"
+    head = f"{shown(run.directory)}: {data}, {critic}, {status['state']} at step {status.get('step', 0)}"
     if run.summary is not None:
         head += f" after {clock_time(run.summary['training_seconds'])} of training"
-    return head + (f"\n  {status['reason']}" if status.get("reason") else "")
+    return _one_line(head) + (f"\n  {_one_line(status['reason'])}" if status.get("reason") else "")
 
 
 def _results(summary: dict[str, Any]) -> list[str]:
     interval, score, modes = summary["interval"], summary["score"], summary["modes"]
     found, n, dim = summary["largest_gradient_found"], interval["n"], interval["dim"]
-    name, mark = MARKS[summary.get("guarantee", "certified")]
+    name, mark = MARKS.get(summary["guarantee"], ("Critic", f"{summary['guarantee']}; "))
     draws = f"over {score['repeats']} draws of {score['n']} samples" if score["repeats"] > 1 else "one draw"
     lines = [
         _row(name, f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}", f"{mark}largest gradient found: {found:.4f}"),
@@ -228,7 +229,12 @@ def _interval(*, lower: float, exact: float | None, upper: float, **_: object) -
 
 
 def _row(name: str, figure: str, comment: str) -> str:
-    return f"  {name:<21} {figure:<27}  {comment}"
+    return f"  {name:<21} {_one_line(figure):<27}  {_one_line(comment)}"
+
+
+def _one_line(text: str) -> str:
+    """Text out of a folder, which must not look like the lines of a screen."""
+    return " ".join(text.split())
 
 
 def _trained(run: Run) -> list[str]:
@@ -262,29 +268,20 @@ def _places(run: Run) -> list[str]:
 
 def _paths(directory: Path, files: dict[str, str]) -> list[str]:
     """Those of the files that are there, with TensorBoard's, and how to look at them."""
-    lines = [f"  {name:<21} {_shown(directory / file)}" for name, file in files.items() if (directory / file).exists()]
+    lines = [f"  {name:<21} {shown(directory / file)}" for name, file in files.items() if (directory / file).exists()]
     for events in sorted(directory.glob("events.out.tfevents.*"))[:1]:
-        lines.append(f"  {'TensorBoard events':<21} {_shown(events)}")
+        lines.append(f"  {'TensorBoard events':<21} {shown(events)}")
     beside_python = Path(sys.executable).parent / "tensorboard"  # where the environment is not activated
-    board = _shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
-    return [*lines, f"  {'Look at it':<21} {board} --logdir {_shown(directory)}"]
+    board = shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
+    return [*lines, f"  {'Look at it':<21} {shlex.join([board, '--logdir', shown(directory)])}"]
 
 
 def place(name: str, path: Path) -> str:
     """One line that says where something was written."""
-    return f"  {name:<21} {_shown(path)}"
+    return f"  {name:<21} {shown(path)}"
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """As short as it can be typed: relative to here where that is below here."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
-
-
-def show(screen: str) -> None:
-    """Prints a screen, in characters that the standard output can take."""
-    try:
-        screen.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        screen = screen.replace("≤", "<=").replace("±", "+-").encode("ascii", "replace").decode()
-    print(screen)

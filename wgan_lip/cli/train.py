@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from wgan_lip.cli import screens
+from wgan_lip.cli.overrides import spelt
 from wgan_lip.cli.players import built_players, resolved
 from wgan_lip.runs.checkpoints import Checkpoints
 from wgan_lip.runs.folder import claimed, create_run, failures_recorded, reopen_run
 from wgan_lip.runs.resuming import find_run, is_finished, last_state
 from wgan_lip.runs.run import Run
-from wgan_lip.training import Ranks, train_wgan
+from wgan_lip.training import Ranks, StoppedError, train_wgan
 from wgan_lip.training.board import TrainingBoard
 from wgan_lip.training.session import conclude, follow, kept, play, word_left
 from wgan_lip.training.signals import StopRequests
+from wgan_lip.utils.terminal import say, warn
 
 __all__ = ["train"]
 
@@ -49,12 +51,17 @@ class Past:
         return None if self.directory is None else self.state["step"] + 1 if self.state else 0
 
 
-def train(config: DictConfig) -> float | None:
+def train(config: DictConfig, given: Sequence[str] = ()) -> float | None:
     """Trains a generator against a certified critic in Hydra's output folder, or goes on with a run in its own.
 
     Where several processes play, rank 0 has the folder and the last word.
 
-    Returns the score over the floor; None on the other ranks.
+    Arguments:
+        config: The settings.
+        given: Overrides of the command line that are in `config` and that Hydra does not know of.
+
+    Returns:
+        The score over the floor; None on the other ranks.
     """
     hydra, ranks = HydraConfig.get(), Ranks()
     directory = Path(hydra.runtime.output_dir)
@@ -72,25 +79,38 @@ def train(config: DictConfig) -> float | None:
                 source, **players, **settings["training"], seed=settings["seed"], state=past.state,
                 pause=lambda step: stop.asked is not None or (saver is not None and saver.due(step)),
             )  # fmt: skip
-            overrides = [override for override in hydra.overrides.task if not override.startswith("resume=")]
+            overrides = [*(item for item in hydra.overrides.task if not item.startswith("resume=")), *given]
             directory = ranks.by_first(lambda: _opened(directory, past, settings, overrides, held))
         except BaseException:
             _leave(directory)
             raise
         saver = None
         if ranks.rank:
-            follow(records, stop, ranks)
+            follow(directory, records, stop, ranks)
             return None
         saver = Checkpoints(directory, sizes, **settings["checkpoint"], step=past.checkpoint)
         with (
+            _way_back_told(directory),
             failures_recorded(directory),
             kept(directory, saver),
             TrainingBoard(directory, source, settings, overrides, purge_step=past.first) as board,
         ):
             play(directory, settings, records, saver, stop, ranks, board, first=past.first)
             run = conclude(directory, settings, source, board)
-        screens.show(screens.finished(run))
+        say(screens.finished(run))
         return run.summary["score"]["ratio"]
+
+
+@contextmanager
+def _way_back_told(directory: Path) -> Iterator[None]:
+    """Where a run ends early, and not by itself: says where it is, and how it goes on."""
+    try:
+        yield
+    except StoppedError:
+        raise
+    except BaseException:
+        warn(f"To go on with this run: wgan-lip train {spelt('resume', screens.shown(directory))}")
+        raise
 
 
 def _past(run: Run | None, settings: Mapping[str, Any], held: ExitStack) -> Past:
@@ -106,13 +126,13 @@ def _past(run: Run | None, settings: Mapping[str, Any], held: ExitStack) -> Past
 def _opened(directory: Path, past: Past, settings: dict, overrides: list[str], held: ExitStack) -> Path:
     """The folder to write to: a new run's, or that of the past one."""
     if past.directory is None:
-        create_run(directory, settings, overrides)
         held.enter_context(claimed(directory))
+        create_run(directory, settings, overrides)
+        say(f"training in {screens.shown(directory)}", sys.stderr)
         return directory
     _leave(directory, unless=past.directory)
     reopen_run(past.directory, settings, overrides)
-    step = past.state["step"] if past.state else 0
-    print(f"wgan-lip: going on with {past.directory} at step {step}", file=sys.stderr)
+    warn(f"going on with {screens.shown(past.directory)} at step {past.state['step'] if past.state else 0}")
     return past.directory
 
 
@@ -126,5 +146,5 @@ def _leave(directory: Path, unless: Path | None = None) -> None:
 def _nothing_left(finished: Path, directory: Path) -> float:
     _leave(directory, unless=finished)
     run = Run(finished)
-    print(f"{finished} is finished, at step {run.status['step']}: nothing is left to train")
+    say(f"{screens.shown(finished)} is finished, at step {run.status['step']}: nothing is left to train")
     return run.summary["score"]["ratio"]

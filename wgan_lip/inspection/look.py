@@ -13,7 +13,6 @@ from wgan_lip.inspection.findings import Finding, Standing, find
 from wgan_lip.lipschitz.certificates import Certificate, certify
 from wgan_lip.metrics import spread_over_real
 from wgan_lip.runs.run import Run
-from wgan_lip.runs.targets import build
 from wgan_lip.utils.checks import InputError, one_line
 
 __all__ = ["Inspection", "look_at"]
@@ -65,7 +64,7 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
         problem = str(error)
     if data:
         try:
-            source, unopened = _open_offline(run), None
+            source, unopened = run.source, None
         except (InputError, OSError) as error:
             unopened = str(error) if isinstance(error, InputError) else one_line(error)
     try:
@@ -84,14 +83,6 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
         spread=spread,
     )
     return Inspection(run, standing, find(standing), certificate, problem, source, unopened, generated)
-
-
-def _open_offline(run: Run) -> Source:
-    section = run.config.get("data")
-    if not isinstance(section, dict):
-        return run.source  # which says what is wrong
-    offline = {**section, "download": False} if "download" in section else section
-    return run.check_data(build(offline, trust=run.trust))
 
 
 def _guarantee(run: Run) -> str:

@@ -22,7 +22,7 @@ from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
 from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
 from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
-from wgan_lip.utils.files import write_json
+from wgan_lip.utils.files import read_regular, write_json
 
 __all__ = [
     "Certificate",
@@ -99,7 +99,7 @@ class Certificate:
     def load(path: str | Path) -> Certificate:
         """Reads a certificate. It is a claim until :func:`verify` has proved it again. Raises :class:`InputError`."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_regular(path).decode()
             content = json.loads(text, object_pairs_hook=_without_repeats, parse_int=float)
             expected = {field.name for field in fields(Certificate)}
             if not isinstance(content, dict) or set(content) != expected:

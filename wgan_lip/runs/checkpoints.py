@@ -7,15 +7,16 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.files import write_whole
+from wgan_lip.utils.checks import InputError, one_line, out_of_memory
+from wgan_lip.utils.files import LEFTOVERS, beside, open_regular, write_whole
 
 __all__ = ["BEST", "CHECKPOINT", "Checkpoints", "check_schedule", "newest_whole", "read_checkpoint", "save_checkpoint"]
 
@@ -31,16 +32,48 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[st
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` wrote, on the CPU. Raises :class:`InputError` where it is damaged."""
+    """What :func:`save_checkpoint` wrote, on the CPU.
+
+    Its bytes are held against the checksums that it stores, which torch writes and does not look at.
+
+    Raises:
+        InputError: It is damaged, by as little as one bit, or no checkpoint.
+    """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with os.fdopen(open_regular(path), "rb") as stream:
+            _check_archive(stream)
+            stream.seek(0)
+            checkpoint = torch.load(stream, map_location="cpu", weights_only=True)
         sizes, game = dict(checkpoint["sizes"]), dict(checkpoint["game"])
-        return {"sizes": {"image_shape": sizes["image_shape"], **sizes}, "game": {"step": game["step"], **game}}
-    except Exception as error:  # torch.load raises many unrelated types on a damaged file
+        sizes = {"image_shape": sizes["image_shape"], **sizes}
+        if type(game["step"]) is not int or game["step"] < 0:
+            raise ValueError(f"its step is {game['step']!r}")
+        return {"sizes": sizes, "game": game}
+    except Exception as error:  # zipfile and torch.load raise many unrelated types on a damaged file
+        if out_of_memory(error):
+            raise
         raise InputError(
             f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {one_line(error)}. "
             "Restore it, or train again."
         ) from None
+
+
+def _check_archive(stream: BinaryIO, block: int = 2**20) -> None:
+    """Reads all that is stored in a torch file, which is a zip archive without compression, against its checksums.
+
+    Raises:
+        zipfile.BadZipFile: Other bytes than were stored, or entries that no torch file has: compressed ones, which may
+            be of any size, or ones that lie over each other.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(stream) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > size or any(e.compress_type for e in entries):
+            raise zipfile.BadZipFile("its entries are larger than the file, or compressed")
+        for entry in entries:
+            with archive.open(entry) as content:
+                while content.read(block):
+                    pass  # zipfile compares the checksum at the end of an entry
 
 
 def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
@@ -100,7 +133,7 @@ class Checkpoints:
         check_schedule(every=every, minutes=minutes, keep=keep)
         self.directory, self.sizes, self.every, self.keep, self.step = directory, sizes, every, keep, step
         self._seconds, self._clock, self._saved_at = 60 * (minutes or float("inf")), clock, clock()
-        for leftover in directory.glob(".*.tmp"):  # of a process that was killed
+        for leftover in directory.glob(LEFTOVERS):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 
     def due(self, step: int) -> bool:
@@ -137,12 +170,13 @@ def _step(path: Path) -> int:
 
 def _link(source: Path, target: Path) -> None:
     """Lets `target` name the file that `source` names now; a copy where the file system has no links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = beside(target)
     try:
         os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, temporary)
+        with open(source, "rb") as stream:
+            write_whole(target, lambda copy: shutil.copyfileobj(stream, copy))
+        return
     try:
         os.replace(temporary, target)
     finally:

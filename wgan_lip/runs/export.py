@@ -21,7 +21,7 @@ from wgan_lip.generators import draw_latents, latent_dim
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.targets import build, load_weights
 from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.files import write_json, write_whole
+from wgan_lip.utils.files import beside, read_regular, write_json, write_whole
 
 __all__ = ["Exported", "export_players", "load_exported"]
 
@@ -92,7 +92,7 @@ def export_players(
     certificate = certify(critic, units=units)
     rng = torch.Generator().manual_seed(0)
     inputs = {"critic": torch.rand(12, int(sizes["dim"]), generator=rng), "generator": draw_latents(generator, 12, rng)}
-    folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    folder = beside(out)
     try:
         folder.mkdir(parents=True)
         certificate.save(folder / CERTIFICATE)
@@ -131,15 +131,15 @@ def load_exported(directory: str | os.PathLike[str], *, trust: Collection[str] =
     """
     folder = Path(directory).expanduser()
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads(read_regular(folder / ABOUT))
         sizes, hashes = dict(about["sizes"]), dict(about["sha256"])
         if sizes.get("image_shape") is not None:
             sizes["image_shape"] = tuple(sizes["image_shape"])
         configs = {name: dict(about[name]) for name in PLAYERS}
         for name in [CERTIFICATE, *(f"{player}.safetensors" for player in PLAYERS)]:
-            if _sha256((folder / name).read_bytes()) != hashes[name]:
+            if _sha256(read_regular(folder / name)) != hashes[name]:
                 raise InputError(f"Expected {name} in {folder} as it was exported. Got other bytes. Export it again.")
-        states = {name: load_tensors((folder / f"{name}.safetensors").read_bytes()) for name in PLAYERS}
+        states = {name: load_tensors(read_regular(folder / f"{name}.safetensors")) for name in PLAYERS}
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
@@ -148,7 +148,7 @@ def load_exported(directory: str | os.PathLike[str], *, trust: Collection[str] =
         ) from None
     players = {}
     for name in PLAYERS:
-        players[name] = build(configs[name], trust=trust, **sizes)
+        players[name] = build(name, configs[name], trust=trust, **sizes)
         if problem := load_weights(players[name], states[name]):
             raise InputError(f"Expected weights that fit the {name} of {folder / ABOUT}. Got: {problem}. Export again.")
         players[name].eval().requires_grad_(False)

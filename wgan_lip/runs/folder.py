@@ -1,22 +1,26 @@
-"""The folder of a run: its files, who holds it, its status."""
+"""The folder of a run: its files, who holds it, its status.
+
+A folder may be anyone's. Its files are read as plain data: JSON, and YAML without tags or aliases, up to a size.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+import yaml
 
 import wgan_lip
 from wgan_lip.runs.checkpoints import CHECKPOINT
-from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import write_json, write_whole
+from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.utils.files import open_regular, read_regular, write_json, write_whole
 
 __all__ = [
     "CERTIFICATE",
@@ -28,19 +32,25 @@ __all__ = [
     "SUMMARY",
     "claimed",
     "create_run",
+    "damaged",
     "failures_recorded",
     "is_claimed",
     "read_json",
+    "read_json_list",
+    "read_status",
+    "read_yaml",
     "reopen_run",
     "set_status",
     "versions",
     "yaml_text",
 ]
-import json
 
 CONFIG, CERTIFICATE, LOCK = "config.yaml", "certificate.json", ".lock"
 METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status.json", "summary.json"
 RESULT = "result.json"  # of an estimate
+
+STATES = ("running", "finished", "interrupted", "failed", "unknown")
+LARGEST_YAML, LARGEST_JSON = 2**18, 2**24  # bytes; a configuration has some 3,000, a summary as many
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
@@ -50,7 +60,7 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
         InputError: The folder holds a run already (nothing is overwritten), or can't be written to.
     """
     directory = Path(directory)
-    taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if (directory / name).exists()]
+    taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if os.path.lexists(directory / name)]
     if taken:
         raise InputError(
             f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. Choose another folder."
@@ -65,8 +75,18 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
 
 
 def reopen_run(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
-    """Lets a run go on: its configuration may allow more than it did, and what was concluded from it goes."""
-    _write_settings(directory, config, overrides)
+    """Lets a run go on: its configuration may allow more than it did, and what was concluded from it goes.
+
+    Arguments:
+        directory: Its folder.
+        config: Its configuration from now on.
+        overrides: What is given now; of what was given before, the record keeps what is not given again.
+    """
+    keys = {override.partition("=")[0] for override in overrides}
+    before: list[str] = []
+    with suppress(InputError, FileNotFoundError):
+        before = [entry for entry in read_json_list(directory / OVERRIDES) if entry.partition("=")[0] not in keys]
+    _write_settings(directory, config, [*before, *overrides])
     (directory / SUMMARY).unlink(missing_ok=True)
     set_status(directory, "running")
 
@@ -77,8 +97,61 @@ def _write_settings(directory: Path, config: Mapping[str, Any], overrides: list[
 
 
 def yaml_text(config: Mapping[str, Any]) -> str:
-    """A configuration as it stands in `config.yaml`."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    """A configuration, plain data, as it stands in `config.yaml`."""
+    return yaml.dump(dict(config), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a mapping of plain data: strings, numbers, booleans, null, lists, and mappings by strings.
+
+    Tags and aliases are refused: the one would name classes, the other make a few lines into gigabytes. What looks like
+    an interpolation stays the text that it is.
+
+    Raises:
+        InputError: Anything else, or more than :data:`LARGEST_YAML` bytes.
+    """
+    try:
+        content = yaml.load(read_regular(path, limit=LARGEST_YAML).decode(), Loader=_PlainLoader)
+        if not isinstance(content, dict):
+            raise ValueError("not a mapping")
+        return content
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise damaged(path, error) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as :func:`read_yaml` takes it."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it holds an alias. Write the value out in its place")
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag not in PLAIN_TAGS:
+            raise ValueError(f"it holds a value with the tag {node.tag}")
+        return super().construct_object(node, deep)
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[str, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if unnamed := [key for key in mapping if not isinstance(key, str)]:
+            raise ValueError(f"it holds the key {unnamed[0]!r}, which is no string")
+        return mapping
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """YAML without aliases, also where two settings are one object."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+# A date in a configuration is text, as OmegaConf has it, which composed it.
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN_TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 @contextmanager
@@ -88,34 +161,38 @@ def claimed(directory: Path) -> Iterator[None]:
     Raises:
         InputError: Another process holds it.
     """
-    with open(directory / LOCK, "a") as stream:
-        if not _lock(stream):
-            raise InputError(
-                f"Expected a run that nobody plays. Got {directory}, which another process is playing. Wait for it, "
-                "or stop it."
-            )
+    descriptor = open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        if _locked(descriptor) is False:
+            raise InputError(f"{directory} is being trained by another process. Wait for it, or stop it.")
         yield
+    finally:
+        os.close(descriptor)
 
 
-def is_claimed(directory: Path) -> bool:
-    """Whether another process holds a run's folder."""
-    if not (directory / LOCK).exists():
-        return False
-    with open(directory / LOCK, "a") as stream:
-        return not _lock(stream)
+def is_claimed(directory: Path) -> bool | None:
+    """Whether another process holds a run's folder; None where that can't be told, such as where it has no lock."""
+    try:
+        descriptor = open_regular(directory / LOCK)
+    except OSError:
+        return None
+    try:
+        held = _locked(descriptor, shared=True)
+        return None if held is None else not held
+    finally:
+        os.close(descriptor)
 
 
-def _lock(stream: TextIO) -> bool:
+def _locked(descriptor: int, *, shared: bool = False) -> bool | None:
+    """Whether this process got a lock; None on a system or a file system that has none."""
     try:
         import fcntl
-    except ImportError:  # a system without such locks
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without such locks
-        return True
+    except (ImportError, OSError):
+        return None
     return True
 
 
@@ -125,12 +202,43 @@ def set_status(
     """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions.
 
     `kind` is the class of the error behind a failure. When the run began, and the step where none is given, stay as
-    they stand there.
+    they stand there, if that can be read.
     """
-    path, now = directory / STATUS, time.time()
-    before = {"started": now, "step": 0} | (read_json(path) if path.exists() else {})
+    now = time.time()
+    before = {"started": now, "step": 0}
+    with suppress(InputError, FileNotFoundError):
+        before |= read_status(directory)
     after = {"state": state, "reason": reason, "kind": kind, "step": before["step"] if step is None else step}
-    write_json(path, {**before, **after, "pid": os.getpid(), "updated": now, "versions": versions()})
+    write_json(directory / STATUS, {**before, **after, "pid": os.getpid(), "updated": now, "versions": versions()})
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """What :func:`set_status` wrote: `state` and `step`, and where they are there `reason`, the times and versions.
+
+    Raises:
+        FileNotFoundError: There is none.
+        InputError: It is damaged, or says what no status says.
+    """
+    path = directory / STATUS
+    content = read_json(path)
+    legal = {
+        "state": lambda value: value in STATES,
+        "step": lambda value: type(value) is int and 0 <= value < 2**63,
+        "reason": lambda value: value is None or isinstance(value, str),
+        "kind": lambda value: value is None or isinstance(value, str),
+        "started": _is_time,
+        "updated": _is_time,
+        "versions": lambda value: isinstance(value, dict) and all(isinstance(part, str) for part in value.values()),
+    }
+    content = {"step": 0} | content
+    for key, is_legal in legal.items():
+        if (key in content or key == "state") and not is_legal(content.get(key)):
+            raise damaged(path, ValueError(f"its {key} is {str(content.get(key))[:60]!r}"))
+    return {key: content[key] for key in legal if key in content}
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11  # until the year 5138
 
 
 @contextmanager
@@ -160,10 +268,35 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        FileNotFoundError: There is none.
+        InputError: It is damaged, or larger than :data:`LARGEST_JSON`.
+    """
+    return _read_json(path, dict)
+
+
+def read_json_list(path: Path) -> list[str]:
+    """Reads a JSON list, its entries as text. Raises as :func:`read_json` does."""
+    return [str(entry) for entry in _read_json(path, list)]
+
+
+def _read_json(path: Path, kind: type) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Expected JSON in {path}. Got a damaged file: {error}. Restore it, or train again.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"Expected a JSON object in {path}. Got {type(content).__name__}.")
-    return content
+        content = json.loads(read_regular(path, limit=LARGEST_JSON))
+        if not isinstance(content, kind):
+            raise ValueError(f"it holds a {type(content).__name__}, where a {kind.__name__} was expected")
+        return content
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """What is told about a file of a run that can't be used."""
+    what = getattr(error, "strerror", None) or (str(error) if type(error) is ValueError else one_line(error))
+    return InputError(
+        f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {what}. Restore it, or train again."
+    )

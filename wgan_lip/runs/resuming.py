@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wgan_lip.runs.checkpoints import CHECKPOINT, newest_whole
-from wgan_lip.runs.folder import is_claimed
+from wgan_lip.runs.folder import CONFIG, is_claimed
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import flat
+from wgan_lip.utils.terminal import warn
 
 __all__ = ["differences", "find_run", "is_finished", "last_state"]
 
@@ -52,7 +52,7 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
     """
     if resume is None:
         return None
-    if resume != "auto" or (directory / "config.yaml").exists():
+    if resume != "auto" or (directory / CONFIG).exists():
         run = Run(directory if resume == "auto" else resume)
         if differing := differences(run.config, settings, free=(*FREE, *PLACES)):
             raise InputError(
@@ -63,26 +63,42 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
             raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
         return run
     siblings = directory.parent.parent.glob("*/*") if sweep else directory.parent.iterdir()
-    for run in sorted(_unfinished(siblings), key=lambda run: (run.status["started"], run.directory.name), reverse=True):
+    for run in sorted(_unfinished(siblings), key=lambda run: (_begun(run), run.directory.name), reverse=True):
         if not is_claimed(run.directory) and not differences(run.config, settings):
             return run
     return None
 
 
 def _unfinished(folders: Iterable[Path]) -> Iterator[Run]:
-    """The training runs among folders that may go on."""
+    """The training runs among folders that may go on; a line is printed about one whose configuration is damaged."""
     for folder in folders:
-        with suppress(InputError):  # no run, an estimate, or a damaged one
+        try:
             run = Run(folder)
-            if run.config and run.status["state"] != "finished" and "started" in run.status and not _refuted(run):
+        except InputError:  # no run, or an estimate
+            continue
+        try:
+            if run.config and run.status["state"] != "finished" and not _refuted(run):
                 yield run
+        except InputError as error:
+            warn(f"{error} It is passed over.")
+
+
+def _begun(run: Run) -> float:
+    """When a run began; what a status that is damaged or missing can't say, the time of its configuration does."""
+    return run.status.get("started") or (run.directory / CONFIG).stat().st_mtime
 
 
 def is_finished(run: Run, settings: Mapping[str, Any]) -> bool:
     """Whether nothing is left to play or to score, under settings that may allow more than the run's own did."""
     before, after = flat(run.config), flat(settings)
     prolonged = any(_rises(before.get(key), after.get(key)) for key in PROLONGING)
-    return run.status["state"] == "finished" and not prolonged
+    return run.status["state"] == "finished" and not prolonged and _is_scored(run)
+
+
+def _is_scored(run: Run) -> bool:
+    with suppress(InputError):
+        return run.summary is not None
+    return False
 
 
 def last_state(run: Run, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, int | None]:
@@ -94,7 +110,7 @@ def last_state(run: Run, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any]
         InputError: All checkpoints are damaged; or the data lie elsewhere now, and the state does not say which they
             were.
     """
-    found = newest_whole(run.directory, tell=lambda line: print(f"wgan-lip: {line}", file=sys.stderr))
+    found = newest_whole(run.directory, tell=warn)
     if found is None:
         return None, None
     path, content = found
@@ -140,4 +156,4 @@ def _lies_under(key: str, section: str) -> bool:
 
 def _rises(before: Any, after: Any) -> bool:
     """Whether a limit allows more than it did; None is no limit."""
-    return before is not None and (after is None or after > before)
+    return isinstance(before, int | float) and (after is None or (isinstance(after, int | float) and after > before))

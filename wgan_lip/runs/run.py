@@ -1,30 +1,42 @@
 """A run on disk, loaded: configuration, records, the trained players.
 
 Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is
-plain data, and the classes it names must lie in the few modules of :data:`wgan_lip.runs.targets.TARGETS`, or in
-packages that the caller trusts. What the run itself says about trust is ignored.
+plain data, and the classes it names must lie in the few modules of :data:`wgan_lip.runs.targets.ROLES`, each in its own
+role, or in packages that the caller trusts. What the run itself says about trust is ignored.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.runs.checkpoints import BEST, CHECKPOINT, read_checkpoint
-from wgan_lip.runs.folder import CONFIG, METRICS, OVERRIDES, RESULT, STATUS, SUMMARY, read_json
+from wgan_lip.runs.folder import (
+    CONFIG,
+    METRICS,
+    OVERRIDES,
+    RESULT,
+    STATUS,
+    SUMMARY,
+    damaged,
+    is_claimed,
+    read_json,
+    read_json_list,
+    read_status,
+    read_yaml,
+)
 from wgan_lip.runs.sampling import sample_blocks
-from wgan_lip.runs.targets import build, check_trust, load_weights, target_class
+from wgan_lip.runs.targets import ROLES, build, check_trust, load_weights, target_class
 from wgan_lip.runs.tracking import read_records
-from wgan_lip.utils.checks import InputError, check_choice, check_seed, one_line
+from wgan_lip.utils.checks import InputError, check_choice, check_seed
 
 __all__ = ["CHECKPOINT", "Run", "load_run"]
 
@@ -81,41 +93,50 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration, as plain data."""
-        try:
-            config = OmegaConf.to_container(OmegaConf.load(self.directory / CONFIG), resolve=False)
-        except Exception as error:  # the YAML reader's errors share no base with OmegaConf's
-            raise self._damaged(CONFIG, one_line(error)) from None
-        if not isinstance(config, dict):
-            raise self._damaged(CONFIG, "not a mapping")
+        """The resolved configuration, as plain data; each of :data:`wgan_lip.runs.targets.ROLES` in it is a section."""
+        config = read_yaml(self.directory / CONFIG)
+        for name in ("training", "evaluation", "checkpoint", *ROLES):
+            if not isinstance(config.get(name, {}), dict):
+                raise self._damaged(CONFIG, f"it has no section {name}")
         return config
 
     @cached_property
     def overrides(self) -> list[str]:
-        """What was given on the command line."""
+        """What was given on the command line: a record of it, which nothing goes by."""
         try:
-            return [str(override) for override in json.loads((self.directory / OVERRIDES).read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError) as error:
-            raise self._damaged(OVERRIDES, one_line(error)) from None
+            return read_json_list(self.directory / OVERRIDES)
+        except FileNotFoundError as error:
+            raise self._damaged(OVERRIDES, str(error.strerror)) from None
 
     @property
     def status(self) -> dict[str, Any]:
-        """The content of `status.json`, read afresh; `state` is unknown where there is none."""
-        path = self.directory / STATUS
-        unknown = {"state": "unknown", "reason": f"there is no {STATUS}", "step": 0}
-        return unknown | read_json(path) if path.exists() else unknown
+        """The content of `status.json`, read afresh.
+
+        `state` is unknown where that is missing or damaged, and interrupted where it says running and no process holds
+        the folder any more.
+        """
+        try:
+            status = read_status(self.directory)
+        except FileNotFoundError:
+            return {"state": "unknown", "reason": f"there is no {STATUS}", "step": 0}
+        except InputError:
+            return {"state": "unknown", "reason": f"its {STATUS} is damaged", "step": 0}
+        if status["state"] == "running" and is_claimed(self.directory) is False:
+            return status | {"state": "interrupted", "reason": "its process ended without a word: it was killed"}
+        return status
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
         """The final numbers, NaN where they are not finite; or None while there are none."""
-        path = self.directory / SUMMARY
-        if not path.exists():
+        try:
+            summary = read_json(self.directory / SUMMARY)
+        except FileNotFoundError:
             return None
-        summary = read_json(path)
-        expected = {"interval", "score", "modes", "lipschitz", "largest_gradient_found", "training_seconds"}
-        if not expected <= summary.keys():
-            raise self._damaged(SUMMARY, f"it lacks {', '.join(sorted(expected - summary.keys()))}")
-        return {name: value if name == "modes" else _numbers(value) for name, value in summary.items()}
+        try:
+            return _checked_summary(summary)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise self._damaged(SUMMARY, what) from None
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -148,7 +169,7 @@ class Run:
     def units(self) -> str:
         """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
         data = self._section("data")
-        units = target_class(data.get("_target_"), trust=self.trust).units
+        units = target_class("data", data.get("_target_"), trust=self.trust).units
         scale = data.get("label_scale")
         return units if scale is None else f"{units}; labels are joined as vectors of length {scale}"
 
@@ -164,8 +185,11 @@ class Run:
 
     @cached_property
     def source(self) -> Source:
-        """The data the run was trained on, built anew; see :meth:`check_data`."""
-        return self.check_data(build(self._section("data"), trust=self.trust))
+        """The data the run was trained on, opened again from where they are, never downloaded; see :meth:`check_data`."""
+        section = self._section("data")
+        takes = inspect.signature(target_class("data", section.get("_target_"), trust=self.trust)).parameters
+        offline = {"download": False} if "download" in takes else {}
+        return self.check_data(build("data", section | offline, trust=self.trust))
 
     def check_data(self, source: Source) -> Source:
         """Returns the source if its data are those that the run's checkpoint was trained on, as far as that says.
@@ -188,25 +212,59 @@ class Run:
         return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
 
     def _section(self, name: str) -> dict[str, Any]:
-        if not isinstance(self.config.get(name), dict):
+        if name not in self.config:
             raise self._damaged(CONFIG, f"it has no section {name}")
         return self.config[name]
 
     def _player(self, section: str, saved_as: str) -> nn.Module:
-        player = build(self._section(section), trust=self.trust, **self.checkpoint["sizes"])
+        player = build(section, self._section(section), trust=self.trust, **self.checkpoint["sizes"])
         saved = self.checkpoint["game"].get(saved_as)
         if problem := "its weights are missing" if saved is None else load_weights(player, saved):
             raise self._damaged(self._file, f"its {section} does not fit {CONFIG}: {problem}")
         return player.eval().requires_grad_(False)
 
-    def _damaged(self, name: str, error: object) -> InputError:
-        return InputError(
-            f"Expected a whole {name} in {self.directory}. Got a damaged one: {error}. Restore it, or train again."
-        )
+    def _damaged(self, name: str, error: str) -> InputError:
+        return damaged(self.directory / name, ValueError(error))
 
 
-def _numbers(content: Any) -> Any:
-    """NaN for null, which JSON has in its place."""
-    if isinstance(content, dict):
-        return {key: _numbers(value) for key, value in content.items()}
-    return math.nan if content is None else content
+def _checked_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Final numbers of which all that is shown anywhere is there, and is a number where it should be one.
+
+    Raises:
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: Something is missing, or something else.
+    """
+    interval, score, modes = (summary[name] for name in ("interval", "score", "modes"))
+    return {
+        **summary,
+        **_numbers(summary, ("lipschitz", "largest_gradient_found", "training_seconds")),
+        **_numbers(summary, {"ray_gradient_norm"} & summary.keys()),
+        "guarantee": str(summary.get("guarantee", "certified")),
+        "interval": interval
+        | _numbers(interval, ("lower", "exact", "upper", "lower_as_trained"))
+        | _counts(interval, ("n", "dim")),
+        "score": score | _numbers(score, ("ratio", "spread", "floor")) | _counts(score, ("n", "repeats")),
+        "modes": modes and modes | _counts(modes, ("covered", "total")) | _numbers(modes, ("within",)),
+        "scores": {
+            space: compared
+            | {
+                "extractor": str(compared.get("extractor")),
+                "values": _numbers(compared["values"], compared["values"]),
+                "floors": _numbers(compared["floors"], compared["values"]),
+            }
+            for space, compared in (summary.get("scores") or {}).items()
+        },
+    }
+
+
+def _numbers(section: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
+    """Numbers by name; JSON has null for those that are not finite."""
+    numbers = {name: math.nan if section[name] is None else section[name] for name in names}
+    if wrong := [name for name, value in numbers.items() if type(value) not in (int, float)]:
+        raise ValueError(f"its {wrong[0]} is no number")
+    return {name: float(value) for name, value in numbers.items()}
+
+
+def _counts(section: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
+    if wrong := [name for name in names if type(section[name]) is not int or section[name] < 0]:
+        raise ValueError(f"its {wrong[0]} is no count")
+    return {name: section[name] for name in names}

@@ -1,8 +1,9 @@
 """Configuration → object: the few classes that a file may name, and those of packages that the user trusts.
 
-A configuration names a class by `_target_` and gives its keyword arguments. A file may name classes of :data:`TARGETS`
-only, so that loading it runs no code but this package's and torch's. Modules of other packages join by `trust`, which
-the user states for one call or one command, and which is never read from a file.
+A section of a configuration names a class by `_target_` and gives its keyword arguments. The section's name is the role
+that the class has to fill: a file may name classes of :data:`ROLES` only, each in its own role, so that loading it runs
+no code but this package's and torch's, and a data set in the place of a critic downloads nothing. Modules of other
+packages join by `trust`, which the user states for one call or one command, and which is never read from a file.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 from wgan_lip.data import Source
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 
-__all__ = ["TARGETS", "build", "check_trust", "load_weights", "target_class"]
+__all__ = ["ROLES", "build", "check_trust", "load_weights", "target_class"]
 
-TARGETS: dict[str, type] = {
-    "wgan_lip.critics": nn.Module,
-    "wgan_lip.generators": nn.Module,
-    "wgan_lip.data": Source,
-    "torch.optim": torch.optim.Optimizer,
+ROLES: dict[str, tuple[str, type]] = {
+    "data": ("wgan_lip.data", Source),
+    "critic": ("wgan_lip.critics", nn.Module),
+    "generator": ("wgan_lip.generators", nn.Module),
+    "critic_optimizer": ("torch.optim", torch.optim.Optimizer),
+    "generator_optimizer": ("torch.optim", torch.optim.Optimizer),
 }
-"""Modules whose classes a configuration may name, and what such a class must be."""
+"""Role → the module whose classes a configuration may name in it, and what such a class must be."""
+
+KINDS = {Source: "a wgan_lip.data.Source", nn.Module: "a torch module", torch.optim.Optimizer: "a torch optimiser"}
 
 
 def check_trust(trust: Collection[str]) -> tuple[str, ...]:
@@ -38,39 +42,38 @@ def check_trust(trust: Collection[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def target_class(target: str, *, trust: Collection[str] = ()) -> type:
-    """The class that `_target_: target` names.
+def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type:
+    """The class that `_target_: target` names in the section `role`.
 
     Arguments:
-        target: A class of one of :data:`TARGETS`, or `package.module.Class` of a trusted package.
+        role: One of :data:`ROLES`.
+        target: A class of the role's module, or `package.module.Class` of a trusted package.
         trust: Packages or modules whose code may run; a name covers what lies below it.
-
-    Returns:
-        A torch module, a :class:`wgan_lip.data.Source` or a torch optimiser.
 
     Raises:
         InputError: Another target, or a module of a trusted package that can't be imported.
     """
+    home, base = ROLES[role]
     module, _, name = str(target).rpartition(".")
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
-    base = TARGETS.get(module) or (tuple(dict.fromkeys(TARGETS.values())) if trusted else ())
-    found = getattr(_imported(module), name, None) if base and name.isidentifier() else None
+    found = getattr(_imported(module), name, None) if (trusted or module == home) and name.isidentifier() else None
     if inspect.isclass(found) and issubclass(found, base):
         return found
     package = module.split(".")[0]
     if trusted:
-        remedy = f"It has to be a class of {module}, and a torch module, a wgan_lip.data.Source or a torch optimiser."
+        remedy = f"It has to be a class of {module}, and {KINDS[base]}."
     elif package.isidentifier() and package not in ("torch", "wgan_lip"):
         remedy = f"If it is yours, or you trust all code of {package}, say so by trust=[{package}]."
     else:
-        remedy = "A run may only name classes of this package and torch's optimisers."
-    raise InputError(f"Expected _target_ to name a class of {', '.join(TARGETS)}. Got {target!r}. {remedy}")
+        remedy = "Other classes have to be your own, and trusted by name."
+    raise InputError(f"Expected {role}._target_ to name a class of {home}. Got {target!r}. {remedy}")
 
 
-def build(config: Mapping[str, Any], *args: Any, trust: Collection[str] = (), **offered: Any) -> Any:
-    """Builds the object that `config` describes.
+def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **offered: Any) -> Any:
+    """Builds the object that the section `role` of a configuration describes.
 
     Arguments:
+        role: See :func:`target_class`.
         config: `_target_` and the keyword arguments of that class.
         args: Positional arguments that come first.
         trust: See :func:`target_class`.
@@ -80,14 +83,14 @@ def build(config: Mapping[str, Any], *args: Any, trust: Collection[str] = (), **
         InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
-        raise InputError(f"Expected a configuration with _target_. Got {config!r}.")
-    cls = target_class(config["_target_"], trust=trust)
+        raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
+    cls = target_class(role, config["_target_"], trust=trust)
     keywords = {key: value for key, value in config.items() if key != "_target_"}
     parameters = inspect.signature(cls).parameters
     legal = [
         name for name, parameter in parameters.items() if parameter.kind in NAMED and name not in ("self", "params")
     ]
-    unknown = sorted(set(keywords) - set(legal))
+    unknown = sorted(map(str, set(keywords) - set(legal)))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
     taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
@@ -95,7 +98,7 @@ def build(config: Mapping[str, Any], *args: Any, trust: Collection[str] = (), **
         return cls(*args, **keywords, **taken)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:  # such as torch's on a learning rate below 0
+    except Exception as error:  # whatever a class raises on arguments that it does not take
         if out_of_memory(error):
             raise
         raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from error

@@ -92,7 +92,11 @@ class TrainingBoard(TensorBoardTracker):
             self._show(record.game, record.step)
 
     def scores(self, summary: Mapping[str, Any], step: int) -> None:
-        """Writes the final scores of a run, by which the page of hyperparameters compares it with others."""
+        """Writes the final scores of a run, by which the page of hyperparameters compares it with others.
+
+        They stand one step behind the run's last, where they are forgotten with all that a run records again which goes
+        on: because it was killed before it was finished, or is to have more steps.
+        """
         scalars = {
             "at_end/score_over_floor": summary["score"]["ratio"],
             "at_end/w1_exact": math.nan if summary["interval"]["exact"] is None else summary["interval"]["exact"],
@@ -101,7 +105,7 @@ class TrainingBoard(TensorBoardTracker):
         }
         if summary["modes"]:
             scalars["at_end/modes_covered"] = summary["modes"]["covered"]
-        super().record(_Scores(step, scalars))
+        super().record(_Scores(step + 1, scalars))
 
     def _show(self, game: Game, step: int) -> None:
         source, critic = self._source, game.critic

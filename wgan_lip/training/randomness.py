@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import rich.style  # noqa: F401 - importing it draws from Python's generator: so before any state of that is set
 import torch
 
 __all__ = ["global_rng_state", "set_global_rng_state"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -13,10 +15,20 @@ from wgan_lip.data import Source
 from wgan_lip.lipschitz.certificates import certify, weights_sha256
 from wgan_lip.utils.checks import InputError, one_line
 
-__all__ = ["OtherRankError", "Ranks"]
+__all__ = ["PATIENCE", "WORK", "OtherRankError", "Ranks"]
+
+PATIENCE = timedelta(minutes=5)
+"""How long a rank waits for the others in a training step: one that takes longer is stopped, or hangs."""
+WORK = timedelta(minutes=30)
+"""How long the others wait for what rank 0 does alone: scores, pictures, checkpoints."""
 
 Result = TypeVar("Result")
 FAILURE = "wgan_lip/failure"  # where a rank that stops leaves its reason for the others
+PLACE = "wgan_lip/place"  # where each rank writes to how many messages it has come
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 class OtherRankError(RuntimeError):
@@ -36,9 +48,12 @@ class Ranks:
         size: How many there are.
     """
 
+    messages = 0  # that this process had a part in
+
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self._unhurried = dist.new_group(backend="gloo", timeout=WORK) if self.size > 1 else None
 
     def share(self, batch: Tensor) -> Tensor:
         """This rank's rows of a batch that all of them hold, shape (b, …) → (b / size, …)."""
@@ -67,12 +82,12 @@ class Ranks:
         self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MAX))
         return bool(votes[0])
 
-    def told(self, value: Any) -> Any:
-        """The value of rank 0."""
+    def told(self, value: Any, *, group: dist.ProcessGroup | None = None) -> Any:
+        """The value of rank 0, by the messages of a group, which say how long it may take."""
         if self.size == 1:
             return value
         held = [value]
-        self._together(lambda: dist.broadcast_object_list(held, 0))
+        self._together(lambda: dist.broadcast_object_list(held, 0, group=group))
         return held[0]
 
     def gathered(self, value: Any) -> list[Any]:
@@ -98,7 +113,7 @@ class Ranks:
                 result = work()
             except Exception as raised:
                 error = raised
-        result, problem = self.told((result, None if error is None else str(error)))
+        result, problem = self.told((result, None if error is None else str(error)), group=self._unhurried)
         if error is not None:
             raise error
         if problem is not None:
@@ -139,24 +154,38 @@ class Ranks:
     def leave(self, reason: str) -> None:
         """Leaves word for the others why this rank stops."""
         if self.size > 1:
-            try:
-                dist.distributed_c10d._get_default_store().set(FAILURE, f"rank {self.rank} stopped: {reason}")
-            except Exception:
-                return  # the store went before
+            with suppress(Exception):  # the store went before
+                _store().set(FAILURE, f"rank {self.rank} stopped: {reason}")
 
     def _together(self, message: Callable[[], Any]) -> None:
+        """Sends and takes a message in which all ranks have a part.
+
+        Raises:
+            OtherRankError: One of them has stopped, was killed, or does not come in time.
+        """
+        Ranks.messages += 1
         try:
+            _store().set(f"{PLACE}/{self.rank}", str(Ranks.messages))
             message()
         except RuntimeError as error:
-            lost = f"another rank was killed, or can't be reached ({one_line(error)})"
-            raise OtherRankError(self._reason() or lost) from None
+            raise OtherRankError(self._reason(one_line(error))) from None
 
-    def _reason(self) -> str | None:
+    def _reason(self, error: str) -> str:
+        """Why a message failed: what the rank that stopped has left, or which ranks have not come as far as this."""
         try:
-            store = dist.distributed_c10d._get_default_store()
-            return store.get(FAILURE).decode() if store.check([FAILURE]) else None
-        except Exception:
-            return None
+            store = _store()
+            store.set_timeout(timedelta(seconds=10))
+            if store.check([FAILURE]):
+                return store.get(FAILURE).decode()
+            places = [f"{PLACE}/{rank}" for rank in range(self.size)]
+            behind = [rank for rank, place in enumerate(places)
+                      if not store.check([place]) or int(store.get(place)) < Ranks.messages]  # fmt: skip
+        except Exception:  # the store is gone with the rank that holds it
+            behind = [0] * (self.rank > 0)
+        who = f"rank {', '.join(map(str, behind))}" if behind else "another rank"
+        if "timed out" in error.lower():
+            return f"{who} has not answered in time: it was stopped, or hangs ({error})"
+        return f"{who} was killed, or can't be reached ({error})"
 
     def check_divides(self, batch_size: int, parts: int) -> None:
         """Refuses a batch that the ranks, and the parts of each, do not divide."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wgan_lip import figures
 from wgan_lip.data import Source
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.runs.checkpoints import Checkpoints
-from wgan_lip.runs.folder import CERTIFICATE, METRICS, SUMMARY, set_status
+from wgan_lip.runs.folder import (
+    CERTIFICATE,
+    METRICS,
+    SUMMARY,
+    claimed,
+    read_status,
+    set_status,
+)
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.tracking import Console, JsonLinesTracker, Trackers
 from wgan_lip.training.board import TrainingBoard
@@ -21,6 +28,7 @@ from wgan_lip.training.scoring import score_run
 from wgan_lip.training.signals import StopRequests
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import write_json
+from wgan_lip.utils.terminal import warn
 
 __all__ = ["conclude", "follow", "kept", "play", "word_left"]
 
@@ -69,17 +77,21 @@ def play(
         stop.deferred = True
         for record in records:
             stopping = ranks.any(stop.asked is not None)
-            if record.scalars:
-                trackers.record(record)
-                board.record(record)
-            if record.note:
-                print(f"wgan-lip: step {record.step}: {record.note}", file=sys.stderr)
-                board.text("about/note", record.note, record.step)
-            if record.audited or not record.scalars or stopping or saver.due(record.step):
-                trackers.flush()  # what a resumed run builds on is on the disk before the checkpoint is
-                board.flush()
-                saver.save(record.game.state_dict(), best=record.improved)
-                set_status(directory, "running", step=record.step, reason=record.ended)
+
+            def write(record: Record = record, stopping: bool = stopping) -> None:
+                if record.scalars:
+                    trackers.record(record)
+                    board.record(record)
+                if record.note:
+                    warn(f"step {record.step}: {record.note}")
+                    board.text("about/note", record.note, record.step)
+                if record.audited or not record.scalars or stopping or saver.due(record.step):
+                    trackers.flush()  # what a resumed run builds on is on the disk before the checkpoint is
+                    board.flush()
+                    saver.save(record.game.state_dict(), best=record.improved)
+                    set_status(directory, "running", step=record.step, reason=record.ended)
+
+            ranks.by_first(write)
             if stopping:
                 stop.obey()
     stop.deferred = False
@@ -87,12 +99,23 @@ def play(
         stop.obey()
 
 
-def follow(records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
-    """Plays the game along with rank 0, which writes about it."""
+def follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
+    """Plays the game along with rank 0, which writes about it; notes in the run's status where that was killed."""
     stop.deferred = True
-    for _ in records:
-        if ranks.any(stop.asked is not None):
-            stop.obey()
+    try:
+        for _ in records:
+            stopping = ranks.any(stop.asked is not None)
+            ranks.by_first(lambda: None)
+            if stopping:
+                stop.obey()
+    except OtherRankError as error:
+        for _ in range(20):  # the system takes a moment to let go of a dead process's folder
+            with suppress(InputError, OSError), claimed(directory):
+                if read_status(directory)["state"] == "running":
+                    set_status(directory, "failed", reason=str(error))
+                break
+            time.sleep(0.1)
+        raise
 
 
 def conclude(directory: Path, settings: dict, source: Source, board: TrainingBoard) -> Run:

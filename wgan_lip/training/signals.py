@@ -1,10 +1,11 @@
-"""Signals that ask a run to stop: it finishes its step and saves."""
+"""Signals that ask a run to stop: it finishes what it is at, and saves."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 __all__ = ["Interrupted", "StopRequests"]
@@ -19,23 +20,29 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests:
-    """Within the block, Ctrl-C and SIGTERM raise :class:`Interrupted`; while `deferred`, they are noted in `asked`.
+    """Within the block, Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted`; while `deferred`, they are noted.
 
-    A second Ctrl-C does not wait. Outside the main thread, where Python handles no signals, nothing changes.
+    SIGHUP comes where a terminal is closed or a connection drops; under nohup, which has it ignored, it stays so. A
+    second Ctrl-C does not wait. Outside the main thread, where Python handles no signals, nothing changes.
+
+    Arguments:
+        waits_for: What a signal waits for while `deferred`, in words.
 
     Attributes:
-        deferred: Whether a signal waits for the player of the game to ask.
-        asked: The signal that came, or None.
+        deferred: Whether a signal waits until it is asked for.
+        asked: The first signal that was noted, or None.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-    def __init__(self) -> None:
+    def __init__(self, waits_for: str = "saving after this step") -> None:
         self.deferred, self.asked = False, None
+        self._waits_for = waits_for
 
     def __enter__(self) -> StopRequests:
         main = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS} if main else {}
+        heard = [number for number in self.SIGNALS if main and not _nohup(number)]
+        self._before = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -49,6 +56,11 @@ class StopRequests:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.deferred or (self.asked is not None and number == signal.SIGINT):
             raise Interrupted(number)
-        self.asked = number
-        name = signal.Signals(number).name
-        os.write(2, f"wgan-lip: {name}: saving after this step; Ctrl-C once more does not wait\n".encode())
+        self.asked = number if self.asked is None else self.asked
+        line = f"wgan-lip: {signal.Signals(number).name}: {self._waits_for}; Ctrl-C once more does not wait\n"
+        with suppress(OSError):  # the terminal may be what has gone
+            os.write(2, line.encode())
+
+
+def _nohup(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN

@@ -1,22 +1,32 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read only where they are files."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import secrets
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["json_text", "write_json", "write_whole"]
+__all__ = ["LEFTOVERS", "beside", "json_text", "open_regular", "read_regular", "write_json", "write_whole"]
+
+LEFTOVERS = ".*.tmp"
+"""What the temporary files of :func:`write_whole` are called; a process that was killed leaves one."""
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> Path:
     """Writes a file under a temporary name, syncs it to the disk, then renames it.
 
-    A reader, and a process killed at any instant, finds the old file or the new one.
+    A reader, and a process killed at any instant, finds the old file or the new one. The temporary name is drawn at
+    random and must not exist, so in a folder of someone else's no link placed there leads the content astray.
 
     Arguments:
         path: The file to write or replace.
@@ -26,20 +36,56 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
         OSError: A full disk, a folder that can't be written to; `path` is then as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
+    temporary = beside(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
+        try:
             if callable(content):
                 content(stream)
             else:
                 stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
     return path
+
+
+def beside(path: Path) -> Path:
+    """A temporary name in the folder of `path`, which nothing has that was there before."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Opens a file, and nothing else that may have its name: a pipe would wait for a writer, a device never end.
+
+    Arguments:
+        path: The file. Where it is written to, it must not be a link.
+        flags: Of :func:`os.open`.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        OSError: It can't be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | NO_WAIT | (0 if flags == os.O_RDONLY else NO_LINK), 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
+    """The content of a file. Raises OSError: see :func:`open_regular`; or it holds more than `limit` bytes."""
+    with os.fdopen(open_regular(path), "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if limit is not None and size > limit:
+            raise OSError(errno.EFBIG, f"it holds {size} bytes, more than {limit}", os.fspath(path))
+        return stream.read() if limit is None else stream.read(limit)
 
 
 def _sync_folder(folder: Path) -> None:

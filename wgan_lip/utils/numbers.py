@@ -38,5 +38,7 @@ def rounded_up(value: float, digits: int = 4) -> str:
 
 
 def clock_time(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
     minutes, seconds = divmod(int(max(seconds, 0.0)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from wgan_lip.runs.tracking.records import Closing, RecordLike, StagedRecordLike
 from wgan_lip.utils.numbers import clock_time, interval_text, rounded
+from wgan_lip.utils.terminal import let_go, say, takeable
 
 
 class _Screen(Closing):
@@ -39,7 +40,10 @@ class _Screen(Closing):
         """Gives the terminal back; elsewhere prints the last record, if that is still to do."""
         live, self._live = self._live, None
         if live is not None:
-            live.stop()
+            try:
+                live.stop()
+            except OSError:  # the terminal was closed
+                let_go(self._stream)
         elif not self._terminal and self._unprinted:
             self._print()
 
@@ -53,16 +57,7 @@ class _Screen(Closing):
 
     def _print(self) -> None:
         self._unprinted, self._printed_at = False, self._clock()
-        print(self._text(), file=self._stream, flush=True)
-
-    def _text(self) -> str:
-        """The line, in characters that the stream can take."""
-        status, encoding = self._status(), getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            status.encode(encoding)
-        except UnicodeEncodeError:
-            return status.replace("≤", "<=").encode("ascii", "replace").decode()
-        return status
+        say(self._status(), self._stream)
 
     def _start_live(self) -> Any:
         from rich import console, live, progress_bar, table, text
@@ -70,7 +65,7 @@ class _Screen(Closing):
         def bar() -> table.Table:
             rows = table.Table.grid(expand=True)
             rows.add_row(progress_bar.ProgressBar(1.0, self._share()))
-            rows.add_row(text.Text(self._text()))
+            rows.add_row(text.Text(takeable(self._status(), self._stream)))
             return rows
 
         display = live.Live(console=console.Console(file=self._stream, highlight=False), get_renderable=bar)

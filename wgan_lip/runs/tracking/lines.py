@@ -13,7 +13,7 @@ from typing import Any
 
 from wgan_lip.runs.tracking.records import Closing, RecordLike
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import json_text, write_whole
+from wgan_lip.utils.files import json_text, open_regular, read_regular, write_whole
 
 
 class JsonLinesTracker(Closing):
@@ -37,16 +37,16 @@ class JsonLinesTracker(Closing):
     def __init__(self, path: str | os.PathLike[str], resume_step: int | None = None) -> None:
         path = Path(path)
         seconds = 0.0
-        if path.exists() and path.stat().st_size:
+        if path.exists() and path.stat().st_size:  # a pipe has no size, and is refused below
             if resume_step is None:
                 raise FileExistsError(
                     f"Expected no records in a new run. {path} holds some. Choose another directory, or resume."
                 )
             kept = [record for record in read_records(path) if record["step"] < resume_step]
-            seconds = max((record.get("time", 0.0) for record in kept), default=0.0)
+            seconds = max((s for record in kept if math.isfinite(s := record.get("time", 0.0))), default=0.0)
             write_whole(path, "".join(map(_line, kept)).encode())
         self._start = time.monotonic() - seconds
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open until close()
+        self._file = os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab", buffering=0)
 
     def record(self, record: RecordLike) -> None:
         scalars = {tag: float(value) for tag, value in record.scalars.items()}
@@ -72,22 +72,31 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads what :class:`JsonLinesTracker` wrote, without a last line that was cut short.
 
     Raises:
-        InputError: A line that is not the last one is no record.
+        InputError: A line that is not the last one is no record, or the file can't be read.
     """
-    lines = [(number, line) for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1) if line.strip()]
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise InputError(f"Expected to read the records in {path}. Got: {error.strerror}.") from None
+    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     records = []
     for number, line in lines:
         try:
-            record = json.loads(line)
-            step, items = record["step"], record.items()
-            values = {tag: math.nan if value is None else float(value) for tag, value in items if tag != "step"}
-            records.append({"step": int(step)} | values)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            records.append(_record(json.loads(line)))
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             if number != lines[-1][0]:
                 raise InputError(
                     f"Expected one JSON record a line in {path}. Line {number} is none: {line[:60]!r}. Delete it."
                 ) from None
     return records
+
+
+def _record(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A step, and a number for every tag."""
+    values = {tag: math.nan if value is None else float(value) for tag, value in content.items() if tag != "step"}
+    if type(step := content["step"]) is not int or not 0 <= step < 2**63:
+        raise ValueError(f"{step!r} is no step")
+    return {"step": step} | values
 
 
 def _line(record: Mapping[str, float]) -> str:
