@@ -185,7 +185,7 @@ class Run:
 
     @cached_property
     def source(self) -> Source:
-        """The data the run was trained on, opened again from where they are, never downloaded; see :meth:`check_data`."""
+        """The data the run was trained on, opened again where they are, never downloaded; see :meth:`check_data`."""
         section = self._section("data")
         takes = inspect.signature(target_class("data", section.get("_target_"), trust=self.trust)).parameters
         offline = {"download": False} if "download" in takes else {}
