@@ -181,7 +181,7 @@ def dry(command: str, overrides: list[str]) -> list[str]:
     return [*kept[:first], "hydra.run.dir=.", *kept[first:]]  # beside others: argparse wants them together
 
 
-PATHS = ("run", "resume", "runs", "out", "pictures", "x", "y", "a", "b", "hydra.run.dir", "hydra.sweep.dir")
+PATHS = ("run", "resume", "runs", "out", "pictures", "hydra.run.dir", "hydra.sweep.dir")
 """Keys of files and folders: what Hydra takes for a number, as in run=2023, is a name there."""
 
 

@@ -92,7 +92,8 @@ def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, An
             continue  # such as a tuple of floats: the class that takes it checks it
         if not any(type(value) in CHECKED[kind] for kind in kinds):
             names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise InputError(f"Expected {prefix}{key} of type {names}. Got {value!r}. Give a value of that type.")
+            remedy = f"Give {prefix}{key}='\"{value}\"'" if str in kinds else "Give a value of that type"
+            raise InputError(f"Expected {prefix}{key} of type {names}. Got {value!r}. {remedy}.")
 
 
 ANY = "**"  # among the keywords of what takes any
