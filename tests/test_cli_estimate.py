@@ -21,11 +21,12 @@ from scipy.spatial.distance import cdist
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import wgan_lip.cli.estimate as command
-from wgan_lip.cli import main, screens
+from wgan_lip.cli import main
 from wgan_lip.data import ORACLES, SOURCES
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.tracking import IntervalConsole, read_records
 from wgan_lip.transport import narrowing
+from wgan_lip.utils.terminal import say
 
 PROMISED = {"lower", "upper", "exact", "value", "population", "lipschitz", "n", "m", "dim", "seconds", "seed"}
 ALONE = "critic=null"  # the interval without a critic
@@ -472,7 +473,7 @@ def test_help_explains_every_key_with_its_default_and_every_name(capsys):
 def test_a_screen_survives_an_output_without_its_signs(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", stream)
-    screens.show("1.0 ≤ W1 ≤ 2.0, known: 1.5 ± 0.1, run:…")
+    say("1.0 ≤ W1 ≤ 2.0, known: 1.5 ± 0.1, run:…")
     stream.flush()
     assert stream.buffer.getvalue() == b"1.0 <= W1 <= 2.0, known: 1.5 +- 0.1, run:?\n"
 

@@ -184,7 +184,7 @@ def other_target(folder: Path, target: str) -> None:
         (lambda folder: (folder / "certificate.json").unlink(), "Expected the folder of an export.*FileNotFoundError"),
         (lambda folder: (folder / "export.json").write_text("{"), "Expected the folder of an export.*JSONDecodeError"),
         (lambda folder: (folder / "export.json").write_text("[]"), "Expected the folder of an export.*TypeError"),
-        (lambda folder: other_target(folder, "os.system"), "Expected _target_ to name a class"),
+        (lambda folder: other_target(folder, "os.system"), "Expected critic._target_ to name a class"),
         (lambda folder: other_target(folder, "wgan_lip.critics.SortingCritic"), "Expected keys of SortingCritic"),
         (lambda folder: other_target(folder, "own.Critic"), r"say so by trust=\[own\]"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -53,7 +54,6 @@ class Ranks:
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        self._unhurried = dist.new_group(backend="gloo", timeout=WORK) if self.size > 1 else None
 
     def share(self, batch: Tensor) -> Tensor:
         """This rank's rows of a batch that all of them hold, shape (b, …) → (b / size, …)."""
@@ -82,13 +82,17 @@ class Ranks:
         self._together(lambda: dist.all_reduce(votes, dist.ReduceOp.MAX))
         return bool(votes[0])
 
-    def told(self, value: Any, *, group: dist.ProcessGroup | None = None) -> Any:
-        """The value of rank 0, by the messages of a group, which say how long it may take."""
+    def told(self, value: Any, *, after_work: bool = False) -> Any:
+        """The value of rank 0, which the others may have to wait for as long as its work takes."""
         if self.size == 1:
             return value
         held = [value]
-        self._together(lambda: dist.broadcast_object_list(held, 0, group=group))
+        self._together(lambda: dist.broadcast_object_list(held, 0, group=self._unhurried if after_work else None))
         return held[0]
+
+    @cached_property
+    def _unhurried(self) -> dist.ProcessGroup:
+        return dist.new_group(backend="gloo", timeout=WORK)
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all ranks, in order."""
@@ -113,7 +117,7 @@ class Ranks:
                 result = work()
             except Exception as raised:
                 error = raised
-        result, problem = self.told((result, None if error is None else str(error)), group=self._unhurried)
+        result, problem = self.told((result, None if error is None else str(error)), after_work=True)
         if error is not None:
             raise error
         if problem is not None:

@@ -60,7 +60,7 @@ def beside(path: Path) -> Path:
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Opens a file, and nothing else that may have its name: a pipe would wait for a writer, a device never end.
+    """Opens a file, and nothing that would wait or never end under its name, such as a pipe or, to be read, a device.
 
     Arguments:
         path: The file. Where it is written to, it must not be a link.
@@ -70,12 +70,14 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         Its descriptor.
 
     Raises:
-        OSError: It can't be opened, or is no regular file.
+        OSError: It can't be opened, or is no file.
     """
-    descriptor = os.open(path, flags | NO_WAIT | (0 if flags == os.O_RDONLY else NO_LINK), 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    reads = flags == os.O_RDONLY
+    descriptor = os.open(path, flags | NO_WAIT | (0 if reads else NO_LINK), 0o666)
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not reads)):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
     return descriptor
 
 
