@@ -10,9 +10,9 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
-from wgan_lip.cli.overrides import DRY_RUN, dry, quoted
+from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
-from wgan_lip.utils.devices import rank
+from wgan_lip.utils.devices import rank, world_size
 from wgan_lip.utils.terminal import let_go, say, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
@@ -61,15 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
-    from wgan_lip.cli.overrides import begun_anew
-
     job = command
-    if DRY_RUN in overrides:
-        try:
+    try:
+        world_size()
+        if DRY_RUN in overrides:
             job, overrides = "dry_run", dry(command, overrides)
-        except InputError as error:
-            return _refuse(str(error))
-    return _guarded(command, begun_anew([quoted(SWITCHES.get(override, override)) for override in overrides]), job)
+        overrides = arranged([SWITCHES.get(override, override) for override in overrides])
+    except InputError as error:
+        warn(str(error))
+        return 2
+    return _guarded(command, begun_anew([quoted(override) for override in overrides]), job)
 
 
 def config_directory(command: str = "train") -> Path:
@@ -152,6 +153,11 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     try:
         hydra.main(version_base="1.3", config_path=folder, config_name=command)(job)()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # Hydra's own: a job keeps its failures
+        raise InputError(
+            f"These overrides can't be composed: {one_line(error)}. Name choices of groups in letters, such as "
+            f"critic=resnet; see wgan-lip {command} --help."
+        ) from None
     finally:
         sys.argv = saved
     if failed_jobs:

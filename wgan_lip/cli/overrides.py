@@ -177,8 +177,38 @@ def dry(command: str, overrides: list[str]) -> list[str]:
         raise InputError(f"Expected a single run with {DRY_RUN}. Got a sweep. Show one of its jobs at a time.")
     left_out = re.compile(r"\+{0,2}(resume|hydra\.run\.dir|hydra\.sweep\.\w+)=")
     kept = [override for override in overrides if override != DRY_RUN and not left_out.match(override)]
-    first = next((place for place, override in enumerate(kept) if re.match(r"[^-].*=", override)), len(kept))
-    return [*kept[:first], "hydra.run.dir=.", *kept[first:]]  # beside others: argparse wants them together
+    return [*kept, "hydra.run.dir=."]
+
+
+FLAGS = {
+    **dict.fromkeys(
+        ("--help", "-h", "--hydra-help", "--multirun", "-m", "--run", "-r", "--resolve", "--version"), False
+    ),
+    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"), True),
+}
+"""Hydra's flag → whether a value follows it."""
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """Overrides first, flags after them, in whatever order they were given: Hydra wants overrides side by side.
+
+    Raises:
+        InputError: An unknown flag, or one without its value.
+    """
+    overrides, flags, rest = [], [], iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flag, equals, _ = argument.partition("=")
+        if flag not in FLAGS:
+            raise InputError(f"Unknown flag {flag}. The flags are {', '.join(FLAGS)}; settings are given as key=value.")
+        flags.append(argument)
+        if FLAGS[flag] and not equals:
+            if (value := next(rest, None)) is None:
+                raise InputError(f"{flag} needs a value, such as {flag} job.")
+            flags.append(value)
+    return [*overrides, *flags]
 
 
 PATHS = ("run", "resume", "runs", "out", "pictures", "hydra.run.dir", "hydra.sweep.dir")

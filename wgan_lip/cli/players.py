@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -54,4 +55,7 @@ def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], 
         name: build(name, settings[name], players[player].parameters(), trust=trust)
         for name, player in (("critic_optimizer", "critic"), ("generator_optimizer", "generator"))
     }
+    for name, optimizer in optimizers.items():
+        if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
+            raise InputError(f"Expected a finite {name}.lr. Got {rate}.")
     return source, {**players, **optimizers}, sizes

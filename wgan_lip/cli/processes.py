@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 
 from wgan_lip.utils.checks import InputError
@@ -18,6 +19,11 @@ def join() -> None:
     from wgan_lip.training import ranks
 
     if world_size() > 1 and not dist.is_initialized():
+        if absent := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+            raise InputError(
+                f"WORLD_SIZE is {world_size()}, but {' and '.join(absent)} not set. Start the processes by torchrun, "
+                "or unset WORLD_SIZE."
+            )
         backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backends, timeout=ranks.PATIENCE)
 

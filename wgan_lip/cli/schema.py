@@ -45,7 +45,8 @@ def checked(
         Plain dictionaries, lists and scalars.
 
     Raises:
-        InputError: A missing value, an unknown key (the legal ones are named) or a wrong type, with the key's path.
+        InputError: A missing section or value, an unknown key (the legal ones are named) or a wrong type, with the
+            key's path.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -54,6 +55,8 @@ def checked(
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"Expected a configuration that resolves. Got: {str(error).splitlines()[0]}") from None
+    if absent := [key for key in (*root, *(sections or {}), *built) if key not in plain]:
+        raise InputError(f"The configuration lacks {absent[0]}. Leave out what takes it away, such as ~{absent[0]}.")
     trust = check_trust(plain.get("trust", ()))
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that nothing there passes for an installed module

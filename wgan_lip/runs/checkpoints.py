@@ -97,11 +97,16 @@ def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, di
     return None
 
 
+MOST = 10_000  # checkpoints in a folder
+
+
 def check_schedule(*, every: int | None, minutes: float | None, keep: int) -> None:
     """Refuses settings of :class:`Checkpoints` that make no sense."""
     for name, value in (("every", every), ("minutes", minutes), ("keep", keep)):
         if value is not None and not value > 0:
             raise InputError(f"Expected checkpoint.{name} above zero{' or null' * (name != 'keep')}. Got {value}.")
+    if keep > MOST:
+        raise InputError(f"Expected checkpoint.keep of at most {MOST}. Got {keep}.")
 
 
 class Checkpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,6 +80,7 @@ POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "
             "accumulate")  # fmt: skip
 POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
                     "max_seconds")  # fmt: skip
+MOST = {"ema_ramp": 1}
 LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
 CHOICES: dict[str, Mapping[str, Any]] = {
     "critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS,
@@ -91,12 +93,15 @@ def check_settings(**settings: Any) -> None:
     """Refuses settings of :func:`wgan_lip.train_wgan` that make no sense, by name."""
     for name in (*POSITIVE, *POSITIVE_OR_NONE):
         value = settings[name]
-        if not (value is None and name in POSITIVE_OR_NONE) and not value > 0:  # NaN as well
+        if not (value is None and name in POSITIVE_OR_NONE) and not 0 < value < math.inf:  # NaN as well
             remedy = " Leave it null for no limit." * (name in POSITIVE_OR_NONE)
-            raise InputError(f"Expected `{name}` above zero. Got {value}.{remedy}")
+            raise InputError(f"Expected `{name}` above zero{' and finite' * (value > 0)}. Got {value}.{remedy}")
     for name, least in LEAST.items():
         if not settings[name] >= least:
             raise InputError(f"Expected `{name}` of at least {least}. Got {settings[name]}.")
+    for name, most in MOST.items():
+        if settings[name] > most:
+            raise InputError(f"Expected `{name}` of at most {most}. Got {settings[name]}.")
     for name, choices in CHOICES.items():
         check_choice(settings[name], list(choices), f"`{name}`")
     if settings["divergence"] is not None and not settings["divergence"] > 1:

@@ -173,7 +173,9 @@ def check_seed(seed: int) -> int:
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:
-    """Raises :class:`InputError`, naming the first size below `least`."""
+    """Raises :class:`InputError`, naming the first size below `least`, or a depth above 10,000 layers."""
     for name, size in sizes.items():
         if size < least:
             raise InputError(f"Expected {name} of at least {least}. Got {size}.")
+        if "depth" in name and size > 10_000:
+            raise InputError(f"Expected {name} of at most 10,000 layers. Got {size}.")

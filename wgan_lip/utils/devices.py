@@ -15,11 +15,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets torch's CPU threads; None leaves its own choice. Raises :class:`InputError` below 1."""
+    """Sets torch's CPU threads; None leaves its own choice. Raises :class:`InputError` below 1, or for far too many."""
     if threads is None:
         return
     if threads < 1:
         raise InputError(f"Expected threads of at least 1. Got {threads}.")
+    if threads > (most := 16 * (os.cpu_count() or 1)):
+        raise InputError(f"Expected threads of at most {most}, 16 a processor. Got {threads}.")
     torch.set_num_threads(threads)
 
 
@@ -59,14 +61,21 @@ def keep_freed_memory(largest: int = 32 * 2**20) -> None:
 
 def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """The number of this one, from 0."""
-    return int(os.environ.get("RANK", "0")) if world_size() > 1 else 0
+    return _number("RANK", 0) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
     """Its number on this machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0
+    return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal():
+        raise InputError(f"Expected the environment variable {variable} to be a whole number. Got {text!r}. Unset it.")
+    return int(text)
