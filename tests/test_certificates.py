@@ -15,25 +15,31 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.lipschitz.bounds import Norm, gamma
-from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, verify, weights_sha256
+from wgan_lip.lipschitz import certificates, layers
+from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
+from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, prove, verify, weights_sha256
 from wgan_lip.lipschitz.layers import (
     ACTIVATIONS,
     STOCK_CLAIMS,
     Absolute,
+    Cones,
     Conv2d,
     Flatten,
     GradientFlow,
+    GroupSort,
     Identity,
     L2Pool2d,
+    LabelPlanes,
     Linear,
     MaxMin,
     Parallel,
     RescaledGradientFlow,
+    Spline,
     Squeeze,
     Unflatten,
     retract_after_steps,
 )
+from wgan_lip.lipschitz.layers.normalised import SpectralNormLinear
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.dual import ascend
 
@@ -255,9 +261,8 @@ def hooked_sequential():
 OBSTACLES = {
     "BatchNorm1d": (lambda: nn.BatchNorm1d(2), "provable constant. Got BatchNorm1d"),
     "Dropout": (lambda: nn.Dropout(), "Got Dropout"),
-    "Conv3d": (lambda: nn.Conv3d(2, 2, 1), "Got Conv3d"),
     "LayerNorm": (lambda: nn.LayerNorm(2), "Got LayerNorm"),
-    "GELU": (lambda: nn.GELU(), "Got GELU"),
+    "GLU": (lambda: nn.GLU(), "Got GLU"),
     "ModuleList": (lambda: nn.ModuleList([nn.Linear(2, 2)]), "Got ModuleList"),
     "subclass of Sequential": (lambda: ShuffledSequential(nn.Linear(2, 2)), "Got ShuffledSequential"),
     "subclass of nn.Linear": (lambda: type("Twice", (nn.Linear,), {})(2, 2), "Got Twice"),
@@ -307,6 +312,45 @@ def test_an_obstacle_inside_parallel_is_found():
     layer = Parallel(MaxMin(2), parametrizations.spectral_norm(GradientFlow(2, 2)))
     with pytest.raises(UncertifiableError, match="parametrized weight"):
         certify(layer)
+
+
+class Mixed:
+    def forward(self, x):
+        return super().forward(x)
+
+
+class MixedFlow(Mixed, GradientFlow):
+    def claim(self):
+        return super().claim()
+
+
+PATCHES = {
+    "forward of a layer": (lambda: GradientFlow(2, 2), GradientFlow, "forward"),
+    "forward of a base": (lambda: MixedFlow(2, 2), GradientFlow, "forward"),
+    "forward of a class that is no module": (lambda: MixedFlow(2, 2), Mixed, "forward"),
+    "claim of a layer": (lambda: MaxMin(2, Norm((2,))), MaxMin, "claim"),
+    "slopes of an activation in a layer": (lambda: GradientFlow(2, 2), layers.Pointwise, "slopes"),
+    "forward of a module of torch": (lambda: nn.ReLU(), nn.ReLU, "forward"),
+    "helper of a module of torch": (lambda: nn.Conv2d(1, 1, 1), nn.Conv2d, "_conv_forward"),
+    "call of every module": (lambda: nn.ReLU(), nn.Module, "__call__"),
+    "forward of a sequence": (lambda: nn.Sequential(nn.ReLU()), nn.Sequential, "forward"),
+    "setting of a class": (lambda: SpectralNormLinear(2, 2), SpectralNormLinear, "FLOOR"),
+    "new method of a class": (lambda: GradientFlow(2, 2), GradientFlow, "_wrapped"),
+}
+
+
+@pytest.mark.parametrize("case", PATCHES)
+def test_a_class_that_was_changed_after_it_was_defined_is_refused(case, monkeypatch):
+    make, kind, name = PATCHES[case]
+    layer = make()
+    expected = certify(layer)
+    original = getattr(kind, name, None)
+    replaced = 1.0 if isinstance(original, float) else lambda self, *a: 10 * original(self, *a)
+    monkeypatch.setattr(kind, name, replaced, raising=False)
+    with pytest.raises(UncertifiableError, match=rf"changed after it was defined \({kind.__name__}\.{name}\)"):
+        certify(layer)
+    monkeypatch.undo()
+    assert certify(layer) == expected
 
 
 def test_parts_of_parallel_that_are_not_the_widths_it_splits_by_are_refused():
@@ -524,8 +568,11 @@ def test_a_certificate_is_verified_for_its_critic(family, tmp_path):
     other = FAMILIES[family]()
     other.load_state_dict(critic.state_dict())
     assert verify(certificate, other.eval()) == certificate
-    slightly = dataclasses.replace(certificate, lipschitz=certificate.lipschitz * (1 + 1e-12))
-    assert verify(slightly, critic) == certificate, "the certificate proved now is returned"
+    lead = certificate.layers[1]
+    elsewhere = layer_changed(certificate, 1, lipschitz=lead.lipschitz * (1 + 1e-12))
+    product = product_up(*(layer.lipschitz for layer in elsewhere.layers))
+    elsewhere = signed(dataclasses.replace(elsewhere, lipschitz=product))
+    assert elsewhere != certificate and verify(elsewhere, critic) == certificate, "another machine rounds otherwise"
 
 
 def layer_changed(certificate, index, **changes):
@@ -534,9 +581,24 @@ def layer_changed(certificate, index, **changes):
     return dataclasses.replace(certificate, layers=tuple(layers))
 
 
+def signed(certificate):
+    """With the hash of the fields it has now."""
+    return dataclasses.replace(certificate, sha256=certificates._digest(certificate))
+
+
 ALTERATIONS = {
     "constant down": lambda c: dataclasses.replace(c, lipschitz=c.lipschitz * 0.999),
     "constant slightly down": lambda c: dataclasses.replace(c, lipschitz=c.lipschitz * (1 - 1e-8)),
+    "constant down by less than two machines differ": lambda c: dataclasses.replace(
+        c, lipschitz=c.lipschitz * (1 - 9e-10)
+    ),
+    "constant down by one bit": lambda c: dataclasses.replace(c, lipschitz=math.nextafter(c.lipschitz, 0)),
+    "layer constant down by less": lambda c: layer_changed(c, 1, lipschitz=c.layers[1].lipschitz * (1 - 9e-10)),
+    "units": lambda c: dataclasses.replace(c, units="a thousandth of what it was"),
+    "method": lambda c: layer_changed(c, 2, method="a proof of somebody else"),
+    "architecture": lambda c: dataclasses.replace(c, architecture_sha256="0" * 64),
+    "hash of the fields": lambda c: dataclasses.replace(c, sha256="0" * 64),
+    "no hash of the fields": lambda c: dataclasses.replace(c, sha256=""),
     "constant up": lambda c: dataclasses.replace(c, lipschitz=c.lipschitz * 1.001),
     "constant zero": lambda c: dataclasses.replace(c, lipschitz=0.0),
     "constant negative": lambda c: dataclasses.replace(c, lipschitz=-c.lipschitz),
@@ -582,6 +644,95 @@ def test_one_unit_in_the_last_place_of_any_weight_is_refused():
             verify(certificate, critic)
         entry.copy_(before)
     verify(certificate, critic)
+
+
+@pytest.mark.parametrize("name", ["units", "method", "constant down by less than two machines differ"])
+def test_a_certificate_that_was_edited_on_disk_is_refused(name, tmp_path):
+    critic, path = ResNetCritic(2, width=4, depth=2), tmp_path / "certificate.json"
+    ALTERATIONS[name](certify(critic)).save(path)
+    with pytest.raises(InputError, match="altered; certify this critic anew"):
+        verify(Certificate.load(path), critic)
+
+
+def test_a_forgery_that_is_signed_anew_is_not_what_comes_back():
+    """Whoever signs can say anything of units; constants are those of the proof, and units can be asked for."""
+    critic = ResNetCritic(2, width=4, depth=2)
+    honest = certify(critic, units="a metre")
+    with pytest.raises(InputError, match="constant"):
+        verify(signed(layer_changed(honest, 1, lipschitz=0.5)), critic)
+    with pytest.raises(InputError, match="Expected the constant"):
+        verify(signed(dataclasses.replace(honest, lipschitz=0.5)), critic)
+    other = signed(dataclasses.replace(honest, units="a mile"))
+    with pytest.raises(InputError, match="Expected as units 'a mile'. Got 'a metre'"):
+        verify(other, critic, units="a metre")
+    assert verify(honest, critic, units="a metre") == honest
+
+
+def changed(layer, name, value):
+    setattr(layer, name, value)
+    return layer
+
+
+OTHER_SETTINGS = {
+    "Cones.rising": (lambda: Cones(2, 6), "rising", 2),
+    "Cones.cooling": (lambda: Cones(2, 6), "cooling", 5.0),
+    "AvgPool2d.divisor_override": (lambda: nn.AvgPool2d(2), "divisor_override", 5),
+    "AvgPool2d.stride": (lambda: nn.AvgPool2d(2), "stride", 1),
+    "LabelPlanes.weight": (lambda: LabelPlanes((1, 2, 2), 1), "weight", 0.25),
+    "Spline.radius": (lambda: Spline(2), "radius", 1.0000001),
+    "MaxMin.stride": (lambda: MaxMin(8), "stride", 2),
+    "GroupSort.group": (lambda: GroupSort(4, 4), "group", 2),
+    "L2Pool2d.kernel_size": (lambda: L2Pool2d(2), "kernel_size", (1, 4)),
+    "Pointwise.name": (lambda: GradientFlow(2, 2).activation, "name", "leaky_relu"),
+    "LeakyReLU.negative_slope": (lambda: nn.LeakyReLU(), "negative_slope", 0.02),
+    "Softmax.dim": (lambda: nn.Softmax(1), "dim", -1),
+    "Upsample.mode": (lambda: nn.Upsample(scale_factor=2), "mode", "bilinear"),
+    "Conv2d.padding": (lambda: nn.Conv2d(1, 1, 3), "padding", (1, 1)),
+    "BatchNorm1d.eps": (lambda: nn.BatchNorm1d(2).eval(), "eps", 1e-3),
+    "a part of a part": (lambda: Parallel(MaxMin(2), GradientFlow(2, 2)), "layers.1.activation.name", "tanh"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SETTINGS)
+def test_another_setting_with_equal_weights_is_refused(case):
+    make, name, value = OTHER_SETTINGS[case]
+    layer = make()
+    certificate, weights = certify(nn.Sequential(layer)), weights_sha256(layer)
+    owner, _, setting = name.rpartition(".")
+    setattr(layer.get_submodule(owner), setting, value)
+    assert weights_sha256(layer) == weights
+    with pytest.raises(InputError, match="another architecture"):
+        verify(certificate, nn.Sequential(layer))
+
+
+def test_other_lengths_in_the_same_words_are_other_architectures():
+    """Nothing that a repr leaves out, rounds or words alike is left out of the hash."""
+    hashes = set()
+    for radius in (1.0, math.nextafter(1.0, 2.0), 1 + 1e-15):
+        hashes.add(certify(changed(Spline(2), "radius", radius)).architecture_sha256)
+    assert len(hashes) == 3
+    assert certify(changed(Spline(2), "radius", 1)).architecture_sha256 in hashes  # equal numbers are equal
+
+
+def test_a_certificate_survives_a_move_of_the_code():
+    """A class is known by its name, whatever module it lives in."""
+    here, there = (
+        type("Moved", (GradientFlow,), {"__module__": module, "claim": GradientFlow.claim}) for module in "ab"
+    )
+    one, other = here(3, 2), there(3, 2)
+    other.load_state_dict(one.state_dict())
+    assert verify(certify(one), other) == certify(other)
+    renamed = type("Renamed", (GradientFlow,), {"claim": GradientFlow.claim})(3, 2)
+    renamed.load_state_dict(one.state_dict())
+    assert certify(renamed).architecture_sha256 != certify(one).architecture_sha256
+
+
+@pytest.mark.parametrize("value", [lambda t: t, nn.Linear(2, 2).weight, [nn.ReLU()], {"key": torch.zeros(2)}, object()])
+def test_settings_that_no_certificate_can_hold_are_refused(value):
+    layer = nn.ReLU()
+    layer.__dict__["extra"] = value
+    with pytest.raises(UncertifiableError, match="'0'"):
+        certify(nn.Sequential(layer))
 
 
 @BOTH
@@ -902,3 +1053,45 @@ def test_underflow_before_a_huge_step_is_in_the_error():
     weight, step, x = (mpmath.mpf(v) for v in (flow.weight.item(), flow.tau.item(), 1e-284))
     truth = x - step * weight * (weight * x)
     assert abs(mpmath.mpf(at.values.item()) - truth) <= mpmath.mpf(at.error.item())
+
+
+# A proof that is kept
+
+
+def test_a_proof_is_about_the_critic_as_it_was():
+    critic, x = ResNetCritic(2, width=8, depth=2), torch.randn(20, 2)
+    before, proof = evaluate(critic, x), prove(critic)
+    assert proof.certificate == certify(critic)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter.mul_(7)
+    again = proof.evaluate(x)
+    assert torch.equal(again.values, before.values) and torch.equal(again.error, before.error)
+    assert prove(proof) is proof
+    with pytest.raises(InputError, match="other weights"):
+        verify(proof.certificate, critic)
+    with pytest.raises(InputError, match="other weights"):
+        prove(critic, proof.certificate)
+
+
+def test_a_proof_takes_each_layer_once(monkeypatch):
+    proved = []
+    genuine = certificates._claim
+    monkeypatch.setattr(certificates, "_claim", lambda path, module: proved.append(path) or genuine(path, module))
+    critic = ResNetCritic(2, width=8, depth=2)
+    proof = prove(critic)
+    for _ in range(3):
+        proof.evaluate(torch.randn(5, 2))
+    assert proved == [layer.path for layer in proof.certificate.layers]
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_is_proved_of_weights_is_proved_of_them_in_double_precision(name, dtype):
+    """A proof evaluates a float64 copy under the claims of the original."""
+    critic = FAMILIES[name](activation="spline").to(dtype)
+    claims = [certificates._claim(path, module) for path, module in certificates._chain(critic)]
+    doubled = [
+        certificates._claim(path, module) for path, module in certificates._chain(copy.deepcopy(critic).double())
+    ]
+    assert claims == doubled

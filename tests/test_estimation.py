@@ -91,7 +91,7 @@ def test_history_is_what_was_told_and_only_narrows(pricing):
 
 
 def test_a_critic_may_raise_the_lower_bound(pricing, monkeypatch):
-    monkeypatch.setattr(estimation, "fit_critic", memoriser)
+    monkeypatch.setattr(estimation, "fit_checked", memoriser)
     result = estimate_w1(X, X + 3, seconds=1e-9)
     alone = estimate_w1(X, X + 3, seconds=1e-9, critic=None)
     assert alone.upper == result.upper
@@ -102,7 +102,7 @@ def test_a_critic_may_raise_the_lower_bound(pricing, monkeypatch):
 
 
 def test_a_lower_bound_above_an_upper_one_is_an_error(monkeypatch):
-    monkeypatch.setattr(estimation, "kr_lower_bound", lambda *_, **__: TRUTH.upper * (1 + 1e-9))
+    monkeypatch.setattr(estimation, "proved_lower_bound", lambda *_, **__: TRUTH.upper * (1 + 1e-9))
     with pytest.raises(InvariantViolation, match="report"):
         estimate_w1(X, Y, critic=own_critic(2), critic_steps=1)
 
@@ -275,10 +275,10 @@ def test_an_interruption_keeps_what_is_known(pricing, call, critic):
     [
         ((narrowing, "network_simplex"), False, True),
         ((narrowing, "_rounds"), False, True),
-        ((estimation, "fit_critic"), False, False),
-        ((estimation, "certify"), False, False),
-        ((estimation, "kr_lower_bound"), False, True),
-        ((estimation, "population_bounds"), True, True),
+        ((estimation, "fit_checked"), False, False),
+        ((estimation, "prove"), False, False),
+        ((estimation, "proved_lower_bound"), False, True),
+        ((estimation, "proved_bounds"), True, True),
     ],
 )
 def test_an_interruption_may_come_from_anywhere(pricing, monkeypatch, where, solved, certified):
@@ -297,7 +297,7 @@ def test_an_interrupted_fit_keeps_the_exact_value(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(estimation, "fit_critic", interrupt)
+    monkeypatch.setattr(estimation, "fit_checked", interrupt)
     result = estimate_w1(X, Y)
     assert result.stopped == "interrupted" and result.exact == TRUTH.value
 
@@ -442,7 +442,7 @@ def test_what_memorises_its_samples_bounds_no_law_by_them(monkeypatch, laws):
         fits.append((memoriser(*args, **settings), args))
         return fits[-1][0]
 
-    monkeypatch.setattr(estimation, "fit_critic", remembered)
+    monkeypatch.setattr(estimation, "fit_checked", remembered)
     lengths, misses, leaks, repetitions = (0.0, 0.3), 0, 0, 50
     for repetition in range(repetitions):
         for length in lengths:

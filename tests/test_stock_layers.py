@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from contextlib import suppress
+from fractions import Fraction
 
+import flint
 import mpmath
 import numpy as np
 import pytest
@@ -15,9 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from wgan_lip.lipschitz.bounds import gamma
-from wgan_lip.lipschitz.certificates import certify, evaluate
-from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Flatten, Squeeze, Unflatten
-from wgan_lip.utils.checks import UncertifiableError
+from wgan_lip.lipschitz.certificates import certify, evaluate, verify
+from wgan_lip.lipschitz.layers import ACTIVATIONS, STOCK_CLAIMS, Flatten, Squeeze, Unflatten
+from wgan_lip.utils.checks import InputError, UncertifiableError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch copies its input: no matter here
 
@@ -249,6 +252,21 @@ def test_a_mean_over_all_pixels_has_constant_at_most_1():
 
 
 SCALARS = [
+    nn.CELU(0.7),
+    nn.ELU(0.5),
+    nn.ELU(-2.5),
+    nn.GELU(),
+    nn.GELU(approximate="tanh"),
+    nn.Hardsigmoid(),
+    nn.Hardswish(),
+    nn.LogSigmoid(),
+    nn.Mish(),
+    nn.SELU(),
+    nn.Sigmoid(),
+    nn.SiLU(),
+    nn.Softplus(beta=2.0),
+    nn.Softplus(beta=-1.5),
+    nn.Tanhshrink(),
     nn.Hardtanh(-0.5, 2.0),
     nn.LeakyReLU(-3.0),
     nn.PReLU(init=-2.0),
@@ -308,9 +326,18 @@ def test_claims_of_images_do_not_depend_on_the_default_device_or_dtype():
 REFUSED = {
     "BatchNorm2d": (nn.BatchNorm2d(2), "function of the batch. Use Normalize"),
     "Dropout2d": (nn.Dropout2d(), "two functions. Take it out"),
-    "Sigmoid": (nn.Sigmoid(), "provable constant. Got Sigmoid"),
-    "Softplus": (nn.Softplus(), "provable constant. Got Softplus"),
-    "ELU": (nn.ELU(), "provable constant. Got ELU"),
+    "BatchNorm2d without statistics": (nn.BatchNorm2d(2, track_running_stats=False).eval(), "running statistics"),
+    "CELU": (nn.CELU(-1.0), "for CELU above 0"),
+    "GLU": (nn.GLU(), "provable constant. Got GLU"),
+    "LogSoftmax": (nn.LogSoftmax(1), "without bound. Use Softmax"),
+    "Softmax over the batch": (nn.Softmax(0), "may be the batch's"),
+    "Softmax by rank": (nn.Softmax(), "may be the batch's"),
+    "Softplus without a slope": (nn.Softplus(beta=0.0), "finite beta other than 0"),
+    "Upsample to a size": (nn.Upsample(size=7), "whole scale_factor"),
+    "Upsample by a fraction": (nn.Upsample(scale_factor=1.5), "whole scale_factor"),
+    "Upsample to the corners": (nn.UpsamplingBilinear2d(scale_factor=2), "align_corners=False"),
+    "bicubic": (nn.Upsample(scale_factor=2, mode="bicubic"), "mode nearest"),
+    "uneven copies": (nn.Upsample(scale_factor=41), "copies evenly"),
     "Hardshrink": (nn.Hardshrink(), "provable constant. Got Hardshrink"),
     "indices": (nn.MaxPool2d(2, return_indices=True), "return_indices=False"),
     "cubic pool": (nn.LPPool2d(3, 2), "norm_type=2"),
@@ -435,3 +462,323 @@ def test_even_kernels_and_groups_are_bounded_as_torch_applies_them():
         module.weight.zero_()[0] = 1.0
         module.weight[1] = 0.5  # a product of the groups' norms would be 0
     assert claimed(module) == pytest.approx(4.0, rel=1e-2)
+
+
+# Smooth activations
+
+
+def tanh(t):
+    return 1 - 2 / (1 + (2 * t).exp())
+
+
+SMOOTH = {  # as ball arithmetic takes them
+    nn.GELU(): lambda t: t * (1 + (t / flint.arb(2).sqrt()).erf()) / 2,
+    nn.GELU(approximate="tanh"): lambda t: (
+        t * (1 + tanh((2 / flint.arb.pi()).sqrt() * (t + flint.arb(0.044715) * t * t * t))) / 2
+    ),
+    nn.Mish(): lambda t: t * (1 - 2 / (1 + (1 + t.exp()) * (1 + t.exp()))),
+    nn.SiLU(): lambda t: t / (1 + (-t).exp()),
+}
+
+
+@pytest.mark.parametrize("module", SMOOTH, ids=str)
+def test_the_slope_of_a_smooth_activation_is_proved_by_ball_arithmetic(module):
+    """With derivatives s, s₁, s₂ of σ', |s(t)| ≤ |s(c)| + |s₁(c)| r + ½ max|s₂| r² on |t − c| ≤ r; else it is halved.
+
+    Beyond ±12, σ'(t) is within 0.01 of 0 on the left and of 1 on the right: the tails fall like (1 + t²) e^{-|t|}.
+    """
+    limit = flint.arb(claimed(module))
+    pieces, tightest, count = [(-12.0, 12.0)], 0.0, 0
+    while pieces:
+        left, right = pieces.pop()
+        centre, radius = (left + right) / 2, (right - left) / 2
+        count += 1
+        assert count < 20_000
+        balls = flint.arb(centre), flint.arb(centre, radius)
+        try:
+            at, on = (SMOOTH[module](flint.arb_series([t, 1], 4)).coeffs() for t in balls)
+        except ValueError:  # a quotient by a ball around 0
+            pieces += [(left, centre), (centre, right)]
+            continue
+        if abs(at[1]) + 2 * abs(at[2]) * radius + 3 * abs(on[3]) * radius * radius <= limit:
+            tightest = max(tightest, float(abs(at[1]).lower()))
+        else:
+            pieces += [(left, centre), (centre, right)]
+    assert claimed(module) * (1 - 1e-13) <= tightest <= claimed(module)
+
+
+EXACT = {
+    nn.CELU(0.7): lambda t: t if t > 0 else mpmath.mpf(0.7) * mpmath.expm1(t / mpmath.mpf(0.7)),
+    nn.ELU(-2.5): lambda t: t if t > 0 else -2.5 * mpmath.expm1(t),
+    nn.GELU(): lambda t: t * mpmath.ncdf(t),
+    nn.GELU(approximate="tanh"): lambda t: (
+        t * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (t + mpmath.mpf(0.044715) * t**3))) / 2
+    ),
+    nn.Hardsigmoid(): lambda t: max(mpmath.mpf(0), min(mpmath.mpf(6), t + 3)) / 6,
+    nn.Hardswish(): lambda t: t * max(mpmath.mpf(0), min(mpmath.mpf(6), t + 3)) / 6,
+    nn.LogSigmoid(): lambda t: -mpmath.log1p(mpmath.exp(-t)),
+    nn.Mish(): lambda t: t * mpmath.tanh(mpmath.log1p(mpmath.exp(t))),
+    nn.SELU(): lambda t: (
+        mpmath.mpf("1.0507009873554804934193349852946")
+        * (t if t > 0 else mpmath.mpf("1.6732632423543772848170429916717") * mpmath.expm1(t))
+    ),
+    nn.Sigmoid(): lambda t: 1 / (1 + mpmath.exp(-t)),
+    nn.SiLU(): lambda t: t / (1 + mpmath.exp(-t)),
+    nn.Softplus(): lambda t: mpmath.log1p(mpmath.exp(t)),
+    nn.Softplus(beta=-0.3, threshold=2.0): lambda t: mpmath.log1p(mpmath.exp(mpmath.mpf(-0.3) * t)) / mpmath.mpf(-0.3),
+    nn.Softsign(): lambda t: t / (1 + abs(t)),
+    nn.Tanh(): mpmath.tanh,
+    nn.Tanhshrink(): lambda t: t - mpmath.tanh(t),
+}
+
+
+@pytest.mark.parametrize("module", EXACT, ids=str)
+def test_the_error_of_an_activation_encloses_the_50_digit_value(module):
+    magnitudes = 10.0 ** torch.linspace(-300, 2.8, 60, dtype=torch.float64)
+    near = torch.linspace(-30, 30, 121, dtype=torch.float64)
+    x = torch.cat((magnitudes, -magnitudes, near))[:, None]
+    found = evaluate(nn.Sequential(module, Squeeze()), x)
+    with mpmath.workdps(400):
+        for t, value, error in zip(x[:, 0].tolist(), found.values.tolist(), found.error.tolist()):
+            assert abs(mpmath.mpf(value) - EXACT[module](mpmath.mpf(t))) <= error
+    loose = module.threshold < 20 if isinstance(module, nn.Softplus) else False
+    assert found.error.max() <= (1.0 if loose else 1e-8)
+
+
+def test_the_identity_beyond_the_threshold_of_a_softplus_is_in_the_error():
+    """torch jumps by 2e-9 there, and by more where the threshold is lower."""
+    for threshold in (20.0, 5.0, -1.0):
+        module = nn.Softplus(threshold=threshold)
+        x = torch.tensor([[threshold + 1e-9]], dtype=torch.float64)
+        found = evaluate(nn.Sequential(module, Squeeze()), x)
+        gap = abs(found.values.item() - math.log1p(math.exp(x.item())))
+        assert 0.5 * math.log1p(math.exp(-threshold)) < gap <= found.error.item() < 3 * gap
+
+
+# Softmax
+
+
+@pytest.mark.parametrize(
+    ("dim", "shape"), [(1, (5,)), (-1, (5,)), (1, (3, 2, 2)), (-1, (2, 2, 3)), (-2, (2, 3)), (2, (2, 3))]
+)
+@pytest.mark.parametrize("kind", [nn.Softmax, nn.Softmin])
+def test_no_slope_of_a_softmax_exceeds_one_half_which_is_attained(kind, dim, shape):
+    module = kind(dim)
+    assert claimed(module) == 0.5
+
+    def slopes(x):
+        jacobian = torch.func.jacrev(lambda v: module(v.view(1, *shape)).flatten())
+        return torch.linalg.svdvals(torch.func.vmap(jacobian)(x.flatten(1)))[:, 0]
+
+    found = slopes(3 * torch.randn(50, *shape, dtype=torch.float64))
+    assert 0.2 < found.max() <= 0.5
+    even = torch.full(shape, 1e3 if kind is nn.Softmin else -1e3, dtype=torch.float64)
+    even.movedim(dim if dim < 0 else dim - 1, 0)[:2] = 0  # all the mass on two entries
+    assert slopes(even[None]).item() == pytest.approx(0.5, rel=1e-12)
+
+
+def test_softmax_over_channels_is_that_of_softmax2d():
+    assert certify(nn.Softmax2d()).lipschitz == 0.5
+    critic = nn.Sequential(Unflatten((2, 2, 1)), nn.Softmax2d(), Flatten(4), nn.Linear(4, 1), Squeeze())
+    assert evaluate(critic, torch.randn(3, 4)).values.shape == (3,)
+
+
+MIXING = {
+    "the last axis of values": nn.Sequential(nn.Linear(2, 1), Squeeze(), nn.Softmax(-1)),
+    "the first axis of values": nn.Sequential(nn.Linear(2, 1), Squeeze(), nn.Softmax(1)),
+    "the last but one of vectors": nn.Sequential(nn.Softmax(-2), nn.Linear(2, 1), Squeeze()),
+    "channels without images": nn.Sequential(nn.Softmax2d(), nn.Linear(2, 1), Squeeze()),
+}
+
+
+@pytest.mark.parametrize("case", MIXING)
+def test_a_softmax_over_the_samples_is_refused(case):
+    with pytest.raises(InputError, match="Expected samples of at least"):
+        evaluate(MIXING[case], torch.randn(4, 2))
+
+
+def test_the_constant_of_a_log_softmax_grows_without_bound():
+    for n in (4, 100):
+        x = torch.zeros(n, dtype=torch.float64)
+        x[0] = 100
+        jacobian = torch.func.jacrev(lambda v: torch.log_softmax(v, 0))(x)
+        assert torch.linalg.matrix_norm(jacobian, 2).item() == pytest.approx(math.sqrt(n), rel=1e-9)
+
+
+def test_the_error_of_a_softmax_encloses_the_50_digit_value():
+    critic = nn.Sequential(nn.Softmax(1), nn.Linear(6, 1), Squeeze()).double()
+    x = torch.randn(30, 6, dtype=torch.float64) * 10 ** torch.linspace(-3, 3, 30, dtype=torch.float64)[:, None]
+    found = evaluate(critic, x)
+    weight, bias = critic[1].weight[0].tolist(), critic[1].bias.item()
+    with mpmath.workdps(50):
+        for row, value, error in zip(x.tolist(), found.values.tolist(), found.error.tolist()):
+            shares = [mpmath.exp(mpmath.mpf(t)) for t in row]
+            truth = mpmath.fdot(weight, shares) / mpmath.fsum(shares) + mpmath.mpf(bias)
+            assert abs(mpmath.mpf(value) - truth) <= error
+    assert found.error.max() < 1e-10
+
+
+# Enlarged images
+
+UPSAMPLES = {
+    nn.Upsample(scale_factor=2): images(1, (1, 2, 3)),
+    nn.Upsample(scale_factor=3): images(1, (1, 2, 3)),
+    nn.Upsample(scale_factor=(2, 3)): images(1, (1, 2, 3)),
+    nn.Upsample(scale_factor=7, mode="nearest-exact"): images(1, (1, 2)),
+    nn.UpsamplingNearest2d(scale_factor=2): images(2, (1, 2)),
+    nn.Upsample(scale_factor=(3,)): [(2, n) for n in (1, 2, 5)],
+    nn.Upsample(scale_factor=3, mode="linear"): [(2, n) for n in range(1, 7)],
+    nn.Upsample(scale_factor=2, mode="bilinear"): images(1, (1, 2, 3, 5)),
+    nn.Upsample(scale_factor=(2, 5), mode="bilinear"): images(1, (1, 2, 3)),
+    nn.Upsample(scale_factor=2, mode="trilinear"): [(1, 1, 2, 3), (1, 2, 2, 2)],
+    nn.Upsample(scale_factor=(2, 1, 3)): [(1, 1, 2, 3), (1, 2, 2, 2)],
+}
+
+
+@pytest.mark.parametrize("module", UPSAMPLES, ids=str)
+def test_the_claim_of_an_upsampling_is_the_root_of_the_copies(module):
+    for shape in UPSAMPLES[module]:
+        found = norm(module, *shape)
+        assert found == pytest.approx(claimed(module), rel=1e-12) and found <= claimed(module) * (1 + 1e-14)
+
+
+def test_a_factor_that_serves_signals_and_images_is_claimed_for_images_and_refused_for_volumes():
+    module = nn.Upsample(scale_factor=2)
+    assert claimed(module) == 2.0 > norm(module, 1, 5) == pytest.approx(math.sqrt(2))
+    assert norm(module, 1, 2, 2, 2) == pytest.approx(math.sqrt(8))
+    critic = nn.Sequential(Unflatten((1, 2, 2, 2)), module, Flatten(64), nn.Linear(64, 1), Squeeze())
+    with pytest.raises(UncertifiableError, match="'1'"):
+        certify(critic)
+
+
+def test_torch_repeats_a_pixel_once_more_by_the_factors_that_are_refused():
+    row = torch.arange(3000.0)[None, None]
+    assert F.interpolate(row, scale_factor=41, mode="nearest").flatten().long().bincount().max() == 42
+
+
+def test_the_error_of_a_linear_upsampling_encloses_the_exact_value():
+    enlarge = nn.Upsample(scale_factor=3, mode="linear")
+    critic = nn.Sequential(Unflatten((1, 7)), enlarge, Flatten(21), nn.Linear(21, 1), Squeeze()).double()
+    x = torch.randn(20, 7, dtype=torch.float64)
+    found = evaluate(critic, x)
+    weight = [Fraction(w) for w in critic[3].weight[0].tolist()]
+    for row, value, error in zip(x.tolist(), found.values.tolist(), found.error.tolist()):
+        total = Fraction(critic[3].bias.item())
+        for i, w in enumerate(weight):
+            place = max(Fraction(2 * i + 1, 6) - Fraction(1, 2), Fraction(0))
+            low = int(place)
+            total += w * (Fraction(row[low]) * (1 - place + low) + Fraction(row[min(low + 1, 6)]) * (place - low))
+        assert abs(Fraction(value) - total) <= Fraction(error)
+    assert found.error.max() < 1e-12
+
+
+# Three spatial axes
+
+VOLUMES = [(2, a, b, c) for a, b, c in ((1, 1, 1), (2, 2, 2), (1, 3, 4), (3, 3, 3), (4, 2, 3))]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv3d(2, 2, 2),
+        nn.Conv3d(2, 3, 3, padding=1),
+        nn.Conv3d(2, 2, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 1), groups=2),
+        nn.Conv3d(2, 1, 2, padding=1, padding_mode="circular"),
+        nn.Conv3d(2, 1, 3, padding=1, padding_mode="replicate"),
+        nn.ConvTranspose3d(2, 3, 2, stride=2, output_padding=1),
+        nn.AvgPool3d(2, 1, padding=1, count_include_pad=False),
+        nn.AvgPool3d((1, 2, 2)),
+        nn.AdaptiveAvgPool3d(1),
+        nn.ReplicationPad3d(1),
+        nn.ReflectionPad3d((1, 0, 0, 1, 1, 1)),
+        nn.CircularPad3d(1),
+        nn.ZeroPad3d((0, 1, -1, 0, 0, 2)),
+    ],
+    ids=str,
+)
+def test_the_claim_of_a_map_of_volumes_bounds_its_matrix(module):
+    largest = largest_norm(module, VOLUMES)
+    assert largest <= claimed(module) * (1 + 1e-12)
+    assert claimed(module) <= 6 * largest
+
+
+@pytest.mark.parametrize("make", [nn.MaxPool3d, lambda *a: nn.LPPool3d(2, *a)])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, None), (2, 1), ((1, 2, 2), (1, 1, 2))])
+def test_the_claim_of_a_nonlinear_pool_of_volumes_is_attained_by_an_impulse(make, kernel, stride):
+    impulse = torch.zeros(1, 1, 4, 4, 4, dtype=torch.float64)
+    impulse[0, 0, 1, 1, 1] = 1
+    module = make(kernel, stride)
+    assert module(impulse).norm() == pytest.approx(claimed(module))
+
+
+# Batch normalisation in eval mode
+
+
+def batch_norm(kind=nn.BatchNorm1d, **arguments):
+    module = kind(3, **arguments)
+    module.running_var.copy_(torch.tensor([0.04, 1.0, 9.0]))
+    module.running_mean.copy_(torch.tensor([1e3, -2.0, 0.5]))
+    if module.affine:
+        with torch.no_grad():
+            module.weight.copy_(torch.tensor([0.5, -3.0, 2.0]))
+            module.bias.copy_(torch.tensor([1.0, 1e4, 0.0]))
+    return module.eval()
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 2, 2), (3, 1, 2, 2)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_claim_of_batch_normalisation_in_eval_mode_is_its_largest_slope(shape, affine):
+    kind = {1: nn.BatchNorm1d, 2: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}[len(shape)]
+    module = batch_norm(kind, affine=affine)
+    weight = torch.tensor([0.5, 3.0, 2.0] if affine else [1.0, 1.0, 1.0], dtype=torch.float64)
+    expected = (weight / (module.running_var.double() + 1e-5).sqrt()).max().item()
+    assert claimed(module) == pytest.approx(expected, rel=1e-12)
+    found = norm(module, *shape)
+    assert found == pytest.approx(expected, rel=1e-8) and found <= claimed(module) * (1 + 1e-8)
+
+
+def test_a_certificate_of_batch_normalisation_is_about_eval_mode():
+    critic = nn.Sequential(batch_norm(), nn.Linear(3, 1), Squeeze()).eval()
+    certificate = certify(critic)
+    assert "eval mode" in certificate.layers[0].method
+    critic.train()
+    for attempt in (certify, lambda c: evaluate(c, torch.randn(4, 3)), lambda c: verify(certificate, c)):
+        with pytest.raises(UncertifiableError, match=r"'0'.*call eval\(\)"):
+            attempt(critic)
+    assert verify(certificate, critic.eval()) == certificate
+
+
+def test_the_error_of_batch_normalisation_encloses_the_50_digit_value():
+    critic = nn.Sequential(batch_norm().double(), nn.Linear(3, 1).double(), Squeeze())
+    x = torch.randn(30, 3, dtype=torch.float64) * 10 ** torch.linspace(-3, 6, 30, dtype=torch.float64)[:, None] + 1e3
+    found = evaluate(critic, x)
+    layer, linear = critic[0], critic[1]
+    with mpmath.workdps(50):
+        columns = [t.tolist() for t in (layer.running_mean, layer.running_var, layer.weight, layer.bias)]
+        for row, value, error in zip(x.tolist(), found.values.tolist(), found.error.tolist()):
+            total = mpmath.mpf(linear.bias.item())
+            for t, mean, var, scale, shift, w in zip(row, *columns, linear.weight[0].tolist()):
+                state = (mpmath.mpf(t) - mpmath.mpf(mean)) / mpmath.sqrt(mpmath.mpf(var) + mpmath.mpf(layer.eps))
+                total += mpmath.mpf(w) * (state * mpmath.mpf(scale) + mpmath.mpf(shift))
+            assert abs(mpmath.mpf(value) - total) <= error
+    assert found.error.max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("running_var", -1.0), ("running_var", math.nan), ("running_mean", math.inf), ("weight", math.nan)],
+)
+def test_statistics_that_make_no_function_are_refused(name, value):
+    module = batch_norm()
+    getattr(module, name).data[1] = value
+    with pytest.raises(InputError, match="finite|above 0"):
+        certify(module)
+
+
+def test_the_tables_of_what_is_proved_are_frozen():
+    """An entry that is added states nothing that anyone has proved."""
+    for table, key in ((STOCK_CLAIMS, nn.GLU), (ACTIVATIONS, "gelu")):
+        with pytest.raises(TypeError):
+            table[key] = None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ACTIVATIONS["relu"].slopes = (0.0, 0.5)
