@@ -504,3 +504,25 @@ def test_a_law_and_rows_may_meet():
 def test_the_lower_bound_holds_for_the_samples_the_critic_was_trained_on():
     result = estimate_w1(X, Y, critic="cones", critic_steps=1)
     assert kr_lower_bound(result.potential, X, Y) <= result.lower
+
+
+# What the laws are ---------------------------------------------------------------------------------------------------
+
+
+def test_the_uniform_law_on_rows_is_named_as_what_it_is():
+    x, y = (torch.randn(200, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1))
+    result = estimate_w1(law_of_rows(x, "x.npy"), law_of_rows(y, "y.npy"), critic_steps=20, samples=300, seconds=5)
+    for name, file in (("P", "x.npy"), ("Q", "y.npy")):
+        sentence = f"{name} is the uniform law on the 200 rows of {file}"
+        assert any(sentence in told for told in result.population.assumptions)
+        assert any(sentence in note for note in result.notes)
+
+
+def test_samples_that_repeat_others_are_counted_and_told():
+    rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, y = rows.repeat(20, 1), torch.randn(400, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    result = estimate_w1(x, y, critic_steps=20, seconds=5)
+    (note,) = (note for note in result.notes if "repeat another one" in note)
+    assert note.startswith("570 of the 600 samples of P") and note in result.population.assumptions
+    distinct = estimate_w1(y, y + 1, critic_steps=20, seconds=5)
+    assert not any("repeat" in told for told in (*distinct.notes, *distinct.population.assumptions))

@@ -119,7 +119,10 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
     if (laws := result.population) is not None:
         text = f"{rounded_down(laws.lower)} ≤ W1" + ("" if laws.upper is None else f" ≤ {rounded_up(laws.upper)}")
         lines.append(_row("W1 of their laws", text, f"with {100 * laws.level:g} % confidence, by {laws.method}"))
-        lines.append(_row("  estimate", rounded(laws.estimate, 4), f"the critic's, on {laws.n} + {laws.m} held out"))
+        found = "" if laws.estimate > 0 else ": nothing above 0 was found"
+        lines.append(
+            _row("  estimate", rounded(laws.estimate, 4), f"the critic's, on {laws.n} + {laws.m} held out{found}")
+        )
         why = textwrap.wrap(" ".join(laws.assumptions), 90)
         lines += [_row("" if number else "  assuming", line, "") for number, line in enumerate(why)]
     if known is not None:
@@ -176,8 +179,7 @@ def _results(summary: dict[str, Any]) -> list[str]:
     lines = [
         _row(name, f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}", f"{mark}largest gradient found: {found:.4f}"),
         _row("W1(generated, test)", _interval(**interval), f"{n} + {n} samples in dimension {dim}"),
-        _row("  lower end", rounded_down(interval["lower"]), "a critic fitted to these samples, over its constant"),
-        _row("", rounded_down(interval["lower_as_trained"]), "the critic as trained"),
+        *_lower_end(interval["lower"], interval["lower_as_trained"]),
         _row("  upper end", rounded_up(interval["upper"]), "the cost of an optimal plan"),
         _row("Floor W1(real, test)", rounded(score["floor"], 4), "what fresh real samples reach"),
         _row(
@@ -191,6 +193,14 @@ def _results(summary: dict[str, Any]) -> list[str]:
         covered = f"{modes['covered']} of {modes['total']} covered"
         lines.append(_row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
     return lines
+
+
+def _lower_end(lower: float, as_trained: float) -> list[str]:
+    trained = _row("  lower end", rounded_down(as_trained), "the critic as trained, over its constant")
+    if lower == as_trained:  # no copy was fitted to the samples, or none was better
+        return [trained]
+    fitted = _row("  lower end", rounded_down(lower), "a critic fitted to these samples, over its constant")
+    return [fitted, _row("", rounded_down(as_trained), "the critic as trained")]
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ class Law:
         units: In words, what one unit of a coordinate is.
         diameter: A bound on the distance of any two points of its support, where one is known, else None.
         size: The number of rows, where the law is uniform on the rows of a finite set, else None.
+        name: What messages call these rows.
 
     Raises:
         InputError: A dimension that is not positive, a diameter that is negative or not finite.
@@ -41,6 +42,7 @@ class Law:
     units: str = Source.units
     diameter: float | None = None
     size: int | None = None
+    name: str = "a finite set"
 
     def __post_init__(self) -> None:
         check_positive(dim=self.dim)
@@ -69,7 +71,7 @@ def law_of_rows(
 
     Arguments:
         rows: Real numbers, shape (n, d), such as a tensor or an `np.memmap`. It is kept, not copied.
-        name: What error messages call it.
+        name: What messages call it.
         units, diameter: See :class:`Law`.
 
     Raises:
@@ -97,7 +99,7 @@ def law_of_rows(
             raise InputError(f"Expected {name} to be finite. Got NaN or infinity in row {row}. Repair or remove it.")
         return drawn
 
-    return Law(shape[1], draw, units, diameter, shape[0])
+    return Law(shape[1], draw, units, diameter, shape[0], name)
 
 
 def law_of_source(source: Source) -> Law:

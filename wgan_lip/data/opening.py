@@ -205,7 +205,7 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
     def draw(n: int, rng: torch.Generator) -> Tensor:
         return read(torch.randint(len(paths), (n,), generator=rng).tolist(), n)
 
-    return Opened(folder.resolve().name, Law(dim, draw, **known, size=len(paths)), image_shape=shape)
+    return Opened(folder.resolve().name, Law(dim, draw, **known, size=len(paths), name=str(folder)), image_shape=shape)
 
 
 def _open_source(name: str, options: str) -> Opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -279,6 +279,9 @@ def estimate_w1(
                 transport=interval.best.transport,
                 seed=seed,
             )
+            laws = _told_of_laws(given, problem)
+            population = replace(population, assumptions=(*laws, *population.assumptions))
+            notes += laws
         elif proof is not None and sides.test is not None:
             notes += ("There are no bounds on W1 of the laws: the critic is constant on the samples that trained it.",)
     except KeyboardInterrupt:
@@ -491,6 +494,24 @@ def _sides(
     )
     x, y = (samples_of.detach().cpu() for samples_of in rows)
     return _Sides(x, y, train, validation, clip, None if notes else test, known, tuple(notes))
+
+
+def _told_of_laws(given: tuple[Tensor | Law, Tensor | Law], problem: Problem) -> tuple[str, ...]:
+    """What the laws P and Q are, where that is less than the reader may think."""
+    told = []
+    for name, source, side in zip("PQ", given, problem.sides):
+        repeated = len(side.samples) - len(side.points)
+        if isinstance(source, Law) and source.size is not None:
+            told.append(
+                f"{name} is the uniform law on the {source.size:,} rows of {source.name}: W1 of the laws is about these "
+                "rows, not about what they were sampled from."
+            )
+        elif not isinstance(source, Law) and repeated:
+            told.append(
+                f"{repeated:,} of the {len(side.samples):,} samples of {name} repeat another one, and count as draws of "
+                "their own. If they are copies, the confidence is void: leave the copies out."
+            )
+    return tuple(told)
 
 
 def _finite_range(proof: Proof, x: Tensor, y: Tensor) -> tuple[float, float] | None:
