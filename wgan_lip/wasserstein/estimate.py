@@ -503,13 +503,13 @@ def _told_of_laws(given: tuple[Tensor | Law, Tensor | Law], problem: Problem) ->
         repeated = len(side.samples) - len(side.points)
         if isinstance(source, Law) and source.size is not None:
             told.append(
-                f"{name} is the uniform law on the {source.size:,} rows of {source.name}: W1 of the laws is about these "
-                "rows, not about what they were sampled from."
+                f"{name} is the uniform law on the {source.size:,} rows of {source.name}: W1 of the laws is about "
+                "these rows, not about what they were sampled from."
             )
         elif not isinstance(source, Law) and repeated:
             told.append(
-                f"{repeated:,} of the {len(side.samples):,} samples of {name} repeat another one, and count as draws of "
-                "their own. If they are copies, the confidence is void: leave the copies out."
+                f"{repeated:,} of the {len(side.samples):,} samples of {name} repeat another one, and count as draws "
+                "of their own. If they are copies, the confidence is void: leave the copies out."
             )
     return tuple(told)
 
