@@ -68,7 +68,8 @@ def test_pixels_are_scaled_and_keep_their_shape():
     ("arguments", "message"),
     [
         ((np.array([[1.0, np.nan]] * 3),), "Expected samples to be finite"),
-        ((torch.ones(5),), "Use x[:, None] for scalars"),
+        ((torch.tensor(5.0),), "Got shape ()"),
+        ((np.ma.masked_equal(np.arange(8.0).reshape(4, 2), 5),), "Expected samples without masked entries"),
         ((torch.ones(5, 2, 2, 2, 2),), "Flatten each sample into one row"),
         ((torch.ones(5, 4, 3),), "which axis holds the channels. Got samples of shape (5, 4, 3). Give layout, one of"),
         ((torch.ones(5, 3, 4, 3),), "Got samples of shape (5, 3, 4, 3). Give layout, one of nchw, nhwc, nhw."),

@@ -80,6 +80,7 @@ ARROWS = {room: below for floor in FLOORS for room, below in floor.items()} | {"
 
 # Heavy or optional dependencies, and exactly the places that import them, lazily or not.
 OWNERS: dict[str, set[str]] = {
+    "h5py": {"data"},
     "hydra": {"cli"},
     "omegaconf": {"cli"},
     "yaml": {"runs/folder.py"},

@@ -118,7 +118,7 @@ def test_interval_contains_brute_force_with_weights(pair):
 def test_interval_contains_brute_force_with_integer_weights(pair):
     x, a, y, b = pair
     truth = brute_force(x, y, a, b)
-    result = solve(x, y, a=np.array(a) * sum(b), b=np.array(b) * sum(a))
+    result = solve(x, y, a=a, b=b)  # each divided by its total
     assert_encloses(result, truth)
 
 
@@ -356,10 +356,6 @@ def test_bad_samples_are_refused():
 
 def test_bad_weights_are_refused():
     x = normal(2, 2)
-    with pytest.raises(InputError, match=r"equal total mass. Got 1 and 1\.5"):
-        solve(x, x, a=[0.5, 0.5], b=[0.5, 1.0])
-    with pytest.raises(InputError, match="equal total mass"):
-        solve(x, x, a=[0.5, 0.5], b=[0.5, 0.5 + 1e-8])
     with pytest.raises(InputError, match=r"non-negative.*position 1"):
         solve(x, x, a=[0.5, -0.5])
     with pytest.raises(InputError, match="one weight a sample"):

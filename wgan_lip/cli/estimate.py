@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,17 @@ from torch import Tensor
 from wgan_lip import figures
 from wgan_lip.cli import screens
 from wgan_lip.cli.schema import checked
-from wgan_lip.data import Law, Opened, check_shapes, known_w1, open_samples, read_samples
+from wgan_lip.data import (
+    Law,
+    Opened,
+    TableOptions,
+    check_shapes,
+    known_w1,
+    matched,
+    open_samples,
+    options_of,
+    read_samples,
+)
 from wgan_lip.runs.folder import CERTIFICATE, METRICS, RESULT, create_run, failures_recorded, set_status, versions
 from wgan_lip.runs.run import load_run
 from wgan_lip.runs.sampling import sample_blocks
@@ -34,6 +44,11 @@ from wgan_lip.wasserstein.estimate import Progress, W1Estimate, check_estimate, 
 
 __all__ = ["estimate"]
 
+TABLE = {
+    "header": bool | None, "index": bool | int | str | None, "columns": list, "drop": list, "delimiter": str | None,
+    "decimal": str | None, "obsm": str | None,
+}  # fmt: skip
+"""What can be told of tables, of both sides or of one."""
 CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
@@ -42,6 +57,7 @@ ROOT = {
     "diameter_x": float | None, "diameter_y": float | None,
     "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
     "trust": list,
+    **{f"{option}{side}": kind for option, kind in TABLE.items() for side in ("", "_x", "_y")},
 }  # fmt: skip
 
 
@@ -76,12 +92,30 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
             raise InputError("Expected y, the samples to compare x with. Got none. Give it as y=SAMPLES.")
         y = x
     openers = {"run": partial(_open_run, trust=settings["trust"])}
+    options = _table_options(settings, {"x": x, "y": y})
     sides = tuple(
-        open_samples(spec, key=settings[f"key_{name}"], side=side, dim=settings["dim"], openers=openers)
+        open_samples(
+            spec, key=settings[f"key_{name}"], options=options[name], side=side, dim=settings["dim"], openers=openers
+        )
         for side, (name, spec) in enumerate({"x": x, "y": y}.items())
     )
     check_shapes(*sides)
-    return sides
+    paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # as they are named, one by one
+    return sides if paired else matched(*sides)
+
+
+def _table_options(settings: Mapping[str, Any], specs: Mapping[str, str]) -> dict[str, TableOptions]:
+    """What is said of the tables among the samples: of one side by `header_x`, of both by `header`, and so on."""
+    taken = {name: options_of(Path(spec).expanduser()) for name, spec in specs.items()}
+    given: dict[str, dict[str, Any]] = {name: {} for name in specs}
+    for option in TABLE:
+        if settings[option] is not None and not any(option in options for options in taken.values()):
+            raise InputError(f"Expected {option} with a file that takes it. Got {' and '.join(specs.values())}.")
+        for name, options in given.items():
+            common = settings[option] if option in taken[name] else None
+            of_side = settings[f"{option}_{name}"]
+            options[option] = common if of_side is None else of_side
+    return {name: TableOptions(**options) for name, options in given.items()}
 
 
 def _open_run(directory: str, *, trust: list[str]) -> Opened:
@@ -97,7 +131,7 @@ def _open_run(directory: str, *, trust: list[str]) -> Opened:
 def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> dict[str, Any]:
     """What :func:`wgan_lip.estimate_w1` takes."""
     passed = ("critic", "critic_steps", "seconds", "tolerance", "samples", "level", "method")
-    weights = [None if settings[name] is None else _weights(settings[name]) for name in "ab"]
+    weights = [None if settings[name] is None else _weights(settings[name], side) for name, side in zip("ab", sides)]
     given = [side.law if side.rows is None or settings["stream"] else side.rows for side in sides]
     return {
         **{"x": given[0], "y": given[1], "a": weights[0], "b": weights[1]},
@@ -112,11 +146,24 @@ def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> dic
     }
 
 
-def _weights(path: str) -> Tensor:
-    column = read_samples(path)
-    if column.shape[1] != 1:
-        raise InputError(f"Expected one column of weights in {path}. Got {column.shape[1]}. Keep the weights only.")
-    return column[:, 0]
+def _weights(path: str, side: Opened) -> Tensor:
+    """The weights in a file, which may stand below a name: there are as many as samples."""
+    known = None if side.rows is None else len(side.rows)
+    choices = (None, False, True) if "header" in options_of(Path(path).expanduser()) else (None,)
+    read: list[Tensor] = []
+    refusal: InputError | None = None
+    for header in choices:
+        try:
+            read.append(read_samples(path, options=TableOptions(header=header)))
+        except InputError as error:
+            refusal = refusal or error
+        if read and known in (None, len(read[-1])):
+            break
+    if not read:
+        raise refusal
+    if read[-1].shape[1] != 1:
+        raise InputError(f"Expected one column of weights in {path}. Got {read[-1].shape[1]}. Keep the weights only.")
+    return read[-1][:, 0]
 
 
 @dataclass(frozen=True)
@@ -153,6 +200,7 @@ def _run(
             trackers.record(_Record(next(steps), scalars, progress.stage))
 
         result = estimate_w1(**arguments, on_progress=record)
+        result = replace(result, notes=(*sides[0].notes, *sides[1].notes, *result.notes))
         stop.deferred = True
         last = {"w1/lower": result.lower, "w1/upper": result.upper, "perf/seconds": result.seconds}
         if result.exact is not None:

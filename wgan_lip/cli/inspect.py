@@ -15,7 +15,7 @@ from wgan_lip.inspection.look import Inspection, look_at
 from wgan_lip.inspection.pages import run_page
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.files import json_text, write_whole
+from wgan_lip.utils.files import json_text, utf8, write_whole
 from wgan_lip.utils.terminal import say
 
 __all__ = ["inspect", "written"]
@@ -56,7 +56,7 @@ def _explored(looked: Inspection, folder: Path) -> Path:
 def written(path: Path, text: str, remedy: str) -> Path:
     """Writes a text file whole, or raises :class:`InputError` with the key that names another place."""
     try:
-        return write_whole(path, text.encode())
+        return write_whole(path, utf8(text).encode())
     except OSError as error:
         raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give {remedy}.") from None
 

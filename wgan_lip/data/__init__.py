@@ -13,10 +13,11 @@ from wgan_lip.data.adapters import LoaderSource, TensorSource
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
-from wgan_lip.data.opening import SOURCES, Opened, check_shapes, known_w1, open_samples
+from wgan_lip.data.opening import SOURCES, Opened, check_shapes, known_w1, matched, open_samples
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
-from wgan_lip.data.readers import VectorFile, read_samples
+from wgan_lip.data.readers import VectorFile, options_of, read_file, read_samples
 from wgan_lip.data.sources import FiniteSource, Source
+from wgan_lip.data.tables import Samples, TableOptions
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST, import_torchvision
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, MixtureSource, Moons, SwissRoll, ToySource
 
@@ -43,8 +44,10 @@ __all__ = [
     "Opened",
     "Oracle",
     "OracleSource",
+    "Samples",
     "Source",
     "SwissRoll",
+    "TableOptions",
     "TensorSource",
     "ToySource",
     "VectorFile",
@@ -55,6 +58,9 @@ __all__ = [
     "law_of_oracle",
     "law_of_rows",
     "law_of_source",
+    "matched",
     "open_samples",
+    "options_of",
+    "read_file",
     "read_samples",
 ]

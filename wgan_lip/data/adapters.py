@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -22,7 +21,7 @@ from wgan_lip.data.sources import (
     split_rows,
     warn_of_scales,
 )
-from wgan_lip.utils.checks import InputError, check_samples, one_line
+from wgan_lip.utils.checks import InputError, as_tensor, check_samples, column_names, match_columns, one_line
 
 __all__ = ["LoaderSource", "TensorSource"]
 
@@ -31,9 +30,10 @@ class TensorSource(FiniteSource):
     """Samples in a tensor or an array.
 
     Arguments:
-        samples: Vectors (n, d), or images (n, c, h, w), (n, h, w, c) or (n, h, w). Pixels of dtype uint8 stay so in
-            memory and are handed out divided by 255; any other dtype becomes float32.
-        test: Held-out samples of the same kind; None holds out a part of `samples`, drawn at random.
+        samples: Vectors (n, d), also as a data frame, or images (n, c, h, w), (n, h, w, c) or (n, h, w). Pixels of
+            dtype uint8 stay so in memory and are handed out divided by 255; any other dtype becomes float32.
+        test: Held-out samples of the same kind, the columns of data frames matched by name; None holds out a part of
+            `samples`, drawn at random.
         test_fraction: The share held out where `test` is None.
         layout: The order of the axes of images; see :func:`wgan_lip.data.images.image_rows`.
         low: Least value an entry can take, or None; 0 for pixels.
@@ -80,6 +80,8 @@ class TensorSource(FiniteSource):
             train, test_rows = train[kept], train[held_out]
         else:
             test_rows, shape = _rows(test, "test", layout)
+            order = match_columns(column_names(samples), column_names(test), ("samples", "test"))
+            test_rows = test_rows if order is None else test_rows[:, order]
             _check_same(train, self.image_shape, test_rows, shape)
             test_rows = as_float32(test_rows, "test")
         super().__init__(train, test_rows)
@@ -276,10 +278,7 @@ def _rows(
     """Samples as rows (n, d) on the CPU, pixels in uint8; and the shape of an image, or None."""
     if not hasattr(samples, "shape"):
         raise TypeError(f"{type(samples).__name__} is no tensor")
-    if isinstance(samples, Tensor):
-        samples = samples.detach().cpu()
-    elif (samples := np.asarray(samples)).dtype == np.uint8:
-        samples = torch.from_numpy(np.array(samples))
+    samples = as_tensor(samples, name).detach().cpu()
     are_images = samples.ndim in (3, 4) or layout is not None
     rows, image_shape = image_rows(samples, name, layout) if are_images else (samples, None)
     if samples.dtype != torch.uint8 or rows.ndim != 2 or len(rows) < minimum:

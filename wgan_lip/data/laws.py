@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wgan_lip.data.oracles import Oracle
 from wgan_lip.data.sources import Source, check_positive
-from wgan_lip.utils.checks import InputError, check_samples
+from wgan_lip.utils.checks import InputError, as_tensor, check_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,30 +70,28 @@ def law_of_rows(
     """The uniform law on the rows of an array, which may lie on the disk: rows are read when they are drawn.
 
     Arguments:
-        rows: Real numbers, shape (n, d), such as a tensor or an `np.memmap`. It is kept, not copied.
+        rows: Real numbers, shape (n, d), or (n,) for scalars, such as a tensor or an `np.memmap`. It is kept, not
+            copied.
         name: What messages call it.
         units, diameter: See :class:`Law`.
 
     Raises:
-        InputError: No array of real numbers, not two-dimensional, fewer than two rows; when drawn, a row that is not
-            finite (it is named).
+        InputError: No array of real numbers, more than two dimensions, fewer than two rows; when drawn, a row that is
+            not finite (it is named).
     """
-    if not isinstance(rows, (np.ndarray, Tensor)):
+    if not isinstance(rows, (np.ndarray, Tensor)) or isinstance(rows, np.ma.MaskedArray):
         raise InputError(f"Expected {name} to be an array or a tensor. Got {type(rows).__name__}.")
+    if rows.ndim == 1:
+        rows = rows[:, None]
     shape = tuple(rows.shape)
     if len(shape) != 2:
-        remedy = "Use x[:, None] for scalars." if len(shape) == 1 else "Flatten each sample into one row."
-        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. {remedy}")
+        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. Flatten each sample into one row.")
     check_samples(rows[:2], name, minimum=2)
 
-    def draw(n: int, rng: torch.Generator) -> Tensor | np.ndarray:
+    def draw(n: int, rng: torch.Generator) -> Tensor:
         index = torch.randint(shape[0], (n,), generator=rng)
-        if isinstance(rows, np.ndarray):
-            drawn = np.asarray(rows[index.numpy()])
-            finite = torch.from_numpy(np.isfinite(drawn).all(axis=1))
-        else:
-            drawn = rows[index.to(rows.device)]
-            finite = drawn.isfinite().all(dim=1).cpu()
+        drawn = as_tensor(rows[index.numpy() if isinstance(rows, np.ndarray) else index.to(rows.device)], name)
+        finite = drawn.isfinite().all(dim=1).cpu()
         if not finite.all():
             row = int(index[~finite].min())
             raise InputError(f"Expected {name} to be finite. Got NaN or infinity in row {row}. Repair or remove it.")

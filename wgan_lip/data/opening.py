@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from wgan_lip.data.folders import ImageFolder, list_images, read_pixels
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.oracles import ORACLES, Oracle
-from wgan_lip.data.readers import ENDINGS, VectorFile, map_rows, read_samples, reading
+from wgan_lip.data.readers import ENDINGS, VectorFile, ending_of, holds_parquet, map_rows, read_file, reading
 from wgan_lip.data.sources import FiniteSource, Source, as_samples
+from wgan_lip.data.tables import TableOptions
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
-from wgan_lip.utils.checks import InputError, available_memory, check_memory, check_samples
+from wgan_lip.utils.checks import InputError, available_memory, check_memory, check_samples, match_columns
 
-__all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "open_samples"]
+__all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "matched", "open_samples"]
 
 TORCHVISION = (MNIST, FashionMNIST, CIFAR10, CelebA)
 SOURCES: dict[str, type[Source]] = {
@@ -46,6 +47,8 @@ class Opened:
         name: What screens call them.
         law: What they are drawn from; for a finite set the uniform law on its rows.
         rows: All samples, shape (n, d), float32 or float64, where they are a finite set that fits into memory.
+        names: What their file calls the d columns, where it does.
+        notes: What was left out when they were read, in sentences.
         image_shape: (c, h, w) with c·h·w = d where samples are images.
         oracle: The oracle whose side `side` this is: 0 for P, 1 for Q.
     """
@@ -53,6 +56,8 @@ class Opened:
     name: str
     law: Law
     rows: Tensor | None = None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     oracle: Oracle | None = None
     side: int = 0
@@ -62,6 +67,7 @@ def open_samples(
     spec: str | Path,
     *,
     key: str | None = None,
+    options: TableOptions | None = None,
     side: int = 0,
     dim: int | None = None,
     memory_limit: int | None = None,
@@ -70,7 +76,7 @@ def open_samples(
     """Opens samples by a specification that needs no quotes in a shell or in Hydra's grammar.
 
     ================================  ==================================================================
-    `points.npy`                      a file that :func:`read_samples` reads
+    `points.npy`                      a file, or a folder of Parquet files, that :func:`read_file` reads
     `faces/`                          a folder of images, with those in folders below it
     `data/digits`                     a set or a law of :data:`SOURCES`: all its images, or its law
     `data/digits:0-4`                 some of its classes; `+` joins several, as in `data/mnist:0-2+7`
@@ -84,6 +90,7 @@ def open_samples(
     Arguments:
         spec: The specification; a `Path` always means a file or folder.
         key: Which array of an `.npz` or `.pt` file; needed where it holds several.
+        options: What is known of a table; see :class:`TableOptions`.
         side: Which side of an oracle: 0 for P, 1 for Q.
         dim: The dimension that samples must have; that of an oracle, which otherwise has its default.
         memory_limit: Bytes that samples may take in memory. A larger `.npy` file or folder of images becomes a law that
@@ -96,7 +103,7 @@ def open_samples(
 
     Raises:
         InputError: No such file, set or oracle (the closest is named), an unknown class or parameter, fewer than two
-            samples, another dimension than `dim`, images of several sizes, or whatever :func:`read_samples` refuses.
+            samples, another dimension than `dim`, images of several sizes, or whatever :func:`read_file` refuses.
 
     Guarantee:
         Nothing in a file is run. Rows are those of the file, in its order, bit for bit where it holds float32 or
@@ -113,10 +120,14 @@ def open_samples(
     if not isinstance(spec, (str, Path)):
         raise InputError(f"Expected samples by a file, a folder or a name. Got {spec!r}.")
     opened = _open_named(spec, side, dim, openers or {}) if isinstance(spec, str) else None
+    options = options or TableOptions()
     if opened is not None and key is not None:
         raise InputError(f"Expected no key for {spec}, which is no file. Got key={key!r}. Leave it out.")
+    if opened is not None and options.given:
+        raise InputError(f"Expected no {options.given[0]} for {spec}, which is no table. Leave it out.")
     if opened is None:
-        opened = _open_path(spec, key, _half_of_memory() if memory_limit is None else memory_limit, list(openers or {}))
+        limit = _half_of_memory() if memory_limit is None else memory_limit
+        opened = _open_path(spec, key, options, limit, list(openers or {}))
     if dim not in (None, opened.law.dim):
         raise InputError(f"Expected {spec} to have dimension {dim}. Got {opened.law.dim}. Change or leave out dim.")
     return opened
@@ -138,6 +149,20 @@ def known_w1(x: Opened, y: Opened) -> tuple[float, float] | None:
     return (x.oracle.w1, x.oracle.w1_error) if x.side != y.side else (0.0, 0.0)
 
 
+def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
+    """The two with the columns of y in the order of x, by their names, where both have names.
+
+    Raises:
+        InputError: Names that are on one side only.
+    """
+    order = match_columns(x.names, y.names)
+    if order is None:
+        return x, y
+    rows, note = y.rows[:, order], f"The columns of {y.name} were put in the order of {x.name}, by their names."
+    law = law_of_rows(rows, y.name, units=y.law.units)
+    return x, replace(y, law=law, rows=rows, names=x.names, notes=(*y.notes, note))
+
+
 def _open_named(spec: str, side: int, dim: int | None, openers: Mapping[str, Callable[[str], Opened]]) -> Opened | None:
     """What a specification means that is no path, else None."""
     kind, _, rest = spec.partition(":")
@@ -151,29 +176,30 @@ def _open_named(spec: str, side: int, dim: int | None, openers: Mapping[str, Cal
     return None
 
 
-def _open_path(spec: str | Path, key: str | None, limit: int, prefixes: list[str]) -> Opened:
+def _open_path(spec: str | Path, key: str | None, options: TableOptions, limit: int, prefixes: list[str]) -> Opened:
     path = Path(spec)
     with reading(path, "file of samples"):
         path = path.expanduser()
         exists, is_folder = path.exists(), path.is_dir()
         size = path.stat().st_size if exists else 0
-    if not spec or not (exists or path.suffix.lower() in ENDINGS):
+        of_tables = is_folder and holds_parquet(path)
+    if not spec or not (exists or ending_of(path) in ENDINGS):
         raise InputError(_unknown(str(spec), prefixes))
-    return _open_folder(path, key, limit) if is_folder else _open_file(path, key, limit, size)
+    if is_folder and not of_tables:
+        if options.given:
+            raise InputError(f"Expected no {options.given[0]} for {path}, a folder of images. Leave it out.")
+        return _open_folder(path, key, limit)
+    return _open_file(path, key, options, limit, size)
 
 
-def _open_file(path: Path, key: str | None, limit: int, size: int) -> Opened:
-    if path.suffix.lower() == ".npy" and 8 * size > limit:  # a number of one byte becomes float64
+def _open_file(path: Path, key: str | None, options: TableOptions, limit: int, size: int) -> Opened:
+    if path.suffix.lower() == ".npy" and 8 * size > limit and not options.given:  # a byte becomes float64
         rows = map_rows(path, key)
         if rows.size * (4 if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else 8) > limit:
             return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units))
-    elif size > limit:
-        raise InputError(
-            f"Expected {path} to fit into {limit / 2**30:.3g} GiB of memory. Got {size / 2**30:.3g} GiB. "
-            "Save it as .npy, of which only the rows in use are read."
-        )
-    rows = check_samples(read_samples(path, key), str(path), minimum=2)
-    return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units), rows)
+    read = read_file(path, key, options, memory_limit=limit)
+    rows = check_samples(read.values, str(path), minimum=2)
+    return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units), rows, read.names, read.notes)
 
 
 def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
@@ -200,7 +226,7 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
     known = {"units": ImageSource.units, "diameter": box_diameter(0.0, 1.0, dim)}
     if 4 * dim * len(paths) <= limit:
         rows = read(range(len(paths)), len(paths))
-        return Opened(folder.resolve().name, law_of_rows(rows, str(folder), **known), rows, shape)
+        return Opened(folder.resolve().name, law_of_rows(rows, str(folder), **known), rows, image_shape=shape)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
         return read(torch.randint(len(paths), (n,), generator=rng).tolist(), n)
@@ -226,7 +252,8 @@ def _open_source(name: str, options: str) -> Opened:
         labels = torch.cat([source.train_labels, source.test_labels])
         rows = rows[_in_classes(labels, classes, f"data/{name}")]
     diameter = box_diameter(source.low, source.high, source.dim)
-    return Opened(title, law_of_rows(rows, title, units=source.units, diameter=diameter), rows, source.image_shape)
+    law = law_of_rows(rows, title, units=source.units, diameter=diameter)
+    return Opened(title, law, rows, image_shape=source.image_shape)
 
 
 def _open_oracle(name: str, options: str, side: int, dim: int | None) -> Opened:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +15,150 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wgan_lip.data.columnar import dense, read_h5ad, read_parquet
 from wgan_lip.data.sources import FiniteSource, as_float32, split_rows, warn_of_scales
-from wgan_lip.utils.checks import InputError, check_choice, check_samples, one_line
+from wgan_lip.data.tables import Samples, TableOptions, check_size
+from wgan_lip.data.text import read_text
+from wgan_lip.utils.checks import InputError, as_tensor, available_memory, check_choice, check_samples, one_line
 
-__all__ = ["ENDINGS", "VectorFile", "map_rows", "read_samples", "reading"]
+__all__ = [
+    "ENDINGS",
+    "VectorFile",
+    "ending_of",
+    "holds_parquet",
+    "map_rows",
+    "options_of",
+    "read_file",
+    "read_samples",
+    "reading",
+]
 
 NUMBERS = "file of plain numbers, without Python objects"
 
 
 class VectorFile(FiniteSource):
-    """The samples of a file, as :func:`read_samples` reads them, in float32.
+    """The samples of a file, as :func:`read_file` reads them, in float32.
 
     Arguments:
         path: The file.
         key: Which array, where the file holds several.
+        header, index, columns, drop, delimiter, decimal, obsm: What is known of a table; see :class:`TableOptions`.
         test_fraction: Share of the samples that is held out, drawn at random; at least one sample.
         seed: Fixes the split.
 
     Raises:
-        InputError: See :func:`read_samples` and :func:`wgan_lip.data.sources.as_float32`; fewer than two samples, or a
+        InputError: See :func:`read_file` and :func:`wgan_lip.data.sources.as_float32`; fewer than two samples, or a
             `test_fraction` that leaves nothing for one of the sides.
 
     Warns:
-        UserWarning: Rows that float32 makes equal, or columns whose ranges differ by orders of magnitude.
+        UserWarning: A column was left out, or a line of numbers taken for names; rows that float32 makes equal, or
+            columns whose ranges differ by orders of magnitude.
     """
 
     name = "file"
     units = "the unit of the numbers in the file"
 
-    def __init__(self, path: str, key: str | None = None, test_fraction: float = 0.2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: str,
+        key: str | None = None,
+        header: bool | None = None,
+        index: bool | int | str | None = None,
+        columns: Sequence[int | str] | None = None,
+        drop: Sequence[int | str] | None = None,
+        delimiter: str | None = None,
+        decimal: str | None = None,
+        obsm: str | None = None,
+        test_fraction: float = 0.2,
+        seed: int = 0,
+    ) -> None:
         if not 0 < test_fraction < 1:
             raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
-        samples = as_float32(check_samples(read_samples(path, key), str(path), minimum=2), str(path))
+        read = read_file(path, key, TableOptions(header, index, columns, drop, delimiter, decimal, obsm))
+        for note in read.notes:
+            warnings.warn(note, stacklevel=2)
+        samples = as_float32(check_samples(read.values, str(path), minimum=2), str(path))
         warn_of_scales(samples, str(path))
         train, test = split_rows(len(samples), max(1, round(test_fraction * len(samples))), seed)
         super().__init__(samples[train], samples[test])
 
 
-def read_samples(path: str | Path, key: str | None = None) -> Tensor:
+def read_samples(path: str | Path, key: str | None = None, options: TableOptions | None = None) -> Tensor:
+    """The values that :func:`read_file` reads, shape (n, d). Raises :class:`InputError`."""
+    return read_file(path, key, options).values
+
+
+def read_file(
+    path: str | Path,
+    key: str | None = None,
+    options: TableOptions | None = None,
+    *,
+    memory_limit: int | None = None,
+) -> Samples:
     """Reads samples from a file; nothing in the file is ever run.
 
+    ============================  ======================================================================================
+    `.npy` `.npz`                 arrays, (n, d), or (n,) for scalars; sparse matrices of scipy
+    `.pt`                         a tensor, or a dictionary of tensors
+    `.csv` `.tsv` `.txt`          tables of text, see :func:`wgan_lip.data.text.read_text`; `.csv.gz` and the like too
+    `.parquet`, a folder of them  see :func:`wgan_lip.data.columnar.read_parquet`
+    `.h5ad`                       see :func:`wgan_lip.data.columnar.read_h5ad`; needs the extra `h5ad`
+    ============================  ======================================================================================
+
     Arguments:
-        path: `.npy`, `.npz`, `.pt` (a tensor, or a dictionary of tensors), `.csv` or `.tsv` (a first row without any
-            number is a header), or `.parquet` (needs the extra `parquet`; a data frame's index is left out).
+        path: The file.
         key: Which array of an `.npz` or `.pt` file; needed where it holds several.
+        options: What is known of a table.
+        memory_limit: Bytes that the samples may take in memory; all that is available by default.
 
     Returns:
-        Samples, shape (n, d), float32 or float64 as stored (whole numbers and text become float64).
+        The samples, the names of their columns, and what was left out. Values are a tensor of shape (n, d), float32 or
+        float64 as stored; whole numbers and text become float64.
 
     Raises:
-        InputError: No such file, unknown ending, a file that is not what its ending says, a missing or unknown key,
-            text where numbers are due, pyarrow that is lacking or old, or no finite matrix with at least one row.
+        InputError: No such file, unknown ending, a pipe or device, a file that is not what its ending says, a missing
+            or unknown key, an option that the file does not take, text where numbers are due, a table that can be read
+            in several ways, more than `memory_limit`, a library that is lacking, or no finite matrix with at least one
+            row.
     """
-    path = Path(path)
+    path, options = Path(path), options or TableOptions()
+    limit = available_memory() or 2**32 if memory_limit is None else memory_limit
     with reading(path, NUMBERS):
         path = path.expanduser()
-        if path.is_dir():
+        if path.is_dir() and not holds_parquet(path):
             raise InputError(f"Expected {path} to be a file. Got a folder. Name a file inside it.")
-        check_choice(path.suffix.lower(), ENDINGS, f"the ending of {path}")
+        ending = ".parquet" if path.is_dir() else ending_of(path)
+        check_choice(ending, ENDINGS, f"the ending of {path}")
         if not path.exists():
             raise InputError(f"Expected a file at {path}. Got nothing there. Check the path, seen from {Path.cwd()}.")
-        samples = _READERS[path.suffix.lower()](path, key)
-    if isinstance(samples, np.ndarray) and not samples.dtype.isnative:
-        samples = samples.astype(samples.dtype.newbyteorder("="))
-    return check_samples(samples, str(path))
+        if not (path.is_dir() or path.is_file()):
+            raise InputError(f"Expected {path} to be a file. Got a pipe or a device. Save what it gives as a file.")
+        if foreign := [option for option in options.given if option not in options_of(path)]:
+            raise InputError(f"Expected no {foreign[0]} for {path}, a {ending} file. Leave it out.")
+        if ending != ".npy" and path.is_file():
+            check_size(path, path.stat().st_size, limit, each=1)
+        read = _READERS[ending](path, key, options, limit)
+    if isinstance(read.values, np.ndarray) and not read.values.dtype.isnative:
+        read = replace(read, values=read.values.astype(read.values.dtype.newbyteorder("=")))
+    return replace(read, values=check_samples(read.values, str(path)))
+
+
+def ending_of(path: Path) -> str:
+    """`.csv` of points.csv, `.csv.gz` of points.csv.gz."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix + ".gz" if name.suffix == ".gz" else name.suffix
+
+
+def options_of(path: Path) -> tuple[str, ...]:
+    """Which of :class:`TableOptions` a file or folder takes."""
+    if path.is_dir():
+        return _TAKES[".parquet"] if holds_parquet(path) else ()
+    return _TAKES.get(ending_of(path), ())
+
+
+def holds_parquet(folder: Path) -> bool:
+    """Whether a folder holds Parquet files, in itself or in folders such as year=2020, as data frames are cut up."""
+    return any(True for pattern in ("*.parquet", "*=*/**/*.parquet") for _ in folder.glob(pattern))
 
 
 def map_rows(path: Path, key: str | None = None) -> np.ndarray:
@@ -102,124 +183,107 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise InputError(message) from error
 
 
-def _read_npy(path: Path, key: str | None) -> np.ndarray:
+def _read_npy(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
     with path.open("rb") as file:
-        return _pick(np.lib.format.read_array(file, allow_pickle=False), key, path)
+        _check_array(path, file, limit)
+        file.seek(0)
+        return Samples(_pick(np.lib.format.read_array(file, allow_pickle=False), key, path))
 
 
-def _read_npz(path: Path, key: str | None) -> np.ndarray:
+def _read_npz(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):  # np.load would read any of its formats
             raise ValueError("no zip archive")
+        with zipfile.ZipFile(file) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            is_sparse = {"format", "shape", "data"} <= members.keys()  # as scipy.sparse.save_npz writes it
+            for name in members if is_sparse else [_key(members, key, path)]:
+                with archive.open(members[name]) as member:
+                    _check_array(path, member, limit)
         file.seek(0)
+        if is_sparse:
+            from scipy import sparse
+
+            _check_no_key(path, key, "one sparse matrix")
+            return Samples(dense(path, sparse.load_npz(file), limit))
         with np.load(file, allow_pickle=False) as archive:
-            return _pick(archive, key, path)
+            return Samples(_pick(archive, key, path))
 
 
-def _read_pt(path: Path, key: str | None) -> Tensor:
-    tensor = _pick(torch.load(path, map_location="cpu", weights_only=True), key, path).detach()
-    if tensor.layout != torch.strided:
-        raise InputError(f"Expected {path} to hold a dense tensor. Got {tensor.layout}. Save tensor.to_dense().")
-    return tensor
-
-
-def _read_table(path: Path, key: str | None) -> np.ndarray:
-    delimiter = {".csv": ",", ".tsv": "\t"}[path.suffix.lower()]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file, delimiter=delimiter), [])
-        header = [] if any(map(_is_number, first)) else first
-        if not header:
-            file.seek(0)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-                table = np.loadtxt(file, delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
-        except UnicodeDecodeError:
-            raise
-        except ValueError as error:
-            file.seek(0)
-            rows = csv.reader(file, delimiter=delimiter)
-            got = _first_bad_row(rows, next(rows) if header else []) or one_line(error)
-            raise InputError(
-                f"Expected {path} to hold equally long rows of numbers below a header row without any. Got {got}. "
-                "Drop or encode columns of text, fill gaps."
-            ) from error
-    return _pick(table, key, path)
-
-
-def _read_parquet(path: Path, key: str | None) -> np.ndarray:
-    try:
-        import pyarrow
-        from pyarrow import parquet, types
-
-        version = pyarrow.__version__
-    except ImportError:
-        version = "0"
-    if int(version.split(".")[0]) < 15:  # older ones could be made to run code by a file's metadata
-        got = "none" if version == "0" else version
-        raise InputError(
-            f"Expected pyarrow 15 or newer, to read {path}. Got {got}. Install wgan-lip[parquet], or save a .npy file."
-        )
+def _read_pt(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
     with path.open("rb") as file:
-        table = parquet.ParquetFile(file).read()
-    index = (table.schema.pandas_metadata or {}).get("index_columns", [])  # what a data frame calls its rows
-    fields = [field for field in table.schema if field.name not in index]
-    for field in fields:
-        if not (types.is_integer(field.type) or types.is_floating(field.type)):
-            raise InputError(
-                f"Expected {path} to hold columns of numbers. Got type {field.type} in column {field.name!r}. "
-                "Drop or encode this column."
-            )
-    columns = [table.column(field.name).to_numpy() for field in fields]
-    return _pick(np.column_stack(columns) if columns else np.empty((table.num_rows, 0)), key, path)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                check_size(path, sum(member.file_size for member in archive.infolist()), limit, each=1)
+        file.seek(0)
+        tensor = _pick(torch.load(file, map_location="cpu", weights_only=True), key, path).detach()
+    check_size(path, tensor.numel(), limit, each=_bytes_of(tensor.dtype))  # one number may be read at many places
+    return Samples(as_tensor(tensor, str(path)))
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+def _plain(read: Callable[[Path, TableOptions, int], Samples]) -> Callable[..., Samples]:
+    """The reader of a kind of file that holds no arrays to choose among."""
+
+    def without_key(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
+        _check_no_key(path, key, "a table")
+        return read(path, options, limit)
+
+    return without_key
 
 
-def _first_bad_row(rows: Any, header: list[str]) -> str:
-    """Says where a csv reader's first field that is no number, or row of another length, stands (numpy's own message
-    counts rows without the header and blank lines; a person counts lines)."""
-    width = 0
-    for row in filter(None, rows):
-        for column, field in enumerate(row):
-            if not _is_number(field):
-                title = f" ({header[column]})" if column < len(header) else ""
-                return f"{field!r} in column {column + 1}{title}, line {rows.line_num}"
-        width = width or len(row)
-        if len(row) != width:
-            return f"{len(row)} columns in line {rows.line_num}, {width} above it"
-    return ""
-
-
-_READERS = {
+TEXT = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_READERS: dict[str, Callable[[Path, str | None, TableOptions, int], Samples]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".pt": _read_pt,
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".parquet": _read_parquet,
+    **dict.fromkeys(TEXT, _plain(read_text)),
+    ".parquet": _plain(read_parquet),
+    ".h5ad": _plain(read_h5ad),
 }
 ENDINGS = list(_READERS)
+_TAKES = {
+    **dict.fromkeys(TEXT, ("header", "index", "columns", "drop", "delimiter", "decimal")),
+    ".parquet": ("index", "columns", "drop"),
+    ".h5ad": ("columns", "drop", "obsm"),
+}
+
+
+def _check_array(path: Path, stream: Any, limit: int) -> None:
+    """Refuses an array in numpy's format, at whose first byte `stream` stands, that would take more than `limit`."""
+    version, _ = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    check_size(path, math.prod(shape), limit, each=_bytes_of(dtype))
+
+
+def _bytes_of(dtype: Any) -> int:
+    """That a number of some type takes when it is read: float32 for floats of up to 32 bits, float64 for all else."""
+    is_float = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
+    return 4 if is_float and dtype.itemsize <= 4 else 8
+
+
+def _check_no_key(path: Path, key: str | None, holds: str) -> None:
+    if key is not None:
+        raise InputError(f"Expected no key for {path}, which holds {holds}. Got key={key!r}. Leave it out.")
+
+
+def _key(content: Mapping[str, Any], key: str | None, path: Path) -> str:
+    """The key of the array called `key`, or of the only one."""
+    if key is None and len(content) == 1:
+        return next(iter(content))
+    if key is None or key not in content:
+        got = "no key" if key is None else f"key={key!r}"
+        raise InputError(f"Expected a key of {path}: one of {', '.join(map(str, content)) or '(none)'}. Got {got}.")
+    return key
 
 
 def _pick(content: Any, key: str | None, path: Path) -> Tensor | np.ndarray:
     """The array called `key`, or the only one."""
-    if not isinstance(content, Mapping):
-        if key is not None:
-            raise InputError(f"Expected no key for {path}, which holds one array. Got key={key!r}. Leave it out.")
-        content, key = {None: content}, None
-    elif key is None and len(content) == 1:
-        key = next(iter(content))
-    elif key is None or key not in content:
-        got = "no key" if key is None else f"key={key!r}"
-        raise InputError(f"Expected a key of {path}: one of {', '.join(map(str, content)) or '(none)'}. Got {got}.")
-    array = content[key]
+    if isinstance(content, Mapping):
+        array = content[_key(content, key, path)]
+    else:
+        _check_no_key(path, key, "one array")
+        array = content
     if not isinstance(array, (Tensor, np.ndarray)):
         raise InputError(f"Expected {path} to hold a tensor. Got {type(array).__name__}. Save one of shape (n, d).")
     return array

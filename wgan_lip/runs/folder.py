@@ -20,7 +20,7 @@ import yaml
 import wgan_lip
 from wgan_lip.runs.checkpoints import CHECKPOINT
 from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.files import open_regular, read_regular, write_json, write_whole
+from wgan_lip.utils.files import open_regular, read_regular, utf8, write_json, write_whole
 
 __all__ = [
     "CERTIFICATE",
@@ -92,6 +92,8 @@ def reopen_run(directory: Path, config: Mapping[str, Any], overrides: list[str])
 
 
 def _write_settings(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+    if (name := utf8(str(directory))) != str(directory):  # TensorBoard can't write there
+        raise InputError(f"Expected a run folder whose name is UTF-8. Got {name}. Rename it, or choose another.")
     write_json(directory / OVERRIDES, overrides)
     write_whole(directory / CONFIG, yaml_text(config).encode())
 

@@ -37,22 +37,22 @@ def solve(
     Arguments:
         x: Samples of P, shape (n, d), any real dtype, any device. They are used in float64, on the CPU.
         y: Samples of Q, shape (m, d).
-        a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
-        b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
+        a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
+            as probabilities. Uniform by default.
+        b: Non-negative weights of y, shape (m,), likewise.
 
     Returns:
         The interval, the plan and a potential. The potential has its apexes at the smaller of the two sets.
 
     Raises:
-        InputError: Unusable samples or weights; totals that differ by more than rounding; coordinates beyond 1e280;
-            less memory available than the solver needs.
+        InputError: Unusable samples or weights; coordinates beyond 1e280; less memory available than the solver needs.
         TransportError: The solver did not reach an optimum.
 
     Guarantee:
         lower <= W1(P, Q) <= upper for the numbers as given, whatever the solver did, on IEEE 754 arithmetic. Its
         width is that of rounding, about 1e-14 of the spread of the samples: far outliers or clusters make it wide
         beside a small W1. The interval concerns these weighted points: it says nothing about the laws they were drawn
-        from, whose W1 is smaller on average. Integers beyond 2^53 are rounded first.
+        from, whose W1 is smaller on average.
 
     References:
         Optimal Transport, Old and New (Villani, 2009), Theorem 5.10; Displacement interpolation using Lagrangian

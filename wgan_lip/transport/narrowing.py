@@ -91,8 +91,9 @@ def narrow(
     Arguments:
         x: Samples of P, shape (n, d), any real dtype, any device.
         y: Samples of Q, shape (m, d).
-        a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
-        b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
+        a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
+            as probabilities. Uniform by default.
+        b: Non-negative weights of y, shape (m,), likewise.
         device: Where edges are priced, in float64.
         deadline: Reading of `time.monotonic` at which the iteration ends.
 

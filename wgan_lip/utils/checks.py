@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from wgan_lip.utils.terminal import printable
+
 __all__ = [
     "InputError",
     "UncertifiableError",
+    "as_tensor",
     "available_memory",
     "check_choice",
     "check_memory",
@@ -23,6 +27,10 @@ __all__ = [
     "check_seed",
     "check_sizes",
     "check_weights",
+    "column_names",
+    "common_origin",
+    "few",
+    "match_columns",
     "one_line",
     "out_of_memory",
 ]
@@ -43,40 +51,100 @@ def check_choice(value: str, choices: Sequence[str], what: str) -> str:
     return value
 
 
-def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -> Tensor:
+def column_names(samples: object) -> tuple[str, ...] | None:
+    """The names of a data frame's columns, or of the variables of an AnnData object; None of anything without names."""
+    labels = _labels(samples)
+    return None if labels is None else tuple(map(str, labels))
+
+
+def match_columns(
+    x: tuple[str, ...] | None, y: tuple[str, ...] | None, sides: tuple[str, str] = ("x", "y")
+) -> list[int] | None:
+    """Which column of y is each column of x, by name; None where they stand in one order already, or one has no names.
+
+    Arguments:
+        x: The names of the columns of one side.
+        y: Those of the other.
+        sides: What the error message calls them.
+
+    Raises:
+        InputError: A name that is on one side only, or that stands twice on a side while the order differs.
+    """
+    if x is None or y is None or x == y:
+        return None
+    if len(set(x)) < len(x) or len(set(y)) < len(y):
+        twice = next(name for names in (x, y) for name in names if names.count(name) > 1)
+        raise InputError(
+            f"The columns of {' and '.join(sides)} can't be matched by name: {twice!r} stands twice on one side, and "
+            "their order differs. Rename one of the two."
+        )
+    only = [set(one) - set(other) for one, other in ((x, y), (y, x))]
+    if any(only):
+        apart = " and ".join(f"{few(sorted(names))} in {side} only" for side, names in zip(sides, only) if names)
+        raise InputError(
+            f"The columns of {' and '.join(sides)} differ: {apart}. Choose those that both have, or rename "
+            "them; arrays without names are compared column by column."
+        )
+    return [y.index(name) for name in x]
+
+
+def as_tensor(samples: Any, name: str) -> Tensor:
+    """Real numbers of any shape as a float32, float64 or uint8 tensor with the same values.
+
+    Arguments:
+        samples: A tensor; or an array, a list, a sparse matrix, a data frame (pandas, polars, Arrow) or an AnnData
+            object, which are copied. Pixels, of dtype uint8, stay what they are; other integers become float64; numbers
+            of fewer than 32 bits become float32.
+        name: What the error message calls them.
+
+    Raises:
+        InputError: No real numbers, masked entries, a column of a frame that holds none (it is named), quantised or
+            sparse tensors or those without values, integers that float64 cannot hold.
+    """
+    if not isinstance(samples, Tensor):
+        array = _as_array(samples, name)
+        return torch.from_numpy(np.array(array if array.dtype == np.uint8 else _floats(array, name), order="C"))
+    unusable = {
+        "a tensor on the meta device": (samples.is_meta, "It has no values: load it with its data."),
+        "a quantised tensor": (samples.is_quantized, "Use x.dequantize()."),
+        f"layout {samples.layout}": (samples.layout != torch.strided, "Use x.to_dense()."),
+    }
+    for got, (applies, remedy) in unusable.items():
+        if applies:
+            raise InputError(f"Expected {name} to hold a dense tensor of real numbers. Got {got}. {remedy}")
+    if samples.dtype in (torch.float32, torch.float64, torch.uint8):
+        return samples
+    if samples.is_complex() or samples.dtype == torch.bool:
+        raise InputError(f"Expected {name} to hold real numbers. Got dtype {samples.dtype}. Convert it to float64.")
+    if samples.dtype in (torch.int64, torch.uint64):
+        return torch.from_numpy(_floats(samples.cpu().numpy(), name)).to(samples.device)
+    try:
+        return samples.to(torch.float32 if samples.is_floating_point() else torch.float64)
+    except (RuntimeError, TypeError):  # packed numbers of four bits and the like
+        raise InputError(f"Expected {name} to hold real numbers. Got dtype {samples.dtype}. Use float32.") from None
+
+
+def check_samples(samples: Any, name: str, *, minimum: int = 1) -> Tensor:
     """Turns an array of samples into a finite real tensor of shape (n, d).
 
     Arguments:
-        samples: Tensor or array of real numbers, shape (n, d). Integers become float64 (exactly, up to 2^53);
-            half precision becomes float32; float32 and float64 stay as they are, on their device.
+        samples: Real numbers as :func:`as_tensor` takes them, shape (n, d); shape (n,) is taken for n scalars. float32
+            and float64 stay as they are, on their device.
         name: What the error message calls them.
         minimum: The least n that is accepted.
 
     Raises:
-        InputError: Not an array of numbers, complex, not two-dimensional, d = 0, fewer than `minimum` rows, or a
+        InputError: See :func:`as_tensor`; neither one- nor two-dimensional, d = 0, fewer than `minimum` rows, or a
             row that is not finite (the first one is named).
     """
-    if not isinstance(samples, Tensor):
-        try:
-            array = np.asarray(samples)
-        except ValueError:
-            raise InputError(f"Expected {name} of shape (n, d). Got rows of unequal lengths.") from None
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
-        if array.dtype.itemsize > 8 or array.dtype.kind == "u":
-            array = array.astype(np.float64)
-        elif not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        samples = torch.from_numpy(np.array(array, order="C", copy=True))
-    if samples.is_complex() or samples.dtype == torch.bool:
-        raise InputError(f"Expected {name} to hold real numbers. Got dtype {samples.dtype}. Convert it to float64.")
-    if samples.dtype in (torch.float16, torch.bfloat16):
-        samples = samples.to(torch.float32)
-    elif not samples.is_floating_point():
-        samples = samples.to(torch.float64)
+    samples = as_tensor(samples, name)
+    if samples.dtype == torch.uint8:
+        samples = samples.double()
+    if samples.ndim == 1:
+        samples = samples[:, None]
     shape = tuple(samples.shape)
     if samples.ndim != 2:
-        remedy = "Use x[:, None] for scalars." if samples.ndim == 1 else "Flatten each sample into one row."
+        remedy = "Give an array of samples." if samples.ndim == 0 else "Flatten each sample into one row."
         raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. {remedy}")
     if shape[1] == 0:
         raise InputError(f"Expected {name} with at least one column. Got shape {shape}.")
@@ -93,15 +161,45 @@ def check_samples(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -
     return samples
 
 
-def check_pair(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, minimum: int = 1) -> tuple[Tensor, Tensor]:
-    """Checks two sample sets, (n, d) and (m, d), of the same dimension d. Raises :class:`InputError`."""
+def check_pair(x: Any, y: Any, *, minimum: int = 1) -> tuple[Tensor, Tensor]:
+    """Checks two sample sets, (n, d) and (m, d), of the same dimension d.
+
+    Where both have column names, as data frames do, y is returned with its columns in the order of x.
+
+    Raises:
+        InputError: See :func:`check_samples` and :func:`match_columns`; dimensions that differ.
+    """
+    order = match_columns(column_names(x), column_names(y))
     x, y = check_samples(x, "x", minimum=minimum), check_samples(y, "y", minimum=minimum)
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"Expected x and y of equal dimension. Got {tuple(x.shape)} and {tuple(y.shape)}. "
             "Check that both hold the same features."
         )
-    return x, y
+    return x, y if order is None else y[:, order]
+
+
+def common_origin(x: Any, y: Any) -> tuple[Any, Any, str]:
+    """Two sets of integers that float64 cannot hold, such as times in nanoseconds, counted from a common origin.
+
+    Returns:
+        Both sets less the least of each column, exactly, and a sentence that says so; as they were, and "", where
+        float64 holds them, or where they are not two sets of integers of one dimension. A translation of both leaves
+        every distance between them as it is.
+    """
+    sides = [_integers(side) for side in (x, y)]
+    if any(side is None or not len(side) for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+        return x, y, ""
+    if all(_unlike(side) is None for side in sides):
+        return x, y, ""
+    sides = [side.astype(object) for side in sides]  # Python's integers, which never overflow
+    origin = np.minimum(*(side.min(axis=0) for side in sides))
+    sides = [side - origin for side in sides]
+    if max(side.max() for side in sides) > 2**53:
+        return x, y, ""
+    told = few([str(number) for number in origin])
+    note = f"x and y hold integers beyond 2^53, which float64 can't tell apart: both were counted from {told}."
+    return *(side.astype(np.float64) for side in sides), note
 
 
 @overload
@@ -113,11 +211,10 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
     if weights is None:
         return None
     if isinstance(weights, Tensor):
-        weights = weights.detach().cpu().to(torch.float32 if weights.dtype == torch.bfloat16 else weights.dtype)
-    array = np.asarray(weights)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
-    array = array.astype(np.float64)
+        weights = weights.detach().cpu()
+        weights = weights.double() if weights.dtype == torch.bool else as_tensor(weights, name)
+    array = np.asanyarray(weights)
+    array = _floats(_as_array(array.astype(np.uint8) if array.dtype.kind == "b" else array, name), name)
     if array.shape != (n,):
         raise InputError(f"Expected {name} of shape ({n},), one weight a sample. Got shape {array.shape}.")
     if not np.isfinite(array).all() or (array < 0).any():
@@ -125,7 +222,91 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
         raise InputError(f"Expected {name} to be finite and non-negative. Got {array[row]} at position {row}.")
     if not array.any():
         raise InputError(f"Expected {name} with a positive total. Got all zeros.")
-    return array
+    return array.astype(np.float64)
+
+
+def few(words: Sequence[str], most: int = 5) -> str:
+    """The first of many words, as they stand in a sentence, with nothing in them that a terminal would act upon."""
+    return printable(", ".join(words[:most])) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def _labels(samples: object) -> list[Any] | None:
+    """What the columns of a frame are called, as it takes them in frame[label]."""
+    if isinstance(samples, (Tensor, np.ndarray)):
+        return None
+    for attribute in ("var_names", "column_names", "columns"):  # of AnnData, Arrow, pandas and polars
+        if (labels := getattr(samples, attribute, None)) is not None:
+            return list(labels)
+    return None
+
+
+def _as_array(samples: Any, name: str) -> np.ndarray:
+    """Whatever holds real numbers as an array of integers or floats."""
+    if hasattr(samples, "var_names"):
+        samples = samples.X
+    elif (labels := _labels(samples)) is not None:
+        return _stacked(samples, labels, name)
+    if hasattr(samples, "toarray"):
+        numbers = math.prod(samples.shape)
+        check_memory(8 * numbers, f"{name}, a sparse matrix of {numbers:.3g} entries", "Reduce its dimension first.")
+        samples = samples.toarray()
+    try:
+        array = np.asanyarray(samples)
+    except ValueError:
+        raise InputError(f"Expected {name} of shape (n, d). Got rows of unequal lengths.") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"Expected {name} to hold real numbers. Got dtype {array.dtype}. Convert it to float64.")
+    if isinstance(array, np.ma.MaskedArray) and (masked := np.ma.getmaskarray(array)).any():
+        raise InputError(
+            f"Expected {name} without masked entries. Got {masked.sum()}, the first of them in row "
+            f"{np.argwhere(masked)[0][0] if masked.ndim else 0}. Remove or repair these rows."
+        )
+    return np.asarray(array)
+
+
+def _integers(samples: Any) -> np.ndarray | None:
+    """Samples that are integers of up to 64 bits, shape (n, d); None for all others."""
+    if isinstance(samples, Tensor) and samples.dtype in (torch.int64, torch.uint64):
+        samples = samples.cpu().numpy()
+    array = np.asarray(samples) if isinstance(samples, (list, tuple)) else samples
+    if type(array) is not np.ndarray or array.dtype.kind not in "iu" or array.ndim not in (1, 2):
+        return None
+    return array.reshape(len(array), -1) if len(array) else None
+
+
+def _stacked(frame: Any, labels: list[Any], name: str) -> np.ndarray:
+    """The columns of a frame side by side."""
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise InputError(f"Expected columns of different names in {name}. Got {twice!r} twice. Rename one of them.")
+    columns = []
+    for label in labels:
+        if str(label).startswith("Unnamed: 0"):  # what pandas calls an index that it wrote and read again
+            raise InputError(f"Expected no row numbers in {name}. Got the column {label!r}. Drop it.")
+        column = f"column {label!r} of {name}"
+        columns.append(_floats(_as_array(frame[label], column), column))
+    return np.column_stack(columns) if columns else np.empty((len(frame), 0))
+
+
+def _floats(array: np.ndarray, name: str) -> np.ndarray:
+    """An array of float32 or float64 with the values of one of real numbers."""
+    if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
+        return array.astype(np.float32)
+    if (value := _unlike(array)) is not None:
+        remedy = "Convert it to float64." if array.dtype.kind == "f" else "Subtract a common offset from all samples."
+        raise InputError(f"Expected {name} to hold numbers that float64 can hold. Got {value!s}. {remedy}")
+    return array.astype(np.float64)
+
+
+def _unlike(array: np.ndarray) -> Any:
+    """The first number that float64 does not hold, or None."""
+    if array.dtype.itemsize < 8:
+        return None
+    if array.dtype.kind == "f":
+        differ = np.isfinite(array) & (array.astype(np.float64) != array)
+        return array[differ][0] if differ.any() else None
+    large = array[(array > 2**53) | (array < -(2**53))] if array.dtype.kind == "i" else array[array > 2**53]
+    return next((value for value in large.tolist() if int(float(value)) != value), None)
 
 
 def available_memory() -> int | None:

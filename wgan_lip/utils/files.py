@@ -13,13 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["LEFTOVERS", "beside", "json_text", "open_regular", "read_regular", "write_json", "write_whole"]
+__all__ = ["LEFTOVERS", "beside", "json_text", "open_regular", "read_regular", "utf8", "write_json", "write_whole"]
 
 LEFTOVERS = ".*.tmp"
 """What the temporary files of :func:`write_whole` are called; a process that was killed leaves one."""
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def utf8(text: str) -> str:
+    """Text that can be written as UTF-8: what is not, in the names of some files, is spelt out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> Path:

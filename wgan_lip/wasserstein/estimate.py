@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wgan_lip.data import Law
 from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
 from wgan_lip.transport import Narrowed, Plan, Potential, Problem, check_room, meet, narrow_problem, solves_at_once
-from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, check_weights
+from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, check_weights, common_origin
 from wgan_lip.wasserstein.fitting import FitProgress, check_critic, fit_checked
 from wgan_lip.wasserstein.interval import InvariantViolation, proved_lower_bound
 from wgan_lip.wasserstein.population import METHODS, PopulationBounds, proved_bounds, proved_range
@@ -186,11 +186,12 @@ def estimate_w1(
     which yields the bounds on the laws.
 
     Arguments:
-        x: Samples of P, shape (n, d), n ≥ 2; any real dtype, any device. Or a law: the interval is then about `samples`
-            draws of it, and others train the critic.
-        y: Samples of Q, shape (m, d), or a law.
-        a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
-        b: Non-negative weights of y, shape (m,). Where both are given, the totals have to agree.
+        x: Samples of P, shape (n, d), or (n,) for scalars, n ≥ 2; any real dtype, any device; a data frame or an
+            AnnData object too. Or a law: the interval is then about `samples` draws of it, and others train the critic.
+        y: Samples of Q, shape (m, d), or a law. Columns that have names on both sides are matched by them.
+        a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
+            as probabilities. Uniform by default.
+        b: Non-negative weights of y, shape (m,), likewise.
         critic: A name of :data:`wgan_lip.wasserstein.fitting.CRITICS`, an own critic (b, d) → (b,) that can be
             certified, which is then trained, or None for none.
         critic_steps: Ascents of each candidate in the first round, `steps` of
@@ -211,7 +212,7 @@ def estimate_w1(
         :class:`W1Estimate`. An interruption (Ctrl-C) ends the estimate with what is known by then.
 
     Raises:
-        InputError: Unusable samples, weights or settings.
+        InputError: Unusable samples, weights or settings; columns whose names differ.
         UncertifiableError: A critic that cannot be certified.
         InvariantViolation: A lower bound above an upper one, which would refute a proof.
 
@@ -231,6 +232,7 @@ def estimate_w1(
         True
     """
     start = time.monotonic()
+    x, y, note = common_origin(x, y)
     given, problem = _checked(
         x, y, a=a, b=b, critic=critic, critic_steps=critic_steps, seconds=seconds, tolerance=tolerance, samples=samples,
         level=level, method=method, diameters=diameters, generators=generators, seed=seed,
@@ -241,7 +243,7 @@ def estimate_w1(
     rounds = narrow_problem(problem, device=device, deadline=start + seconds)
     interval = _Interval(start, tolerance, next(rounds), on_progress)
     fitted = proof = population = None
-    stopped, notes = "", sides.notes
+    stopped, notes = "", (*filter(None, [note]), *_totals(a, b), *sides.notes)
     try:
         interval.tell(interval.best.stage)
         if solves_at_once(*problem.size):
@@ -520,6 +522,14 @@ def _finite_range(proof: Proof, x: Tensor, y: Tensor) -> tuple[float, float] | N
         return proved_range(proof, x, y)
     except InputError:
         return None
+
+
+def _totals(a: Tensor | ArrayLike | None, b: Tensor | ArrayLike | None) -> Iterator[str]:
+    """What was done to weights that are no probabilities, such as counts."""
+    for name, weights in (("x", a), ("y", b)):
+        total = 1.0 if weights is None else float(check_weights(weights, len(weights), name).sum())
+        if not math.isclose(total, 1, rel_tol=1e-6):
+            yield f"The weights of {name} were divided by their total, {total:.6g}."
 
 
 def _weighted_rows(rows: Tensor, weights: Tensor | ArrayLike) -> Callable[[int, torch.Generator], Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wgan_lip.runs.tracking.records import Closing, RecordLike
 from wgan_lip.runs.tracking.tags import MEANINGS, ROUNDED_DOWN, ROUNDED_UP, TRAINING_CHARTS
+from wgan_lip.utils.files import utf8
 
 SCENE = {
     "camera": {"cls": "PerspectiveCamera", "fov": 45},
@@ -103,7 +104,7 @@ class TensorBoardTracker(Closing):
         self.image(tag, picture, step)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        self._open_writer().add_text(tag, markdown, step)
+        self._open_writer().add_text(tag, utf8(markdown), step)
 
     def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
         """Writes the histogram of the finite values; where there is none, writes nothing."""
@@ -147,7 +148,7 @@ class TensorBoardTracker(Closing):
         from torch.utils.tensorboard.summary import hparams
 
         plain = {
-            name: value if type(value) in (int, float, str) else str(value)
+            name: value if type(value) in (int, float) else utf8(str(value))
             for name, value in params.items()
             if value is not None
         }
