@@ -208,10 +208,10 @@ def search(seed, trials):
 
 
 def test_nothing_that_is_accepted_is_steeper_than_its_constant_or_mixes_samples():
-    accepted, refused = search(seed=0, trials=400)
-    assert sum(accepted.values()) > 120 and sum(refused.values()) > 40
+    accepted, refused = search(seed=0, trials=300)
+    assert sum(accepted.values()) > 100 and sum(refused.values()) > 30
     assert {"Softmax", "Linear", "MaxMin", "Conv", "Upsample", "BatchNorm"} <= set(accepted)
-    assert {"Softmax", "Linear", "MaxMin"} <= set(refused)
+    assert len(refused) > 8
 
 
 def test_the_search_knows_every_layer_and_module():

@@ -306,6 +306,11 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
             raise InputError(
                 f"Expected the constant {then} for {path}. Proved {now}. The certificate was altered; {again}"
             )
+    if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in certificate.layers))):
+        raise InputError(
+            f"Expected the product of the layers' constants, {product!r}. Got {certificate.lipschitz!r}. "
+            f"The certificate was altered; {again}"
+        )
     for name in ("norm_in", "norm_out", "covers"):
         if getattr(certificate, name) != getattr(proved, name):
             raise InputError(
