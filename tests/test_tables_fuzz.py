@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
-from wgan_lip.data import VectorFile, read_file
+from wgan_lip.data import read_file
 from wgan_lip.utils.checks import InputError
 
 DELIMITERS = {".csv": [",", ",", ",", ";", "\t", "|"], ".tsv": ["\t"], ".txt": [" ", " ", "\t", ",", ";"]}
