@@ -76,7 +76,10 @@ FLOORS: list[dict[str, set[str]]] = [
         },
     },
 ]
-ARROWS = {room: below for floor in FLOORS for room, below in floor.items()} | {"__main__": {"cli"}, FACADE: set()}
+ARROWS = {room: below for floor in FLOORS for room, below in floor.items()} | {
+    "__main__": {"cli", "utils"},
+    FACADE: set(),
+}
 
 # Heavy or optional dependencies, and exactly the places that import them, lazily or not.
 OWNERS: dict[str, set[str]] = {

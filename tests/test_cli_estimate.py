@@ -404,14 +404,14 @@ def test_a_full_disk_leaves_no_half_a_result(monkeypatch, capsys):
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
-def interrupt_at(monkeypatch, stage: str) -> None:
-    """Sends this process a SIGINT, as Ctrl-C does, when a stage of this name is told."""
+def interrupt_at(monkeypatch, stage: str, number: int = signal.SIGINT) -> None:
+    """Sends this process a signal, by default as Ctrl-C does, when a stage of this name is told."""
 
     class Impatient(IntervalConsole):
         def record(self, record):
             super().record(record)
             if record.stage.startswith(stage):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
     monkeypatch.setattr(command, "IntervalConsole", Impatient)
 
@@ -424,6 +424,29 @@ def test_ctrl_c_leaves_the_interval_so_far(stage, many, monkeypatch, capsys):
     assert result["history"][-1]["stage"].startswith(stage) and result["exact"] is None
     assert result["lower"] <= many <= result["upper"]
     assert (only_run() / "interval.png").exists() and "interrupted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_do_as_ctrl_c_does(number, many, monkeypatch, unpictured):
+    interrupt_at(monkeypatch, "means", number)
+    result = estimated("x=x.npy", "y=y.npy", ALONE)
+    assert result["stopped"] == "interrupted" and state() == "interrupted"
+    assert result["lower"] <= many <= result["upper"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_result_is_written_waits_for_it(number, monkeypatch, capfd):
+    real = command._write
+
+    def write(*arguments):
+        signal.raise_signal(number)
+        real(*arguments)
+
+    monkeypatch.setattr(command, "_write", write)
+    save_pair(n=60)
+    assert estimated("x=x.npy", "y=y.npy", ALONE)["exact"] == 5.0
+    assert state() == "finished" and not (only_run() / "interval.png").exists()
+    assert f"{number.name}: writing the result" in capfd.readouterr().err
 
 
 def test_ctrl_c_keeps_what_was_solved_before(monkeypatch, capsys, unpictured):

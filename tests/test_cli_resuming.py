@@ -97,13 +97,15 @@ def curve(run: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in board.Scalars(tag)]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(whole, monkeypatch, capfd, number, status):
     with monkeypatch.context() as patched:
         signalled(patched, number, step=5)
         assert main(["train", *LONGER]) == status
     (run,) = runs()
-    assert f"interrupted by {number.name}" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"interrupted by {number.name}" in told
+    assert told.startswith(f"training in {run}\n") and f"To go on with this run: wgan-lip train resume={run}\n" in told
     assert (Run(run).status["state"], Run(run).status["step"], load_run(run).step) == ("interrupted", 5, 5)
     assert main(["train", f"resume={run}"]) == 0
     assert "going on with" in capfd.readouterr().err
@@ -427,6 +429,144 @@ def test_a_second_interrupt_does_not_wait():
         os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_hang_up_that_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.asked is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_whose_process_is_gone_is_not_said_to_run(interrupted, capsys):
+    status = json.loads((interrupted / "status.json").read_text())
+    (interrupted / "status.json").write_text(json.dumps(status | {"state": "running", "reason": None}))
+    with claimed(interrupted):
+        assert Run(interrupted).status["state"] == "running"
+    assert Run(interrupted).status["state"] == "interrupted" and "killed" in Run(interrupted).status["reason"]
+    capsys.readouterr()
+    assert main(["inspect", "run=run", "out=null", "open_data=false"]) == 0
+    assert "interrupted at step 7" in capsys.readouterr().out
+    assert main(["train", *LONGER, "hydra.run.dir=run", "resume=auto"]) == 0
+    (interrupted / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    (interrupted / ".lock").unlink()  # as where a file system has no locks
+    assert Run(interrupted).status["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"state": "interr', '{"state": 7}', '{"state": "running", "started": "then"}', None]
+)
+def test_auto_goes_on_with_a_run_whose_status_is_torn(whole, monkeypatch, content, capsys):
+    with monkeypatch.context() as patched:
+        signalled(patched, signal.SIGTERM, step=7)
+        assert main(["train", *LONGER]) == 143
+    (run,) = runs()
+    (run / "status.json").unlink() if content is None else (run / "status.json").write_text(content)
+    assert main(["train", *LONGER, "resume=auto"]) == 0
+    assert f"going on with {run} at step 7" in capsys.readouterr().err
+    assert runs() == [run]
+    assert_same(run, whole)
+
+
+def test_auto_says_which_run_it_cannot_read(interrupted, capsys):
+    Path("outputs/train/torn").mkdir(parents=True)
+    Path("outputs/train/torn/config.yaml").write_text("[")
+    assert main(["train", *LONGER, "resume=auto"]) == 0
+    assert "config.yaml in outputs/train/torn. Got a damaged one" in capsys.readouterr().err.replace(
+        f"{Path.cwd()}/", ""
+    )
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{}")])
+def test_a_finished_run_without_its_scores_is_scored_again(whole, damage, tmp_path):
+    copy = Path(shutil.copytree(whole, tmp_path / "copy"))
+    damage(copy / "summary.json")
+    assert main(["train", f"resume={copy}"]) == 0
+    assert Run(copy).summary["score"] == Run(whole).summary["score"]
+    assert_same(copy, whole)
+
+
+def test_final_scores_stand_once_however_often_they_are_taken(whole, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # after the scores were written, and before the run was finished
+        with monkeypatch.context() as patched:
+            patched.setattr("wgan_lip.training.session._draw", killed)
+            resume = ["resume=run"] if Path("run").exists() else [*LONGER, "hydra.run.dir=run"]
+            assert main(["train", *resume]) == 130
+    assert main(["train", "resume=run"]) == 0
+    assert_same(Path("run"), whole)
+    for tag in ("at_end/score_over_floor", "at_end/w1_lower", "w1/exact"):
+        assert curve(Path("run"), tag) == curve(whole, tag)
+    assert len(curve(Path("run"), "at_end/w1_exact")) == 1
+
+
+class Gone:
+    """A console of which nothing is left: whatever is written to it fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+    flush = fileno = write
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file")])
+def test_a_console_that_is_gone_is_no_failure(whole, monkeypatch, error):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Gone(error)), patched.setattr(sys, "stderr", Gone(error))
+        assert main(["train", *LONGER, "hydra.run.dir=run"]) == 0
+        assert main(["inspect", "run=run", "out=null", "open_data=false"]) == 0
+    assert_same(Path("run"), whole)
+
+
+def test_a_pipe_that_is_closed_early_leaves_a_finished_run_and_status_0():
+    command = f"{sys.executable} -m wgan_lip train {' '.join(LONGER)} training.steps=2 hydra.run.dir=run 2>&1"
+    done = subprocess.run(["bash", "-c", f"({command}; echo $? > status) | head -n 1"], capture_output=True, text=True)
+    assert done.stdout == "training in run\n" and done.stderr == ""
+    assert Path("status").read_text() == "0\n" and Run("run").status["state"] == "finished"
+
+
+def test_a_result_that_a_full_disk_cannot_take_is_a_failure(tiny_run, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["inspect", f"run={tiny_run}", "out=null", "open_data=false"]) == 2
+        monkeypatch.setattr(full, "flush", lambda: None, raising=False)
+
+
+def test_a_run_that_cannot_be_written_to_is_certified_all_the_same(tiny_run, monkeypatch, capsys):
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("wgan_lip.lipschitz.certificates.write_whole", read_only, raising=False)
+    monkeypatch.setattr("wgan_lip.utils.files.write_whole", read_only)
+    assert main(["certify", f"run={tiny_run}"]) == 0
+    told = capsys.readouterr().out
+    assert "Lip(f) ≤ 0.99" in told and "not written: Read-only file system; it agrees with the stored one" in told
+
+
+def test_importing_what_a_training_needs_draws_from_no_generator():
+    code = """
+import random
+import numpy as np
+import wgan_lip.training
+random.seed(0), np.random.seed(0)
+before = random.getstate(), np.random.get_state()[1].tolist()
+import ot, rich.console, rich.live, rich.progress_bar, rich.table, rich.text, sklearn.datasets, sklearn.linear_model
+import matplotlib.pyplot, torch.utils.tensorboard, hydra
+assert before == (random.getstate(), np.random.get_state()[1].tolist())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 SERVER = """

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from wgan_lip.data import TensorSource
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.runs.checkpoints import CHECKPOINT, read_checkpoint
 from wgan_lip.runs.run import Run
-from wgan_lip.training import Ranks, train_wgan
+from wgan_lip.training import OtherRankError, Ranks, train_wgan
 from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -161,6 +162,40 @@ def test_a_rank_that_stops_leaves_its_reason_and_one_that_is_killed_none(tmp_pat
     assert on_two_ranks(killed, tmp_path / "b")[0].startswith("OtherRankError: rank 1 was killed, or can't be")
 
 
+def test_a_rank_that_is_stopped_is_named_when_the_others_have_waited_long_enough(tmp_path):
+    def work(rank: int) -> None:
+        init = f"file://{tmp_path}/meet"
+        dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2, timeout=timedelta(seconds=2))
+        ranks = Ranks()
+        ranks.average([torch.ones(3)])
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        with pytest.raises(OtherRankError) as caught:
+            ranks.average([torch.ones(3)])
+        (tmp_path / "told").write_text(str(caught.value))
+
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            try:
+                work(rank)
+            finally:
+                os._exit(0)
+    os.waitpid(children[0], 0)
+    os.kill(children[1], signal.SIGKILL), os.waitpid(children[1], 0)
+    assert (tmp_path / "told").read_text().startswith("rank 1 has not answered in time: it was stopped, or hangs")
+
+
+def test_work_of_rank_0_may_take_longer_than_a_step(tmp_path, monkeypatch):
+    def work(ranks):
+        return ranks.by_first(lambda: time.sleep(3) or 7)
+
+    real = dist.init_process_group
+    monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: real(*a, **k, timeout=timedelta(seconds=2)))
+    assert on_two_ranks(work, tmp_path) == [7, 7]
+
+
 def torchrun(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wgan_lip"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -243,6 +278,17 @@ def test_a_rank_that_dies_stops_all_and_the_run_goes_on_alone(capsys):
     assert step >= 4
     assert main(["train", "resume=run", "training.max_seconds=0.001"]) == 0
     assert Run("run").step >= step
+
+
+def test_where_rank_0_is_killed_the_status_says_so():
+    settings = [*SETTINGS, "hydra.run.dir=run", "training.steps=100000", "checkpoint.every=4"]
+    children = started_ranks("train", *settings)
+    wait_for(lambda: Path("run/checkpoint-4.pt").exists())
+    os.kill(children[0], signal.SIGKILL)
+    assert statuses(children) == [-signal.SIGKILL, 1]
+    status = json.loads(Path("run/status.json").read_text())
+    assert status["state"] == "failed" and re.match("(rank 0|another rank) was killed", status["reason"])
+    assert status["step"] >= 4
 
 
 def test_a_signal_saves_once_for_all_ranks():

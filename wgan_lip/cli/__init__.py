@@ -13,7 +13,7 @@ from pathlib import Path
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.devices import rank, world_size
-from wgan_lip.utils.terminal import let_go, say, warn
+from wgan_lip.utils.terminal import say, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -102,8 +102,6 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
         return _refuse(_in_keys(command, str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explained(command, overrides, error))
-    except BrokenPipeError:  # such as of `--help | head`: what was read was enough
-        let_go(sys.stdout)
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from wgan_lip.runs.run import Run
 from wgan_lip.runs.targets import ROLES
@@ -125,14 +126,15 @@ def spelt(key: str, text: str) -> str:
 
 
 def _value(override: str) -> Any:
+    """What an override says; None where it says nothing that is understood."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
         value = OverridesParser.create().parse_override(override).value()
-    except HydraException:
+        return OmegaConf.to_container(OmegaConf.create({"": value}), resolve=True)[""] if value else value
+    except (HydraException, OmegaConfBaseException):
         return None
-    return OmegaConf.to_container(OmegaConf.create([value]), resolve=True)[0] if isinstance(value, str) else value
 
 
 def _key(override: str) -> str:

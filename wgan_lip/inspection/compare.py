@@ -154,7 +154,7 @@ def _run_folders(path: Path) -> list[Path]:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Jobs of a sweep in the order of their numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.parts]
 
 
 def _entry(run: Run) -> Entry:
@@ -166,8 +166,8 @@ def _entry(run: Run) -> Entry:
         )
     settings = {key: value for key, value in every.items() if key.partition(".")[0] not in ASIDE}
     standing = Standing.of(run.status, run.summary, run.metrics, guarantee="unknown")
-    batch = every.get("training.batch_size", math.nan)
-    batch = float(batch) if isinstance(batch, int | float) else math.nan
+    batch = every.get("training.batch_size")
+    batch = float(batch) if isinstance(batch, int) and 0 < batch < 2**63 else math.nan
     scored = [record for record in run.metrics if "eval/w1_over_floor" in record]
     course = [(r.get("time", math.nan), r["step"] * batch, r["eval/w1_over_floor"]) for r in scored]
     last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan

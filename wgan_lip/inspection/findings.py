@@ -105,12 +105,12 @@ class Standing:
             )  # fmt: skip
         last = next(reversed(audits(records)), {})
         lower, exact, upper = (last.get(tag, math.nan) for tag in AUDIT)
-        covered = last.get("eval/modes_covered")
+        covered = last.get("eval/modes_covered", math.nan)
         return Standing(
             **common, final=False, lower=lower, lower_as_trained=lower, exact=exact, upper=upper,
             floor=last.get("eval/w1_floor", math.nan), score=last.get("eval/w1_over_floor", math.nan),
             gradient=last.get("critic/grad_norm", math.nan), lipschitz=last.get("certificate/lipschitz", math.nan),
-            largest_gradient=math.nan, guarantee=guarantee, covered=None if covered is None else int(covered),
+            largest_gradient=math.nan, guarantee=guarantee, covered=int(covered) if math.isfinite(covered) else None,
             within=last.get("eval/within_3_sigma", math.nan), modes=modes,
             precision=_over(last, last, "eval/precision", "eval/precision_floor"),
             coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"),

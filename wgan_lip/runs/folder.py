@@ -116,7 +116,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(read_regular(path, limit=LARGEST_YAML).decode(), Loader=_PlainLoader)
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
-        return content
+        return _of_text(content)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise damaged(path, error) from None
 
@@ -146,6 +146,13 @@ class _PlainDumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> yaml.Node:
+        """Text; quoted where characters in it are to be escaped, for a reader takes some of them for line ends."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_str)
 
 
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
@@ -289,11 +296,17 @@ def _read_json(path: Path, kind: type) -> Any:
         content = json.loads(read_regular(path, limit=LARGEST_JSON))
         if not isinstance(content, kind):
             raise ValueError(f"it holds a {type(content).__name__}, where a {kind.__name__} was expected")
-        return content
+        return _of_text(content)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from None
+
+
+def _of_text(content: Any) -> Any:
+    """Returns plain data whose strings can be written anywhere. Raises ValueError on halves of characters."""
+    json.dumps(content, ensure_ascii=False).encode()
+    return content
 
 
 def damaged(path: Path, error: Exception) -> InputError:
