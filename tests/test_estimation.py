@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import pairwise
+import sys
+from collections import Counter
+from itertools import pairwise, permutations
 from types import SimpleNamespace
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,11 +17,14 @@ from torch import nn
 
 from wgan_lip import certify, estimate_w1
 from wgan_lip.data import ORACLES, Law, box_diameter, law_of_oracle, law_of_rows
+from wgan_lip.lipschitz import certificates
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze
 from wgan_lip.transport import narrowing, solve
+from wgan_lip.utils import checks
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein import estimate as estimation
+from wgan_lip.wasserstein.candidates import Units, candidates
 from wgan_lip.wasserstein.dual import kr_value
 from wgan_lip.wasserstein.interval import InvariantViolation, kr_lower_bound
 from wgan_lip.wasserstein.population import clip_range, population_bounds
@@ -525,3 +531,127 @@ def test_samples_that_repeat_others_are_counted_and_told():
     assert note.startswith("570 of the 600 samples of P") and note in result.population.assumptions
     distinct = estimate_w1(y, y + 1, critic_steps=20, seconds=5)
     assert not any("repeat" in told for told in (*distinct.notes, *distinct.population.assumptions))
+
+
+# --- exact, or not ----------------------------------------------------------------------------------------------------
+
+
+def w1_to_50_digits(x, y):
+    """W1 of two sets of equally many points, over all permutations."""
+    with mpmath.workdps(50):
+        costs = [
+            [mpmath.sqrt(mpmath.fsum((mpmath.mpf(p) - mpmath.mpf(q)) ** 2 for p, q in zip(a, b))) for b in y] for a in x
+        ]
+        size = len(x)
+        return min(mpmath.fsum(costs[i][j] for i, j in enumerate(order)) for order in permutations(range(size))) / size
+
+
+def assert_exact_is_exact(result, truth):
+    assert mpmath.mpf(result.lower) <= truth <= mpmath.mpf(result.upper)
+    if result.exact is None:
+        assert any("no exact value" in note for note in result.notes)
+        assert result.value == (result.lower + result.upper) / 2
+    else:
+        assert abs(mpmath.mpf(result.exact) - truth) <= 1e-9 * truth
+        assert result.upper - result.lower <= 1e-9 * result.upper
+        assert not any("no exact value" in note for note in result.notes)
+
+
+def test_one_far_point_on_each_side_leaves_no_exact_value():
+    """21.20180552 was called exact, where W1 is 21.139: the distances at 1e16 are rounded to whole numbers."""
+    x = np.array([[2.2, 2.3], [2.8, 3.5], [0.9, 4.1], [0.5, 1e16]])
+    y = np.array([[5.7, 18.0], [3.7, 21.0], [15.0, 51.0], [2.8, 1e16]])
+    truth = w1_to_50_digits(x.tolist(), y.tolist())
+    assert truth == pytest.approx(21.139374101433994, rel=1e-14)
+    result = estimate_w1(x, y, critic=None)
+    assert result.exact is None and result.stopped == "optimal"
+    assert_exact_is_exact(result, truth)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e8, 1e12, 1e16, 1e20, 1e150])
+def test_exact_is_claimed_where_the_ends_meet_and_nowhere_else(far):
+    """Fill values in a tenth of the rows moved what was called exact by 27 %."""
+    rng, claimed = np.random.default_rng(int(math.log10(far))), 0
+    for _ in range(12):
+        x, y = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)) + 1
+        x[0, 1] = y[0, 1] = far
+        result = estimate_w1(x, y, critic=None)
+        assert_exact_is_exact(result, w1_to_50_digits(x.tolist(), y.tolist()))
+        claimed += result.exact is not None
+    assert claimed == 12 if far <= 1e4 else claimed == 0 or far < 1e16
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What check_samples was asked about, and the layers that were proved."""
+    checked, proved = [], []
+    check, claim = checks.check_samples, certificates._claim
+
+    def counting(samples, *arguments, **settings):
+        checked.append(samples)
+        return check(samples, *arguments, **settings)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("wgan_lip") and getattr(module, "check_samples", None) is check:
+            monkeypatch.setattr(module, "check_samples", counting)
+    monkeypatch.setattr(certificates, "_claim", lambda path, layer: proved.append(path) or claim(path, layer))
+    return checked, proved
+
+
+def test_samples_are_checked_once_and_layers_proved_twice(counted):
+    """They were checked 113 times and proved eight times."""
+    checked, proved = counted
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1)
+    assert [sum(one is samples for one in checked) for samples in (X, Y)] == [1, 1]
+    assert len(checked) <= 6  # with the centres of the cones, and the values of the critic, on either side
+    layers = [layer.path for layer in result.certificate.layers]
+    assert Counter(proved) == {path: 2 for path in layers}
+
+
+def test_a_critic_of_ones_own_is_proved_at_the_door_and_when_it_is_trained(counted):
+    checked, proved = counted
+    critic = own_critic(2)
+    estimate_w1(X, Y, critic=critic, critic_steps=1)
+    looks = 1 + 4 * 2  # of the validation samples, each with a proof of the weights it sees
+    assert Counter(proved)["1"] <= 1 + looks + 2
+    assert len(checked) <= 4
+
+
+def test_draws_of_a_law_are_checked_where_they_are_drawn(counted):
+    checked, _ = counted
+    law = Law(2, lambda n, rng: torch.randn(n, 2, generator=rng))
+    estimate_w1(law, Y, critic=None, samples=50)
+    drawn = [samples for samples in checked if isinstance(samples, torch.Tensor) and samples.shape == (50, 2)]
+    assert sum(samples is Y for samples in drawn) == 1
+    assert len(drawn) == 1 + 3  # and three draws, for the interval, the choice of a critic and its range
+
+
+# --- the time there is ------------------------------------------------------------------------------------------------
+
+
+def built(dim, seconds, critic="auto"):
+    """Names of the candidates that are built when so many seconds are left throughout."""
+    x, y = (normal(7, dim, seed=seed) for seed in (0, 1))
+    rng = torch.Generator().manual_seed(0)
+    return [one.name for one in candidates(critic, Units.of(x, y), x, y, rng, lambda: seconds)]
+
+
+def test_candidates_that_no_time_is_left_for_are_not_built(monkeypatch):
+    """The weights of a network for 300,000 coordinates took 35 s, of one."""
+    everything = built(40, math.inf)
+    assert everything[0] == "linear" and everything[-1] == "resnet" and len(everything) > 4
+    assert built(40, 1.0) == everything
+    assert built(40, 0.0) == ["linear"]
+    assert built(40, 0.0, critic="cones") == ["cones-1-"]
+    assert built(40, 0.0, critic="resnet") == ["resnet"], "what was asked for is built"
+    wide = built(300_000, 0.1)
+    assert "resnet" not in wide and "cones-1-" in wide
+
+
+def test_a_network_is_no_wider_than_samples_can_span():
+    x, y = (normal(7, 3000, seed=seed) for seed in (0, 1))
+    (network,) = candidates("resnet", Units.of(x, y), x, y, torch.Generator().manual_seed(0), lambda: 1.0)
+    assert network.module.lift.weight.shape == (64, 3000)

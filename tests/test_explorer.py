@@ -155,9 +155,11 @@ def test_a_critic_without_a_proof_is_explored_and_said_to_have_none():
 def test_dead_critics_are_drawn(value):
     source, generated = shifted(2)
     critic = tilt(2, value)
-    certificate = wgan_lip.certify(tilt(2))
-    seen = explore(critic, source, generated, certificate=certificate)
+    seen = explore(critic, source, generated)
     assert len(seen.pictures) == 6
+    assert (seen.certificate is None) == math.isnan(value), "no constant is proved of weights that are not finite"
+    with pytest.raises(InputError):
+        explore(critic, source, generated, certificate=wgan_lip.certify(tilt(2)))
 
 
 def test_other_samples_are_refused():
