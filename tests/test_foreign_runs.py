@@ -489,8 +489,8 @@ def test_hydra_composes_nothing_of_a_run(foreign):
         "~seed",
     ]
     kept, aside = set_aside(given)
-    assert kept == ["resume=foreign", "hydra.verbose=true", "trust=[a]", "--config-dir", "mine",
-                    f'hydra.run.dir="{foreign.resolve()}"']  # fmt: skip
+    assert kept == [f'hydra.run.dir="{foreign.resolve()}"', "resume=foreign", "hydra.verbose=true", "trust=[a]",
+                    "--config-dir", "mine"]  # fmt: skip
     assert aside == ["seed=3", "+critic.x=1", "~seed"]
     for none in ([], ["resume=auto"], ["resume=null"], ["resume="]):
         assert set_aside([*none, "seed=3"]) == ([*none, "seed=3"], None)

@@ -30,14 +30,14 @@ def set_aside(overrides: list[str]) -> tuple[list[str], list[str] | None]:
         return overrides, None
     if {"--multirun", "-m"} & set(overrides):
         raise InputError(f"Expected a single run with resume={wanted}. Got --multirun. A sweep takes resume=auto.")
-    if any(override.startswith(("--cfg", "-c")) for override in overrides):
+    if any(override.partition("=")[0] in ("--cfg", "-c") for override in overrides):
         raise InputError(f"The settings of a run that goes on are in its folder: {Path(wanted) / 'config.yaml'}.")
     aside = [override for override in overrides
              if ("=" in override or override.startswith("~")) and not override.startswith("-")
              and re.split(r"[./@:]", _key(override))[0] not in OF_THE_COMMAND]  # fmt: skip
     kept = [override for override in overrides if override not in aside]
     folder = str(Run(wanted).directory.resolve())
-    return [*kept, f"hydra.run.dir={literal(folder)}"], aside
+    return [f"hydra.run.dir={literal(folder)}", *kept], aside  # before the flags among them: see arranged
 
 
 def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
