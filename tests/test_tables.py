@@ -255,6 +255,7 @@ def test_data_frames_are_matched_by_name():
     with pytest.raises(InputError, match="differ: c in x only and d in y only"):
         estimate_w1(x, x.rename(columns={"c": "d"}), critic=None)
     assert torch.equal(*check_pair(x, MATRIX))
+    x = pandas.DataFrame(np.random.default_rng(0).normal(size=(9, 3)), columns=["a", "b", "c"])
     held = TensorSource(x, x[["b", "c", "a"]])
     assert torch.equal(held.test, held.train)
 

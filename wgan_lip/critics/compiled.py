@@ -15,8 +15,8 @@ from torch import Tensor
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.lipschitz.layers import Retraction
-from wgan_lip.transport import solve
-from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_samples
+from wgan_lip.transport import Problem, solve_problem
+from wgan_lip.utils.checks import InputError, check_choice, check_samples
 
 __all__ = ["MaxMinFunction", "compile_fixed_width", "compile_resnet", "critic_from_transport", "interpolate"]
 
@@ -225,8 +225,8 @@ def critic_from_transport(
         5.0
     """
     check_choice(family, ["resnet", "fixed_width"], "family")
-    x, y = (samples.detach().cpu().double() for samples in check_pair(x, y))
-    potential = solve(x, y).potential
+    problem = Problem.of(x, y)
+    x, y, potential = problem.x, problem.y, solve_problem(problem).potential  # equal samples need one piece
     high, low = potential(x).numpy(), potential(y).numpy()
     centre = torch.cat((x, y)).mean(dim=0)  # far from the origin the intercepts would lose digits
     x, y = (x - centre).numpy(), (y - centre).numpy()

@@ -136,7 +136,10 @@ class Problem:
 
     @staticmethod
     def of(
-        x: Tensor | ArrayLike, y: Tensor | ArrayLike, a: Tensor | ArrayLike | None, b: Tensor | ArrayLike | None
+        x: Tensor | ArrayLike,
+        y: Tensor | ArrayLike,
+        a: Tensor | ArrayLike | None = None,
+        b: Tensor | ArrayLike | None = None,
     ) -> Problem:
         """Checks samples and weights. Raises :class:`InputError`."""
         x, y = check_pair(x, y)

@@ -268,7 +268,10 @@ def _integers(samples: Any) -> np.ndarray | None:
     """Samples that are integers of up to 64 bits, shape (n, d); None for all others."""
     if isinstance(samples, Tensor) and samples.dtype in (torch.int64, torch.uint64):
         samples = samples.cpu().numpy()
-    array = np.asarray(samples) if isinstance(samples, (list, tuple)) else samples
+    try:
+        array = np.asarray(samples) if isinstance(samples, (list, tuple)) else samples
+    except ValueError:  # rows of unequal lengths
+        return None
     if type(array) is not np.ndarray or array.dtype.kind not in "iu" or array.ndim not in (1, 2):
         return None
     return array.reshape(len(array), -1) if len(array) else None
