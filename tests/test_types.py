@@ -45,7 +45,7 @@ run.smaple(64)  # attr-defined
 """
 
 
-def test_wrong_uses_of_the_package_are_refused_and_no_others(tmp_path):
+def test_the_package_is_clean_and_wrong_uses_of_it_are_refused_and_no_others(tmp_path):
     uses = tmp_path / "uses.py"
     uses.write_text(USES)
     command = [sys.executable, "-m", "mypy", "--no-pretty", "--cache-dir", tmp_path / "cache", "wgan_lip", uses]
@@ -53,3 +53,4 @@ def test_wrong_uses_of_the_package_are_refused_and_no_others(tmp_path):
     found = re.findall(rf"^{re.escape(str(uses))}:(\d+): error: .*\[([a-z-]+)\]$", report, flags=re.MULTILINE)
     wrong = {(number, line.split("# ")[1]) for number, line in enumerate(USES.splitlines(), 1) if "# " in line}
     assert {(int(line), code) for line, code in found} == wrong
+    assert re.findall(r"^wgan_lip/.*: error: .*$", report, flags=re.MULTILINE) == []
