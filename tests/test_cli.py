@@ -273,7 +273,7 @@ def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(setting
     [
         (np.full((50, 2), np.nan), "the first of them row 0"),
         (np.array([[1.0, 2.0]] * 9 + [[np.inf, 0.0]]), "row 9"),
-        (np.ones(7), "shape (n, d)"),
+        (np.ones((7, 2, 2, 2, 2)), "shape (n, d)"),
         (np.ones((1, 2)), "at least"),
         (np.ones((0, 2)), "at least"),
         (np.array([["a", "b"]] * 4), "real numbers"),

@@ -553,7 +553,7 @@ def test_the_scale_is_that_of_the_samples():
         (torch.zeros(4, 2), torch.zeros(4, 3), "equal dimension"),
         (torch.zeros(0, 2), torch.zeros(4, 2), "at least one sample"),
         (torch.full((4, 2), math.nan), torch.zeros(4, 2), "finite"),
-        (torch.zeros(4), torch.zeros(4, 2), "shape"),
+        (torch.zeros(4), torch.zeros(4, 2), "equal dimension"),
     ],
 )
 @pytest.mark.parametrize("where", [Cones(2, 4), ResNetCritic(2, readout="cones", centers=4), SortingCritic(2, width=4)])

@@ -274,7 +274,7 @@ GOOD = torch.randn(6, 2, generator=generator())
     ("change", "message"),
     [
         ({"x": GOOD[:, :1]}, "x of dimension 2"),
-        ({"y": GOOD[:, 0]}, "y of shape"),
+        ({"y": GOOD[:, 0]}, "y of dimension 2"),
         ({"x": GOOD * math.nan}, "x to be finite"),
         ({"x": GOOD[:0]}, "at least one sample"),
         ({"x_validation": GOOD[:1]}, "at least 2 samples"),
