@@ -38,7 +38,7 @@ from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
 from wgan_lip.transport import Potential, Problem, Transport, solve_problem
-from wgan_lip.utils.clusters import fast_distances, k_means
+from wgan_lip.utils.clusters import fast_distances, k_means, middle_and_spread
 
 __all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
 
@@ -57,12 +57,7 @@ class Units:
 
     @staticmethod
     def of(x: Tensor, y: Tensor) -> Units:
-        z = torch.cat((x.double(), y.double()))
-        centre = z.median(dim=0).values
-        away = z - centre
-        unit = away.abs().max().clamp_min(1e-290)
-        lengths = unit * (away / unit).norm(dim=1)
-        spread = lengths.median() if lengths.median() > 0 else lengths.mean()
+        centre, spread = middle_and_spread(torch.cat((x, y)))
         exponent = round(math.log2(spread)) if spread > 0 else 0
         return Units(centre, 2.0 ** min(max(exponent, -900), 900))
 
@@ -156,6 +151,8 @@ class _Cones(nn.Module):
     It is found by a product of matrices, which errs where two cones are all but equally low, by as little. Several
     times faster than :class:`LipschitzExtension`, whose values are proof against that.
     """
+
+    lengths = ("centers", "offsets")  # see parameter_groups
 
     def __init__(self, centers: Tensor, offsets: Tensor, sign: float) -> None:
         super().__init__()
