@@ -26,7 +26,7 @@ ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "critic": (("wgan_lip.critics",), nn.Module),
     "generator": (("wgan_lip.generators",), nn.Module),
     "critic_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
-    "generator_optimizer": (("torch.optim",), torch.optim.Optimizer),
+    "generator_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
 }
 """Role → the modules whose classes a configuration may name in it, and what such a class must be."""
 
