@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.data import Source, ToySource
+from wgan_lip.data import FiniteSource, Source, ToySource
 from wgan_lip.transport import BYTES_PER_PAIR, solve
 from wgan_lip.transport.exact import network_simplex
 from wgan_lip.utils.checks import InputError, check_memory, check_pair
@@ -24,25 +25,29 @@ FRESH = 1_000_000  # added to seeds, so that held-out samples of a law are not i
 
 
 class Pool:
-    """Samples of one law to draw from, without replacement within a draw.
+    """Samples of one law, from which disjoint draws are taken as long as there are enough of them.
 
     Arguments:
-        rows: The samples, shape (N, d); or a function (n, seed) → n different samples, shape (n, d).
-        size: How many there are, for a function; None where every seed gives fresh ones.
+        rows: The samples, shape (N, d); or a function from their numbers, shape (n,), to these, shape (n, d); or, where
+            every seed gives fresh ones, a function (n, seed) → n independent samples.
+        size: The number N, for a function of numbers; None for one of seeds.
     """
 
-    def __init__(self, rows: Tensor | Callable[[int, int], Tensor], size: int | None = None) -> None:
+    def __init__(self, rows: Tensor | Callable[..., Tensor], size: int | None = None) -> None:
         self._rows, self.size = rows, len(rows) if isinstance(rows, Tensor) else size
 
-    def take(self, n: int, seed: int) -> Tensor:
-        """n different samples, shape (n, d)."""
-        if not isinstance(self._rows, Tensor):
-            return self._rows(n, seed)
-        return self._rows[torch.randperm(len(self._rows), generator=torch.Generator().manual_seed(seed))[:n]]
+    def take(self, n: int, draw: int, seed: int) -> Tensor:
+        """The n samples of a draw, shape (n, d), by its number; the order of all is fixed by `seed`."""
+        if self.size is None:
+            return self._rows(n, seed + draw)
+        turn, block = divmod(draw, self.size // n)  # the samples are shuffled anew when they are used up
+        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed + 1000 * turn))
+        index = order[block * n : (block + 1) * n]
+        return self._rows[index] if isinstance(self._rows, Tensor) else self._rows(index)
 
     def apart(self, n: int) -> float:
         """How many draws of n share no sample."""
-        return math.inf if self.size is None else max(1, self.size // n)
+        return math.inf if self.size is None else self.size // n
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ class Floor:
             raise InputError(f"Expected at least {n} real samples beside the held-out ones. Got {self.reals.size}.")
         self.tests, self.floors, reals = [], [], []
         for k in range(draws):
-            t = self.test.take(n, seed + k)
-            r, *others = self.reals.take(sets * n, seed + k).split(n)
+            t = self.test.take(n, k, seed)
+            r, *others = self.reals.take(sets * n, k, seed).split(n)
             self.tests.append(t)
             self.floors.append(_w1(t, r))
             if others:
@@ -132,7 +137,7 @@ class Floor:
             raise InputError(f"Expected at least {2 * n} generated samples, two sets of {n}. Got {pool.size}.")
         values, excesses = [], []
         for k, (t, floor) in enumerate(zip(self.tests, self.floors)):
-            g, other = pool.take(2 * n, self.seed + k).split(n)
+            g, other = pool.take(2 * n, k, self.seed).split(n)
             values.append(_w1(g, t))
             excesses.append(values[-1] - (_w1(g, other) + floor) / 2)
         excess, error = self._mean(excesses, min(pool.apart(2 * n), self.test.apart(n), self.reals.apart(n)))
@@ -201,14 +206,23 @@ def excess_over_floor(
     return Floor(test, real, size=size, draws=draws, seed=seed).excess(generated)
 
 
-def real_pools(source: Source) -> tuple[Pool, Pool]:
-    """Held-out samples of a source, and real ones beside them.
+def real_pools(source: Source, size: int, seed: int = 0) -> tuple[Pool, Pool]:
+    """Held-out samples of a source, and real ones beside them, for sets of `size` samples.
 
-    Of a law both are drawn afresh, so that draws share nothing; else they are the test set and the training samples.
+    Of a law both are drawn afresh, so that no two draws share samples; else they are the test and the training set.
+
+    Raises:
+        InputError: The source has fewer samples.
     """
-    fresh = isinstance(source, ToySource)
-    test = Pool(lambda n, seed: source.reference(n, FRESH + seed)) if fresh else Pool(source.test)
-    return test, Pool(source.reference, source.size)
+    if isinstance(source, ToySource):
+        return Pool(lambda n, seed: source.reference(n, FRESH + seed)), Pool(source.reference)
+    if isinstance(source, FiniteSource) and source.size is not None:
+        return Pool(source.test), Pool(lambda index: source.rows(index).cpu(), source.size)
+    size = min(size, len(source.test))
+    for sets in (3, 2):
+        with suppress(InputError):
+            return Pool(source.test), Pool(source.reference(sets * size, seed))
+    return Pool(source.test), Pool(source.reference(size, seed))
 
 
 def _pool(samples: Tensor | Pool) -> Pool:

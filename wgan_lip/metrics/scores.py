@@ -12,7 +12,7 @@ from wgan_lip.metrics.blurring import blurred
 from wgan_lip.metrics.classifier import Classifier
 from wgan_lip.metrics.excess import excess_over_floor
 from wgan_lip.metrics.features import Features
-from wgan_lip.metrics.inception import Inception
+from wgan_lip.metrics.inception import Inception, image_range
 from wgan_lip.metrics.similarity import frechet_distance, kernel_distance, similarity
 from wgan_lip.metrics.wavelets import frechet_wavelet_distance
 
@@ -93,7 +93,7 @@ def compare(
         return similarity(x, y, **options) | wavelets
 
     found = {"samples": both(on_samples, lambda samples: samples, "the samples")}
-    if features is not None:
+    if features is not None and shape is not None:
         third = n // 3  # three disjoint sets of real samples, beside two of generated ones
         at_test, at_reference, at_generated, at_blurred = (
             features.embedded(samples) for samples in (test, reference, generated, blurred(reference, shape, BLUR))
@@ -106,12 +106,13 @@ def compare(
             errors["excess"] = excess.error, excess.real_error
         if isinstance(features, Classifier) and source.label_shares is not None:
             for scores, samples in ((values, generated), (floors, reference)):
-                scores["as_labelled"] = _as_labelled(features, samples, len(source.label_shares))
+                scores["as_labelled"] = _as_labelled(samples, features, len(source.label_shares))
         found["features"] = Compared(values, floors, n, features.description, blurs, errors)
     if inception is not None:
+        pixels = image_range(source)
         found["inception"] = both(
             lambda x, y: {"fid": frechet_distance(x, y), "kid": kernel_distance(x, y)},
-            lambda samples: inception.embedded(samples, shape, source.low, source.high),
+            lambda samples: inception.embedded(samples, *pixels),
             f"Inception of 2015, weights {inception.weights_sha256}",
         )
     return found
@@ -128,7 +129,7 @@ def on_features(x: Tensor, y: Tensor, *, k: int = 5, directions: int = 512) -> d
     return scores
 
 
-def _as_labelled(classifier: Classifier, samples: Tensor, count: int) -> float:
+def _as_labelled(samples: Tensor, classifier: Classifier, label_count: int) -> float:
     """The share of samples that the classifier reads as the label they carry."""
-    labels = samples[:, -count:].argmax(dim=1)
+    labels = samples[:, -label_count:].argmax(dim=1)
     return float((classifier.head(classifier.embedded(samples)).argmax(dim=1) == labels).double().mean())
