@@ -115,19 +115,23 @@ class Floor:
         sets = 3 if self.reals.size is None else min(3, self.reals.size // n)
         if sets < 1:
             raise InputError(f"Expected at least {n} real samples beside the held-out ones. Got {self.reals.size}.")
-        self.tests, self.floors, reals = [], [], []
+        self.floors: list[float] = []
+        reals: list[float] = []
         for k in range(draws):
             t = self.test.take(n, k, seed)
             r, *others = self.reals.take(sets * n, k, seed).split(n)
-            self.tests.append(t)
             self.floors.append(_w1(t, r))
             if others:
                 s, other = others[0], (*others, r)[1]  # with two sets r stands in for s′: only pairs have to be apart
                 reals.append(_w1(s, t) - (_w1(s, other) + self.floors[-1]) / 2)
         self.real, self.real_error = self._mean(reals, min(self.test.apart(n), self.reals.apart(sets * n)))
 
-    def excess(self, generated: Tensor | Pool) -> Excess:
+    def excess(self, generated: Tensor | Pool, *, draws: int | None = None) -> Excess:
         """The excess of a generator over this floor.
+
+        Arguments:
+            generated: Its samples.
+            draws: The first so many draws only; all by default.
 
         Raises:
             InputError: Fewer than 2n generated samples, or such as W1 is not defined for.
@@ -136,15 +140,16 @@ class Floor:
         if pool.size is not None and pool.size < 2 * n:
             raise InputError(f"Expected at least {2 * n} generated samples, two sets of {n}. Got {pool.size}.")
         values, excesses = [], []
-        for k, (t, floor) in enumerate(zip(self.tests, self.floors)):
+        for k, floor in enumerate(self.floors[:draws]):
+            t = self.test.take(n, k, self.seed)
             g, other = pool.take(2 * n, k, self.seed).split(n)
             values.append(_w1(g, t))
             excesses.append(values[-1] - (_w1(g, other) + floor) / 2)
         excess, error = self._mean(excesses, min(pool.apart(2 * n), self.test.apart(n), self.reals.apart(n)))
-        w1, floor = fmean(values), fmean(self.floors)
+        w1, floor = fmean(values), fmean(self.floors[:draws])
         ratio = w1 / floor if floor > 0 else (1.0 if w1 == 0 else math.inf)
-        spread = stdev(values) / floor if self.draws > 1 and floor > 0 else 0.0
-        return Excess(excess, error, self.real, self.real_error, w1, floor, ratio, spread, n, self.draws)
+        spread = stdev(values) / floor if len(values) > 1 and floor > 0 else 0.0
+        return Excess(excess, error, self.real, self.real_error, w1, floor, ratio, spread, n, len(values))
 
     def _mean(self, values: list[float], apart: float) -> tuple[float, float]:
         """The mean of some draws, of which so many share no sample, and its standard error, NaN for one draw."""

@@ -14,8 +14,6 @@ from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["HeldOut", "held_out_value", "keeps_up", "refitted"]
 
-POOL = 4096  # fresh samples of each law, at most, to which a copy is refitted
-
 
 @dataclass(frozen=True)
 class HeldOut:
