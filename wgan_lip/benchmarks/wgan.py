@@ -1,4 +1,4 @@
-"""Suite wgan: every experiment on small data, scored over its floor."""
+"""Suite wgan: every experiment on small data, and what its generator shows beyond sampling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASES = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard", "dig
 
 
 def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
-    """Every experiment on small data: exact W1(generated, test) over its floor, certificate, interval, seconds."""
+    """Every experiment on small data: excess over the floor, recall, certificate, interval, seconds."""
     rows: list[dict[str, Any]] = []
     for case in CASES:
         for seed in seeds:

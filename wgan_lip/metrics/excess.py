@@ -17,7 +17,7 @@ from wgan_lip.data import FiniteSource, Source, ToySource
 from wgan_lip.transport import BYTES_PER_PAIR, solve
 from wgan_lip.transport.exact import network_simplex
 from wgan_lip.utils.checks import InputError, check_memory, check_pair
-from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.numbers import plus_minus
 
 __all__ = ["Excess", "Floor", "Pool", "excess_over_floor", "real_pools"]
 
@@ -81,7 +81,7 @@ class Excess:
 
     def __str__(self) -> str:
         return (
-            f"{_pm(self.excess, self.error)} (real samples: {_pm(self.real, self.real_error)}; "
+            f"{plus_minus(self.excess, self.error)} (real samples: {plus_minus(self.real, self.real_error)}; "
             f"{self.draws} draws of {self.n})"
         )
 
@@ -248,8 +248,3 @@ def _w1(x: Tensor, y: Tensor) -> float:
     scale = costs.max() or 1.0  # the solver's tolerance is absolute
     plan, _, _ = network_simplex(*(np.full(len(cloud), 1 / len(cloud)) for cloud in (x, y)), costs / scale)
     return float(plan.mass @ costs[plan.rows, plan.columns])
-
-
-def _pm(value: float, error: float) -> str:
-    shown = rounded(value, 3) if math.isfinite(value) else "unknown"
-    return f"{shown} ± {rounded(error, 2)}" if math.isfinite(error) else shown

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.utils.checks import InputError, check_pair
-from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.numbers import plus_minus, rounded
 
 __all__ = ["Memorisation", "memorisation"]
 
@@ -38,7 +38,7 @@ class Memorisation:
 
     def __str__(self) -> str:
         return (
-            f"{rounded(self.value, 3)} ± {rounded(self.error, 2)} (nearest training over nearest held-out sample: "
+            f"{plus_minus(self.value, self.error)} (nearest training over nearest held-out sample: "
             f"{rounded(self.ratio, 3)}, of real samples {rounded(self.real_ratio, 3)})"
         )
 
