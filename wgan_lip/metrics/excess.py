@@ -137,19 +137,27 @@ class Floor:
             InputError: Fewer than 2n generated samples, or such as W1 is not defined for.
         """
         pool, n = _pool(generated), self.n
+        values = self.each(pool, draws=draws)
+        excess, error = self._mean(
+            [excess for excess, _ in values], min(pool.apart(2 * n), self.test.apart(n), self.reals.apart(n))
+        )
+        w1s, floor = [w1 for _, w1 in values], fmean(self.floors[:draws])
+        w1 = fmean(w1s)
+        ratio = w1 / floor if floor > 0 else (1.0 if w1 == 0 else math.inf)
+        spread = stdev(w1s) / floor if len(w1s) > 1 and floor > 0 else 0.0
+        return Excess(excess, error, self.real, self.real_error, w1, floor, ratio, spread, n, len(w1s))
+
+    def each(self, generated: Tensor | Pool, *, draws: int | None = None) -> list[tuple[float, float]]:
+        """The excess and W1(g, t) of every draw; see :meth:`excess`."""
+        pool, n = _pool(generated), self.n
         if pool.size is not None and pool.size < 2 * n:
             raise InputError(f"Expected at least {2 * n} generated samples, two sets of {n}. Got {pool.size}.")
-        values, excesses = [], []
+        values = []
         for k, floor in enumerate(self.floors[:draws]):
-            t = self.test.take(n, k, self.seed)
             g, other = pool.take(2 * n, k, self.seed).split(n)
-            values.append(_w1(g, t))
-            excesses.append(values[-1] - (_w1(g, other) + floor) / 2)
-        excess, error = self._mean(excesses, min(pool.apart(2 * n), self.test.apart(n), self.reals.apart(n)))
-        w1, floor = fmean(values), fmean(self.floors[:draws])
-        ratio = w1 / floor if floor > 0 else (1.0 if w1 == 0 else math.inf)
-        spread = stdev(values) / floor if len(values) > 1 and floor > 0 else 0.0
-        return Excess(excess, error, self.real, self.real_error, w1, floor, ratio, spread, n, len(values))
+            w1 = _w1(g, self.test.take(n, k, self.seed))
+            values.append((w1 - (_w1(g, other) + floor) / 2, w1))
+        return values
 
     def _mean(self, values: list[float], apart: float) -> tuple[float, float]:
         """The mean of some draws, of which so many share no sample, and its standard error, NaN for one draw."""
