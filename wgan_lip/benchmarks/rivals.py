@@ -95,7 +95,9 @@ def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     for row in rows:
         if "score" in row:
             subject = f"{row['experiment']}, seed {row['seed']}"
-            marks.setdefault(row["critic"].replace("_", " "), {})[subject] = row["score"]["excess"] / row["score"]["floor"]
+            marks.setdefault(row["critic"].replace("_", " "), {})[subject] = (
+                row["score"]["excess"] / row["score"]["floor"]
+            )
     quantity = "$W_1$ in excess of its floor, as a share of the floor"
     figure = figures.score_dots(marks, quantity=quantity, title="One generator, several critics", mark=0.0)
     figures.save(figure, out / "rivals.png", dpi=130)

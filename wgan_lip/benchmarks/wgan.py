@@ -91,7 +91,15 @@ def _kept_up(row: Mapping[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     heads = ["data", "seed", "excess over floor", "of real samples", "recall (real)", "critic, held out / refitted"]
-    heads += ["W1 over floor", "interval, lower ≤ W1 ≤ upper", "modes", "within 3σ", "Lip ≤", "gradient found", "seconds"]
+    heads += [
+        "W1 over floor",
+        "interval, lower ≤ W1 ≤ upper",
+        "modes",
+        "within 3σ",
+        "Lip ≤",
+        "gradient found",
+        "seconds",
+    ]
     cells = []
     for row in rows:
         interval, score, modes = row["interval"], row["score"], row["modes"]

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter, SymmetricalLogLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+    SymmetricalLogLocator,
+)
 
 from wgan_lip.figures.style import BLUE, INK, MARKS, VERMILION, light, styled
 

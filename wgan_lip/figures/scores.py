@@ -193,7 +193,9 @@ def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_xlabel(f"standard errors by which a score gets worse; red: it takes the damage for better; ·: up to {seen:g}")
+    axes.set_xlabel(
+        f"standard errors by which a score gets worse; red: it takes the damage for better; ·: up to {seen:g}"
+    )
     if title:
         figure.suptitle(title)
     return figure

@@ -19,8 +19,8 @@ from wgan_lip.utils.tables import flat
 __all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]
 
 RULE = (
-    "Best is the run of the lowest excess over the floor, among those with final scores if there are any, on one data set "
-    "and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
+    "Best is the run of the lowest excess over the floor, among those with final scores if there are any, on one data "
+    "set and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
 )
 MEASURES = (
     "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "floor", "gradient",

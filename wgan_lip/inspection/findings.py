@@ -49,6 +49,7 @@ class Standing:
         spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
         precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
         recall: Share of real samples in neighbourhoods of generated ones, likewise.
+        density: Mean number of neighbourhoods of real samples that a generated one lies in, likewise.
         coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
             place; see :func:`wgan_lip.metrics.neighbourhoods`.
         width: Standard deviation within the modes over that of the data; NaN where it has none.
@@ -88,6 +89,7 @@ class Standing:
     spread: float
     precision: float
     recall: float
+    density: float
     coverage: float
     width: float
     copies: float
@@ -136,6 +138,7 @@ class Standing:
                 covered=modes_hit.get("covered"), within=_known(modes_hit, "within"), modes=modes_hit.get("total"),
                 precision=_over(near["values"], near["floors"], "precision"),
                 recall=_over(near["values"], near["floors"], "recall"),
+                density=_over(near["values"], near["floors"], "density"),
                 coverage=_over(near["values"], near["floors"], "coverage"), width=_known(modes_hit, "width"),
                 copies=_known(copies, "value"), copies_error=_known(copies, "error"),
                 kid=_known(features.get("values", {}), "kid"), kid_blurred=_known(features.get("blurs", {}), "kid"),
@@ -155,6 +158,7 @@ class Standing:
             within=_known(last, "eval/within_3_sigma"), modes=modes,
             precision=_over(last, last, "eval/precision", "eval/precision_floor"),
             recall=_over(last, last, "eval/recall", "eval/recall_floor"),
+            density=_over(last, last, "eval/density", "eval/density_floor"),
             coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"), width=_known(last, "eval/mode_width"),
             copies=math.nan, copies_error=math.nan, kid=math.nan, kid_blurred=math.nan,
         )  # fmt: skip
@@ -290,9 +294,14 @@ def _not_covering(run: Standing) -> str | None:
 
 
 def _narrowed(run: Standing) -> str | None:
-    if not run.width < 0.9:
-        return None
-    return f"within the modes its samples spread {run.width:.2g} times as far as the data"
+    if run.width < 0.9:
+        return f"within the modes its samples spread {run.width:.2g} times as far as the data"
+    if run.density > 1.2 and run.recall < 0.95:
+        return (
+            f"its samples lie {run.density:.2g} times as densely among real ones as those do, and come near "
+            f"{run.recall:.2g} times as many of them"
+        )
+    return None
 
 
 def _copied(run: Standing) -> str | None:
@@ -306,7 +315,9 @@ def _copied(run: Standing) -> str | None:
 
 def _worse_than_blur(run: Standing) -> str | None:
     if run.kid > run.kid_blurred:
-        return f"its KID on features is {run.kid:.3g}, where real images blurred by one pixel have {run.kid_blurred:.3g}"
+        return (
+            f"its KID on features is {run.kid:.3g}, where real images blurred by one pixel have {run.kid_blurred:.3g}"
+        )
     if math.isnan(run.kid) and run.score > run.blurred:
         return (
             f"its excess over the floor is {run.score:.3g}, where real images blurred by one pixel have "
@@ -451,7 +462,8 @@ RULES = (
     ),
     Rule(
         "narrowed modes",
-        "Within the modes of the data, generated samples have less than 0.9 times the standard deviation of real ones.",
+        "Within the modes of the data, generated samples have less than 0.9 times the standard deviation of real ones; "
+        "or their density is above 1.2 times that of real samples in their place, and their recall below 0.95 times.",
         _narrowed,
         "Samples bunch in the middle of the modes. Train longer at lower rates, and take a smaller "
         "training.ema_half_life.",

@@ -197,8 +197,9 @@ def excess_over_floor(
         1e-8 of the samples' size, and is not certified.
 
         The standard error is the standard deviation of a draw over the root of the number of draws that share no
-        sample, for an average over subsets varies no more than one over as many disjoint ones (Hoeffding, 1948). Where `test` has no more than n samples, all draws share them; what their choice adds is common to
-        the excess and to that of real samples, so compare the two.
+        sample, for an average over subsets varies no more than one over as many disjoint ones (Hoeffding, 1948). Where
+        `test` has no more than n samples, all draws share them; what their choice adds is common to the excess and to
+        that of real samples, so compare the two.
 
     Raises:
         InputError: No draw; too few samples; samples that are not finite or not of one dimension.

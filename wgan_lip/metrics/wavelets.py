@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wgan_lip.metrics.similarity import frechet_distance
@@ -44,7 +43,9 @@ def wavelet_packets(samples: Tensor, image_shape: tuple[int, int, int], level: i
     side = min(image_shape[1:])
     level = min(4, int(math.log2(side / 4))) if level is None and side >= 4 else level
     if level is None or not 1 <= level <= math.log2(side):
-        raise InputError(f"Expected images of at least 8 × 8 pixels, or a level that they have. Got {image_shape}, {level=}.")
+        raise InputError(
+            f"Expected images of at least 8 × 8 pixels, or a level that they have. Got {image_shape}, {level=}."
+        )
     packets = samples[:, : math.prod(image_shape)].unflatten(1, (1, *image_shape))  # (n, p, c, h, w)
     for _ in range(level):
         packets = _halved(_halved(packets, 3), 4)

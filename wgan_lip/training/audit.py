@@ -55,7 +55,9 @@ class Audit:
     @property
     def tags(self) -> list[str]:
         """What it measures."""
-        modes = ["eval/modes_covered", "eval/within_3_sigma", "eval/mode_width"] if self.source.modes is not None else []
+        modes = (
+            ["eval/modes_covered", "eval/within_3_sigma", "eval/mode_width"] if self.source.modes is not None else []
+        )
         scores = [floor.removesuffix("_floor") for floor in self.floors if floor.endswith("_floor")]
         return ["w1/lower", "w1/upper", "w1/exact", "certificate/lipschitz", "critic/grad_norm", "critic/held_out",
                 "eval/excess", "eval/w1_test", "eval/w1_over_floor", *self.floors,

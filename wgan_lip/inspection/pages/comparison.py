@@ -13,12 +13,12 @@ from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
 __all__ = ["comparison_page", "score_of", "told_mean"]
 
 TERMS = (
-    "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − ½ [W1(g, g′) + "
-    "W1(t, r)]; lower is better, and around that of real samples, of either sign, it is as good as they are. Copies of "
-    "training samples go unseen in it. W1 over floor, an older score, rewards blur. Recall: how many real samples have "
-    "a generated one near, over how many have a real one. Interval: lower ≤ W1 ≤ upper, proved at both ends, about the evaluated "
-    "samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. Tightness: the "
-    "largest gradient found over the proved constant. What has a star comes from the last audit of a run without "
+    "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − "
+    "½ [W1(g, g′) + W1(t, r)]; lower is better, and around that of real samples, of either sign, it is as good as they "
+    "are. Copies of training samples go unseen in it. W1 over floor, an older score, rewards blur. Recall: how many "
+    "real samples have a generated one near, over how many have a real one. Interval: lower ≤ W1 ≤ upper, proved at "
+    "both ends, about the evaluated samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a "
+    "potential. Tightness: the largest gradient found over the proved constant. What has a star comes from the last audit of a run without "
     "final scores."
 )
 
@@ -64,8 +64,8 @@ def told_mean(group: Group, name: str, digits: int = 4) -> str:
 
 
 def _groups(compared: Comparison) -> str:
-    heads = ("configuration", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower", "exact W1",
-             "upper", "gradient", "tightness", "time")  # fmt: skip
+    heads = ("configuration", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower",
+             "exact W1", "upper", "gradient", "tightness", "time")  # fmt: skip
     rows = []
     for group in compared.groups:
         cells: list[str | Cell] = [group.label, Cell(str(len(group.entries)), len(group.entries))]
@@ -105,7 +105,8 @@ def _runs(compared: Comparison) -> str:
         constant = rounded_up(run.lipschitz, 7) if math.isfinite(run.lipschitz) else "–"
         rows.append([
             str(entry.directory), group.label, Cell(str(entry.seed)), run.state, Cell(str(run.step), run.step),
-            Cell(score_of(entry), run.score), Cell(_number(run.ratio), run.ratio), Cell(_number(run.recall), run.recall),
+            Cell(score_of(entry), run.score), Cell(_number(run.ratio), run.ratio),
+            Cell(_number(run.recall), run.recall),
             *(Cell(text, value) for text, value in zip(ends, (run.lower, run.exact, run.upper))),
             Cell(constant, run.lipschitz), Cell(_number(run.gradient), run.gradient),
             Cell(_number(run.tightness), run.tightness), Cell(_time(entry.seconds), entry.seconds),

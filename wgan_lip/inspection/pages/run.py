@@ -119,10 +119,9 @@ def _figures(looked: Inspection) -> dict[str, str]:
         interval, score = summary["interval"], summary["score"]
         told["W1, certified"] += f", {interval['n']} + {interval['n']} samples in dimension {interval['dim']}"
         if math.isfinite(run.score):
-            real = plus_minus(run.real, run.real_error)
-            told["Excess over the floor"] = (
-                f"{plus_minus(run.score, run.score_error)}; of real samples {real}; {score['draws']} draws of {score['n']}"
-            )
+            generated, real = plus_minus(run.score, run.score_error), plus_minus(run.real, run.real_error)
+            draws = f"{score['draws']} draws of {score['n']}"
+            told["Excess over the floor"] = f"{generated}; of real samples {real}; {draws}"
         if math.isfinite(run.blurred):
             told["Excess of blurred real images"] = f"{_number(run.blurred)}, by a Gaussian filter of one pixel"
         told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before the critic was fitted to them"
@@ -261,8 +260,11 @@ def _curves(looked: Inspection) -> str:
         return paragraph("Nothing was recorded yet.")
     told = {
         "value": ("critic's estimate", "w1/critic", "Good: it falls together with the exact value, and stays below."),
-        "score": ("excess over the floor", "eval/excess", "Good: it comes down to that of real samples. Stop when it no "
-                  "longer falls."),
+        "score": (
+            "excess over the floor",
+            "eval/excess",
+            "Good: it comes down to that of real samples. Stop when it no longer falls.",
+        ),
         "slope": ("mean gradient norm along rays", "critic/grad_norm", "Good: near 1 while there is much to learn."),
         "constant": ("certified constant", "certificate/lipschitz", "Good: it never leaves 1."),
     }
@@ -322,7 +324,11 @@ def _scores(looked: Inspection) -> str:
             rows.append((f"{name.replace('_', ' ')}, {space}", *texts, better))
     if not rows:
         return ""
-    return table("Scores of generated samples", ("score, of", "generated", "real in their place", "real, blurred", "better is"), rows)
+    return table(
+        "Scores of generated samples",
+        ("score, of", "generated", "real in their place", "real, blurred", "better is"),
+        rows,
+    )
 
 
 def _configuration(looked: Inspection) -> str:

@@ -52,8 +52,8 @@ MEANINGS = {
     "out: positive, and *falling as the generator gets better*. An estimate of W1, no bound.",
     "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**. *At most 1, and close "
     "to it, is good*; dual values are divided by it, so the interval holds in any case.",
-    "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan, where a potential has 1. "
-    "*Far below 1* the critic is under-trained, and the interval does not close.",
+    "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan, where a potential has "
+    "1. *Far below 1* the critic is under-trained, and the interval does not close.",
     "critic/held_out": "The critic's mean on held-out real samples less that on fresh generated ones. *Close to "
     "`critic/refitted` is good*: the critic keeps up. Far below `w1/critic`, it has learnt its training data by heart.",
     "critic/held_out_error": "The standard error of `critic/held_out`.",
@@ -92,8 +92,6 @@ MEANINGS = {
     "at_end/score_over_floor": "W1 of the averaged generator to the test set over that of fresh real samples, means "
     "over several draws. It *rewards blur*: read `at_end/excess` instead.",
     "at_end/recall": "Share of real samples near a generated one. *Higher is better*, up to that of real samples.",
-    "at_end/critic_held_out": "The critic's value on held-out samples. *Close to `at_end/critic_refitted` is good.*",
-    "at_end/critic_refitted": "That of a copy refitted to fresh samples.",
     "at_end/w1_exact": "Exact W1 between the averaged generator and the test set. *Lower is better.*",
     "at_end/w1_lower": "Certified lower end for the same samples, by a critic fitted to them. *Closer to "
     "`at_end/w1_exact` is tighter.*",
