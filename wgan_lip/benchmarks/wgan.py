@@ -85,7 +85,7 @@ def recall_of(row: Mapping[str, Any]) -> str:
 
 def _kept_up(row: Mapping[str, Any]) -> str:
     """The critic's value on held-out samples, and that of a refitted copy."""
-    critic = row["critic"]
+    critic = row.get("critic")
     return "" if critic is None else f"{rounded(critic['trained'], 3)} / {rounded(critic['refitted'], 3)}"
 
 

@@ -219,10 +219,10 @@ def _headline_score(score: dict[str, Any]) -> list[str]:
     """The excess over the floor; nothing in runs of a version that had none."""
     if "excess" not in score:
         return []
-    real = "too few" if score["real"] is None else plus_minus(score["real"], score["real_error"])
+    real = plus_minus(score["real"], score["real_error"])
     about = f"real samples: {real}; {score['draws']} draws of {score['n']}"
     lines = [_row("Excess over the floor", plus_minus(score["excess"], score["error"]), about)]
-    if score["blurred"] is not None:
+    if "blurred" in score:
         lines.append(_row("  of blurred images", rounded(score["blurred"], 3), "real ones, by one pixel"))
     return lines
 

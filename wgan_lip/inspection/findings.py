@@ -326,12 +326,19 @@ def _worse_than_blur(run: Standing) -> str | None:
     return None
 
 
-def _left_behind(run: Standing) -> str | None:
-    if not (run.refitted > 3 * run.refitted_error and run.trained < 0.8 * run.refitted):
+def _under_trained(run: Standing) -> str | None:
+    if run.refitted > 3 * run.refitted_error and run.trained < 0.8 * run.refitted:
+        return (
+            f"on held-out samples the critic as trained tells generated from real ones by {run.trained:.3g}, a copy "
+            f"refitted to fresh samples by {run.refitted:.3g} ± {run.refitted_error:.1g}"
+        )
+    if run.guarantee != "certified" or not run.unexplained > 0.1 * run.exact:
+        return None
+    if not run.lower_as_trained < 0.5 * run.unexplained:
         return None
     return (
-        f"on held-out samples the critic as trained tells generated from real ones by {run.trained:.3g}, a copy "
-        f"refitted to fresh samples by {run.refitted:.3g} ± {run.refitted_error:.1g}"
+        f"the critic as trained proves W1 ≥ {run.lower_as_trained:.3g}, where at least {run.unexplained:.3g} sets "
+        f"generated apart from real samples (exact {run.exact:.3g} − floor {run.floor:.3g})"
     )
 
 
@@ -486,8 +493,9 @@ RULES = (
     Rule(
         "critic under-trained",
         "On held-out samples the critic as trained reaches less than 80 % of a copy refitted to fresh samples, which "
-        "is more than three standard errors above zero.",
-        _left_behind,
+        "is more than three standard errors above zero; or it proves less than half of exact − floor, the part of W1 "
+        "that sampling does not explain, where that is more than a tenth of W1.",
+        _under_trained,
         "Raise training.critic_steps, training.warmup_steps or the critic's learning rate.",
     ),
     Rule(

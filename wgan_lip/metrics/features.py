@@ -157,9 +157,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """A state dict and the SHA-256 of its file; nothing in the file is run."""
     content = path.read_bytes()
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), hashlib.sha256(
-            content
-        ).hexdigest()
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many unrelated types on another file
         raise InputError(f"Expected {path} to hold a state dict. Got {one_line(error)}.") from None
     return weights, hashlib.sha256(content).hexdigest()

@@ -108,10 +108,10 @@ def score_run(
 
     Returns:
         Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's own bound),
-        `score`, the headline (see :class:`wgan_lip.metrics.Excess`), with `blurred`, the excess of blurred real images
-        in the generator's place, or None; `scores` (see :func:`wgan_lip.metrics.compare`); `modes` and `memorisation`,
-        each or None; `critic` (see :class:`wgan_lip.training.refitting.HeldOut`) or None; `lipschitz`, `guarantee`,
-        `largest_gradient_found`, `ray_gradient_norm`.
+        `score`, the headline (see :class:`wgan_lip.metrics.Excess`), of images with `blurred`, the excess of blurred
+        real ones in the generator's place; `scores` (see :func:`wgan_lip.metrics.compare`); `modes` or None;
+        `memorisation` where there is a training set; `critic` (see :class:`wgan_lip.training.refitting.HeldOut`) where
+        `fit_steps` is not 0; `lipschitz`, `guarantee`, `largest_gradient_found`, `ray_gradient_norm`.
 
     Raises:
         InputError: See :func:`check_scoring`.
@@ -150,8 +150,8 @@ def score_run(
         "score": _headline(run, source, size, repeats),
         "scores": {space: asdict(compared) for space, compared in scores.items()},
         "modes": coverage,
-        "memorisation": _copies(source, generated),
-        "critic": _kept_up(run, source, generated, fit_steps) if fit_steps > 0 else None,
+        **_copies(source, generated),
+        **(_kept_up(run, source, generated, fit_steps) if fit_steps > 0 else {}),
         "lipschitz": proof.certificate.lipschitz,
         "guarantee": getattr(run.critic, "guarantee", "not certified"),
         "largest_gradient_found": estimate_lipschitz(run.critic, test),
@@ -165,21 +165,21 @@ def _headline(run: Run, source: Source, size: int, draws: int) -> dict[str, Any]
     test, real = real_pools(source, size)
     floor = Floor(test, real, size=size, draws=draws)
     score = floor.excess(Pool(lambda n, seed: run.sample(n, seed=seed)))
-    blur, shape = None, source.image_shape
+    shape = source.image_shape
     if shape is not None and (real.size is None or real.size >= 2 * floor.n):
         images = Pool(lambda n, seed: blurred(real.take(n, seed, seed=1), shape, BLUR))
-        blur = floor.excess(images, draws=2).excess
-    return {**score.as_dict(), "blurred": blur}
+        return {**score.as_dict(), "blurred": floor.excess(images, draws=2).excess}
+    return score.as_dict()
 
 
-def _copies(source: Source, generated: Tensor) -> dict[str, Any] | None:
-    """How many samples are copies of training samples; None where these are endless, or too few are held out."""
+def _copies(source: Source, generated: Tensor) -> dict[str, Any]:
+    """How many samples are copies of training samples; nothing where these are endless, or too few are held out."""
     if not isinstance(source, FiniteSource) or len(source.test) < LEAST:
-        return None
-    return asdict(memorisation(generated, source.train, source.test))
+        return {}
+    return {"memorisation": asdict(memorisation(generated, source.train, source.test))}
 
 
 def _kept_up(run: Run, source: Source, generated: Tensor, steps: int) -> dict[str, Any]:
     size = FIT if source.size is None else min(FIT, source.size)
     fresh = source.reference(size, seed=1), run.sample(FIT, seed=1)
-    return asdict(keeps_up(run.critic, fresh, (source.test[: len(generated)], generated), steps=steps))
+    return {"critic": asdict(keeps_up(run.critic, fresh, (source.test[: len(generated)], generated), steps=steps))}

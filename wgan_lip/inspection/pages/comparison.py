@@ -18,8 +18,8 @@ TERMS = (
     "are. Copies of training samples go unseen in it. W1 over floor, an older score, rewards blur. Recall: how many "
     "real samples have a generated one near, over how many have a real one. Interval: lower ≤ W1 ≤ upper, proved at "
     "both ends, about the evaluated samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a "
-    "potential. Tightness: the largest gradient found over the proved constant. What has a star comes from the last audit of a run without "
-    "final scores."
+    "potential. Tightness: the largest gradient found over the proved constant. What has a star comes from the last "
+    "audit of a run without final scores."
 )
 
 
