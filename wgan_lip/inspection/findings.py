@@ -129,7 +129,8 @@ class Standing:
             copies = summary.get("memorisation") or {}
             return Standing(
                 **common, final=True, lower=interval["lower"], lower_as_trained=interval["lower_as_trained"],
-                exact=_known(interval, "exact"), upper=interval["upper"], floor=score["floor"], score=_known(score, "excess"),
+                exact=_known(interval, "exact"), upper=interval["upper"], floor=score["floor"],
+                score=_known(score, "excess"),
                 score_error=_known(score, "error"), real=_known(score, "real"), real_error=_known(score, "real_error"),
                 blurred=_known(score, "blurred"), ratio=_known(score, "ratio"), trained=_known(critic, "trained"),
                 refitted=_known(critic, "refitted"), refitted_error=_known(critic, "refitted_error"),

@@ -45,6 +45,10 @@ class Pool:
         index = order[block * n : (block + 1) * n]
         return self._rows[index] if isinstance(self._rows, Tensor) else self._rows(index)
 
+    def most(self, n: int, seed: int) -> Tensor:
+        """n different samples, or all where there are fewer, shape (at most n, d)."""
+        return self.take(n if self.size is None else min(n, self.size), 0, seed)
+
     def apart(self, n: int) -> float:
         """How many draws of n share no sample."""
         return math.inf if self.size is None else self.size // n

@@ -101,8 +101,7 @@ class Audit:
 
     def _refitted(self, game: Game, generated: Tensor) -> dict[str, float]:
         """The held-out value of a copy of the critic, refitted to fresh samples of the game as it stands."""
-        size = REFIT if self.source.size is None else min(REFIT, self.source.size)
-        real = self.source.reference(size, self.seed + 1)
+        real = self.floor.reals.most(REFIT, self.seed)
         device = self.latents[0].device
         latents = draw_latents(game.generator, REFIT, torch.Generator(device).manual_seed(self.seed + 2))
         fresh = torch.cat([game.generator(some).cpu() for some in latents.split(len(self.test))])

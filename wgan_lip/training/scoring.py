@@ -180,6 +180,5 @@ def _copies(source: Source, generated: Tensor) -> dict[str, Any]:
 
 
 def _kept_up(run: Run, source: Source, generated: Tensor, steps: int) -> dict[str, Any]:
-    size = FIT if source.size is None else min(FIT, source.size)
-    fresh = source.reference(size, seed=1), run.sample(FIT, seed=1)
+    fresh = real_pools(source, len(generated))[1].most(FIT, seed=1), run.sample(FIT, seed=1)
     return {"critic": asdict(keeps_up(run.critic, fresh, (source.test[: len(generated)], generated), steps=steps))}
