@@ -189,6 +189,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
                 write_results("scores", seeds, out, overrides, draws=DRAWS, absent=absent, rows=rows)
     if not rows:
         raise InputError(f"Expected data for one case at least. Got none: {'; '.join(absent.values())}")
+    write_results("scores", seeds, out, overrides, draws=DRAWS, absent=absent, rows=rows)
     moved = _moved(rows)
     for name, case in shown.items():
         title = f"{name}: by how many standard errors a damage makes a score worse"
@@ -406,9 +407,10 @@ def _claims(moved: Mapping[str, Mapping[str, Mapping[str, float]]], rows: Sequen
     lines = []
     for case, scores in moved.items():
         for score in TOLD:
-            if score in scores and "blur σ 1" in scores[score]:
-                told = ", ".join(f"{scores[score][f'blur σ {sigma}']:+.1f}" for sigma in ("0.5", "1", "2"))
-                lines.append(f"- {case}: under blur of σ = 0.5, 1, 2 *{score}* moves by {told} standard errors.")
+            blurs = {damage: of for damage, of in scores.get(score, {}).items() if damage.startswith("blur")}
+            if blurs:
+                told = ", ".join(f"{of:+.1f}" for of in blurs.values())
+                lines.append(f"- {case}: under {', '.join(blurs)} *{score}* moves by {told} standard errors.")
         if "memorisation" in scores:
             found = scores["memorisation"]
             lines.append(
