@@ -56,7 +56,7 @@ def check_scoring(
             training, or features or weights of Inception that cannot be used.
     """
     counts = {
-        "size": (size, 2), "repeats": (repeats, 2), "fit_steps": (fit_steps, 0),
+        "size": (size, 2), "repeats": (repeats, 1), "fit_steps": (fit_steps, 0),
         "neighbour": (1 if neighbour is None else neighbour, 1), "directions": (directions, 1),
         "classifier_steps": (classifier_steps, 0),
     }  # fmt: skip
