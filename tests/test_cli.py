@@ -381,7 +381,9 @@ def test_a_damaged_status_hides_nothing_else(tiny_run, tmp_path, capsys, content
     (copy / "status.json").write_text(content)
     assert main(["inspect", f"run={copy}"]) == 0
     screen = capsys.readouterr().out
-    assert "unknown at step 0" in screen and "its status.json is damaged" in screen and "Excess over the floor" in screen
+    assert (
+        "unknown at step 0" in screen and "its status.json is damaged" in screen and "Excess over the floor" in screen
+    )
 
 
 @pytest.mark.parametrize(

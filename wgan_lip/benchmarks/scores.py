@@ -40,7 +40,7 @@ QUERIES = 300  # samples of a draw whose nearest training sample is sought
 DIRECTIONS = 256
 SEEN = 3.0  # standard errors
 HIGHER = ("precision", "recall", "density", "coverage", "modes covered", "within 3σ", "width of modes")  # is better
-SPLITS = {"digits": (597, 600, 300), "mnist": (8000, 3000, 1000), "cifar10": (6000, 3000, 1000)}
+SPLITS = {"digits": (597, 600, 300), "mnist": (8000, 3000, 1000), "cifar10": (4000, 1500, 500)}
 """Case → training samples, samples on each of the other two sides, samples a draw."""
 
 
