@@ -16,6 +16,7 @@ from wgan_lip.lipschitz.certificates import weights_sha256
 from wgan_lip.lipschitz.layers import Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, UncertifiableError
+from wgan_lip.wasserstein import fitting
 from wgan_lip.wasserstein.dual import kr_value
 from wgan_lip.wasserstein.fitting import CRITICS, fit_critic
 from wgan_lip.wasserstein.interval import bracket, kr_lower_bound
@@ -301,3 +302,15 @@ def test_bad_input_is_told_in_one_line(change, message):
 def test_a_critic_without_a_proof_is_refused():
     with pytest.raises(UncertifiableError, match="Bilinear"):
         fitted((GOOD, GOOD), (GOOD, GOOD), critic=nn.Sequential(nn.Bilinear(2, 2, 1)))
+
+
+def test_without_time_each_candidate_is_looked_at_once(monkeypatch):
+    """In 300,000 dimensions a look takes seconds, and without an ascent since the last one it shows nothing new."""
+    looks, genuine = [], fitting._Trainee.look
+    monkeypatch.setattr(fitting._Trainee, "look", lambda trainee: looks.append(trainee) or genuine(trainee))
+    training, validation, _ = drawn(Shift(dim=3, length=1.0), 40)
+    assert fitted(training, validation, critic="resnet", seconds=1e-9).steps == 0
+    assert len(looks) == 1
+    looks.clear()
+    fit = fitted(training, validation, critic="resnet", steps=1)
+    assert len(looks) == 1 + fitting.ROUNDS and fit.steps == 1 + 2 + 4 + 8

@@ -302,6 +302,8 @@ class _Trainee:
     def train(self, steps: int, parts: int, clock: _Clock) -> None:
         """At most `steps` ascents within one of `parts` equal parts of the time left; the rate falls with both."""
         start, end = clock.share(parts)
+        if start >= end:  # nothing will have changed since the last look, which in many dimensions takes seconds
+            return
         for step in range(steps):
             now = time.perf_counter()
             if now >= end:
