@@ -152,7 +152,7 @@ def _interval_found(result: W1Estimate) -> list[str]:
         "time": "; more seconds= narrow it",
         "interrupted": "; interrupted",
     }
-    percent = 100 * (result.upper - result.lower) / result.upper if result.upper > 0 else 0.0
+    percent = min(100.0, 100 * (result.upper - result.lower) / result.upper) if result.upper > 0 else 0.0
     interval, width = interval_text(result.lower, result.upper), f"width {rounded_up(percent, 2)} %"
     if result.exact is None:
         return [_row("W1 of the samples", interval, f"certified; {width}{ends[result.stopped]}")]
