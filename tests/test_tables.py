@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from wgan_lip import estimate_w1
+from wgan_lip import estimate_w1, load_run
+from wgan_lip.cli import main
 from wgan_lip.data import TableOptions, TensorSource, VectorFile, matched, open_samples, read_file, read_samples
 from wgan_lip.utils.checks import InputError, check_pair, check_samples
 
@@ -564,3 +567,88 @@ def test_counts_are_divided_by_their_totals():
         "The weights of y were divided by their total, 40.",
     )
     assert not any("total" in note for note in estimate_w1(x, y, a=[0.75, 0.25], b=[0.5, 0.5], critic=None).notes)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def estimate(tmp_path, monkeypatch, capsys):
+    """Runs `wgan-lip estimate` in a folder of its own, without pictures: the result, or the one line of a refusal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wgan_lip.cli.estimate._figures", lambda *_: {})
+
+    def run(*arguments: str) -> dict | str:
+        directory = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        status = main(["estimate", *arguments, "critic=null", f"hydra.run.dir={directory}"])
+        said = capsys.readouterr()
+        if status == 0:
+            result = json.loads((directory / "result.json").read_text())
+            assert all(note in said.out for note in result["notes"])
+            return result
+        assert status == 2 and len(said.err.strip().splitlines()) == 1, said.err
+        return said.err
+
+    return run
+
+
+def test_estimates_of_tables(tmp_path, estimate):
+    written(tmp_path, ",a,b\n0,1,5\n1,2,7\n", "x.csv")
+    written(tmp_path, "b;a\n9,5;1\n11,5;2\n", "y.csv")
+    result = estimate("x=x.csv", "y=y.csv")
+    assert (result["exact"], result["dim"], result["n"]) == (4.5, 2, 2)
+    assert [note.split(" of ")[0] for note in result["notes"][:2]] == ["The first column", "The columns"]
+    written(tmp_path, "p,q\n1,9\n2,11\n", "z.csv")
+    assert "differ: a, b in x only and p, q in y only" in estimate("x=x.csv", "y=z.csv")
+    assert estimate("x=x.csv", "y=z.csv", "columns_x=[a,b]", "columns_y=[p,q]")["exact"] == 4.0
+    assert estimate("x=x.csv", "y=y.csv", "columns=[b]")["exact"] == 4.5
+    assert estimate("x=x.csv", "y=y.csv", "drop=b")["exact"] == 0.0
+
+
+def test_options_are_told_of_one_side_or_of_both(tmp_path, estimate):
+    written(tmp_path, "0,1\n2,3\n4,7\n", "x.csv")
+    written(tmp_path, "-0,5;1,5\n2,5;3,0\n", "y.csv")
+    np.save(tmp_path / "y.npy", [[2.0, 4.0], [4.0, 8.0]])
+    assert "Say header=true or header=false" in estimate("x=x.csv", "y=y.npy")
+    assert estimate("x=x.csv", "y=y.npy", "header=true")["exact"] == 1.0  # of both, though an array has no header
+    assert estimate("x=x.csv", "y=y.npy", "header=false")["n"] == 3
+    assert "Expected no header for y.npy" in estimate("x=x.csv", "y=y.npy", "header_x=true", "header_y=true")
+    assert "Expected obsm with a file that takes it. Got x.csv and y.npy" in estimate(
+        "x=x.csv", "y=y.npy", "obsm=X_pca"
+    )
+    mixed = ("x=x.csv", "y=y.csv", "header_x=false", "delimiter_y=;", "decimal_y=,", "header_y=false")
+    assert estimate(*mixed)["m"] == 2
+    assert "Expected decimal to be point or comma. Got 'x'" in estimate("x=x.csv", "y=y.npy", "decimal=x")
+    assert "Expected header of type bool or null. Got 'perhaps'" in estimate("x=x.csv", "y=y.npy", "header=perhaps")
+
+
+def test_weights_are_flat_arrays_tables_and_counts(tmp_path, estimate):
+    np.save(tmp_path / "x.npy", [[0.0], [1.0]])
+    np.save(tmp_path / "y.npy", [[0.0], [2.0]])
+    np.save(tmp_path / "a.npy", np.array([3, 1]))
+    np.save(tmp_path / "b.npy", np.array([[10], [30]]))
+    result = estimate("x=x.npy", "y=y.npy", "a=a.npy", "b=b.npy")
+    assert result["exact"] == pytest.approx(1.25, rel=1e-14)
+    assert result["notes"][0] == "The weights of x were divided by their total, 4."
+    for text in ("0\n1\n", "count\n0\n1\n", "2020\n0\n1\n", ",count\n0,0\n1,1\n"):
+        written(tmp_path, text, "a.csv")  # a first 0 or 2020 may be a name: the number of samples tells
+        assert estimate("x=x.npy", "y=y.npy", "a=a.csv")["exact"] == pytest.approx(1.0, rel=1e-14), text
+    written(tmp_path, "0\n1\n2\n3\n", "a.csv")
+    assert "one weight a sample" in estimate("x=x.npy", "y=y.npy", "a=a.csv")
+
+
+def test_names_that_are_not_utf8_are_read_by_every_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"B\xe4r.npy")
+    try:
+        np.save(name, np.random.default_rng(0).normal(size=(60, 2)))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    small = [*TINY, "training.batch_size=4", "evaluation.size=4", "training.audit_size=4"]
+    assert main(["train", *small, "data=file", f"data.path={name}", "hydra.run.dir=run"]) == 0
+    assert load_run("run").config["data"]["path"] == name
+    for command in (["inspect", "run=run"], ["estimate", f"x={name}", "y=run:run", "samples=20", "critic=null"]):
+        assert main(command) == 0
+    assert r"B\xe4r" in (page := Path("run/report.html").read_text(encoding="utf-8")) or r"B\udce4r" in page
+    assert main(["train", *small, "data=file", f"data.path={name}", f"hydra.run.dir={os.fsdecode(bytes([0xE4]))}"]) == 2
+    assert "run folder whose name is UTF-8" in capsys.readouterr().err

@@ -7,20 +7,18 @@ a row of names becomes a sample, and no half of 1,5 becomes a number of its own,
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
-import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wgan_lip.data.dialects import GAPS, NO_CHARACTER, NUMBER, Dialect, find_dialect, lines
 from wgan_lip.data.tables import (
-    DELIMITERS,
     Samples,
     TableOptions,
     check_size,
@@ -32,16 +30,11 @@ from wgan_lip.utils.checks import InputError, check_memory, few
 
 __all__ = ["read_text"]
 
-NUMBER = {  # by decimal mark; a point may end a number, as in numpy's "1.", a comma may not
-    ".": r"(?i)^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)$",
-    ",": r"(?i)^[+-]?(([0-9]+(,[0-9]+)?|,[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)$",
-}
 WHOLE = r"^[+-]?[0-9]+$"
 LONG = r"^[+-]?[0-9]{16,}$"  # whole numbers that may lie beyond 2^53
 HALF = r"^(-0|[+-]?0[0-9]+|[+-]?[0-9]{2,}[eE].*)$"  # no number is written so, but half of -0,5 and 1,05 and 1,25e9 is
 THOUSANDS = {mark: rf"^[+-]?[1-9][0-9]{{0,2}}{re.escape(mark)}[0-9]{{3}}$" for mark in ".,"}
 YEARS = (1800, 2100)
-GAPS = ("", "na", "n/a", "null", "none")  # what stands where a number is missing
 BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, which it begins with
@@ -49,59 +42,8 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-USUAL = {".csv": ",", ".tsv": "\t", ".txt": " "}
 PREAMBLE = re.compile(r"([ \t]*(?P<comment>#.*)?|sep=(?P<delimiter>.))\n")  # the last as Excel writes it
-NO_CHARACTER = "\x1f"  # stands for the delimiter of a single column
 FILL = "Fill gaps, drop columns of text by drop=, and name a column of row names by index=."
-
-
-@dataclass(frozen=True)
-class _Dialect:
-    """How a text says where a number begins and where its decimals do.
-
-    Attributes:
-        delimiter: A character; " " is any run of blanks, "" stands for a single column.
-        decimal: A point or a comma.
-    """
-
-    delimiter: str
-    decimal: str
-
-    def __str__(self) -> str:
-        words = {character: word for word, character in DELIMITERS.items()}
-        delimiter = f"delimiter={words.get(self.delimiter, self.delimiter)} " if self.delimiter else ""
-        return f"{delimiter}decimal={words.get(self.decimal, 'point')}"
-
-    def prepared(self, text: str) -> str:
-        """The text with one character between two columns."""
-        return re.sub(r"(?m)^ | $", "", re.sub(r"[ \t]+", " ", text)) if self.delimiter == " " else text
-
-    def reader(self, lines: Iterable[str]) -> Any:
-        return csv.reader(lines, delimiter=self.delimiter or NO_CHARACTER, skipinitialspace=True)
-
-    def rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """The cells of each row, without the blanks around them."""
-        return ([cell.strip() for cell in row] for row in self.reader(lines) if row)
-
-    def is_number(self, cell: str) -> bool:
-        return re.match(NUMBER[self.decimal], cell) is not None
-
-    def number(self, cell: str) -> float:
-        return float(cell.replace(self.decimal, "."))
-
-    def meaning(self, rows: Sequence[list[str]]) -> list[list[float | str]] | None:
-        """The rows below the first as numbers, row names and gaps; None where they are something else."""
-        if len(set(map(len, rows))) != 1:
-            return None
-        meant = [[self.number(cell) if self.is_number(cell) else cell for cell in row] for row in rows]
-        texts = [cell for row in meant for cell in row[1:] or row if type(cell) is str]
-        if any(cell.lower() not in GAPS for cell in texts) or len(texts) == sum(len(row[1:] or row) for row in meant):
-            return None
-        return None if any(type(row[0]) is str and self._is_cut_wrongly(row[0]) for row in meant) else meant
-
-    def _is_cut_wrongly(self, name: str) -> bool:
-        """Whether a row name holds what would be a number of its own in another dialect."""
-        return any(re.match(pattern, part) for part in re.split("[,;|\t ]", name) for pattern in NUMBER.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,16 +64,16 @@ class _Table:
     text: str
     above: int
     comment: str
-    dialect: _Dialect
+    dialect: Dialect
     first: list[str]
     columns: list[Any]
 
     def refusal(self, got: str, remedy: str = FILL) -> InputError:
         return InputError(f"Expected {self.path} to hold equally long rows of numbers. Got {got}. {remedy}")
 
-    def place(self, columns: Iterable[int], header: bool) -> str:
+    def place(self, columns: Iterable[int], *, header: bool) -> str:
         """Where the first cell of these columns stands that holds no number, or the first row of another length."""
-        rows, width = self.dialect.reader(io.StringIO(self.text)), len(self.columns)
+        rows, width = self.dialect.reader(self.text), len(self.columns)
         if header:
             next(rows)
         for row in rows:
@@ -148,7 +90,7 @@ class _Table:
         """A column below the first row; None where one of its cells holds no number."""
         import pyarrow.compute as pc
 
-        cells = pc.utf8_trim_whitespace(self.columns[column])
+        cells = self.columns[column]
         if pc.all(pc.match_substring_regex(cells, NUMBER[self.dialect.decimal])).as_py() is False:
             return None
         cells = pc.utf8_ltrim(cells, "+")
@@ -165,13 +107,15 @@ class _Table:
         digits = [pc.utf8_length(pc.replace_substring_regex(self.columns[column], kept, r"\1")) for column in columns]
         return min(pc.min(each).as_py() for each in digits), max(pc.max(each).as_py() for each in digits)
 
-    def matching(self, pattern: str, columns: Iterable[int]) -> list[str]:
-        """The different cells of these columns, below the first row, that match."""
+    def example(self, pattern: str, columns: Iterable[int], *, unless: str = "^$") -> str | None:
+        """The first cell of these columns that matches, `unless` it matches that as well; None where there is none."""
         import pyarrow.compute as pc
 
-        trimmed = [pc.utf8_trim_whitespace(self.columns[column]) for column in columns]
-        found = [cells.filter(pc.match_substring_regex(cells, pattern)).unique().to_pylist() for cells in trimmed]
-        return [cell for cells in found for cell in cells]
+        for cells in (self.columns[column] for column in columns):
+            found = pc.and_not(pc.match_substring_regex(cells, pattern), pc.match_substring_regex(cells, unless))
+            if (row := pc.index(found, True).as_py()) >= 0:
+                return cells[row].as_py()
+        return None
 
     def with_first_row(self) -> _Table:
         """The same, with the first row among those below it."""
@@ -206,10 +150,14 @@ def read_text(path: Path, options: TableOptions, limit: int) -> Samples:
     header, names, notes = _names(table, numbers, options)
     if not header and table.first:
         table = table.with_first_row()
-        numbers = [table.numbers(column) for column in range(len(table.columns))]
+        above = [table.dialect.number(cell) if table.dialect.is_number(cell) else None for cell in table.first]
+        numbers = [
+            None if below is None or first is None else np.concatenate([[first], below])
+            for first, below in zip(above, numbers)
+        ]
     kept, left_out = choose_columns(path, names, len(numbers), numbers[0] if numbers else None, options)
     if any(numbers[column] is None for column in kept):
-        raise table.refusal(table.place(kept, header))
+        raise table.refusal(table.place(kept, header=header))
     _check_cells(table, kept, options)
     values = np.column_stack([numbers[column] for column in kept]) if kept else np.empty((0, 1))
     return Samples(values, names and tuple(names[column] for column in kept), (*notes, *left_out))
@@ -241,12 +189,12 @@ def _split(path: Path, text: str, options: TableOptions, limit: int) -> _Table:
         above, start, comment = above + 1, line.end(), (line["comment"] or "").strip("# \t")
         delimiter = delimiter or line["delimiter"]
     text = text[start:]
-    dialect = _dialect(path, text, delimiter, options.decimal)
+    dialect = find_dialect(path, text, delimiter, options.decimal)
     text = dialect.prepared(text)
-    stream = io.StringIO(text)
-    first = next(dialect.rows(stream), [])
-    below = text[stream.tell() :].rstrip("\n")
-    width = len(next(dialect.rows(io.StringIO(below)), first))
+    reader = dialect.reader(text)
+    first = [cell.strip() for cell in next(reader, [])]
+    below = "".join(itertools.islice(lines(text), reader.line_num, None)).rstrip("\n")
+    width = len(next(dialect.rows(below), first))
     cells = width * (1 + below.count("\n"))
     check_size(path, cells, limit)
     check_memory(4 * len(text) + 16 * cells, f"the table {path}", "Save it as .npy.")
@@ -254,10 +202,9 @@ def _split(path: Path, text: str, options: TableOptions, limit: int) -> _Table:
     try:
         columns = _columns(below, width, dialect.delimiter or NO_CHARACTER)
     except ValueError:  # of pyarrow: a row of another length
-        header = not any(map(dialect.is_number, first))
-        raise table.refusal(table.place(range(width), header)) from None
+        raise table.refusal(table.place(range(width), header=not any(map(dialect.is_number, first)))) from None
     table = replace(table, columns=columns)
-    if width > 1 and first[width - 1 :] in ([], [""]) and not table.matching(".", [width - 1]):
+    if width > 1 and first[width - 1 :] in ([], [""]) and table.example(".", [width - 1]) is None:
         table = replace(table, first=first[: width - 1], columns=columns[:-1])  # rows that end with a delimiter
     return table
 
@@ -265,6 +212,7 @@ def _split(path: Path, text: str, options: TableOptions, limit: int) -> _Table:
 def _columns(text: str, width: int, delimiter: str) -> list[Any]:
     """The cells of each column as text."""
     import pyarrow
+    import pyarrow.compute as pc
     from pyarrow import csv
 
     names = [str(column) for column in range(width)]
@@ -278,60 +226,7 @@ def _columns(text: str, width: int, delimiter: str) -> list[Any]:
         ),
         convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.large_string())),
     )
-    return table.columns
-
-
-def _dialect(path: Path, text: str, delimiter: str | None, decimal: str | None) -> _Dialect:
-    """The one in which the rows below the first are numbers, but for their names."""
-    lines, more = _head(text)
-    below = "".join(lines[1:] or lines)
-    usual = _Dialect(delimiter or USUAL[Path(path.name.lower().removesuffix(".gz")).suffix], decimal or ".")
-    candidates = [
-        _Dialect(between, mark)
-        for between in ([usual.delimiter, "", *DELIMITERS.values()] if delimiter is None else [delimiter])
-        for mark in (".," if decimal is None else decimal)
-        if (between != mark or '"' in below) and (between != " " or delimiter or "\t" not in below)
-    ]
-    ways: dict[_Dialect, list[list[float | str]]] = {}
-    even: list[_Dialect] = []  # ways in which the first row has as many cells as those below, and several
-    named: list[_Dialect] = []  # those in which it names the columns
-    numbers: dict[_Dialect, int] = {}
-    for dialect in candidates:
-        try:
-            rows = list(dialect.rows(io.StringIO(dialect.prepared("".join(lines)))))
-        except csv.Error:  # such as a cell of a megabyte, where the delimiter is another one
-            continue
-        rest = rows[1 : -1 if more else None] or rows
-        meaning = dialect.meaning(rest)
-        if meaning is not None and repr(meaning) not in map(repr, ways.values()):
-            ways[dialect] = meaning
-            if len(rows[0]) == len(meaning[0]) > 1:
-                even.append(dialect)
-                named += [dialect] * (not any(map(dialect.is_number, rows[0])))
-        if len(set(map(len, rest))) == 1 and len(rest[0]) > 1:
-            numbers[dialect] = sum(map(dialect.is_number, itertools.chain(*rest)))
-    if not ways:  # columns of text: they may be left out, or are told of
-        return max(numbers, key=lambda dialect: numbers[dialect], default=usual)
-    if len(ways) > 1 and len(named) == 1:
-        return named[0]
-    if len(ways) > 1 and usual.delimiter == "," and usual in even:
-        return usual
-    ways_told, width = list(ways), len(next(iter(ways.values()))[0])
-    if width == 1 and ways_told[0].decimal == "," and delimiter is decimal is None and re.search('^[^"]*,', below):
-        ways_told.append(_Dialect(",", "."))  # in which rows have gaps or unequal lengths
-    if len(ways_told) > 1:
-        raise InputError(f"The table {path} can be read in two ways. Say {ways_told[0]}, or {ways_told[1]}.")
-    return ways_told[0]
-
-
-def _head(text: str) -> tuple[list[str], bool]:
-    """Some of the first lines, and whether there are more."""
-    lines: list[str] = []
-    for line in io.StringIO(text):
-        if len(lines) == 100 or (len(lines) > 2 and sum(map(len, lines)) > 200_000):
-            return lines, True
-        lines.append(line)
-    return lines, False
+    return [pc.utf8_trim_whitespace(column) for column in table.columns]
 
 
 def _names(
@@ -344,7 +239,7 @@ def _names(
     if header is None:
         header, notes = _is_header(table, numbers, by_width=unnamed)
     if not header:
-        names = next(table.dialect.rows([table.comment]), []) if options.header is None else []
+        names = next(table.dialect.rows(table.dialect.prepared(table.comment)), []) if options.header is None else []
         fitting = len(names) == width > 1 and not any(map(table.dialect.is_number, names))
         return False, tuple(names) if fitting else None, ()
     if unnamed:
@@ -361,7 +256,7 @@ def _names_rows(table: _Table, first: np.ndarray | None) -> bool:
     """Whether a first column without a name above it, though there is one above each other, names the rows, as of R."""
     if first is None:
         return True
-    if table.dialect.delimiter == "," and not table.matching(r"\.", range(1, len(table.columns))):  # of 1,5 and 2,5
+    if table.dialect.delimiter == "," and not table.example(r"\.", range(1, len(table.columns))):  # of 1,5 and 2,5
         return len(first) > 4 and counts(first)
     return np.array_equal(first, np.floor(first)) and len(np.unique(first)) == len(first)
 
@@ -373,7 +268,7 @@ def _is_header(table: _Table, numbers: Sequence[np.ndarray | None], *, by_width:
     if by_width or not any(are_numbers):
         return by_width or any(cell.lower() not in GAPS for cell in first), ()
     if len(first) != len(numbers):
-        rows = table.dialect.reader(io.StringIO(table.text))
+        rows = table.dialect.reader(table.text)
         next(rows), next(rows)
         raise table.refusal(f"{len(numbers)} columns in line {table.above + rows.line_num}, {len(first)} above it")
     columns = [column for column in range(len(first)) if are_numbers[column] and numbers[column] is not None]
@@ -409,7 +304,7 @@ def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tup
     digits = [len(re.sub(r"^[^.,]*[.,]?([0-9]*).*$", r"\1", cell)) for cell in cells]
     least, most = table.decimals(columns)
     alone = 2 * max(digits) <= least > 0 or (n > 4 and min(digits) > most == 0)  # as another programme writes numbers
-    alone = alone or (not any("e" in cell.lower() for cell in cells) and not table.matching("^[^eE]*$", columns))
+    alone = alone or (not any("e" in cell.lower() for cell in cells) and table.example("^[^eE]*$", columns) is None)
     counting = whole and counts(values)
     line, _, rest = table.text.partition("\n")
     if re.fullmatch(r'("[^"]*"(\W|$))+', line) and '"' not in rest:
@@ -432,23 +327,27 @@ def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tup
 
 def _check_cells(table: _Table, columns: Sequence[int], options: TableOptions) -> None:
     """Raises :class:`InputError` for cells of numbers that may mean another number, or that float64 can't hold."""
+    import pyarrow.compute as pc
+
     between, mark = table.dialect.delimiter, table.dialect.decimal
     if options.decimal is None and (mark == "," or between == ";"):
-        marked = table.matching(re.escape(mark), columns)
-        if marked and all(re.match(THOUSANDS[mark], cell) for cell in marked):
+        marked = table.example(re.escape(mark), columns)
+        if marked and table.example(re.escape(mark), columns, unless=THOUSANDS[mark]) is None:
             raise InputError(
-                f"The marks in numbers of {table.path}, such as {marked[0]}, may set off decimals or thousands. Say "
+                f"The marks in numbers of {table.path}, such as {marked}, may set off decimals or thousands. Say "
                 f"decimal={'comma' if mark == ',' else 'point'}, or take the marks out."
             )
-    comma_only = options.decimal is None and between == "," and not table.matching(r"\.", columns)
-    if comma_only and (halves := table.matching(HALF, columns)):
+    commas_only = options.decimal is None and between == "," and table.example(r"\.", columns) is None
+    if commas_only and (half := table.example(HALF, columns)) is not None:
         raise InputError(
-            f"The commas in {table.path} may be decimal marks: numbers are not written {halves[0]}. Say "
-            "decimal=comma, or decimal=point if they stand between columns."
+            f"The commas in {table.path} may be decimal marks: numbers are not written {half}. Say decimal=comma, or "
+            "decimal=point if they stand between columns."
         )
-    for cell in table.matching(LONG, columns):
-        if int(cell) != int(float(cell)):
-            raise InputError(
-                f"Expected {table.path} to hold numbers that float64 can hold. Got {cell}. Subtract a common offset "
-                "from all samples."
-            )
+    for column in columns:
+        cells = table.columns[column]
+        for cell in map(str, cells.filter(pc.match_substring_regex(cells, LONG))):
+            if int(cell) != int(float(cell)):
+                raise InputError(
+                    f"Expected {table.path} to hold numbers that float64 can hold. Got {cell}. Subtract a common "
+                    "offset from all samples."
+                )
