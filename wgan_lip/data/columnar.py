@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wgan_lip.data.tables import Samples, TableOptions, check_size, choose_columns, import_pyarrow
 from wgan_lip.utils.checks import InputError, as_tensor
@@ -65,7 +66,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
         for i in range(block.shape[1])
     )
     rows = [np.column_stack(columns) if columns else np.empty((0, 0)) for columns in blocks]
-    return Samples(np.concatenate(rows), tuple(titles), notes)
+    return Samples(torch.from_numpy(np.concatenate(rows)), tuple(titles), notes)
 
 
 def _kept(
@@ -162,7 +163,8 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
             matrix, names = _inside(path, file, f"obsm/{options.obsm}"), None
         values = _stored(path, matrix, limit)
     columns, notes = choose_columns(path, names, values.shape[1], None, options)
-    return Samples(values[:, columns], names and tuple(names[column] for column in columns), notes)
+    chosen = None if names is None else tuple(names[column] for column in columns)
+    return Samples(as_tensor(values[:, columns], str(path)), chosen, notes)
 
 
 def _inside(path: Path, group: Any, name: str) -> Any:

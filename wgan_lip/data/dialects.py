@@ -153,7 +153,8 @@ def find_dialect(path: Path, text: str, delimiter: str | None, decimal: str | No
 
 def _head(text: str) -> tuple[str, bool]:
     """The first lines, enough to find the dialect, and whether there are more."""
-    found, size = [], 0
+    found: list[str] = []
+    size = 0
     for line in lines(text):
         if len(found) == 100 or (len(found) > 2 and size > 200_000):
             return "".join(found), True

@@ -138,8 +138,6 @@ def read_file(
         if ending != ".npy" and path.is_file():
             check_size(path, path.stat().st_size, limit, each=1)
         read = _READERS[ending](path, key, options, limit)
-    if isinstance(read.values, np.ndarray) and not read.values.dtype.isnative:
-        read = replace(read, values=read.values.astype(read.values.dtype.newbyteorder("=")))
     return replace(read, values=check_samples(read.values, str(path)))
 
 
@@ -164,7 +162,8 @@ def holds_parquet(folder: Path) -> bool:
 def map_rows(path: Path, key: str | None = None) -> np.ndarray:
     """The array of a `.npy` file, left on the disk. Raises :class:`InputError`; its entries are not looked at."""
     with reading(path, NUMBERS):
-        return _pick(np.lib.format.open_memmap(path, mode="r"), key, path)
+        _check_no_key(path, key, "one array")
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 @contextmanager
@@ -187,7 +186,7 @@ def _read_npy(path: Path, key: str | None, options: TableOptions, limit: int) ->
     with path.open("rb") as file:
         _check_array(path, file, limit)
         file.seek(0)
-        return Samples(_pick(np.lib.format.read_array(file, allow_pickle=False), key, path))
+        return Samples(_tensor(np.lib.format.read_array(file, allow_pickle=False), key, path))
 
 
 def _read_npz(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
@@ -205,9 +204,9 @@ def _read_npz(path: Path, key: str | None, options: TableOptions, limit: int) ->
             from scipy import sparse
 
             _check_no_key(path, key, "one sparse matrix")
-            return Samples(dense(path, sparse.load_npz(file), limit))
+            return Samples(as_tensor(dense(path, sparse.load_npz(file), limit), str(path)))
         with np.load(file, allow_pickle=False) as archive:
-            return Samples(_pick(archive, key, path))
+            return Samples(_tensor(archive, key, path))
 
 
 def _read_pt(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
@@ -216,9 +215,10 @@ def _read_pt(path: Path, key: str | None, options: TableOptions, limit: int) -> 
             with zipfile.ZipFile(file) as archive:
                 check_size(path, sum(member.file_size for member in archive.infolist()), limit, each=1)
         file.seek(0)
-        tensor = _pick(torch.load(file, map_location="cpu", weights_only=True), key, path).detach()
-    check_size(path, tensor.numel(), limit, each=_bytes_of(tensor.dtype))  # one number may be read at many places
-    return Samples(as_tensor(tensor, str(path)))
+        tensor = _pick(torch.load(file, map_location="cpu", weights_only=True), key, path)
+    if isinstance(tensor, Tensor):  # whose numbers may all be one, stored once
+        check_size(path, tensor.numel(), limit, each=_bytes_of(tensor.dtype))
+    return Samples(as_tensor(tensor, str(path)).detach())
 
 
 def _plain(read: Callable[[Path, TableOptions, int], Samples]) -> Callable[..., Samples]:
@@ -275,6 +275,10 @@ def _key(content: Mapping[str, Any], key: str | None, path: Path) -> str:
         got = "no key" if key is None else f"key={key!r}"
         raise InputError(f"Expected a key of {path}: one of {', '.join(map(str, content)) or '(none)'}. Got {got}.")
     return key
+
+
+def _tensor(content: Any, key: str | None, path: Path) -> Tensor:
+    return as_tensor(_pick(content, key, path), str(path))
 
 
 def _pick(content: Any, key: str | None, path: Path) -> Tensor | np.ndarray:

@@ -31,7 +31,7 @@ class Samples:
         notes: What was left out and what was taken for names, in sentences.
     """
 
-    values: np.ndarray | Tensor
+    values: Tensor
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -121,10 +121,11 @@ def choose_columns(
         dropped.append(0 if options.index is True else number(options.index))
     if options.columns is not None:
         return [column for column in map(number, options.columns) if column not in dropped], ()
-    kept, notes = [column for column in range(width) if column not in dropped], ()
-    if options.index is None and 0 in kept and width > 1 and _names_rows(path, names and names[0], first):
-        kept, notes = kept[1:], (f"The first column of {path} was taken for row names; index=false reads it.",)
-    return kept, notes
+    kept = [column for column in range(width) if column not in dropped]
+    may_name = options.index is None and 0 in kept and width > 1
+    if may_name and _names_rows(path, None if names is None else names[0], first):
+        return kept[1:], (f"The first column of {path} was taken for row names; index=false reads it.",)
+    return kept, ()
 
 
 def _names_rows(path: Path, name: str | None, numbers: np.ndarray | None) -> bool:

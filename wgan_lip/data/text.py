@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wgan_lip.data.dialects import GAPS, NO_CHARACTER, NUMBER, Dialect, find_dialect, lines
 from wgan_lip.data.tables import (
@@ -34,6 +35,7 @@ WHOLE = r"^[+-]?[0-9]+$"
 LONG = r"^[+-]?[0-9]{16,}$"  # whole numbers that may lie beyond 2^53
 HALF = r"^(-0|[+-]?0[0-9]+|[+-]?[0-9]{2,}[eE].*)$"  # no number is written so, but half of -0,5 and 1,05 and 1,25e9 is
 THOUSANDS = {mark: rf"^[+-]?[1-9][0-9]{{0,2}}{re.escape(mark)}[0-9]{{3}}$" for mark in ".,"}
+DECIMALS = r"^[^.,]*[.,]?([0-9]*).*$"
 YEARS = (1800, 2100)
 BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -98,14 +100,14 @@ class _Table:
             cells = pc.replace_substring(cells, ",", ".")
         return pc.cast(cells, "double").to_numpy()
 
-    def decimals(self, columns: Iterable[int]) -> tuple[int, int]:
-        """The least and the greatest number of decimals in these columns, below the first row."""
+    def decimals(self, columns: Iterable[int]) -> np.ndarray:
+        """The least and the greatest number of decimals of each of these columns below the first row, shape (k, 2)."""
         import pyarrow.compute as pc
 
-        mark = re.escape(self.dialect.decimal)
-        kept = rf"^[^{mark}]*{mark}?([0-9]*).*$"
-        digits = [pc.utf8_length(pc.replace_substring_regex(self.columns[column], kept, r"\1")) for column in columns]
-        return min(pc.min(each).as_py() for each in digits), max(pc.max(each).as_py() for each in digits)
+        lengths = (
+            pc.utf8_length(pc.replace_substring_regex(self.columns[column], DECIMALS, r"\1")) for column in columns
+        )
+        return np.array([[pc.min(each).as_py(), pc.max(each).as_py()] for each in lengths])
 
     def example(self, pattern: str, columns: Iterable[int], *, unless: str = "^$") -> str | None:
         """The first cell of these columns that matches, `unless` it matches that as well; None where there is none."""
@@ -150,17 +152,20 @@ def read_text(path: Path, options: TableOptions, limit: int) -> Samples:
     header, names, notes = _names(table, numbers, options)
     if not header and table.first:
         table = table.with_first_row()
-        above = [table.dialect.number(cell) if table.dialect.is_number(cell) else None for cell in table.first]
         numbers = [
-            None if below is None or first is None else np.concatenate([[first], below])
-            for first, below in zip(above, numbers)
+            np.concatenate([[table.dialect.number(cell)], below])
+            if below is not None and table.dialect.is_number(cell)
+            else None
+            for cell, below in zip(table.first, numbers)
         ]
     kept, left_out = choose_columns(path, names, len(numbers), numbers[0] if numbers else None, options)
-    if any(numbers[column] is None for column in kept):
+    values = [column for column in (numbers[place] for place in kept) if column is not None]
+    if len(values) < len(kept):
         raise table.refusal(table.place(kept, header=header))
     _check_cells(table, kept, options)
-    values = np.column_stack([numbers[column] for column in kept]) if kept else np.empty((0, 1))
-    return Samples(values, names and tuple(names[column] for column in kept), (*notes, *left_out))
+    stacked = np.column_stack(values) if values else np.empty((0, 1))
+    chosen = None if names is None else tuple(names[column] for column in kept)
+    return Samples(torch.from_numpy(stacked), chosen, (*notes, *left_out))
 
 
 def _decoded(path: Path, limit: int) -> str:
@@ -234,7 +239,8 @@ def _names(
 ) -> tuple[bool, tuple[str, ...] | None, tuple[str, ...]]:
     """Whether the first row holds names; the names of the columns, if there are any; what to say of it."""
     first, width, path = table.first, len(table.columns), table.path
-    header, notes = options.header, ()
+    header = options.header
+    notes: tuple[str, ...] = ()
     unnamed = len(first) == width - 1 and _names_rows(table, numbers[0])
     if header is None:
         header, notes = _is_header(table, numbers, by_width=unnamed)
@@ -271,15 +277,13 @@ def _is_header(table: _Table, numbers: Sequence[np.ndarray | None], *, by_width:
         rows = table.dialect.reader(table.text)
         next(rows), next(rows)
         raise table.refusal(f"{len(numbers)} columns in line {table.above + rows.line_num}, {len(first)} above it")
-    columns = [column for column in range(len(first)) if are_numbers[column] and numbers[column] is not None]
-    if not columns or not len(numbers[columns[0]]):
+    below = {place: column for place, column in enumerate(numbers) if are_numbers[place] and column is not None}
+    if not below or not len(next(iter(below.values()))):
         return False, ()
-    told = few([cell for cell in first if cell], 3)
-    values = np.column_stack([numbers[column] for column in columns])
-    why, clear = _like_names(table, columns, values)
+    told, values = few([cell for cell in first if cell], 3), np.column_stack(list(below.values()))
+    why, clear = _like_names(table, list(below), values)
     if why and (clear or not all(are_numbers)):
-        names = [table.dialect.number(first[column]) for column in columns]
-        if (values == names).all(axis=1).any():
+        if (values == [table.dialect.number(first[column]) for column in below]).all(axis=1).any():
             raise table.refusal(f"a row below that repeats the first line, {told}", "Leave it out.")
         return True, (f"The first line of {path}, {told}, was taken for names; header=false reads it as a sample.",)
     if why:
@@ -301,16 +305,15 @@ def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tup
     if len(set(values.tolist())) < k or not np.isfinite(values).all():
         return "", False
     whole = all(re.match(WHOLE, cell) for cell in cells)
-    digits = [len(re.sub(r"^[^.,]*[.,]?([0-9]*).*$", r"\1", cell)) for cell in cells]
-    least, most = table.decimals(columns)
-    alone = 2 * max(digits) <= least > 0 or (n > 4 and min(digits) > most == 0)  # as another programme writes numbers
+    digits, (least, most) = np.array([len(re.sub(DECIMALS, r"\1", cell)) for cell in cells]), table.decimals(columns).T
+    shorter = (2 * digits <= least) & (least > 0)  # than another programme writes below
+    alone = shorter.all() or (n > 4 and ((digits > most) & (most == 0)).all())
     alone = alone or (not any("e" in cell.lower() for cell in cells) and table.example("^[^eE]*$", columns) is None)
-    counting = whole and counts(values)
     line, _, rest = table.text.partition("\n")
     if re.fullmatch(r'("[^"]*"(\W|$))+', line) and '"' not in rest:
         return "it alone stands in quotes", True
-    if counting and (values[0] == 0 or k > 2 or alone):
-        return f"it holds {few(cells, 2)}, as of numbered columns", alone and k > 1 and n * k > 5
+    if whole and counts(values) and (values[0] == 0 or k > 2 or alone):
+        return f"it holds {few(cells, 2)}, as of numbered columns", shorter.any() and k > 1 and n * k > 5
     if alone:
         return "its numbers are written in another way than those below", False
     rises, even = k > 1 and (steps > 0).all(), k > 1 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)

@@ -304,8 +304,8 @@ def _read_json(path: Path, kind: type) -> Any:
 
 
 def _of_text(content: Any) -> Any:
-    """Returns plain data whose strings can be written anywhere. Raises ValueError on halves of characters."""
-    json.dumps(content, ensure_ascii=False).encode()
+    """Returns plain data whose strings are text or names of files, of any bytes. Raises ValueError on other ones."""
+    json.dumps(content, ensure_ascii=False).encode(errors="surrogateescape")
     return content
 
 
