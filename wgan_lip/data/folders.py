@@ -132,14 +132,16 @@ def list_images(folder: Path) -> list[Path]:
 
 def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     above = (*above, folder.resolve())
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if path.resolve() not in above:
-                yield from _images_below(path, above)
-        elif path.suffix.lower() in ENDINGS and (path.is_file() or not path.exists()):
-            yield path
+    with os.scandir(folder) as entries:  # which knows of each, mostly without asking the disk, whether it is a folder
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if path.resolve() not in above:
+                    yield from _images_below(path, above)
+            elif path.suffix.lower() in ENDINGS and (entry.is_file() or not path.exists()):
+                yield path
 
 
 def read_pixels(path: Path, *, size: int | None = None, channels: int | None = None) -> Tensor:
