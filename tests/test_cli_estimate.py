@@ -261,7 +261,8 @@ def damaged(name: str) -> np.ndarray:
     x = np.arange(20.0).reshape(10, 2)
     if name in ("nan", "inf"):
         x[7, 1] = float(name)
-    return {"flat": x[0, 0], "cube": x[None], "empty": x[:0], "single": x[:1], "complex": x + 1j, "bool": x > 3,
+    return {"flat": x[0, 0], "cube": x[None, None, None], "empty": x[:0], "single": x[:1], "complex": x + 1j,
+            "bool": x > 3,
             "object": np.array([[1, "a"]], dtype=object), "wide": np.ones((10, 3))}.get(name, x)  # fmt: skip
 
 

@@ -335,7 +335,7 @@ def test_bad_tables_are_refused_with_the_place(tmp_path, text, message):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.ones((4, 2, 2)), "Flatten each sample into one row."),
+        (np.ones((4, 2, 2, 2, 2)), "Flatten each sample into one row."),
         (np.float64(1), "Got shape ()"),
         (np.ones((0, 3)), "with at least one sample"),
         (np.ones((3, 0)), "with at least one column"),

@@ -30,6 +30,7 @@ from wgan_lip.data import (
     open_samples,
 )
 from wgan_lip.data.folders import load_pixels, read_pixels
+from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -478,6 +479,15 @@ def test_images_of_two_shapes_are_not_compared_as_vectors(tmp_path, monkeypatch,
     rows = open_samples("a").rows.numpy()
     np.save("rows.npy", rows)  # rows without a shape are compared with the images that they are
     check_shapes(open_samples("a"), open_samples("rows.npy"))
+
+
+def test_a_run_on_images_in_an_array_knows_their_shape_and_units(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8))
+    assert main(["train", *TINY, "data=file", "data.path=x.npy", "critic=convolutional", "hydra.run.dir=r"]) == 0
+    run = Run("r")
+    assert run.image_shape == (3, 8, 8) and run.units == ImageSource.units
+    assert run.sample(5).min() >= 0 and run.sample(5).max() <= 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])

@@ -23,9 +23,12 @@ from wgan_lip.data import (
     SOURCES,
     Checkerboard,
     Digits,
+    ImageSource,
     Law,
     Opened,
+    VectorFile,
     box_diameter,
+    check_shapes,
     known_w1,
     law_of_oracle,
     law_of_rows,
@@ -33,6 +36,7 @@ from wgan_lip.data import (
     open_samples,
     read_samples,
 )
+from wgan_lip.data.tables import TableOptions
 from wgan_lip.utils.checks import InputError
 
 ELSEWHERE = ("file", "image_folder", "mnist", "fashion_mnist", "cifar10", "celeba")  # files that a test has to bring
@@ -217,7 +221,11 @@ def test_a_column_of_a_table_and_a_flat_array_are_samples_on_the_line(tmp_path):
 
 
 BAD_ARRAYS = [
-    (np.ones((4, 2, 2)), "Flatten each sample into one row."),
+    (np.ones((4, 2, 2, 2, 2)), "Flatten each sample into one row."),
+    (np.ones((4, 2, 3)), "which axis holds the channels. Got"),
+    (np.ones((1, 4, 4)), "with at least 2 samples. Got 1."),
+    (np.ones((1, 4, 4), dtype=np.uint8), "with at least 2 samples. Got 1."),
+    (np.ones((0, 4, 4), dtype=np.uint8), "with at least"),
     (np.ones((0, 3)), "with at least"),
     (np.ones((1, 3)), "with at least 2 samples. Got 1."),
     (np.ones((3, 0)), "with at least one column"),
@@ -291,6 +299,56 @@ def test_the_limit_counts_the_bytes_that_rows_would_take(tmp_path, dtype, weight
     np.save(tmp_path / "a.npy", np.ones((10, 3), dtype=dtype))
     assert open_samples(tmp_path / "a.npy", memory_limit=30 * weight).rows is not None
     assert open_samples(tmp_path / "a.npy", memory_limit=30 * weight - 1).rows is None
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".pt"])
+@pytest.mark.parametrize("dtype", ["u1", "f4", ">f8", "i2"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "nhw"])
+def test_images_in_a_file_are_those_of_a_folder(tmp_path, ending, dtype, layout):
+    images = np.random.default_rng(0).integers(0, 256, (6, 1 if layout == "nhw" else 3, 4, 5))
+    stored = {"nchw": images, "nhwc": images.transpose(0, 2, 3, 1), "nhw": images[:, 0]}[layout].astype(dtype)
+    if ending == ".pt":
+        torch.save(torch.from_numpy(stored.astype(stored.dtype.newbyteorder("="))), tmp_path / "a.pt")
+    else:
+        {".npy": np.save, ".npz": np.savez}[ending](tmp_path / f"a{ending}", stored)
+    path, shape = tmp_path / f"a{ending}", images.shape[1:]
+    expected = torch.from_numpy(images.reshape(6, -1)).float() / (255 if dtype == "u1" else 1)
+    for options in (None, TableOptions(layout=layout)):
+        opened = open_samples(path, options=options)
+        assert opened.image_shape == shape and torch.equal(opened.rows.float(), expected)
+        assert torch.equal(read_samples(path, options=options).float(), expected)
+    as_pixels = (ImageSource.units, box_diameter(0, 1, expected.shape[1]))
+    known = as_pixels if dtype == "u1" else (VectorFile.units, None)
+    assert (opened.law.units, opened.law.diameter) == known
+    source = VectorFile(str(path), layout=layout, test_fraction=0.5)
+    assert source.image_shape == shape and source.units == known[0] and source._stored.dtype != torch.float64
+    assert (source.low, source.high) == ((0.0, 1.0) if dtype == "u1" else (None, None))
+    assert {*map(tuple, torch.cat([source.train, source.test]).tolist())} == {*map(tuple, expected.tolist())}
+    if ending == ".npy":
+        for options in (None, TableOptions(layout=layout)):
+            outside = open_samples(path, options=options, memory_limit=1)
+            assert outside.rows is None and outside.image_shape == shape and outside.law.size == 6
+            assert (outside.law.units, outside.law.diameter) == known
+            assert torch.equal(outside.law.sample(100, rng()), opened.law.sample(100, rng()))
+    if dtype == "u1" and layout != "nhw":
+        for number, image in enumerate(images.transpose(0, 2, 3, 1)):
+            picture(tmp_path / "folder" / f"{number}.png", image)
+        folder = open_samples(tmp_path / "folder")
+        check_shapes(folder, opened)
+        assert torch.equal(folder.rows, opened.rows) and folder.law.units == opened.law.units
+
+
+def test_a_layout_is_for_arrays_of_images(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    assert "of 4 axes, by layout=nhwc. Got shape (4, 2)" in refusal(
+        tmp_path / "a.npy", options=TableOptions(layout="nhwc")
+    )
+    (tmp_path / "a.csv").write_text("1,2\n3,4\n")
+    assert "Expected no layout for" in refusal(tmp_path / "a.csv", options=TableOptions(layout="nhwc"))
+    np.save(tmp_path / "b.npy", np.ones((4, 3, 5, 3)))
+    assert "Give layout, one of nchw, nhwc, nhw." in refusal(tmp_path / "b.npy")
+    for layout, shape in (("nchw", (3, 5, 3)), ("nhwc", (3, 3, 5))):
+        assert open_samples(tmp_path / "b.npy", options=TableOptions(layout=layout)).image_shape == shape
 
 
 def test_a_file_larger_than_any_memory_is_drawn_from(tmp_path):

@@ -17,7 +17,7 @@ import wgan_lip
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Gaussians8
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
-from wgan_lip.runs.checkpoints import save_checkpoint
+from wgan_lip.runs.checkpoints import CHECKPOINT, read_checkpoint, save_checkpoint
 from wgan_lip.runs.folder import create_run, set_status
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.runs.targets import ROLES, build, target_class
@@ -215,7 +215,14 @@ def test_a_checkpoint_of_an_older_state_is_refused_by_the_names_that_differ(run_
     assert "\n" not in str(caught.value) and "Restore it, or train again" in str(caught.value)
 
 
-def test_a_configuration_without_data_is_refused_where_its_units_are_asked_for(run_copy):
+def test_units_are_those_of_the_source_or_of_an_earlier_versions_configuration(run_copy):
+    assert load_run(run_copy).units == Digits.units
+    checkpoint = read_checkpoint(run_copy / CHECKPOINT)
+    torch.save({**checkpoint, "game": {**checkpoint["game"], "units": "a metre"}}, run_copy / CHECKPOINT)
+    assert load_run(run_copy).units == "a metre"
+    del checkpoint["game"]["units"]
+    torch.save(checkpoint, run_copy / CHECKPOINT)
+    assert load_run(run_copy).units == Digits.units
     path = run_copy / "config.yaml"
     for data in ("data: {}", "other: {}"):
         path.write_text(data + path.read_text()[path.read_text().index("\ncritic:") :])

@@ -46,9 +46,9 @@ __all__ = ["estimate"]
 
 TABLE = {
     "header": bool | None, "index": bool | int | str | None, "columns": list, "drop": list, "delimiter": str | None,
-    "decimal": str | None, "obsm": str | None,
+    "decimal": str | None, "obsm": str | None, "layout": str | None,
 }  # fmt: skip
-"""What can be told of tables, of both sides or of one."""
+"""What can be told of tables and arrays, of both sides or of one."""
 CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,

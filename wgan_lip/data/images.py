@@ -183,7 +183,8 @@ def image_rows(images: Images, name: str, layout: str | None = None) -> tuple[Im
         images = images[:, None]
     elif layout == "nhwc":
         images = images.swapaxes(1, 3).swapaxes(2, 3)
-    return images.reshape(len(images), -1), tuple(images.shape[1:])
+    _, c, h, w = images.shape
+    return images.reshape(len(images), c * h * w), (c, h, w)
 
 
 def _layout(shape: tuple[int, ...]) -> str | None:

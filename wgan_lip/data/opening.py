@@ -10,11 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wgan_lip.data.folders import ImageFolder, list_images, read_pixels
-from wgan_lip.data.images import Digits, FakeImages, ImageSource
+from wgan_lip.data.images import Digits, FakeImages, ImageSource, image_rows
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.oracles import ORACLES, Oracle
 from wgan_lip.data.readers import ENDINGS, VectorFile, ending_of, holds_parquet, map_rows, read_file, reading
@@ -22,7 +23,7 @@ from wgan_lip.data.sources import FiniteSource, Source, as_samples
 from wgan_lip.data.tables import TableOptions
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
-from wgan_lip.utils.checks import InputError, available_memory, check_memory, check_samples, match_columns
+from wgan_lip.utils.checks import InputError, as_tensor, available_memory, check_memory, check_samples, match_columns
 
 __all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "matched", "open_samples"]
 
@@ -90,7 +91,7 @@ def open_samples(
     Arguments:
         spec: The specification; a `Path` always means a file or folder.
         key: Which array of an `.npz` or `.pt` file; needed where it holds several.
-        options: What is known of a table; see :class:`TableOptions`.
+        options: What is known of a table or an array; see :class:`TableOptions`.
         side: Which side of an oracle: 0 for P, 1 for Q.
         dim: The dimension that samples must have; that of an oracle, which otherwise has its default.
         memory_limit: Bytes that samples may take in memory. A larger `.npy` file or folder of images becomes a law that
@@ -107,8 +108,8 @@ def open_samples(
 
     Guarantee:
         Nothing in a file is run. Rows are those of the file, in its order, bit for bit where it holds float32 or
-        float64; pixels are divided by 255. Of a file that stays on the disk only the rows that are drawn are checked
-        for NaN and infinity, when they are drawn.
+        float64; the bytes of images are divided by 255. Of a file that stays on the disk only the rows that are drawn
+        are checked for NaN and infinity, when they are drawn.
 
     Example:
         >>> open_samples("data/digits:0-4").rows.shape
@@ -193,13 +194,36 @@ def _open_path(spec: str | Path, key: str | None, options: TableOptions, limit: 
 
 
 def _open_file(path: Path, key: str | None, options: TableOptions, limit: int, size: int) -> Opened:
-    if path.suffix.lower() == ".npy" and 8 * size > limit and not options.given:  # a byte becomes float64
+    if path.suffix.lower() == ".npy" and 8 * size > limit and {*options.given} <= {"layout"}:  # a byte becomes float64
         rows = map_rows(path, key)
         if rows.size * (4 if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else 8) > limit:
+            if options.layout is not None or rows.ndim in (3, 4):
+                return _open_images(path, rows, options.layout)
             return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units))
     read = read_file(path, key, options, memory_limit=limit)
-    rows = check_samples(read.values, str(path), minimum=2)
-    return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units), rows, read.names, read.notes)
+    rows = check_samples(as_samples(read.values), str(path), minimum=2)
+    law = law_of_rows(rows, str(path), **_known(rows.shape[1], pixels=read.values.dtype == torch.uint8))
+    return Opened(path.name, law, rows, read.names, read.notes, read.image_shape)
+
+
+def _open_images(path: Path, images: np.ndarray, layout: str | None) -> Opened:
+    """Images in an array on the disk: those that are drawn are read."""
+    rows, shape = image_rows(images[:2], str(path), layout)
+    check_samples(rows, str(path), minimum=2)
+
+    def draw(n: int, rng: torch.Generator) -> Tensor:
+        drawn = images[torch.randint(len(images), (n,), generator=rng).numpy()]
+        return as_samples(as_tensor(image_rows(drawn, str(path), layout)[0], str(path)))
+
+    known = _known(rows.shape[1], pixels=images.dtype == np.uint8)
+    return Opened(path.name, Law(rows.shape[1], draw, **known, size=len(images), name=str(path)), image_shape=shape)
+
+
+def _known(dim: int, *, pixels: bool) -> dict[str, Any]:
+    """Units, and where they are pixels the diameter, of samples from files."""
+    return (
+        {"units": ImageSource.units, "diameter": box_diameter(0.0, 1.0, dim)} if pixels else {"units": VectorFile.units}
+    )
 
 
 def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
@@ -223,7 +247,7 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
             row.copy_(pixels.flatten())
         return rows
 
-    known = {"units": ImageSource.units, "diameter": box_diameter(0.0, 1.0, dim)}
+    known = _known(dim, pixels=True)
     if 4 * dim * len(paths) <= limit:
         rows = read(range(len(paths)), len(paths))
         return Opened(folder.resolve().name, law_of_rows(rows, str(folder), **known), rows, image_shape=shape)

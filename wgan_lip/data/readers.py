@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from wgan_lip.data.columnar import dense, read_h5ad, read_parquet
-from wgan_lip.data.sources import FiniteSource, as_float32, split_rows, warn_of_scales
+from wgan_lip.data.images import ImageSource, image_rows
+from wgan_lip.data.sources import FiniteSource, as_float32, as_samples, split_rows, warn_of_scales
 from wgan_lip.data.tables import Samples, TableOptions, check_size
 from wgan_lip.data.text import read_text
 from wgan_lip.utils.checks import InputError, as_tensor, available_memory, check_choice, check_samples, one_line
@@ -37,12 +38,13 @@ NUMBERS = "file of plain numbers, without Python objects"
 
 
 class VectorFile(FiniteSource):
-    """The samples of a file, as :func:`read_file` reads them, in float32.
+    """The samples of a file, as :func:`read_file` reads them, in float32; pixels stay bytes, see :class:`FiniteSource`.
 
     Arguments:
         path: The file.
         key: Which array, where the file holds several.
-        header, index, columns, drop, delimiter, decimal, obsm: What is known of a table; see :class:`TableOptions`.
+        header, index, columns, drop, delimiter, decimal, obsm, layout: What is known of a table or an array; see
+            :class:`TableOptions`.
         test_fraction: Share of the samples that is held out, drawn at random; at least one sample.
         seed: Fixes the split.
 
@@ -69,23 +71,29 @@ class VectorFile(FiniteSource):
         delimiter: str | None = None,
         decimal: str | None = None,
         obsm: str | None = None,
+        layout: str | None = None,
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
         if not 0 < test_fraction < 1:
             raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
-        read = read_file(path, key, TableOptions(header, index, columns, drop, delimiter, decimal, obsm))
+        read = read_file(path, key, TableOptions(header, index, columns, drop, delimiter, decimal, obsm, layout))
         for note in read.notes:
             warnings.warn(note, stacklevel=2)
-        samples = as_float32(check_samples(read.values, str(path), minimum=2), str(path))
-        warn_of_scales(samples, str(path))
+        samples, self.image_shape = read.values, read.image_shape
+        if samples.dtype == torch.uint8:
+            self.low, self.high, self.units = ImageSource.low, ImageSource.high, ImageSource.units
+        else:
+            samples = as_float32(check_samples(samples, str(path), minimum=2), str(path))
+        if self.image_shape is None:
+            warn_of_scales(samples, str(path))
         train, test = split_rows(len(samples), max(1, round(test_fraction * len(samples))), seed)
         super().__init__(samples[train], samples[test])
 
 
 def read_samples(path: str | Path, key: str | None = None, options: TableOptions | None = None) -> Tensor:
-    """The values that :func:`read_file` reads, shape (n, d). Raises :class:`InputError`."""
-    return read_file(path, key, options).values
+    """The values that :func:`read_file` reads, shape (n, d), pixels in [0, 1]. Raises :class:`InputError`."""
+    return as_samples(read_file(path, key, options).values)
 
 
 def read_file(
@@ -98,8 +106,8 @@ def read_file(
     """Reads samples from a file; nothing in the file is ever run.
 
     ============================  ======================================================================================
-    `.npy` `.npz`                 arrays, (n, d), or (n,) for scalars; sparse matrices of scipy
-    `.pt`                         a tensor, or a dictionary of tensors
+    `.npy` `.npz`                 arrays, (n, d), or (n,) for scalars, or of images; sparse matrices of scipy
+    `.pt`                         a tensor of these shapes, or a dictionary of tensors
     `.csv` `.tsv` `.txt`          tables of text, see :func:`wgan_lip.data.text.read_text`; `.csv.gz` and the like too
     `.parquet`, a folder of them  see :func:`wgan_lip.data.columnar.read_parquet`
     `.h5ad`                       see :func:`wgan_lip.data.columnar.read_h5ad`; needs the extra `h5ad`
@@ -108,12 +116,13 @@ def read_file(
     Arguments:
         path: The file.
         key: Which array of an `.npz` or `.pt` file; needed where it holds several.
-        options: What is known of a table.
+        options: What is known of a table or an array.
         memory_limit: Bytes that the samples may take in memory; all that is available by default.
 
     Returns:
-        The samples, the names of their columns, and what was left out. Values are a tensor of shape (n, d), float32 or
-        float64 as stored; whole numbers and text become float64.
+        The samples, the names of their columns, and what was left out. Images are flattened by
+        :func:`wgan_lip.data.images.image_rows`. Values are a tensor of shape (n, d), float32 or
+        float64 as stored; whole numbers and text become float64, but for the bytes of images.
 
     Raises:
         InputError: No such file, unknown ending, a pipe or device, a file that is not what its ending says, a missing
@@ -138,6 +147,10 @@ def read_file(
         if ending != ".npy" and path.is_file():
             check_size(path, path.stat().st_size, limit, each=1)
         read = _READERS[ending](path, key, options, limit)
+    if options.layout is not None or read.values.ndim in (3, 4):
+        rows, shape = image_rows(as_tensor(read.values, str(path)), str(path), options.layout)
+        pixels = rows.dtype == torch.uint8 and rows.numel() > 0
+        return replace(read, values=rows if pixels else check_samples(rows, str(path)), image_shape=shape)
     return replace(read, values=check_samples(read.values, str(path)))
 
 
@@ -242,6 +255,7 @@ _READERS: dict[str, Callable[[Path, str | None, TableOptions, int], Samples]] = 
 }
 ENDINGS = list(_READERS)
 _TAKES = {
+    **dict.fromkeys((".npy", ".npz", ".pt"), ("layout",)),
     **dict.fromkeys(TEXT, ("header", "index", "columns", "drop", "delimiter", "decimal")),
     ".parquet": ("index", "columns", "drop"),
     ".h5ad": ("columns", "drop", "obsm"),

@@ -169,6 +169,7 @@ class FiniteSource(Source):
         shares = self.train_labels.bincount(minlength=count).double() / self.size
         self.label_scale, self.label_shares = scale, tuple(shares.tolist())
         self.test, self.dim = self._joined(self.test, self.test_labels), self.dim + count
+        self.units = f"{self.units}; labels are joined as vectors of length {scale}"
         return self
 
     @property

@@ -26,19 +26,21 @@ class Samples:
     """What was read from a file.
 
     Attributes:
-        values: Samples, shape (n, d).
+        values: Samples, shape (n, d); bytes, of dtype uint8, only where they are pixels.
         names: What the file calls the d columns; None where it does not.
         notes: What was left out and what was taken for names, in sentences.
+        image_shape: (c, h, w) with c·h·w = d where samples are images.
     """
 
     values: Tensor
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What is known of a table; None lets it be found, and refused where it is not clear.
+    """What is known of a table or an array; None lets it be found, and refused where it is not clear.
 
     Arguments:
         header: Whether the first line holds the names of the columns.
@@ -50,6 +52,7 @@ class TableOptions:
             blanks.
         decimal: The decimal mark, point or comma.
         obsm: The embedding that is read of an `.h5ad` file, such as X_pca; X by default.
+        layout: The order of the axes of an array of images; see :func:`wgan_lip.data.images.image_rows`.
 
     Raises:
         InputError: An option of another kind.
@@ -62,6 +65,7 @@ class TableOptions:
     delimiter: str | None = None
     decimal: str | None = None
     obsm: str | None = None
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.header is not None and type(self.header) is not bool:

@@ -168,8 +168,10 @@ class Run:
     @property
     def units(self) -> str:
         """In words, what one unit of its samples is; see :attr:`wgan_lip.data.Source.units`."""
+        if isinstance(stated := self.checkpoint["game"].get("units"), str):
+            return stated
         data = self._section("data")
-        units = target_class("data", data.get("_target_"), trust=self.trust).units
+        units = target_class("data", data.get("_target_"), trust=self.trust).units  # of a version that kept none
         scale = data.get("label_scale")
         return units if scale is None else f"{units}; labels are joined as vectors of length {scale}"
 

@@ -99,7 +99,7 @@ class Game:
         state |= {name: getattr(self, name).get_state() for name in self.RNGS}
         state |= {name: getattr(self, name) for name in self.COUNTS}
         state |= {"values": torch.stack(self.values) if self.values else torch.empty(0, 2)}
-        state["data"] = self.data
+        state |= {"data": self.data, "units": self.source.units}
         if hasattr(self.source, "state_dict"):
             state["source"] = self.source.state_dict()
         return {**state, "global_rngs": list(self.global_rngs)}
