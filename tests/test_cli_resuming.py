@@ -467,7 +467,7 @@ def test_auto_goes_on_with_a_run_whose_status_is_torn(whole, monkeypatch, conten
     (run,) = runs()
     (run / "status.json").unlink() if content is None else (run / "status.json").write_text(content)
     assert main(["train", *LONGER, "resume=auto"]) == 0
-    assert f"going on with {run} at step 7" in capsys.readouterr().err
+    assert f"{run} at step 7" in capsys.readouterr().err
     assert runs() == [run]
     assert_same(run, whole)
 

@@ -41,7 +41,7 @@ SMALL = [
 
 COMMANDS: dict[str, Callable[[Path], list[str]]] = {
     "train": lambda run: ["train", f"resume={run}", "training.steps=6"],
-    "inspect": lambda run: ["inspect", f"run={run}"],
+    "inspect": lambda run: ["inspect", f"run={run}", "out=null"],
     "compare": lambda run: ["compare", f"runs=[{run},{run.parent / 'honest'}]", "out=compared"],
     "certify": lambda run: ["certify", f"run={run}"],
     "sample": lambda run: ["sample", f"run={run}", "n=4", "out=samples.png"],
@@ -70,6 +70,7 @@ def foreign(small, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wgan_lip.training.session._draw", lambda *_: None)
     monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
+    monkeypatch.setattr("wgan_lip.cli.estimate._figures", lambda *_: {})
     shutil.copytree(small, tmp_path / "honest")
     return Path(shutil.copytree(small, tmp_path / "foreign"))
 
@@ -228,7 +229,8 @@ def test_nothing_is_written_through_a_link_in_a_folder(foreign, tmp_path, capsys
             if temporary != name or name in (".lock", "metrics.jsonl", "report.html", "certificate.json"):
                 path.unlink(missing_ok=True)
                 path.symlink_to(precious)
-    for command in ("inspect", "certify", "train"):
+    one_line_or_none(capsys, main(["inspect", f"run={foreign}"]))
+    for command in ("certify", "train"):
         one_line_or_none(capsys, main(COMMANDS[command](foreign)))
     assert precious.read_text() == "keep me"
 
@@ -242,8 +244,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(foreign, name, capsys):
     for command in ("inspect", "compare", "certify", "sample", "train"):
         (foreign / name).unlink(missing_ok=True)
         os.mkfifo(foreign / name)
-        more = ["out=null", "open_data=false"] if command == "inspect" else []
-        one_line_or_none(capsys, main([*COMMANDS[command](foreign), *more]))
+        one_line_or_none(capsys, main(COMMANDS[command](foreign)))
 
 
 def test_only_files_are_read_and_only_so_much_of_them(tmp_path):

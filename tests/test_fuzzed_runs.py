@@ -27,14 +27,15 @@ STRANGE: tuple[Any, ...] = (
     "../..", "\n\n", [], {}, [[]], [1, "a", None], {"a": {"b": []}}, {"": 0}, {"_target_": "os.system"},
 )  # fmt: skip
 COMMANDS: dict[str, list[str]] = {
-    "inspect": ["inspect", "run=run", "json=true"],
-    "the page": ["inspect", "run=run"],
+    "inspect": ["inspect", "run=run", "out=null"],
     "compare": ["compare", "runs=[run,other]", "out=compared"],
     "certify": ["certify", "run=run"],
     "sample": ["sample", "run=run", "n=3", "out=rows.npy"],
     "resume": ["train", "resume=run"],
     "resume=auto": ["train", *SMALL, "resume=auto", "hydra.run.dir=new"],
+    "page": ["inspect", "run=run"],
 }
+WEIGHTS = (6, 3, 4, 4, 8, 4, 1)  # a page takes as long as ten other commands
 
 
 def places(content: Any, path: tuple = ()) -> list[tuple]:
@@ -147,13 +148,12 @@ def late(*_: object) -> None:
     raise TimeoutError("a command hangs")
 
 
-def test_no_folder_leads_a_command_astray(pair, capsys, monkeypatch):
+def test_no_folder_leads_a_command_astray(pair, capsys):
     """Seeded; WGAN_LIP_FUZZ is the number of rounds, one file and one command each."""
-    monkeypatch.setattr(signal, "alarm", signal.alarm)
     signal.signal(signal.SIGALRM, late)
     rng, first = random.Random(17), int(os.environ.get("WGAN_LIP_FUZZ_FIRST", 0))
     for number in range(ROUNDS):
-        command, folder = rng.choice(list(COMMANDS)), pair[rng.random() < 0.3]
+        (command,), folder = rng.choices(list(COMMANDS), WEIGHTS), pair[rng.random() < 0.3]
         names = sorted(path.name for path in folder.iterdir() if path.suffix != ".png")
         (deed,) = rng.choices(list(DEEDS), DEEDS.values())
         name, seed = rng.choice(names), rng.randrange(2**32)
@@ -162,7 +162,7 @@ def test_no_folder_leads_a_command_astray(pair, capsys, monkeypatch):
         shutil.copytree(folder, "run")
         deed(Path("run") / name, random.Random(seed))
         what = f"round {number}: {command} of {folder} with {name} {deed.__name__}, seed {seed}"
-        signal.alarm(60)
+        signal.alarm(300)
         try:
             status = main(COMMANDS[command])
         except BaseException as error:

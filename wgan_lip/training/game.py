@@ -120,6 +120,11 @@ class Game:
         if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
             what = type(state).__name__ if not isinstance(state, Mapping) else f"one without {', '.join(missing)}"
             raise InputError(f"Expected the state of a game, from record.game.state_dict(). Got {what}. Train again.")
+        wrong = [name for name in self.COUNTS if not isinstance(state[name], int | float | None)]
+        wrong += [] if isinstance(state["values"], Tensor) else ["values"]
+        wrong += [] if isinstance(state["global_rngs"], Sequence) else ["global_rngs"]
+        if wrong:
+            raise InputError(f"Expected the state of this game's {wrong[0]}. Got {state[wrong[0]]!r:.60}. Train again.")
         if (begun_with := state.get("data", self.data)) != self.data:  # earlier versions kept none
             raise InputError(
                 f"Expected the data that this training began with: {begun_with}. Got {self.data}. "

@@ -26,7 +26,7 @@ from wgan_lip.training.game import Record, StoppedError
 from wgan_lip.training.ranks import OtherRankError, Ranks
 from wgan_lip.training.scoring import score_run
 from wgan_lip.training.signals import StopRequests
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.terminal import warn
 
@@ -75,7 +75,7 @@ def play(
         JsonLinesTracker(directory / METRICS, resume_step=first),
     ) as trackers:
         stop.deferred = True
-        for record in records:
+        for record in records if first is None else _gone_on(records):
             stopping = ranks.any(stop.asked is not None)
 
             def write(record: Record = record, stopping: bool = stopping) -> None:
@@ -97,6 +97,29 @@ def play(
     stop.deferred = False
     if stop.asked is not None:
         stop.obey()
+
+
+def _gone_on(records: Iterator[Record]) -> Iterator[Record]:
+    """The records of a run that goes on; where it gets to none, its checkpoint is to blame.
+
+    Raises:
+        InputError: It holds what a game stops at, though torch takes it: such as an optimiser's state of other shapes.
+    """
+    try:
+        first = next(records)
+    except StopIteration:
+        return
+    except (StoppedError, OtherRankError, InputError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"Expected a checkpoint that can be trained on. Got one at which it stops: {one_line(error)}. Restore an "
+            "earlier one, or train again."
+        ) from error
+    yield first
+    yield from records
 
 
 def follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
