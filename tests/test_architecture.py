@@ -53,6 +53,7 @@ FLOORS: list[dict[str, set[str]]] = [
             "data",
             "figures",
             "lipschitz",
+            "metrics",
             "runs",
             "training",
             "transport",

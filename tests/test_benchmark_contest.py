@@ -441,9 +441,12 @@ def trained(directory, arguments, *, may_stop):
     assert may_stop
     if "critic=clipped" in arguments and "seed=1" in arguments:
         return {"command": "wgan-lip train", "stopped": "a value was not finite"}
-    score = {"ratio": 1.5 + 0.5 * ("seed=1" in arguments)}
+    excess = 0.5 + 0.5 * ("seed=1" in arguments)
+    score = {"excess": excess, "real": 0.25, "floor": 2.0, "ratio": 1 + excess / 2}
     modes = {"covered": 8, "total": 8, "within": 0.5} if "experiment=gaussians8" in arguments else None
-    return {"command": " ".join(arguments), "score": score, "modes": modes, "guarantee": "g", "training_seconds": 7.0}
+    near = {"samples": {"values": {"recall": 0.875}, "floors": {"recall": 1.0}}}
+    row = {"command": " ".join(arguments), "score": score, "scores": near, "modes": modes}
+    return {**row, "guarantee": "g", "training_seconds": 7.0}
 
 
 def test_rivals_train_alike_and_those_that_stop_are_counted(monkeypatch, tmp_path, capsys):
@@ -452,8 +455,11 @@ def test_rivals_train_alike_and_those_that_stop_are_counted(monkeypatch, tmp_pat
     assert main(["benchmark", "suite=rivals", "seeds=[0,1]", overrides, f"out={tmp_path}"]) == 0
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
-    assert "| gaussians8 | gradient_penalty | g | 1.75 ± 0.35 | 1.50 | 2.00 | 0 of 2 | 50.0 % | 7 |" in table
-    assert "| digits | clipped | g | 1.50 ± 0.00 | 1.50 | 1.50 | 1 of 2 |  | 7 |" in table
+    assert (
+        "| gaussians8 | gradient_penalty | g | 0.75 ± 0.35 | 0.5 | 1 | 0.25 | 0.875 | 1.38 | 0 of 2 | 50.0 % | 7 |"
+        in table
+    )
+    assert "| digits | clipped | g | 0.5 | 0.5 | 0.5 | 0.25 | 0.875 | 1.25 | 1 of 2 |  | 7 |" in table
     results = json.loads((tmp_path / "results.json").read_text())
     assert all("training.steps=9" in row["command"] for row in results["rows"] if "score" in row)
     assert results["critics"].keys() == {"gradient_penalty", "clipped"}

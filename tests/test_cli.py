@@ -60,7 +60,8 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
     assert [event.step for event in board.Scalars("w1/exact")] == [3, 6]
     assert [event.step for event in board.Images("samples/fixed_latents")] == [3, 6]
     assert {"w1/lower", "w1/upper", "w1/critic", "certificate/lipschitz", "critic/grad_norm", "generator/loss",
-            "eval/w1_over_floor", "perf/samples_per_second", "at_end/score_over_floor"} <= set(
+            "eval/excess", "eval/excess_real", "eval/w1_over_floor", "critic/held_out", "critic/refitted",
+            "perf/samples_per_second", "at_end/excess", "at_end/score_over_floor"} <= set(
         board.Tags()["scalars"]
     ) <= MEANINGS.keys()  # fmt: skip
     with Image.open(tiny_run / "samples.png") as picture:
@@ -72,8 +73,8 @@ def test_the_last_screen_says_what_a_person_needs(capsys):
     screen = capsys.readouterr().out
     directory = only_run()
     summary = Run(directory).summary
-    for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Score over floor", "Sliced W1, W2 ", "MMD ",
-                     "Precision, recall ", "Density, coverage ", "W1 of features ", "real samples: ",
+    for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Excess over the floor", "W1 over floor", "Critic, held out", "Copies", "Sliced W1, W2 ", "MMD ",
+                     "Precision, recall ", "Density, coverage ", "KID of features ", "excess of W1 ", "real samples: ",
                      "without evaluation.inception_weights=FILE", f"{directory}/samples.png",
                      f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
         assert expected in screen
@@ -380,7 +381,9 @@ def test_a_damaged_status_hides_nothing_else(tiny_run, tmp_path, capsys, content
     (copy / "status.json").write_text(content)
     assert main(["inspect", f"run={copy}"]) == 0
     screen = capsys.readouterr().out
-    assert "unknown at step 0" in screen and "its status.json is damaged" in screen and "Score over floor" in screen
+    assert (
+        "unknown at step 0" in screen and "its status.json is damaged" in screen and "Excess over the floor" in screen
+    )
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def forge(run: Path, to: Path, *, score: float | None = None, seconds: float | N
         OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
     OmegaConf.save(config, to / "config.yaml")
     summary = json.loads((to / "summary.json").read_text())
-    summary["score"]["ratio"] = summary["score"]["ratio"] if score is None else score
+    summary["score"]["excess"] = summary["score"]["excess"] if score is None else score
     summary["training_seconds"] = summary["training_seconds"] if seconds is None else seconds
     (to / "summary.json").write_text(json.dumps(summary))
     return to
@@ -111,7 +111,7 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert main(["compare", f"runs={sweep}"]) == 0
     screen = capsys.readouterr().out
-    assert f"{sweep}/1, score over floor 1.1" in screen and "1.300 ± 0.28" in screen and "last audit" in screen
+    assert f"{sweep}/1, excess over the floor 1.1" in screen and "1.300 ± 0.28" in screen and "last audit" in screen
     assert max(map(len, screen.splitlines())) <= 120 or "pytest" in screen
     with open("outputs/compare/compare.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -119,7 +119,7 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     assert float(next(row for row in rows if row["run"].endswith("/1"))["score"]) == 1.1
     outline = check_whole_and_readable(Path("outputs/compare/compare.html").read_text(encoding="utf-8"))
     text = " ".join(outline.text)
-    assert all(row["run"] in text for row in rows) and "Best is the run of the lowest score over floor" in text
+    assert all(row["run"] in text for row in rows) and "Best is the run of the lowest excess over the floor" in text
     assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
 
 

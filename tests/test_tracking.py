@@ -122,10 +122,11 @@ def test_the_first_chart_is_the_interval_with_the_floor_alone(tmp_path):
     first, rest = layout(tmp_path)
     series = [(line.value, line.lower, line.upper) for line in first.chart[0].margin.series]
     assert len(first.chart) == 1 and series == [("w1/exact", "w1/lower", "w1/upper"), ("eval/w1_floor",) * 3]
-    tags = [*MEANINGS, "w1/critic_raw", "eval/w1_over_floor_raw"]
+    tags = [*MEANINGS, "w1/critic_raw", "eval/excess_raw", "critic/held_out_raw"]
     drawn = [{tag for tag in tags for regex in chart.multiline.tag if re.match(regex, tag)} for chart in rest.chart]
     slopes = {"certificate/lipschitz", "critic/grad_norm"}
-    assert drawn == [slopes, {"eval/w1_over_floor"}, {"w1/critic", "w1/exact"}]
+    held_out = {"critic/held_out", "critic/refitted"}
+    assert drawn == [slopes, {"eval/excess", "eval/excess_real"}, held_out, {"w1/critic", "w1/exact"}]
 
 
 def test_estimate_chart_holds_the_interval_where_its_ends_share_their_steps(tmp_path):

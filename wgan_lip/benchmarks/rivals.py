@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from wgan_lip.benchmarks.contest import some_of
 from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import plus_minus, rounded
 from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["CRITICS", "EXPERIMENTS", "measure"]
@@ -67,17 +69,20 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["data", "critic", "guarantee", "W1 over floor, mean ± spread over seeds", "best", "worst", "stopped"]
-    heads += ["within 3σ", "seconds"]
+    heads = ["data", "critic", "guarantee", "excess over floor, mean ± spread over seeds", "best", "worst"]
+    heads += ["of real samples", "recall", "W1 over floor", "stopped", "within 3σ", "seconds"]
     lines = []
     for experiment, critic in dict.fromkeys((row["experiment"], row["critic"]) for row in rows):
         of = [row for row in rows if (row["experiment"], row["critic"]) == (experiment, critic)]
         done = [row for row in of if "score" in row]
-        scores = [row["score"]["ratio"] for row in done]
+        scores, reals, ratios = ([row["score"][name] for row in done] for name in ("excess", "real", "ratio"))
+        recalls = [row["scores"]["samples"]["values"]["recall"] for row in done]
         within = [row["modes"]["within"] for row in done if row["modes"]]
         cells = [experiment, critic, done[0]["guarantee"] if done else ""]
-        cells += [f"{fmean(scores):.2f} ± {stdev(scores) if len(scores) > 1 else 0.0:.2f}" if scores else ""]
-        cells += [f"{edge(scores):.2f}" if scores else "" for edge in (min, max)]
+        cells += [plus_minus(fmean(scores), stdev(scores) if len(scores) > 1 else math.nan) if scores else ""]
+        cells += [rounded(edge(scores), 3) if scores else "" for edge in (min, max)]
+        cells += [rounded(fmean(reals), 3) if reals else "", f"{fmean(recalls):.3f}" if recalls else ""]
+        cells += [f"{fmean(ratios):.2f}" if ratios else ""]
         cells += [f"{len(of) - len(done)} of {len(of)}", f"{100 * fmean(within):.1f} %" if within else ""]
         cells += [f"{fmean(row['training_seconds'] for row in done):.0f}" if done else ""]
         lines.append(cells)
@@ -85,13 +90,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Score over floor, a line an experiment and seed, a mark a critic."""
+    """Excess as a share of the floor, a line an experiment and seed, a mark a critic."""
     marks: dict[str, dict[str, float]] = {}
     for row in rows:
         if "score" in row:
             subject = f"{row['experiment']}, seed {row['seed']}"
-            marks.setdefault(row["critic"].replace("_", " "), {})[subject] = row["score"]["ratio"]
-    figure = figures.score_dots(
-        marks, quantity="exact $W_1$(generated, test) over its floor", title="One generator, several critics"
-    )
+            marks.setdefault(row["critic"].replace("_", " "), {})[subject] = (
+                row["score"]["excess"] / row["score"]["floor"]
+            )
+    quantity = "$W_1$ in excess of its floor, as a share of the floor"
+    figure = figures.score_dots(marks, quantity=quantity, title="One generator, several critics", mark=0.0)
     figures.save(figure, out / "rivals.png", dpi=130)

@@ -24,7 +24,9 @@ __all__ = ["compare"]
 
 COLUMNS = {
     "runs": lambda group: str(len(group.entries)),
-    "score over floor": lambda group: told_mean(group, "score"),
+    "excess over floor": lambda group: told_mean(group, "score"),
+    "real samples": lambda group: told_mean(group, "real", 2),
+    "recall": lambda group: told_mean(group, "recall", 3),
     "exact W1": lambda group: told_mean(group, "exact"),
     "gradient": lambda group: told_mean(group, "gradient", 3),
     "seconds": lambda group: told_mean(group, "seconds", 3),
@@ -105,7 +107,7 @@ def _screen(compared: Comparison) -> str:
     lines = [*_aligned(rows), ""]
     for league, entry in compared.best.items():
         lines.append(f"  Best of {' '.join(league.split())}:")
-        lines.append(f"    {' '.join(str(entry.directory).split())}, score over floor {score_of(entry)}")
+        lines.append(f"    {' '.join(str(entry.directory).split())}, excess over the floor {score_of(entry)}")
     if any(not entry.standing.final for _, entry in compared.entries):
         lines.append("  Note: Runs without final scores are told by their last audit.")
     return "\n".join([*lines, *textwrap.wrap(RULE, 116, initial_indent="  ", subsequent_indent="  ")])

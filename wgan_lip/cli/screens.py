@@ -16,7 +16,7 @@ from wgan_lip.inspection.look import Inspection
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
 from wgan_lip.runs.run import CHECKPOINT, Run
-from wgan_lip.utils.numbers import clock_time, interval_text, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, interval_text, plus_minus, rounded, rounded_down, rounded_up
 from wgan_lip.wasserstein.estimate import W1Estimate
 
 __all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "shown"]
@@ -36,10 +36,15 @@ SCORES = {
         "MMD": ("mmd",),
         "Precision, recall": ("precision", "recall"),
         "Density, coverage": ("density", "coverage"),
+        "Fréchet of wavelets": ("wavelet_frechet",),
     },
     "features": {
-        "W1 of features": ("w1",),
+        "KID of features": ("kid",),
+        "  excess of W1": ("excess",),
+        "  sliced W2 (MIND)": ("sliced_w2",),
+        "  Fréchet": ("frechet",),
         "  precision, recall": ("precision", "recall"),
+        "  density, coverage": ("density", "coverage"),
         "  read as labelled": ("as_labelled",),
     },
     "inception": {"FID, KID": ("fid", "kid")},
@@ -175,20 +180,27 @@ def _results(summary: dict[str, Any]) -> list[str]:
     interval, score, modes = summary["interval"], summary["score"], summary["modes"]
     found, n, dim = summary["largest_gradient_found"], interval["n"], interval["dim"]
     name, mark = MARKS.get(summary["guarantee"], ("Critic", f"{summary['guarantee']}; "))
-    draws = f"over {score['repeats']} draws of {score['n']} samples" if score["repeats"] > 1 else "one draw"
+    critic, copies = summary.get("critic"), summary.get("memorisation")
     lines = [
         _row(name, f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}", f"{mark}largest gradient found: {found:.4f}"),
         _row("W1(generated, test)", _interval(**interval), f"{n} + {n} samples in dimension {dim}"),
         *_lower_end(interval["lower"], interval["lower_as_trained"]),
         _row("  upper end", rounded_up(interval["upper"]), "the cost of an optimal plan"),
-        _row("Floor W1(real, test)", rounded(score["floor"], 4), "what fresh real samples reach"),
+        *_headline_score(score),
+        _row("Floor W1(real, test)", rounded(score["floor"], 4), "what sampling alone explains"),
         _row(
-            "Score over floor",
+            "  W1 over floor",
             f"{rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)}" if score["floor"] > 0 else "none: floor 0",
-            f"{draws}; 1 is perfect",
+            "an older score, which rewards blur",
         ),
     ]
+    if critic:
+        text = f"{rounded(critic['trained'], 3)}; {plus_minus(critic['refitted'], critic['refitted_error'])}"
+        lines.append(_row("Critic, held out", text, "as trained; refitted to fresh samples"))
     lines += _scores(summary.get("scores") or {})
+    if copies:
+        text = plus_minus(copies["value"], copies["error"])
+        lines.append(_row("Copies", text, "of training samples, as a share; 0 in the mean for none"))
     if modes:
         covered = f"{modes['covered']} of {modes['total']} covered"
         lines.append(_row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
@@ -201,6 +213,18 @@ def _lower_end(lower: float, as_trained: float) -> list[str]:
         return [trained]
     fitted = _row("  lower end", rounded_down(lower), "a critic fitted to these samples, over its constant")
     return [fitted, _row("", rounded_down(as_trained), "the critic as trained")]
+
+
+def _headline_score(score: dict[str, Any]) -> list[str]:
+    """The excess over the floor; nothing in runs of a version that had none."""
+    if "excess" not in score:
+        return []
+    real = plus_minus(score["real"], score["real_error"])
+    about = f"real samples: {real}; {score['draws']} draws of {score['n']}"
+    lines = [_row("Excess over the floor", plus_minus(score["excess"], score["error"]), about)]
+    if "blurred" in score:
+        lines.append(_row("  of blurred images", rounded(score["blurred"], 3), "real ones, by one pixel"))
+    return lines
 
 
 def _scores(scores: dict[str, Any]) -> list[str]:
@@ -216,20 +240,24 @@ def _scores(scores: dict[str, Any]) -> list[str]:
             got, real = (", ".join(rounded(of[name], 3) for name in names) for of in (values, floors))
             lines.append(_row(title, got, f"real samples: {real}"))
     if "features" in scores:
-        lines.append(_row("  features", "", f"of a {scores['features']['extractor'].partition(',')[0]}, trained here"))
+        lines.append(_row("  features", "", f"of {scores['features']['extractor'].partition(', weights')[0]}"))
     if scores and "inception" not in scores:
-        lines.append(_row("FID, KID", "none", "without evaluation.inception_weights=FILE"))
+        lines.append(_row("FID", "none", "without evaluation.inception_weights=FILE"))
     return lines
 
 
 def _last_audit(records: list[dict[str, Any]]) -> list[str]:
-    shown = {"w1/lower", "w1/exact", "w1/upper", "eval/w1_over_floor"}
+    shown = {"w1/lower", "w1/exact", "w1/upper"}
     audits = [record for record in records if shown <= record.keys()]
     if not audits:
         return [_row("Last record", f"step {records[-1]['step']}", "no audit yet")]
     last = audits[-1]
     ends = {name: last[f"w1/{name}"] for name in ("lower", "exact", "upper")}
-    score = f"step {last['step']}; score over floor {rounded(last['eval/w1_over_floor'], 4)}"
+    score = f"step {last['step']}"
+    if "eval/excess" in last:
+        score += (
+            f"; excess over the floor {rounded(last['eval/excess'], 3)}, real {plus_minus(last['eval/excess_real'])}"
+        )
     return [_row("Last audit", _interval(**ends), score)]
 
 

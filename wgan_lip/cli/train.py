@@ -61,7 +61,7 @@ def train(config: DictConfig, given: Sequence[str] = ()) -> float | None:
         given: Overrides of the command line that are in `config` and that Hydra does not know of.
 
     Returns:
-        The score over the floor; None on the other ranks.
+        The excess over the floor; None on the other ranks.
     """
     hydra, ranks = HydraConfig.get(), Ranks()
     directory = Path(hydra.runtime.output_dir)
@@ -98,7 +98,7 @@ def train(config: DictConfig, given: Sequence[str] = ()) -> float | None:
             play(directory, settings, records, saver, stop, ranks, board, first=past.first)
             run = conclude(directory, settings, source, board)
         say(screens.finished(run))
-        return run.summary["score"]["ratio"]
+        return run.summary["score"]["excess"]
 
 
 @contextmanager
@@ -143,8 +143,8 @@ def _leave(directory: Path, unless: Path | None = None) -> None:
             directory.rmdir()
 
 
-def _nothing_left(finished: Path, directory: Path) -> float:
+def _nothing_left(finished: Path, directory: Path) -> float | None:
     _leave(directory, unless=finished)
     run = Run(finished)
     say(f"{screens.shown(finished)} is finished, at step {run.status['step']}: nothing is left to train")
-    return run.summary["score"]["ratio"]
+    return run.summary["score"].get("excess")

@@ -14,7 +14,7 @@ from wgan_lip.figures.intervals import interval_history, interval_over_time
 from wgan_lip.figures.line import cdf_pair
 from wgan_lip.figures.plane import gradient_map, landscape, level_lines, transport_lines
 from wgan_lip.figures.rays import ray_profiles, value_histograms
-from wgan_lip.figures.scores import error_curves, score_curves, score_dots, stacked_bars
+from wgan_lip.figures.scores import error_curves, score_curves, score_dots, score_matrix, stacked_bars
 from wgan_lip.figures.style import save, to_array
 from wgan_lip.figures.surface import potential_surface
 
@@ -41,6 +41,7 @@ __all__ = [
     "score_against",
     "score_curves",
     "score_dots",
+    "score_matrix",
     "stacked_bars",
     "to_array",
     "training_curves",

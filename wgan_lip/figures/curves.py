@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+    SymmetricalLogLocator,
+)
 
 from wgan_lip.figures.style import BLUE, INK, MARKS, VERMILION, light, styled
 
@@ -29,9 +36,10 @@ def training_curves(records: Iterable[Mapping[str, float]]) -> dict[str, Figure]
     _curve(value, records, "w1/critic", BLUE, "critic's estimate", every=True)
     _curve(value, records, "w1/exact", VERMILION, "exact $W_1$ of the held batch")
     value.set(title="What the critic sees", ylabel="data units")
-    _curve(score, records, "eval/w1_over_floor", BLUE, "score over floor")
-    score.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="real samples: 1")
-    score.set(title="How far the generator is", ylabel="multiples of the floor")
+    _curve(score, records, "eval/excess", BLUE, "$W_1$ in excess of the floor")
+    _curve(score, records, "eval/excess_real", VERMILION, "real samples")
+    score.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="equal laws, in the mean: 0")
+    score.set(title="How far the generator is", ylabel="data units")
     _curve(slope, records, "critic/grad_norm", BLUE, "mean along transport rays")
     slope.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="a potential: 1")
     slope.set(title="How steep the critic is", ylabel="gradient norm", ylim=(0, None))
@@ -64,15 +72,19 @@ def _curve(
 
 @styled
 def score_against(
-    runs: Mapping[str, Sequence[Sequence[tuple[float, float, float]]]], *, quantity: str = "score over floor"
+    runs: Mapping[str, Sequence[Sequence[tuple[float, float, float]]]], *, quantity: str = "excess over the floor"
 ) -> Figure:
-    """Draws the scores of groups of runs against time and against generated samples, on logarithmic axes.
+    """Draws the scores of groups of runs against time and against generated samples.
+
+    Times are on a logarithmic axis, and so are scores but for the smallest, of either sign, around zero.
 
     Arguments:
         runs: For each group, by its label, its runs: (seconds, samples, score) triples in order. A group keeps its
             colour and its line in both panels; its runs are drawn alike.
         quantity: What the scores are.
     """
+    known = [abs(score) for group in runs.values() for run in group for _, _, score in run if math.isfinite(score)]
+    linear = max(known, default=0.0) / 30 or 1.0  # what lies below is drawn on an even scale
     figure = Figure(figsize=(9.0, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (axes, column, name) in enumerate(
@@ -89,12 +101,13 @@ def score_against(
                     marker=marker if len(points) <= 40 else None, markersize=3.5,
                     label=label if panel == 0 and number == 0 else None,
                 )  # fmt: skip
-        axes.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
-        axes.set(xscale="log", yscale="log", xlabel=name)
+        axes.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
+        axes.set(xscale="log", xlabel=name)
+        axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5), numticks=9))
+        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         light(axes)

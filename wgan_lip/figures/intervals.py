@@ -25,7 +25,7 @@ def interval_history(
 
     Arguments:
         records: As :func:`wgan_lip.runs.tracking.read_records` gives them; those without an audit are passed over.
-        floor: W1 between two real sample sets, the least that a perfect generator would show.
+        floor: W1 between two real sample sets, what sampling alone explains.
         title: Stands above.
     """
     audits = [record for record in records if "w1/lower" in record or "w1/exact" in record]

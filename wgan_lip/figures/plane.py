@@ -122,7 +122,7 @@ def gradient_map(
     pale, few = ("white", "#F0E442"), [cloud[:300] for cloud in clouds]
     scatter(axes, few, labels, pale, s=7, alpha=0.8, linewidths=0.4, edgecolors=INK)
     _frame(axes, grid)
-    bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (1 along a perfect ray)")
+    bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (a potential: 1 on rays)")
     if bound is not None:
         bar.ax.axhline(min(bound, top), color=VERMILION, linewidth=3, clip_on=False)
         text = f"certified:\n≤ {rounded_up(bound, 7)}" + ("" if bound <= top else ",\noff this scale")
@@ -180,7 +180,7 @@ def transport_lines(
         drawn.set_array(slopes)
         axes.add_collection(drawn, autolim=False)
         axes.plot([], [], color=SLOPE(1.0), label="carried from x to y by the plan")  # for the legend
-        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope along each line (1 is perfect)")
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope along each line (a potential: 1)")
     scatter(axes, clouds, ("x", "y"))
     legend(figure, axes, title)
     return figure

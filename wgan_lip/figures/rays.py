@@ -59,7 +59,7 @@ def ray_profiles(
         drawn = LineCollection(list(curves), cmap=SLOPE, norm=shades, linewidths=1.0, alpha=0.6)
         drawn.set_array(slopes)
         axes.add_collection(drawn)
-        figure.colorbar(drawn, ax=axes, pad=0.02, label="mean slope of the line (1 is perfect)")
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="mean slope of the line (a potential: 1)")
         low, high = min(0.0, float(falls.min())), max(longest, float(falls.max()))
     else:
         low, high = 0.0, longest

@@ -123,13 +123,16 @@ def score_curves(
 
 
 @styled
-def score_dots(marks: Mapping[str, Mapping[str, float]], *, quantity: str, title: str | None = None) -> Figure:
+def score_dots(
+    marks: Mapping[str, Mapping[str, float]], *, quantity: str, title: str | None = None, mark: float = 1.0
+) -> Figure:
     """Draws scores as marks, a line a subject, with one legend.
 
     Arguments:
         marks: By label, the score of each subject, by its name.
         quantity: What the scores are.
         title: Stands above.
+        mark: Where a line is drawn.
     """
     subjects = list(dict.fromkeys(subject for scores in marks.values() for subject in scores))
     figure = Figure(figsize=(7.6, 1.8 + 0.34 * len(subjects)), layout="constrained")
@@ -140,7 +143,7 @@ def score_dots(marks: Mapping[str, Mapping[str, float]], *, quantity: str, title
         shift = 0.5 * ((index + 0.5) / len(marks) - 0.5)  # so that equal scores stay apart
         heights = [subjects.index(subject) + shift for subject in scores]
         axes.plot(list(scores.values()), heights, linestyle="none", color=color, marker=marker, markersize=6)
-    axes.axvline(1.0, color=INK, linewidth=0.9, zorder=0)
+    axes.axvline(mark, color=INK, linewidth=0.9, zorder=0)
     axes.set(xlabel=quantity, ylim=(len(subjects) - 0.5, -0.5), yticks=range(len(subjects)), yticklabels=subjects)
     light(axes)
     _shared_legend(figure, styles, title)
@@ -163,3 +166,36 @@ def _shared_legend(figure: Figure, styles: Mapping[str, tuple], title: str | Non
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=9)
     if title:
         figure.suptitle(title)
+
+
+@styled
+def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title: str | None = None) -> Figure:
+    """Draws which score sees which damage: blue where it gets worse, white where it stays, red where it gets better.
+
+    Arguments:
+        moved: By score, for each damage the standard errors by which the score gets worse; a number each.
+        seen: Up to how many of them a score is said to stay.
+        title: Stands above.
+    """
+    damages = list(dict.fromkeys(damage for of in moved.values() for damage in of))
+    values = np.array([[of.get(damage, math.nan) for damage in damages] for of in moved.values()])
+    figure = Figure(figsize=(2.6 + 0.62 * len(damages), 1.6 + 0.27 * len(moved)), layout="constrained")
+    axes = figure.subplots()
+    shades = np.sign(values) * np.log10(np.clip(np.abs(values) / seen, 1, 100)) / 2  # 0 up to `seen`, 1 from 100 times
+    axes.imshow(shades, cmap="RdBu", vmin=-1.6, vmax=1.6, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not math.isfinite(value):
+            continue
+        text = f"{value:+.0f}" if abs(value) < 1000 else f"{'+' if value > 0 else '−'}>999"
+        axes.text(column, row, text if abs(value) > seen else "·", ha="center", va="center", fontsize=7.5, color=INK)
+    axes.set_xticks(range(len(damages)), damages, rotation=40, ha="left", rotation_mode="anchor", fontsize=8.5)
+    axes.set_yticks(range(len(moved)), list(moved), fontsize=8.5)
+    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xlabel(
+        f"standard errors by which a score gets worse; red: it takes the damage for better; ·: up to {seen:g}"
+    )
+    if title:
+        figure.suptitle(title)
+    return figure

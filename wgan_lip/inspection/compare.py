@@ -19,10 +19,13 @@ from wgan_lip.utils.tables import flat
 __all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]
 
 RULE = (
-    "Best is the run of the lowest score over floor, among those with final scores if there are any, on one data set "
-    "and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
+    "Best is the run of the lowest excess over the floor, among those with final scores if there are any, on one data "
+    "set and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
 )
-MEASURES = ("score", "lower", "exact", "upper", "floor", "gradient", "tightness", "lipschitz", "seconds", "samples")
+MEASURES = (
+    "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "floor", "gradient",
+    "tightness", "lipschitz", "seconds", "samples",
+)  # fmt: skip
 """What is told of every run: fields of its standing, seconds of training, and generated samples seen."""
 
 ASIDE = {"seed", "device", "threads", "trust", "resume", "checkpoint"}  # keys by which runs of one group may differ
@@ -39,7 +42,7 @@ class Entry:
         standing: Its figures; :attr:`wgan_lip.inspection.findings.Standing.final` says whether they are final scores.
         seconds: Of training.
         samples: Generated samples the critic was shown or will have been: steps times batch.
-        course: (seconds, samples, score over floor) at its audits.
+        course: (seconds, samples, excess over the floor) at its audits.
         league: Runs whose scores may be compared have the same.
     """
 
@@ -168,8 +171,8 @@ def _entry(run: Run) -> Entry:
     standing = Standing.of(run.status, run.summary, run.metrics, guarantee="unknown")
     batch = every.get("training.batch_size")
     batch = float(batch) if isinstance(batch, int) and 0 < batch < 2**63 else math.nan
-    scored = [record for record in run.metrics if "eval/w1_over_floor" in record]
-    course = [(r.get("time", math.nan), r["step"] * batch, r["eval/w1_over_floor"]) for r in scored]
+    scored = [record for record in run.metrics if "eval/excess" in record]
+    course = [(r.get("time", math.nan), r["step"] * batch, r["eval/excess"]) for r in scored]
     last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan
     data = [f"{key[5:]}={_shown(value)}" for key, value in every.items() if key.startswith("data.")]
     return Entry(

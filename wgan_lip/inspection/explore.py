@@ -203,7 +203,7 @@ def _on_the_plane(critic: nn.Module, source: Source, found: Exploration) -> dict
             "Each line joins a real sample x to the generated sample y it is matched with, coloured by the critic's "
             "slope along it. All dark, slope 1, would be a potential, and the interval closed.",
             f"{len(plan.mass)} lines of an optimal plan, on which the critic's mean slope is "
-            f"{_mean_slope(found):.3f}, where 1 is perfect.",
+            f"{_mean_slope(found):.3f}, where a potential has 1.",
         ),
     }
 
@@ -279,8 +279,8 @@ def _steps(critic: nn.Module, found: Exploration, look: dict, rows: int = 6) -> 
         "real image an optimal plan matches them with. A potential's full step lands on that partner, and gains as "
         "much as the distance.",
         f"{len(y)} generated images, each moved along the gradient a quarter, half and all of the distance to its real "
-        f"partner. The full step ends at {min(left):.2f} to {max(left):.2f} of the first distance from it, 0 is "
-        f"perfect; the gradient norms there are {float(norm.min()):.3f} to {float(norm.max()):.3f}, 1 is perfect.",
+        f"partner. The full step ends at {min(left):.2f} to {max(left):.2f} of the first distance from it; the "
+        f"gradient norms there are {float(norm.min()):.3f} to {float(norm.max()):.3f}. A potential has 0 and 1.",
     )
 
 
@@ -297,7 +297,7 @@ def _along_rays(critic: nn.Module, found: Exploration) -> Picture:
         "dashed diagonal it falls as fast as a potential; what is missing at the end is what the lower end of the "
         "interval lacks.",
         f"The critic along lines of an optimal plan; its mean slope over all {len(plan.mass)} is "
-        f"{_mean_slope(found):.3f}, where 1 is perfect; {_proved(found)}.",
+        f"{_mean_slope(found):.3f}, where a potential has 1; {_proved(found)}.",
     )
 
 

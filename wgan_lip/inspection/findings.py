@@ -30,7 +30,15 @@ class Standing:
         exact: W1 of these samples.
         upper: Upper end.
         floor: W1(real, test) at the same sizes.
-        score: W1 of the averaged generator over the floor.
+        score: The excess over the floor of the averaged generator, the headline; NaN in runs of an older version.
+        score_error: Its standard error; NaN of an audit.
+        real: The same for real samples in the generator's place.
+        real_error: Its standard error; NaN of an audit.
+        blurred: The same for blurred real images; NaN where there are none.
+        ratio: W1 of the averaged generator over the floor, an older score.
+        trained: Mean of the critic as trained on held-out real samples less that on generated ones, as it computes it.
+        refitted: The same of a copy refitted to fresh samples; NaN where there is none.
+        refitted_error: Its standard error.
         gradient: Mean gradient norm of the critic along the rays of an optimal plan.
         lipschitz: Certified constant of the critic.
         largest_gradient: The largest gradient norm that was found, NaN where none was searched.
@@ -40,8 +48,16 @@ class Standing:
         modes: Modes of the data, None where it has none or their number is not at hand.
         spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
         precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
+        recall: Share of real samples in neighbourhoods of generated ones, likewise.
+        density: Mean number of neighbourhoods of real samples that a generated one lies in, likewise.
         coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
             place; see :func:`wgan_lip.metrics.neighbourhoods`.
+        width: Standard deviation within the modes over that of the data; NaN where it has none.
+        copies: Share of generated samples that are nearer to training samples than chance has it; see
+            :func:`wgan_lip.metrics.memorisation`. NaN where it was not measured.
+        copies_error: Its standard error.
+        kid: KID on features; NaN without.
+        kid_blurred: That of blurred real images.
         records: All records, in order.
         silent: Seconds since the run last wrote; NaN where that is not at hand.
     """
@@ -55,6 +71,14 @@ class Standing:
     upper: float
     floor: float
     score: float
+    score_error: float
+    real: float
+    real_error: float
+    blurred: float
+    ratio: float
+    trained: float
+    refitted: float
+    refitted_error: float
     gradient: float
     lipschitz: float
     largest_gradient: float
@@ -64,7 +88,14 @@ class Standing:
     modes: int | None
     spread: float
     precision: float
+    recall: float
+    density: float
     coverage: float
+    width: float
+    copies: float
+    copies_error: float
+    kid: float
+    kid_blurred: float
     records: Sequence[Record]
     silent: float
 
@@ -92,28 +123,45 @@ class Standing:
         }  # fmt: skip
         if summary is not None:
             interval, score, modes_hit = summary["interval"], summary["score"], summary["modes"] or {}
-            near = summary.get("scores", {}).get("samples", {"values": {}, "floors": {}})
+            scores = summary.get("scores", {})
+            near = scores.get("samples", {"values": {}, "floors": {}})
+            features, critic = scores.get("features", {}), summary.get("critic") or {}
+            copies = summary.get("memorisation") or {}
             return Standing(
                 **common, final=True, lower=interval["lower"], lower_as_trained=interval["lower_as_trained"],
-                exact=math.nan if interval["exact"] is None else interval["exact"], upper=interval["upper"],
-                floor=score["floor"], score=score["ratio"],
-                gradient=summary.get("ray_gradient_norm", math.nan), lipschitz=summary["lipschitz"],
+                exact=_known(interval, "exact"), upper=interval["upper"], floor=score["floor"],
+                score=_known(score, "excess"),
+                score_error=_known(score, "error"), real=_known(score, "real"), real_error=_known(score, "real_error"),
+                blurred=_known(score, "blurred"), ratio=_known(score, "ratio"), trained=_known(critic, "trained"),
+                refitted=_known(critic, "refitted"), refitted_error=_known(critic, "refitted_error"),
+                gradient=_known(summary, "ray_gradient_norm"), lipschitz=summary["lipschitz"],
                 largest_gradient=summary["largest_gradient_found"], guarantee=summary.get("guarantee", guarantee),
-                covered=modes_hit.get("covered"), within=modes_hit.get("within", math.nan),
-                modes=modes_hit.get("total"), precision=_over(near["values"], near["floors"], "precision"),
-                coverage=_over(near["values"], near["floors"], "coverage"),
+                covered=modes_hit.get("covered"), within=_known(modes_hit, "within"), modes=modes_hit.get("total"),
+                precision=_over(near["values"], near["floors"], "precision"),
+                recall=_over(near["values"], near["floors"], "recall"),
+                density=_over(near["values"], near["floors"], "density"),
+                coverage=_over(near["values"], near["floors"], "coverage"), width=_known(modes_hit, "width"),
+                copies=_known(copies, "value"), copies_error=_known(copies, "error"),
+                kid=_known(features.get("values", {}), "kid"), kid_blurred=_known(features.get("blurs", {}), "kid"),
             )  # fmt: skip
         last = next(reversed(audits(records)), {})
+        refit = next((record for record in reversed(audits(records)) if "critic/refitted" in record), {})
         lower, exact, upper = (last.get(tag, math.nan) for tag in AUDIT)
         covered = last.get("eval/modes_covered", math.nan)
         return Standing(
             **common, final=False, lower=lower, lower_as_trained=lower, exact=exact, upper=upper,
-            floor=last.get("eval/w1_floor", math.nan), score=last.get("eval/w1_over_floor", math.nan),
-            gradient=last.get("critic/grad_norm", math.nan), lipschitz=last.get("certificate/lipschitz", math.nan),
+            floor=_known(last, "eval/w1_floor"), score=_known(last, "eval/excess"), score_error=math.nan,
+            real=_known(last, "eval/excess_real"), real_error=math.nan, blurred=math.nan,
+            ratio=_known(last, "eval/w1_over_floor"), trained=_known(refit, "critic/held_out"),
+            refitted=_known(refit, "critic/refitted"), refitted_error=_known(refit, "critic/refitted_error"),
+            gradient=_known(last, "critic/grad_norm"), lipschitz=_known(last, "certificate/lipschitz"),
             largest_gradient=math.nan, guarantee=guarantee, covered=int(covered) if math.isfinite(covered) else None,
-            within=last.get("eval/within_3_sigma", math.nan), modes=modes,
+            within=_known(last, "eval/within_3_sigma"), modes=modes,
             precision=_over(last, last, "eval/precision", "eval/precision_floor"),
-            coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"),
+            recall=_over(last, last, "eval/recall", "eval/recall_floor"),
+            density=_over(last, last, "eval/density", "eval/density_floor"),
+            coverage=_over(last, last, "eval/coverage", "eval/coverage_floor"), width=_known(last, "eval/mode_width"),
+            copies=math.nan, copies_error=math.nan, kid=math.nan, kid_blurred=math.nan,
         )  # fmt: skip
 
     @property
@@ -122,7 +170,7 @@ class Standing:
         return self.largest_gradient / self.lipschitz if self.lipschitz > 0 else math.nan
 
     @property
-    def excess(self) -> float:
+    def unexplained(self) -> float:
         """The part of W1 that sampling does not explain, exact − floor.
 
         By the triangle inequality W1(generated, real) ≥ W1(generated, test) − W1(real, test): a critic that were a
@@ -179,6 +227,12 @@ def audits(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if all(tag in record for tag in AUDIT)]
 
 
+def _known(values: Mapping[str, Any], name: str) -> float:
+    """A number, NaN where it is missing."""
+    value = values.get(name)
+    return math.nan if value is None else float(value)
+
+
 def _over(values: Record, floors: Record, name: str, floor_name: str | None = None) -> float:
     """A score over its floor, NaN where either is missing."""
     floor = floors.get(floor_name or name, math.nan)
@@ -228,14 +282,64 @@ def _modes_missed(run: Standing) -> str | None:
     )
 
 
-def _under_trained(run: Standing) -> str | None:
-    if run.guarantee != "certified" or not run.excess > 0.1 * run.exact:
+def _thin(run: Standing) -> str | None:
+    if not run.recall < 0.9 or _collapsed(run):
         return None
-    if not run.lower_as_trained < 0.5 * run.excess:
+    return f"its samples come near {run.recall:.2g} times as many real ones as real samples do in their place"
+
+
+def _not_covering(run: Standing) -> str | None:
+    if not run.coverage < 0.9 or _collapsed(run):
+        return None
+    return f"{run.coverage:.2g} times as many real samples have a generated one nearby as have a real one"
+
+
+def _narrowed(run: Standing) -> str | None:
+    if run.width < 0.9:
+        return f"within the modes its samples spread {run.width:.2g} times as far as the data"
+    if run.density > 1.2 and run.recall < 0.95:
+        return (
+            f"its samples lie {run.density:.2g} times as densely among real ones as those do, and come near "
+            f"{run.recall:.2g} times as many of them"
+        )
+    return None
+
+
+def _copied(run: Standing) -> str | None:
+    if not run.copies > max(0.05, 3 * run.copies_error):
         return None
     return (
-        f"the critic as trained proves W1 ≥ {run.lower_as_trained:.3g}, where at least {run.excess:.3g} sets generated "
-        f"apart from real samples (exact {run.exact:.3g} − floor {run.floor:.3g})"
+        f"{100 * run.copies:.0f} % of its samples, more or less {100 * run.copies_error:.0f} %, lie nearer to a "
+        "training sample than held-out data would"
+    )
+
+
+def _worse_than_blur(run: Standing) -> str | None:
+    if run.kid > run.kid_blurred:
+        return (
+            f"its KID on features is {run.kid:.3g}, where real images blurred by one pixel have {run.kid_blurred:.3g}"
+        )
+    if math.isnan(run.kid) and run.score > run.blurred:
+        return (
+            f"its excess over the floor is {run.score:.3g}, where real images blurred by one pixel have "
+            f"{run.blurred:.3g}"
+        )
+    return None
+
+
+def _under_trained(run: Standing) -> str | None:
+    if run.refitted > 3 * run.refitted_error and run.trained < 0.8 * run.refitted:
+        return (
+            f"on held-out samples the critic as trained tells generated from real ones by {run.trained:.3g}, a copy "
+            f"refitted to fresh samples by {run.refitted:.3g} ± {run.refitted_error:.1g}"
+        )
+    if run.guarantee != "certified" or not run.unexplained > 0.1 * run.exact:
+        return None
+    if not run.lower_as_trained < 0.5 * run.unexplained:
+        return None
+    return (
+        f"the critic as trained proves W1 ≥ {run.lower_as_trained:.3g}, where at least {run.unexplained:.3g} sets "
+        f"generated apart from real samples (exact {run.exact:.3g} − floor {run.floor:.3g})"
     )
 
 
@@ -256,7 +360,7 @@ def _not_closing(run: Standing) -> str | None:
 
 
 def _small_gradient(run: Standing) -> str | None:
-    if not run.gradient < 0.5 or not run.excess > 0.1 * run.exact:
+    if not run.gradient < 0.5 or not run.unexplained > 0.1 * run.exact:
         return None
     return f"its mean along transport rays is {run.gradient:.2g}, where a potential has 1"
 
@@ -278,11 +382,13 @@ def _above_one(run: Standing) -> str | None:
 
 
 def _far(run: Standing) -> str | None:
-    return f"it is {run.score:.3g} times as far from the test set as real samples are" if run.score > 2 else None
+    if not run.score > max(run.floor / 2, run.real + 3 * max(run.score_error, run.real_error, 0.0)):
+        return None
+    return f"W1 to the test set exceeds what sampling explains by {run.score:.3g}; the floor is {run.floor:.3g}"
 
 
 def _scores(run: Standing) -> list[tuple[int, float]]:
-    pairs = [(int(record["step"]), record.get("eval/w1_over_floor", math.nan)) for record in audits(run.records)]
+    pairs = [(int(record["step"]), record.get("eval/excess", math.nan)) for record in audits(run.records)]
     return [(step, score) for step, score in pairs if math.isfinite(score)]
 
 
@@ -291,9 +397,9 @@ def _was_better(run: Standing) -> str | None:
     if len(scores) < 3:
         return None
     (best_step, best), (_, last) = min(scores, key=lambda pair: pair[1]), scores[-1]
-    if not last > 1.25 * best:
+    if not last - best > 0.25 * _audited_floor(run):
         return None
-    return f"its audits scored {best:.3g} times the floor at step {best_step}, {last:.3g} at the last one"
+    return f"the excess over the floor was {best:.3g} at step {best_step}, and is {last:.3g} at the last audit"
 
 
 def _still_improving(run: Standing) -> str | None:
@@ -302,9 +408,14 @@ def _still_improving(run: Standing) -> str | None:
     if run.state != "finished" or quarter < 1:
         return None
     before, after = fmean(scores[-2 * quarter : -quarter]), fmean(scores[-quarter:])
-    if not (after < 0.9 * before and after > 1.1):
+    if not before - after > 0.1 * _audited_floor(run):
         return None
-    return f"the score over floor fell from {before:.3g} to {after:.3g} over the last quarter of the audits"
+    return f"the excess over the floor fell from {before:.3g} to {after:.3g} over the last quarter of the audits"
+
+
+def _audited_floor(run: Standing) -> float:
+    """The floor at the sizes of the audits."""
+    return next((_known(record, "eval/w1_floor") for record in reversed(audits(run.records))), math.nan)
 
 
 RULES = (
@@ -343,9 +454,48 @@ RULES = (
         "Train longer, or widen the generator.",
     ),
     Rule(
+        "low recall",
+        "Less than 0.9 times as many real samples lie near generated ones as near real ones in their place, and the "
+        "generator has not collapsed.",
+        _thin,
+        "It leaves out part of the data. Lower the learning rates, average less (training.ema_half_life), or widen the "
+        "generator; the excess over the floor may look good all the same.",
+    ),
+    Rule(
+        "low coverage",
+        "Less than 0.9 times as many real samples have a generated one in their neighbourhood as have a real one in "
+        "its place, and the generator has not collapsed.",
+        _not_covering,
+        "Where the data are dense the generator is not, or it is not there at all: train longer, or widen it.",
+    ),
+    Rule(
+        "narrowed modes",
+        "Within the modes of the data, generated samples have less than 0.9 times the standard deviation of real ones; "
+        "or their density is above 1.2 times that of real samples in their place, and their recall below 0.95 times.",
+        _narrowed,
+        "Samples bunch in the middle of the modes. Train longer at lower rates, and take a smaller "
+        "training.ema_half_life.",
+    ),
+    Rule(
+        "copies of training data",
+        "By more than a twentieth, and by three standard errors, more samples lie near training data than held-out "
+        "data do.",
+        _copied,
+        "The generator repeats its training data, which no distance to the data shows. Use more data, augment them "
+        "(data.flip, data.shift), or take a smaller generator.",
+    ),
+    Rule(
+        "worse than blur",
+        "Real images blurred by a Gaussian filter of one pixel are nearer to the test set than generated ones: by KID "
+        "on features, or by the excess over the floor where there are no features.",
+        _worse_than_blur,
+        "Look at the pictures, not at W1 over floor. Train longer, or take a larger generator.",
+    ),
+    Rule(
         "critic under-trained",
-        "The critic as trained shows less than half of exact − floor, the part of W1 that sampling does not explain, "
-        "where that is more than a tenth of W1.",
+        "On held-out samples the critic as trained reaches less than 80 % of a copy refitted to fresh samples, which "
+        "is more than three standard errors above zero; or it proves less than half of exact − floor, the part of W1 "
+        "that sampling does not explain, where that is more than a tenth of W1.",
         _under_trained,
         "Raise training.critic_steps, training.warmup_steps or the critic's learning rate.",
     ),
@@ -376,13 +526,14 @@ RULES = (
     ),
     Rule(
         "generator far from the data",
-        "The score over floor is above 2.",
+        "The excess over the floor is more than half of the floor, and more than three standard errors above that of "
+        "real samples.",
         _far,
         "Train longer, or enlarge the generator.",
     ),
     Rule(
         "generator was better before",
-        "The last audit's score over floor is more than 1.25 times the best one's.",
+        "The last audit's excess is above the best one's by more than a quarter of the floor.",
         _was_better,
         "Lower the learning rates or let them fall by a schedule, or stop at the best step.",
     ),
@@ -395,8 +546,8 @@ RULES = (
     ),
     Rule(
         "still improving",
-        "The score over floor of the last quarter of the audits is below 0.9 times that of the quarter before, and "
-        "above 1.1.",
+        "The excess of the last quarter of the audits is below that of the quarter before by more than a tenth of the "
+        "floor.",
         _still_improving,
         "More training.steps would help.",
         serious=False,

@@ -1,13 +1,17 @@
-"""Scores of a generator with their real-versus-real floor.
+"""Scores of a generator beside what real samples reach in its place.
 
 A distance between finite samples is positive even when both come from one law, so a score says little without the
-value that real samples reach in the generator's place: its floor.
+value that real samples reach: its floor. The headline, :func:`excess_over_floor`, has it taken off.
 """
 
+from wgan_lip.metrics.blurring import blurred
 from wgan_lip.metrics.classifier import Classifier, trained_classifier
-from wgan_lip.metrics.floor import ModeCoverage, ScoreOverFloor, mode_coverage, spread_over_real, w1_over_floor
+from wgan_lip.metrics.excess import Excess, Floor, Pool, excess_over_floor, real_pools
+from wgan_lip.metrics.features import Features, PretrainedNetwork, check_features, features_of
 from wgan_lip.metrics.inception import Inception
-from wgan_lip.metrics.scores import Compared, compare
+from wgan_lip.metrics.memorisation import Memorisation, memorisation
+from wgan_lip.metrics.modes import ModeCoverage, mode_coverage, spread_over_real
+from wgan_lip.metrics.scores import Compared, compare, on_features
 from wgan_lip.metrics.similarity import (
     Neighbourhoods,
     frechet_distance,
@@ -17,23 +21,37 @@ from wgan_lip.metrics.similarity import (
     similarity,
     sliced_wasserstein,
 )
+from wgan_lip.metrics.wavelets import frechet_wavelet_distance, wavelet_packets
 
 __all__ = [
     "Classifier",
     "Compared",
+    "Excess",
+    "Features",
+    "Floor",
     "Inception",
+    "Memorisation",
     "ModeCoverage",
     "Neighbourhoods",
-    "ScoreOverFloor",
+    "Pool",
+    "PretrainedNetwork",
+    "blurred",
+    "check_features",
     "compare",
+    "excess_over_floor",
+    "features_of",
     "frechet_distance",
+    "frechet_wavelet_distance",
     "kernel_distance",
+    "memorisation",
     "mmd",
     "mode_coverage",
     "neighbourhoods",
+    "on_features",
+    "real_pools",
     "similarity",
     "sliced_wasserstein",
     "spread_over_real",
     "trained_classifier",
-    "w1_over_floor",
+    "wavelet_packets",
 ]

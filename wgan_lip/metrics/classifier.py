@@ -55,6 +55,11 @@ class Classifier(nn.Module):
         return torch.cat([self.features(part) for part in samples.split(batch)])
 
     @property
+    def description(self) -> str:
+        """In words, with its accuracy and the hash of its weights."""
+        return f"classifier of accuracy {self.accuracy:.3f}, weights {self.weights_sha256}"
+
+    @property
     def weights_sha256(self) -> str:
         """A hash of the weights, to tell whether two scores were taken with one classifier."""
         content = b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in self.parameters())

@@ -1,19 +1,26 @@
-"""All scores of generated samples, each beside its floor."""
+"""All scores of generated samples, each beside what real samples reach in their place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from wgan_lip import transport
 from wgan_lip.data import Source
+from wgan_lip.metrics.blurring import blurred
 from wgan_lip.metrics.classifier import Classifier
+from wgan_lip.metrics.excess import excess_over_floor
+from wgan_lip.metrics.features import Features
 from wgan_lip.metrics.inception import Inception, image_range
 from wgan_lip.metrics.similarity import frechet_distance, kernel_distance, similarity
+from wgan_lip.metrics.wavelets import frechet_wavelet_distance
 
-__all__ = ["Compared", "compare"]
+__all__ = ["BLUR", "FRECHET_FROM", "Compared", "compare", "on_features"]
+
+FRECHET_FROM = 10_000  # samples, from which on the bias of a Fréchet distance of features no longer hides differences
+BLUR = 1.0  # standard deviation, in pixels, of the blur that a generator is held against
+WAVELET_SIDE = 8  # pixels, below which images have no wavelet packets to speak of
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,10 @@ class Compared:
 
     Attributes:
         values: Name of a score → its value between generated and held-out samples.
-        floors: Name of a score → its value between reference and held-out samples, which are both real. No generator is
-            expected to be better: below for distances, above for precision, recall, density and coverage.
+        floors: Name of a score → its value between reference and held-out samples, which are both real. A generator of
+            their law reaches it in the mean; blurred or copied samples can pass it.
+        blurs: Name of a score → its value between blurred real samples and held-out ones; empty but for features.
+        errors: Name of a score → standard errors of its value and of its floor, where they are known.
         n: Samples of each of the three sets.
         extractor: What the scores were taken on: the samples, or features of a network with the hash of its weights.
     """
@@ -32,6 +41,8 @@ class Compared:
     floors: dict[str, float]
     n: int
     extractor: str
+    blurs: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def compare(
@@ -40,7 +51,8 @@ def compare(
     *,
     neighbour: int | None = None,
     directions: int = 512,
-    classifier: Classifier | None = None,
+    draws: int = 10,
+    features: Features | None = None,
     inception: Inception | None = None,
     seed: int = 0,
 ) -> dict[str, Compared]:
@@ -51,13 +63,14 @@ def compare(
         source: Gives the held-out and the reference samples.
         neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`; by default 5, or n − 1 where that is less.
         directions: Of the sliced distances.
-        classifier: Whose features are compared too; see :func:`wgan_lip.metrics.trained_classifier`.
+        draws: Of the excess on features; see :func:`wgan_lip.metrics.excess_over_floor`.
+        features: What images are compared on, too; see :func:`wgan_lip.metrics.features_of`.
         inception: For FID and KID.
         seed: Of the reference samples.
 
     Returns:
         `samples`, and where there is what it takes `features` and `inception`. Where samples carry labels, `features`
-        has `as_labelled` too: the share that the classifier reads as their label.
+        of a classifier has `as_labelled` too: the share that it reads as their label.
 
     Raises:
         InputError: Fewer than two samples or than `neighbour` asks for, or unusable ones.
@@ -65,6 +78,7 @@ def compare(
     n = min(len(generated), len(source.test))
     test, reference, generated = source.test[:n], source.reference(n, seed), generated[:n]
     options = {"k": min(5, n - 1) if neighbour is None else neighbour, "directions": directions}
+    shape = source.image_shape
 
     def both(
         score: Callable[[Tensor, Tensor], dict[str, float]], embed: Callable[[Tensor], Tensor], extractor: str
@@ -72,19 +86,28 @@ def compare(
         at_test = embed(test)
         return Compared(score(embed(generated), at_test), score(embed(reference), at_test), n, extractor)
 
-    found = {"samples": both(lambda x, y: similarity(x, y, **options), lambda samples: samples, "the samples")}
-    if classifier is not None:
-        name = f"classifier of accuracy {classifier.accuracy:.3f}, weights {classifier.weights_sha256}"
+    def on_samples(x: Tensor, y: Tensor) -> dict[str, float]:
+        wavelets = {}
+        if shape is not None and min(shape[1:]) >= WAVELET_SIDE:
+            wavelets = {"wavelet_frechet": frechet_wavelet_distance(x, y, shape)}
+        return similarity(x, y, **options) | wavelets
 
-        def on_features(x: Tensor, y: Tensor) -> dict[str, float]:
-            exact = {"w1": transport.solve(x, y).value, "frechet": frechet_distance(x, y)}
-            return exact | similarity(x, y, **options)
-
-        found["features"] = both(on_features, classifier.embedded, name)
-        if source.label_shares is not None:
-            count = len(source.label_shares)
-            found["features"].values["as_labelled"] = _as_labelled(generated, classifier, count)
-            found["features"].floors["as_labelled"] = _as_labelled(reference, classifier, count)
+    found = {"samples": both(on_samples, lambda samples: samples, "the samples")}
+    if features is not None and shape is not None:
+        third = n // 3  # three disjoint sets of real samples, beside two of generated ones
+        at_test, at_reference, at_generated, at_blurred = (
+            features.embedded(samples) for samples in (test, reference, generated, blurred(reference, shape, BLUR))
+        )
+        values, floors, blurs = (on_features(x, at_test, **options) for x in (at_generated, at_reference, at_blurred))
+        errors = {}
+        if third > 0:
+            excess = excess_over_floor(at_generated, at_test, at_reference, size=third, draws=draws, seed=seed)
+            values["excess"], floors["excess"] = excess.excess, excess.real
+            errors["excess"] = excess.error, excess.real_error
+        if isinstance(features, Classifier) and source.label_shares is not None:
+            for scores, samples in ((values, generated), (floors, reference)):
+                scores["as_labelled"] = _as_labelled(samples, features, len(source.label_shares))
+        found["features"] = Compared(values, floors, n, features.description, blurs, errors)
     if inception is not None:
         pixels = image_range(source)
         found["inception"] = both(
@@ -93,6 +116,17 @@ def compare(
             f"Inception of 2015, weights {inception.weights_sha256}",
         )
     return found
+
+
+def on_features(x: Tensor, y: Tensor, *, k: int = 5, directions: int = 512) -> dict[str, float]:
+    """Scores of two sets of features, by name: KID, those of :func:`wgan_lip.metrics.similarity`, Fréchet from 10,000.
+
+    Sliced W2 of features is known as MIND: MIND (Berthet et al., 2026), https://arxiv.org/abs/2605.06797.
+    """
+    scores = {"kid": kernel_distance(x, y), **similarity(x, y, k=k, directions=directions)}
+    if min(len(x), len(y)) >= FRECHET_FROM:
+        scores["frechet"] = frechet_distance(x, y)
+    return scores
 
 
 def _as_labelled(samples: Tensor, classifier: Classifier, label_count: int) -> float:

@@ -244,14 +244,20 @@ def _checked_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
         "interval": interval
         | _numbers(interval, ("lower", "exact", "upper", "lower_as_trained"))
         | _counts(interval, ("n", "dim")),
-        "score": score | _numbers(score, ("ratio", "spread", "floor")) | _counts(score, ("n", "repeats")),
-        "modes": modes and modes | _counts(modes, ("covered", "total")) | _numbers(modes, ("within",)),
+        "score": score
+        | _numbers(score, ("ratio", "spread", "floor"))
+        | _numbers(score, {"excess", "error", "real", "real_error", "blurred"} & score.keys())
+        | _counts(score, ("n", "draws" if "excess" in score else "repeats")),
+        "modes": modes
+        and modes | _counts(modes, ("covered", "total")) | _numbers(modes, {"within", "width"} & modes.keys()),
+        **{name: _numbers(summary[name], summary[name]) for name in ("critic", "memorisation") if name in summary},
         "scores": {
             space: compared
             | {
                 "extractor": str(compared.get("extractor")),
                 "values": _numbers(compared["values"], compared["values"]),
                 "floors": _numbers(compared["floors"], compared["values"]),
+                "blurs": _numbers(compared.get("blurs", {}), compared.get("blurs", {})),
             }
             for space, compared in (summary.get("scores") or {}).items()
         },

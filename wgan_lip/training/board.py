@@ -35,14 +35,14 @@ PICTURES = {
     "critic/landscape": "The critic's values, light where high, and its gradient, along which the generator is sent. "
     "*It should rise from generated samples to real ones.*",
     "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
-    "slope along them. *All dark green, slope 1, is perfect.*",
+    "slope along them. *A potential is dark green, slope 1, on all of them.*",
     "critic/potential": "The critic as a surface, equal units on all axes. Green is slope 1, orange is flat; real "
     "samples are blue, generated ones red. *It should rise at 45 degrees from red to blue.*",
     "critic/values_real": "The critic's values on held-out samples. *They should lie above those of generated "
-    "ones*, by W1 on average for a perfect critic.",
+    "ones*, by W1 on average for a potential.",
     "critic/values_generated": "The critic's values on generated samples.",
-    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan. *1 is perfect*; none exceeds "
-    "the certified constant.",
+    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan, *1 for a potential*; none "
+    "exceeds the certified constant.",
 }
 """What pictures, histograms and the surface show, and what is good, in Markdown."""
 OF_ESTIMATES = ("perf/seconds",)  # tags that no training has
@@ -98,8 +98,11 @@ class TrainingBoard(TensorBoardTracker):
         on: because it was killed before it was finished, or is to have more steps.
         """
         scalars = {
+            "at_end/excess": summary["score"]["excess"],
+            "at_end/excess_real": summary["score"]["real"],
             "at_end/score_over_floor": summary["score"]["ratio"],
             "at_end/w1_exact": math.nan if summary["interval"]["exact"] is None else summary["interval"]["exact"],
+            "at_end/recall": summary["scores"]["samples"]["values"]["recall"],
             "at_end/w1_lower": summary["interval"]["lower"],
             "at_end/steepest_slope": summary["largest_gradient_found"],
         }

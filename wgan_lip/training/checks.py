@@ -81,7 +81,7 @@ POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "
 POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
                     "max_seconds")  # fmt: skip
 MOST = {"ema_ramp": 1}
-LEAST = {"audit_size": 2, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
+LEAST = {"audit_size": 2, "audit_refits": 0, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
 CHOICES: dict[str, Mapping[str, Any]] = {
     "critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def train_wgan(
     audit_scores: bool = True,
     start_at_data: bool = False,
     renew_every: int | None = None,
-    score: str = "eval/w1_over_floor",
+    audit_refits: int = 3,
+    score: str = "eval/excess",
     patience: int | None = None,
     max_images: int | None = None,
     max_seconds: float | None = None,
@@ -110,6 +112,8 @@ def train_wgan(
         audit_every: Generator steps between audits.
         audit_size: Samples of each law in an audit, at most the size of the test set.
         audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
+        audit_refits: At how many audits, evenly spread, the last among them, a copy of the critic is refitted to fresh
+            samples, to see whether the critic keeps up; see :mod:`wgan_lip.training.refitting`. 0 for none.
         start_at_data: Whether the critic first puts its folds and cones where the samples are, by
             :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
         renew_every: Every how many generator steps cones that no sample feels any more move to where samples are, by
@@ -172,7 +176,9 @@ def train_wgan(
     if state is not None:
         state = state.get("game", state) if isinstance(state, Mapping) else state
         game.load_state_dict(state)
-    audit = Audit(source, generator, size=audit_size, scores=audit_scores, seed=seed, device=device)
+    audit = Audit(source, generator, size=audit_size, scores=audit_scores, batch_size=batch_size, seed=seed,
+                  device=device)  # fmt: skip
+    refit_every = audit_every * math.ceil(math.ceil(budget.total / audit_every) / max(1, audit_refits))
     check_choice(score.removeprefix("-"), audit.tags, "`score`")
 
     generate = playing(compiled(generator) if compile else generator, precision)
@@ -224,7 +230,8 @@ def train_wgan(
     def referee() -> dict[str, float]:
         ranks.check_equal(critic, generator, game.ema)
         try:
-            return ranks.by_first(lambda: audit(game))
+            due = audit_refits > 0 and (game.step % refit_every == 0 or budget.spent(game) is not None)
+            return ranks.by_first(lambda: audit(game, refit=due))
         except InvariantViolation as violation:
             raise RefutedError(f"At step {game.step}: {violation}", game) from violation
 

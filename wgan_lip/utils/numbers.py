@@ -42,3 +42,13 @@ def clock_time(seconds: float) -> str:
         return "?"
     minutes, seconds = divmod(int(max(seconds, 0.0)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def plus_minus(value: float, error: float = math.nan, digits: int = 3) -> str:
+    """`value ± error`, to a digit beyond the error's first; without an error that is not finite."""
+    if not math.isfinite(value):
+        return "unknown"
+    if not math.isfinite(error) or error <= 0:
+        return rounded(value, digits)
+    places = 1 - math.floor(math.log10(error))
+    return f"{value:.{max(places, 0)}f} ± {error:.{max(places, 0)}f}"

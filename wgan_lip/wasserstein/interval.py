@@ -142,7 +142,7 @@ def bracket(
             f"Got {lower!r} with L = {proof.certificate.lipschitz!r} and weights {proof.certificate.weights_sha256}. "
             "One of the two bounds is wrong: please report this with the run's folder."
         )
-    # At a perfect critic the two differ by rounding.
+    # At a potential the two differ by rounding.
     exact = min(max(lower, transport.value), upper) if meet(transport.lower, upper) else None
     return W1Interval(lower, upper, exact, proof.certificate, len(x), len(y), x.shape[1])
 

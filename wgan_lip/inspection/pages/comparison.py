@@ -13,11 +13,13 @@ from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
 __all__ = ["comparison_page", "score_of", "told_mean"]
 
 TERMS = (
-    "Score over floor: exact W1 between generated and test samples, over the W1 that real samples reach in their "
-    "place; 1 is perfect, lower is better. Interval: lower ≤ W1 ≤ upper, proved at both ends, about the evaluated "
-    "samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. Tightness: the "
-    "largest gradient found over the proved constant. What has a star comes from the last audit of a run without "
-    "final scores."
+    "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − "
+    "½ [W1(g, g′) + W1(t, r)]; lower is better, and around that of real samples, of either sign, it is as good as they "
+    "are. Copies of training samples go unseen in it. W1 over floor, an older score, rewards blur. Recall: how many "
+    "real samples have a generated one near, over how many have a real one. Interval: lower ≤ W1 ≤ upper, proved at "
+    "both ends, about the evaluated samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a "
+    "potential. Tightness: the largest gradient found over the proved constant. What has a star comes from the last "
+    "audit of a run without final scores."
 )
 
 
@@ -34,7 +36,7 @@ def comparison_page(compared: Comparison) -> str:
     lead = paragraph(f"{count} runs in {len(compared.groups)} configurations. {RULE}")
     for league, entry in compared.best.items():
         lead += (
-            f"<p><strong>Best: {escape(str(entry.directory))}</strong>, score over floor "
+            f"<p><strong>Best: {escape(str(entry.directory))}</strong>, excess over the floor "
             f"{escape(score_of(entry))}, on {escape(league)}.</p>"
         )
     sections = [
@@ -48,7 +50,7 @@ def comparison_page(compared: Comparison) -> str:
 
 
 def score_of(entry: Entry) -> str:
-    """A run's score over floor; with a star where it is that of an audit."""
+    """A run's excess over the floor; with a star where it is that of an audit."""
     score = entry.standing.score
     return _number(score) + ("*" if math.isfinite(score) and not entry.standing.final else "")
 
@@ -62,11 +64,12 @@ def told_mean(group: Group, name: str, digits: int = 4) -> str:
 
 
 def _groups(compared: Comparison) -> str:
-    heads = ("configuration", "runs", "score over floor", "lower", "exact W1", "upper", "gradient", "tightness", "time")
+    heads = ("configuration", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower",
+             "exact W1", "upper", "gradient", "tightness", "time")  # fmt: skip
     rows = []
     for group in compared.groups:
         cells: list[str | Cell] = [group.label, Cell(str(len(group.entries)), len(group.entries))]
-        for name in ("score", "lower", "exact", "upper", "gradient", "tightness"):
+        for name in ("score", "real", "ratio", "recall", "lower", "exact", "upper", "gradient", "tightness"):
             cells.append(Cell(told_mean(group, name), group.mean_and_spread(name)[0]))
         seconds = group.mean_and_spread("seconds")[0]
         rows.append([*cells, Cell(_time(seconds), seconds)])
@@ -82,17 +85,17 @@ def _courses(compared: Comparison) -> str:
     ends = "; ".join(
         f"{label}: last {', '.join(_number(course[-1][2]) for course in courses)}" for label, courses in drawn.items()
     )
-    alt = f"Score over floor of the audits against seconds of training and against generated samples. {ends}."
+    alt = f"Excess over the floor of the audits against seconds of training and against generated samples. {ends}."
     caption = (
-        "Scores of the audits, one line a run, both axes logarithmic; the dashed line is what real samples reach. "
+        "Excess over the floor of the audits, one line a run; the dashed line is 0, around which real samples scatter. "
         "Left: what a second of training buys. Right: what a generated sample buys, whatever the machine."
     )
     return figure(figures.inline_svg(figures.score_against(drawn), alt, key="courses"), caption, wide=True)
 
 
 def _runs(compared: Comparison) -> str:
-    heads = ("run", "configuration", "seed", "state", "step", "score over floor", "lower", "exact W1", "upper",
-             "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
+    heads = ("run", "configuration", "seed", "state", "step", "excess over floor", "W1 over floor", "recall", "lower",
+             "exact W1", "upper", "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
     rows: list[list[str | Cell]] = []
     for group, entry in compared.entries:
         run = entry.standing
@@ -102,7 +105,8 @@ def _runs(compared: Comparison) -> str:
         constant = rounded_up(run.lipschitz, 7) if math.isfinite(run.lipschitz) else "–"
         rows.append([
             str(entry.directory), group.label, Cell(str(entry.seed)), run.state, Cell(str(run.step), run.step),
-            Cell(score_of(entry), run.score),
+            Cell(score_of(entry), run.score), Cell(_number(run.ratio), run.ratio),
+            Cell(_number(run.recall), run.recall),
             *(Cell(text, value) for text, value in zip(ends, (run.lower, run.exact, run.upper))),
             Cell(constant, run.lipschitz), Cell(_number(run.gradient), run.gradient),
             Cell(_number(run.tightness), run.tightness), Cell(_time(entry.seconds), entry.seconds),

@@ -19,7 +19,7 @@ from wgan_lip.inspection.findings import RULES, Standing, audits
 from wgan_lip.inspection.look import Inspection
 from wgan_lip.inspection.pages.page import Cell, Section, details, figure, page, paragraph, preformatted, table
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, plus_minus, rounded, rounded_down, rounded_up
 from wgan_lip.utils.tables import flat
 
 __all__ = ["run_page"]
@@ -32,16 +32,21 @@ HOW_TO_READ = {
     "An interval that does not close": "In many dimensions two samples of one law lie far apart. A critic of the laws "
     "leaves about that much, the floor, unexplained. A gap well beyond the floor means a critic that can or should "
     "see more.",
-    "Floor": "W1 between real training samples and the test samples: what a perfect generator would reach.",
-    "Score over floor": "W1 of the generator over that floor. 1 is perfect; what is below 1 is chance, or copies of "
-    "the training data.",
+    "Floor": "W1 between real training samples and the test samples: what sampling alone explains.",
+    "Excess over the floor": "The headline: what W1 shows beyond sampling, W1(g, t) − ½ [W1(g, g′) + W1(t, r)], with g "
+    "and g′ generated, t and r real. Zero in the mean where both have one law, and signed: read it beside that of real "
+    "samples, in standard errors. Copies of training samples go unseen in it.",
+    "W1 over floor": "W1 of the generator over the floor, an older score. It rewards blur: blurred images get below "
+    "the 1 of real ones.",
+    "Critic on held-out samples": "Its mean on real less that on generated samples which it was not trained on, and "
+    "that of a copy refitted to fresh samples. The two should be close.",
     "Certificate": "An upper bound on the critic's Lipschitz constant, proved for the stored weights, layer by layer. "
     "It can't be exceeded anywhere; the largest gradient found shows how close it comes.",
-    "Gradient norm on rays": "A perfect critic falls at slope 1 along every line on which mass travels. Far below "
+    "Gradient norm on rays": "A potential falls at slope 1 along every line on which mass travels. Far below "
     "1, it is not there yet.",
     "Critic's estimate": "The critic's mean on real minus its mean on generated samples, positive, and below W1 for a "
     "certified critic. It falls while the generator learns.",
-    "When to stop": "When the score over floor no longer falls. The generator's loss says nothing: it carries an "
+    "When to stop": "When the excess over the floor no longer falls. The generator's loss says nothing: it carries an "
     "arbitrary offset.",
 }
 
@@ -96,7 +101,8 @@ def _in_words(run: Standing) -> str:
     return (
         f"{when}W1 between generated and test samples lies between {rounded_down(run.lower)} and "
         f"{rounded_up(run.upper)}; {exact}. Fresh real samples reach "
-        f"{rounded(run.floor, 4)}, the floor, so the generator scores {rounded(run.score, 4)}, where 1 is perfect."
+        f"{rounded(run.floor, 4)}, the floor; what W1 shows beyond that of sampling is {_number(run.score)}, of real "
+        f"samples in the generator's place {_number(run.real)}."
     )
 
 
@@ -105,13 +111,19 @@ def _figures(looked: Inspection) -> dict[str, str]:
     run, summary = looked.standing, looked.run.summary
     told = {
         "W1, certified": f"{rounded_down(run.lower)} ≤ W1 = {rounded(run.exact, 4)} ≤ {rounded_up(run.upper)}",
-        "Score over floor": rounded(run.score, 4),
+        "Excess over the floor": f"{_number(run.score)}; of real samples {_number(run.real)}",
+        "W1 over floor": _number(run.ratio),
         "Floor": f"{rounded(run.floor, 4)}, W1(real, test)",
     }
     if summary is not None:
         interval, score = summary["interval"], summary["score"]
         told["W1, certified"] += f", {interval['n']} + {interval['n']} samples in dimension {interval['dim']}"
-        told["Score over floor"] += f" ± {rounded(score['spread'], 2)}, over {score['repeats']} draws of {score['n']}"
+        if math.isfinite(run.score):
+            generated, real = plus_minus(run.score, run.score_error), plus_minus(run.real, run.real_error)
+            draws = f"{score['draws']} draws of {score['n']}"
+            told["Excess over the floor"] = f"{generated}; of real samples {real}; {draws}"
+        if math.isfinite(run.blurred):
+            told["Excess of blurred real images"] = f"{_number(run.blurred)}, by a Gaussian filter of one pixel"
         told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before the critic was fitted to them"
     if math.isfinite(run.lipschitz):
         told["Critic"] = f"Lip(f) ≤ {rounded_up(run.lipschitz, 7)}; {run.guarantee}"
@@ -119,6 +131,12 @@ def _figures(looked: Inspection) -> dict[str, str]:
         told["Tightness"] = f"{100 * run.tightness:.1f} %, largest gradient found over the proved constant"
     if math.isfinite(run.gradient):
         told["Gradient norm on rays"] = f"{run.gradient:.3f}, where a potential has 1"
+    if math.isfinite(run.refitted):
+        told["Critic on held-out samples"] = (
+            f"{_number(run.trained)} as trained, {plus_minus(run.refitted, run.refitted_error)} refitted to fresh ones"
+        )
+    if math.isfinite(run.copies):
+        told["Copies of training samples"] = f"{plus_minus(run.copies, run.copies_error)}, 0 in the mean for none"
     if run.covered is not None:
         told["Modes"] = f"{run.covered}{f' of {run.modes}' if run.modes else ''} covered"
     return told
@@ -197,14 +215,14 @@ def _history(looked: Inspection) -> str:
         "averaged generator on more samples, so they differ. The band is proved at both ends. A good run brings the "
         "exact value down to the floor, with the lower end following."
     )
-    heads = ("step", "lower", "exact", "upper", "score over floor", "gradient on rays", "Lip(f) ≤")
+    heads = ("step", "lower", "exact", "upper", "excess over the floor", "gradient on rays", "Lip(f) ≤")
     return figure(drawing, caption) + details(
         f"All {len(records)} audits", table("Audits", heads, [_audit(record) for record in records])
     )
 
 
 def _audit(record: Mapping[str, float]) -> list[str]:
-    plain = [record.get(tag, math.nan) for tag in ("eval/w1_over_floor", "critic/grad_norm")]
+    plain = [record.get(tag, math.nan) for tag in ("eval/excess", "critic/grad_norm")]
     return [
         str(record["step"]),
         rounded_down(record["w1/lower"]),
@@ -242,7 +260,11 @@ def _curves(looked: Inspection) -> str:
         return paragraph("Nothing was recorded yet.")
     told = {
         "value": ("critic's estimate", "w1/critic", "Good: it falls together with the exact value, and stays below."),
-        "score": ("score over floor", "eval/w1_over_floor", "Good: it comes down to 1. Stop when it no longer falls."),
+        "score": (
+            "excess over the floor",
+            "eval/excess",
+            "Good: it comes down to that of real samples. Stop when it no longer falls.",
+        ),
         "slope": ("mean gradient norm along rays", "critic/grad_norm", "Good: near 1 while there is much to learn."),
         "constant": ("certified constant", "certificate/lipschitz", "Good: it never leaves 1."),
     }
@@ -293,15 +315,20 @@ def _pictures(looked: Inspection, source: Source, samples: Tensor) -> str:
 
 def _scores(looked: Inspection) -> str:
     """Each score of the summary beside that of real samples."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for space, compared in ((looked.run.summary or {}).get("scores") or {}).items():
         for name, value in compared["values"].items():
             better = "higher" if name in HIGHER_IS_BETTER else "lower"
-            floor = compared["floors"].get(name, math.nan)
-            rows.append((f"{name.replace('_', ' ')}, {space}", _number(value), _number(floor), better))
+            floor, blur = compared["floors"].get(name, math.nan), compared.get("blurs", {}).get(name, math.nan)
+            texts = (_number(number) for number in (value, floor, blur))
+            rows.append((f"{name.replace('_', ' ')}, {space}", *texts, better))
     if not rows:
         return ""
-    return table("Scores of generated samples", ("score, of", "generated", "real in their place", "better is"), rows)
+    return table(
+        "Scores of generated samples",
+        ("score, of", "generated", "real in their place", "real, blurred", "better is"),
+        rows,
+    )
 
 
 def _configuration(looked: Inspection) -> str:

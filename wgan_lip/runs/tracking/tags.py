@@ -18,7 +18,14 @@ TRAINING_CHARTS = {
             "Multiline",
             ["certificate/lipschitz$", "critic/grad_norm$"],
         ],
-        "Generator: W1 over its floor (1 is perfect)": ["Multiline", ["eval/w1_over_floor$"]],
+        "Generator: W1 in excess of its floor, and that of real samples": [
+            "Multiline",
+            ["eval/excess$", "eval/excess_real$"],
+        ],
+        "Critic on held-out samples, and a refitted copy": [
+            "Multiline",
+            ["critic/held_out$", "critic/refitted$"],
+        ],
         "W1: the critic's estimate and the exact value": ["Multiline", ["w1/critic$", "w1/exact$"]],
     },
 }
@@ -45,15 +52,27 @@ MEANINGS = {
     "out: positive, and *falling as the generator gets better*. An estimate of W1, no bound.",
     "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**. *At most 1, and close "
     "to it, is good*; dual values are divided by it, so the interval holds in any case.",
-    "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan. *1 is perfect*; far "
-    "below 1 the critic is under-trained, and the interval does not close.",
+    "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan, where a potential has "
+    "1. *Far below 1* the critic is under-trained, and the interval does not close.",
+    "critic/held_out": "The critic's mean on held-out real samples less that on fresh generated ones. *Close to "
+    "`critic/refitted` is good*: the critic keeps up. Far below `w1/critic`, it has learnt its training data by heart.",
+    "critic/held_out_error": "The standard error of `critic/held_out`.",
+    "critic/refitted": "The same of a copy of the critic, refitted to fresh samples at a few audits. *Above "
+    "`critic/held_out`* the critic as trained lags behind.",
+    "critic/refitted_error": "The standard error of `critic/refitted`.",
+    "eval/excess": "The headline: what W1 between the averaged generator and held-out samples shows beyond sampling, "
+    "W1(g, t) − ½ [W1(g, g′) + W1(t, r)]. *Lower is better*; around `eval/excess_real`, of either sign, it is as good "
+    "as real samples. Copies of training samples go unseen.",
+    "eval/excess_real": "The same for real samples in the generator's place.",
     "generator/loss": "−E f(G(z)). It carries an arbitrary constant: *neither its sign nor its level means anything.*",
     "guard/rollbacks": "How often the game diverged and went back to its last good state.",
     "eval/w1_test": "Exact W1 between the averaged generator and held-out samples. *Lower is better*, down to the "
     "floor.",
-    "eval/w1_floor": "Exact W1 between fresh real samples and the same held-out ones: what a perfect generator "
-    "reaches.",
-    "eval/w1_over_floor": "`eval/w1_test` over `eval/w1_floor`. *Lower is better; 1 is perfect.*",
+    "eval/w1_floor": "Exact W1 between fresh real samples and the same held-out ones: what sampling alone explains.",
+    "eval/w1_over_floor": "`eval/w1_test` over `eval/w1_floor`. It *rewards blur*, which goes below the 1 of real "
+    "samples: read `eval/excess` instead.",
+    "eval/mode_width": "Standard deviation of generated samples within the modes, over that of the data. *Close to 1 "
+    "is good*; below, modes are narrowed.",
     "eval/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
     "eval/within_3_sigma": "Share of generated samples within three standard deviations of a mode. *Higher is better*, "
     "up to the share of real samples.",
@@ -67,8 +86,12 @@ MEANINGS = {
     "perf/steps_per_second": "Generator steps a second, with the critic's steps they need.",
     "perf/samples_per_second": "Generated samples a second that the generator is trained on.",
     "perf/seconds": "Seconds since the estimate began.",
-    "at_end/score_over_floor": "The run's score: W1 of the averaged generator to the test set over that of fresh real "
-    "samples, means over several draws. *Lower is better; 1 is perfect.*",
+    "at_end/excess": "The run's score: what W1 between the averaged generator and held-out samples shows beyond "
+    "sampling, mean over several draws. *Lower is better*, down to about `at_end/excess_real`, of either sign.",
+    "at_end/excess_real": "The same for real samples in the generator's place.",
+    "at_end/score_over_floor": "W1 of the averaged generator to the test set over that of fresh real samples, means "
+    "over several draws. It *rewards blur*: read `at_end/excess` instead.",
+    "at_end/recall": "Share of real samples near a generated one. *Higher is better*, up to that of real samples.",
     "at_end/w1_exact": "Exact W1 between the averaged generator and the test set. *Lower is better.*",
     "at_end/w1_lower": "Certified lower end for the same samples, by a critic fitted to them. *Closer to "
     "`at_end/w1_exact` is tighter.*",
@@ -76,7 +99,7 @@ MEANINGS = {
     "constant. *Close to it, the certificate is tight.*",
     "at_end/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
     **{
-        f"eval/{score}_floor": f"`eval/{score}` of fresh real samples: what a perfect generator reaches."
+        f"eval/{score}_floor": f"`eval/{score}` of fresh real samples in the generator's place."
         for score in ("sliced_w1", "sliced_w2", "mmd", "precision", "recall", "density", "coverage")
     },
 }
