@@ -16,7 +16,7 @@ from torch import nn
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.lipschitz.bounds import Norm, gamma
 from wgan_lip.lipschitz.certificates import certify, evaluate, verify
-from wgan_lip.lipschitz.layers import Absolute, GradientFlow, Linear, Retraction, Spline, Squeeze, retract_after_steps
+from wgan_lip.lipschitz.layers import Absolute, GradientFlow, Linear, Retraction, Spline, Squeeze, constrain_steps
 from wgan_lip.utils.checks import InputError
 
 
@@ -119,7 +119,7 @@ def test_the_claim_is_the_steepest_stored_slope_and_is_attained(low, high, seed)
 def test_one_retraction_makes_any_slopes_monotone_and_1_lipschitz():
     layer = Spline(5, knots=7)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1e4)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     layer(torch.randn(50, 5)).square().sum().backward()
     optimizer.step()
     low, high = layer.slopes()
@@ -133,7 +133,7 @@ def test_slopes_are_trained_towards_a_function():
     goal = spline([[0.1, 0.9, 0.3, 0.0, 0.7, 1.0]])
     layer = Spline(1, knots=5).double()
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     t = 2 * torch.randn(300, 1, dtype=torch.float64)
     for _ in range(250):
         optimizer.zero_grad()
@@ -226,7 +226,7 @@ def test_critics_take_it_by_name_and_train_it(family):
     assert len(splines) == 2 and splines[0] is not splines[1]
     before = [layer.slope.detach().clone() for layer in splines]
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.1)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(3):
         optimizer.zero_grad()
         critic(torch.randn(64, 3)).square().sum().backward()

@@ -42,7 +42,7 @@ from wgan_lip.lipschitz.layers import (
     RescaledGradientFlow,
     Spline,
     Squeeze,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.dual import ascend
@@ -69,7 +69,7 @@ def put_into(state, critic, dim):
                 parameter.add_(0.3 * torch.randn_like(parameter))
     if state == "trained":
         optimizer = torch.optim.Adam(critic.parameters(), lr=0.02)
-        retract_after_steps(optimizer, critic)
+        constrain_steps(optimizer, critic)
         for _ in range(15):
             ascend(critic, optimizer, torch.randn(32, dim) + 1, 2 * torch.randn(32, dim))
     return critic

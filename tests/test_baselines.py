@@ -21,7 +21,7 @@ from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, verify
-from wgan_lip.lipschitz.layers import Squeeze, retract_after_steps
+from wgan_lip.lipschitz.layers import Squeeze, constrain_steps
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training import train_wgan
@@ -55,7 +55,7 @@ def samples(n=60, dim=3):
 
 def steps(critic, count, optimizer=torch.optim.Adam, lr=1e-2):
     optimizer = optimizer(critic.parameters(), lr=lr)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     x, y = samples()
     for _ in range(count):
         ascend(critic, optimizer, x, y)
@@ -151,7 +151,7 @@ def test_the_mark_says_what_training_keeps(name):
     for scale in (1, 30):
         critic = BASELINES[name]()
         optimizer = torch.optim.SGD(critic.parameters(), lr=0.0)
-        retract_after_steps(optimizer, critic)
+        constrain_steps(optimizer, critic)
         with torch.no_grad():
             for parameter in critic.parameters():
                 parameter.mul_(scale)
@@ -356,7 +356,7 @@ def test_a_penalised_value_exceeds_w1_and_its_certified_bound_does_not(one_sided
 def test_power_iteration_moves_once_for_each_step_of_the_optimiser():
     layer = SpectralNormLinear(4, 3)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(3, 4))
     for _ in range(3):
@@ -375,7 +375,7 @@ def test_power_iteration_settles_at_the_norm():
     with torch.no_grad():
         layer.weight.copy_(torch.randn(5, 6))
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     assert layer.claim().lipschitz > 1.01
     for _ in range(300):
         optimizer.step()
@@ -398,7 +398,7 @@ def test_the_gradient_takes_u_and_v_as_constants():
 def test_a_zero_weight_keeps_its_direction_and_comes_back():
     layer = SpectralNormLinear(4, 3)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     with torch.no_grad():
         layer.weight.zero_()
     optimizer.step()

@@ -24,6 +24,7 @@ from wgan_lip.data import Digits
 from wgan_lip.data.oracles import Ball, Dilation, RayMonotone, Shift
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import Claim, Linear, LipschitzLayer, Squeeze
+from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.training import SCHEDULES
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
@@ -170,15 +171,33 @@ def test_every_method_trains_and_its_certificate_holds(method):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_start_at_the_rate_and_never_rise(name):
-    rates = [Method(plain, learning_rate=0.5, schedule=name).rate(step / 10) for step in range(11)]
-    assert rates[0] == 0.5 and rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx({"constant": 0.5, "linear_to_tenth": 0.05}.get(name, 0.0), abs=1e-12)
+    shares = [SCHEDULES[name](step / 10) for step in range(11)]
+    assert shares[0] == 1 and shares == sorted(shares, reverse=True)
+    assert shares[-1] == pytest.approx({"constant": 1.0, "linear_to_tenth": 0.1}.get(name, 0.0), abs=1e-12)
+
+
+def test_every_group_follows_the_schedule_from_its_own_rate(monkeypatch):
+    clock = iter(range(0, 100, 5))
+    monkeypatch.setattr(contest.time, "process_time", lambda: next(clock))
+    seen = []
+    monkeypatch.setattr(
+        contest,
+        "ascend",
+        lambda critic, optimizer, x, y: seen.append([group["lr"] for group in optimizer.param_groups]),
+    )
+    method, critic = Method(ResNetCritic, learning_rate=0.4, schedule="linear"), ResNetCritic(2, width=16, depth=1)
+    start = [group["lr"] for group in parameter_groups(critic, 0.4)]
+    assert contest._ascended(critic, method, Shift(dim=2), 20.0, 4, torch.Generator(), 0.0) == 4
+    assert seen == [[pytest.approx(rate * (1 - share)) for rate in start] for share in (0, 0.25, 0.5, 0.75)]
 
 
 @pytest.mark.parametrize("name", ["Adam", "NAdam", "RMSprop", "SGD"])
 def test_an_optimiser_is_made_as_the_method_says(name):
     optimizer = Method(plain, learning_rate=0.5, betas=(0.3, 0.4), optimizer=name).new_optimizer(plain(2))
-    assert type(optimizer).__name__ == name and optimizer.defaults["lr"] == 0.5
+    assert type(optimizer).__name__ == name
+    assert [group["lr"] for group in optimizer.param_groups] == [
+        group["lr"] for group in parameter_groups(plain(2), 0.5)
+    ]
     assert optimizer.defaults.get("betas", (0.3, 0.4)) == (0.3, 0.4) and optimizer.defaults.get("momentum", 0.3) == 0.3
 
 
@@ -395,7 +414,7 @@ def test_an_untrained_critic_starts_from_samples_of_its_pair():
         torch.manual_seed(0)
         pair = oracles.Translation("gaussians8", length=1.0 + offset)
         method = Method(ResNetCritic, {"depth": 1})
-        critic, _ = contest._trained(method, pair, 0.0, 8, torch.Generator().manual_seed(0))
+        critic, _ = contest.trained(method, pair, seconds=0.0, batch=8, seed=0)
         found[offset] = critic.block_1.bias.detach()
     assert not torch.equal(found[0.0], found[5.0])
 
@@ -427,7 +446,7 @@ def test_each_start_of_several_trains_for_its_share_and_the_best_for_the_rest(mo
     monkeypatch.setattr(contest, "_ascended", ascended)
     monkeypatch.setattr(contest, "START", 256)
     method = Method(ResNetCritic, {"depth": 0, "readout": "cones", "centers": 16}, starts=("transport", "samples"))
-    critic, how = contest._trained(method, Shift(dim=2), 100.0, 8, torch.Generator().manual_seed(0))
+    critic, how = contest.trained(method, Shift(dim=2), seconds=100.0, batch=8, seed=0)
     (first, a), (second, b), (third, rest) = trained
     assert a == b == 15.0 and 60 < rest < 100 and how["steps"] == 3
     assert first is not second and third is critic is (first if how["start"] == "transport" else second)

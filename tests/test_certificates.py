@@ -37,7 +37,7 @@ from wgan_lip.lipschitz.layers import (
     Spline,
     Squeeze,
     Unflatten,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.lipschitz.layers.normalised import SpectralNormLinear
 from wgan_lip.utils.checks import InputError, UncertifiableError
@@ -61,7 +61,7 @@ def disturb(critic, scale=0.3):
 
 def trained(critic, steps=15):
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.02)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(steps):
         ascend(critic, optimizer, torch.randn(32, 2) + 1, 2 * torch.randn(32, 2))
     return critic

@@ -18,7 +18,7 @@ from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.data.oracles import RayMonotone
 from wgan_lip.lipschitz.bounds import Norm, gamma
 from wgan_lip.lipschitz.certificates import certify, evaluate, weights_sha256
-from wgan_lip.lipschitz.layers import Cones, GradientFlow, Retraction, Squeeze, retract_after_steps
+from wgan_lip.lipschitz.layers import Cones, GradientFlow, Retraction, Squeeze, constrain_steps
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 from wgan_lip.wasserstein.dual import ascend, kr_value
@@ -431,7 +431,7 @@ def test_it_trains_alike_in_all_units(exponent):
         critic = ResNetCritic(3, depth=0, readout="cones", centers=10)
         critic.start_at(x, y)
         optimizer = torch.optim.Adam(critic.parameters(), lr=0.01, eps=1e-30)
-        retract_after_steps(optimizer, critic)
+        constrain_steps(optimizer, critic)
         for _ in range(8):
             ascend(critic, optimizer, x, y)
         return critic(torch.cat((x, y))).detach()
@@ -616,7 +616,7 @@ def test_a_residual_critic_ends_with_it(heads):
     assert certificate.norm_out == str(Norm((1,) * heads))
     assert critic(torch.randn(6, 3)).shape == ((6,) if heads == 1 else (6, heads))
     optimizer = torch.optim.Adam(critic.parameters(), lr=1.0)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     critic(torch.randn(6, 3)).square().sum().backward()
     optimizer.step()
     assert certify(critic).lipschitz <= 1
@@ -644,7 +644,7 @@ def test_it_learns_the_potential_of_funnels(depth):
     critic = ResNetCritic(4, depth=depth, readout="cones", centers=32)
     critic.start_at(*oracle.sample(512, 512, rng))
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     warm = critic.readout.temperature.item()
     for _ in range(300):
         ascend(critic, optimizer, *(samples.float() for samples in oracle.sample(256, 256, rng)))
@@ -770,7 +770,7 @@ def test_a_smaller_cooling_starts_at_the_same_temperature_and_falls_slower():
     for layer in layers:
         critic = nn.Sequential(layer, Squeeze())
         optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
-        retract_after_steps(optimizer, critic)
+        constrain_steps(optimizer, critic)
         for _ in range(100):
             ascend(critic, optimizer, x, y)
     assert layers[0].temperature < 0.5 * start < 0.9 * start < layers[1].temperature

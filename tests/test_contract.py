@@ -43,7 +43,7 @@ from wgan_lip.lipschitz.layers import (
     Spline,
     Squeeze,
     Unflatten,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear
 
@@ -386,7 +386,7 @@ def test_the_constant_stays_at_most_1_after_every_step_of_any_optimiser(name, op
     module, norm_in, norm_out = build(name)
     module = module.to(dtype)
     optimizer = OPTIMISERS[optimiser](module.parameters())
-    retract_after_steps(optimizer, module)
+    constrain_steps(optimizer, module)
     x = torch.randn(16, norm_in.dim, dtype=dtype)
     target = torch.randn(16, norm_out.dim, dtype=dtype)
 
@@ -411,7 +411,7 @@ def test_one_step_repairs_disturbed_weights(name, disturbance):
         for parameter in module.parameters():
             DISTURBANCES[disturbance](parameter)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
-    retract_after_steps(optimizer, module)
+    constrain_steps(optimizer, module)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

@@ -10,7 +10,7 @@ import torch
 from wgan_lip.critics import ConvolutionalCritic
 from wgan_lip.critics.convolutional import _margin
 from wgan_lip.lipschitz.certificates import certify, evaluate
-from wgan_lip.lipschitz.layers import Retraction, retract_after_steps
+from wgan_lip.lipschitz.layers import Retraction, constrain_steps
 from wgan_lip.runs.targets import build
 from wgan_lip.utils.checks import InputError
 
@@ -98,7 +98,7 @@ def test_random_pairs_of_images_never_differ_by_more_than_their_distance(heads):
 def test_the_certificate_holds_after_every_step(lr):
     critic = small()
     optimizer = torch.optim.Adam(critic.parameters(), lr=lr)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(3):
         optimizer.zero_grad()
         critic(torch.randn(16, 1, 8, 9)).sum().backward()
@@ -121,7 +121,7 @@ def test_training_separates_images_from_blurred_ones():
     torch.manual_seed(0)
     critic = small((1, 8, 8))
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     x = torch.rand(256, 1, 8, 8).round()
     y = torch.nn.functional.avg_pool2d(x, 3, 1, 1)
     before = (critic(x).mean() - critic(y).mean()).item()

@@ -10,7 +10,7 @@ import torch
 from wgan_lip import certify
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.lipschitz.certificates import weights_sha256
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.wasserstein.dual import ascend, fitted, kr_value
 
 FAMILIES = {
@@ -65,7 +65,7 @@ def test_ascent_raises_the_value_on_a_shift_and_keeps_the_constant(family):
     critic = FAMILIES[family]()
     x, y = shifted()
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.01)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     values = [ascend(critic, optimizer, x, y).item() for _ in range(60)]
     assert sum(values[-5:]) > sum(values[:5])
     assert kr_value(critic, x, y).item() > values[0] + 0.5

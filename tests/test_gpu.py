@@ -10,7 +10,7 @@ from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.lipschitz.certificates import certify, weights_sha256
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.training import train_wgan
 from wgan_lip.training.moves import average, descend
 from wgan_lip.transport import narrow, narrowing, solve
@@ -44,7 +44,7 @@ def test_a_certificate_is_the_same_on_either_device(name):
 def test_retraction_on_the_gpu_keeps_the_constant_at_one(name, rate):
     critic = CRITICS[name]()
     optimizer = torch.optim.Adam(critic.parameters(), lr=rate, fused=True)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(5):
         ascend(critic, optimizer, torch.randn(64, 64, device="cuda"), torch.randn(64, 64, device="cuda") + 1)
         assert certify(critic).lipschitz <= 1
@@ -58,7 +58,7 @@ def test_a_training_step_never_waits_for_the_gpu(name, source):
     generator = MLPGenerator(source.dim, latent_dim=4, width=16, low=source.low, high=source.high).cuda()
     ema = MLPGenerator(source.dim, latent_dim=4, width=16, low=source.low, high=source.high).cuda()
     players = [torch.optim.Adam(player.parameters(), fused=True) for player in (critic, generator)]
-    retract_after_steps(players[0], critic)
+    constrain_steps(players[0], critic)
     rng, data_rng = torch.Generator("cuda").manual_seed(0), torch.Generator().manual_seed(0)
 
     def step() -> None:

@@ -31,7 +31,7 @@ from wgan_lip.lipschitz.layers import (
     ScaledAvgPool2d,
     Squeeze,
     Unflatten,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.lipschitz.layers.convolutions import Convolution
 from wgan_lip.utils.checks import InputError
@@ -567,7 +567,7 @@ def test_training_an_image_critic_keeps_its_certificate():
         Squeeze(),
     )
     optimizer = torch.optim.Adam(critic.parameters(), lr=1.0)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     x = torch.rand(32, 1, 4, 4)
     y = F.avg_pool2d(x, 3, 1, 1)
     for _ in range(5):

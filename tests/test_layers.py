@@ -27,7 +27,7 @@ from wgan_lip.lipschitz.layers import (
     Parallel,
     Retraction,
     Squeeze,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.utils.checks import InputError
 
@@ -513,7 +513,7 @@ def push(layer, optimizer):
 def test_layers_added_or_replaced_after_registration_are_retracted_too():
     module = nn.Sequential(GradientFlow(4, 2))
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-    retract_after_steps(optimizer, module)
+    constrain_steps(optimizer, module)
     module[0] = GradientFlow(4, 3)
     module.append(GradientFlow(4, 2))
     optimizer.add_param_group({"params": module[1].parameters()})
@@ -527,10 +527,10 @@ def test_registering_twice_does_no_harm_and_nothing_more():
     layer = GradientFlow(4, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=10.0)
     for _ in range(3):
-        retract_after_steps(optimizer, layer)
+        constrain_steps(optimizer, layer)
     assert len(optimizer._optimizer_step_post_hooks) == 1
     other = Linear(Norm((4,)), Norm((4,)))
-    retract_after_steps(optimizer, other)
+    constrain_steps(optimizer, other)
     assert len(optimizer._optimizer_step_post_hooks) == 2
     push(layer, optimizer)
     assert layer.claim().lipschitz == 1.0
@@ -545,7 +545,7 @@ def test_without_registration_the_constant_grows_and_the_claim_says_so():
 def test_an_optimiser_over_some_parameters_is_enough():
     layers = nn.ModuleList([GradientFlow(4, 2), GradientFlow(4, 3)])
     optimizer = torch.optim.SGD([layers[0].weight], lr=10.0)
-    retract_after_steps(optimizer, layers)
+    constrain_steps(optimizer, layers)
     with torch.no_grad():
         layers[1].weight.mul_(100)
     push(layers[0], optimizer)
@@ -555,7 +555,7 @@ def test_an_optimiser_over_some_parameters_is_enough():
 def test_an_optimiser_with_a_closure_works():
     layer = GradientFlow(4, 2).double()
     optimizer = torch.optim.LBFGS(layer.parameters(), lr=1.0, max_iter=3)
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     x = torch.randn(8, 4, dtype=torch.float64)
 
     def closure():
@@ -572,7 +572,7 @@ def test_an_optimiser_with_a_closure_works():
 def test_registration_keeps_neither_alive_and_the_optimiser_copyable():
     layer = GradientFlow(4, 2)
     optimizer = torch.optim.Adam(layer.parameters())
-    retract_after_steps(optimizer, layer)
+    constrain_steps(optimizer, layer)
     pickle.dumps(optimizer.state_dict())
     copy.deepcopy(layer)
     reference = weakref.ref(optimizer)

@@ -36,7 +36,7 @@ from wgan_lip.lipschitz.layers import (
     Retraction,
     ScaledAvgPool2d,
     Squeeze,
-    retract_after_steps,
+    constrain_steps,
 )
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import UncertifiableError
@@ -259,7 +259,7 @@ def test_layers_stay_at_norm_1_through_ascents_of_the_dual(learning_rate):
     """Peers: 1.08, 1.11 and 1.59 after 300 steps of Adam, and still 1.21 in eval mode."""
     critic = ResNetCritic(4, width=16, depth=3)
     optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     x, y = torch.randn(64, 4), torch.randn(64, 4) + 1
     for _ in range(60):
         ascend(critic, optimizer, x, y)
@@ -282,7 +282,7 @@ def test_evaluation_uses_the_weights_of_now(name):
     """Peers: step(), eval() uses the weights from before the step; loading in eval mode leaves a stale cache."""
     critic, x = built(name)
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     critic.train()(x)
     ascend(critic, optimizer, x[:6], x[6:])
     stepped = critic.eval()(x)
@@ -393,7 +393,7 @@ def test_the_dual_value_never_overshoots(dim):
     steps, W1 of 5.9 for 1.41 (d = 2) and of 50.4 for 4.0 (d = 16), and gradients of 1000 after loading."""
     critic = ResNetCritic(dim, width=32, depth=3)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     x, y = torch.randn(200, dim), torch.randn(200, dim) + 1
     for _ in range(100):
         ascend(critic, optimizer, x, y)

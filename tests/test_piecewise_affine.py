@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip import certify, retract_after_steps
+from wgan_lip import certify, constrain_steps
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics import compiled as piecewise_affine
 from wgan_lip.critics.compiled import (
@@ -265,7 +265,7 @@ def test_a_compiled_critic_trains_on_from_the_function(compiler):
     function = unit_slopes(function) if compiler is compile_resnet else function
     critic, x = compiler(function), cloud(3)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-6)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(3):
         optimizer.zero_grad()
         critic(x).square().sum().backward()

@@ -12,7 +12,7 @@ from torch import nn
 from wgan_lip import certify
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
-from wgan_lip.lipschitz.layers import GroupSort, Linear, retract_after_steps
+from wgan_lip.lipschitz.layers import GroupSort, Linear, constrain_steps
 from wgan_lip.utils.checks import InputError, UncertifiableError
 
 
@@ -54,7 +54,7 @@ def test_one_full_sort_is_the_absolute_value():
 def test_it_stays_at_constant_1_after_steps_of_any_size():
     critic = SortingCritic(3, width=6, depth=2, group=3)
     optimizer = torch.optim.SGD(critic.parameters(), lr=1e4)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(3):
         optimizer.zero_grad()
         critic(torch.randn(20, 3)).square().sum().backward()
@@ -97,7 +97,7 @@ FAMILIES = {
 def test_every_head_obeys_the_one_constant_and_the_vector_its_multiple_by_root_k(family, steps):
     critic = FAMILIES[family](4)
     optimizer = torch.optim.Adam(critic.parameters(), lr=0.1)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
     for _ in range(steps):
         optimizer.zero_grad()
         (-critic(torch.randn(32, 3)).std(dim=0).sum()).backward()

@@ -26,7 +26,8 @@ from wgan_lip.lipschitz.adversary import estimate_lipschitz as estimate_lipschit
 from wgan_lip.lipschitz.certificates import Certificate as Certificate
 from wgan_lip.lipschitz.certificates import certify as certify
 from wgan_lip.lipschitz.certificates import verify as verify
-from wgan_lip.lipschitz.layers import retract_after_steps as retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps as constrain_steps
+from wgan_lip.lipschitz.optimizers import parameter_groups as parameter_groups
 from wgan_lip.runs.export import Exported as Exported
 from wgan_lip.runs.export import export_players as export_players
 from wgan_lip.runs.export import load_exported as load_exported

@@ -28,7 +28,8 @@ from wgan_lip.critics import Critic
 from wgan_lip.data.sources import TEST, derived_generator
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
+from wgan_lip.training import SCHEDULES
 from wgan_lip.transport import Plan
 from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.devices import keep_freed_memory
@@ -43,6 +44,7 @@ __all__ = [
     "BATCH",
     "Case",
     "Pair",
+    "Trainable",
     "mean_of",
     "method_table",
     "number",
@@ -52,6 +54,7 @@ __all__ = [
     "run_cases",
     "some_of",
     "train_and_measure",
+    "trained",
 ]
 
 BATCH = 512  # samples of each law a step
@@ -67,8 +70,8 @@ ROUNDING = 1e-9  # by which a computed value may exceed what bounds it; relative
 WORKERS = min(2, os.cpu_count() or 1)  # cases at a time, each on one thread
 
 
-class Pair(Protocol):
-    """Two laws P and Q with a known optimal plan and potential; every :class:`wgan_lip.data.oracles.Oracle` is one."""
+class Trainable(Protocol):
+    """Two laws P and Q that critics can be trained on."""
 
     @property
     def dim(self) -> int:
@@ -76,6 +79,10 @@ class Pair(Protocol):
 
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """For training: n samples of P and m of Q, all independent, shapes (n, d) and (m, d)."""
+
+
+class Pair(Trainable, Protocol):
+    """Two laws with a known optimal plan and potential; every :class:`wgan_lip.data.oracles.Oracle` is one."""
 
     def pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """For measuring: n optimal pairs, none of them seen in training, shapes (n, d) each."""
@@ -89,8 +96,8 @@ def train_and_measure(
 ) -> dict[str, Any]:
     r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
 
-    The optimiser ascends the KR dual with retraction, real and fake in one pass, its learning rate by a schedule in
-    time. A :class:`~wgan_lip.critics.Critic` starts at 4,096 samples of each law. Time is that of this process on its
+    The optimiser ascends the KR dual, real and fake in one pass, its learning rates by a schedule in time. A
+    :class:`~wgan_lip.critics.Critic` starts at 4,096 samples of each law. Time is that of this process on its
     processors, so that other work on the machine makes the wait longer and the result no other; drawing samples counts,
     and so does the start. With no seconds the critic is measured as it was made.
 
@@ -139,22 +146,26 @@ def train_and_measure(
         >>> row["value"] <= row["truth"]
         True
     """
-    _warm_up(method, pair.dim, batch)
-    torch.manual_seed(seed)
-    rng = torch.Generator().manual_seed(seed)
-    began = time.process_time()
-    critic, how = _trained(method, pair, seconds, batch, rng)
+    critic, how = trained(method, pair, seconds=seconds, batch=batch, seed=seed)
     guarantee = getattr(critic, "guarantee", "certified")
-    row = {**how, "seconds": time.process_time() - began, "guarantee": guarantee}
-    if not all(bool(weight.isfinite().all()) for weight in critic.parameters()):
-        return {**row, "failed": f"its weights are not finite after {how['steps']} steps"}
+    row = {**how, "guarantee": guarantee}
+    if "failed" in row:
+        return row
     return {**row, **_measured(critic, pair, derived_generator(seed, TEST))}
 
 
-def _trained(
-    method: Method, pair: Pair, seconds: float, batch: int, rng: torch.Generator
+def trained(
+    method: Method, pair: Trainable, *, seconds: float, batch: int, seed: int
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The critic after `seconds`, and how it came about; see Note [Starts] of :func:`train_and_measure`."""
+    """The critic of a method after so much processor time, and how it came about; see Note [Starts].
+
+    Returns:
+        The critic, and `steps`, `seconds`, the `start` it trained on from, and where its weights are not finite a
+        `failed` in words.
+    """
+    _warm_up(method, pair.dim, batch)
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     began, steps = time.process_time(), 0
     raced: dict[str, tuple[float, Critic]] = {}
     critic = method.critic(pair.dim, **method.arguments)
@@ -172,13 +183,16 @@ def _trained(
         critic, starts = raced[best][1], (best,)
     now = time.process_time()
     steps += _ascended(critic, method, pair, seconds - (now - began), batch, rng, now)
-    return critic, {"steps": steps, "start": next(iter(starts), None)}
+    how = {"steps": steps, "start": next(iter(starts), None), "seconds": time.process_time() - began}
+    if not all(bool(weight.isfinite().all()) for weight in critic.parameters()):
+        how["failed"] = f"its weights are not finite after {steps} steps"
+    return critic, how
 
 
 def _ascended(
     critic: nn.Module,
     method: Method,
-    pair: Pair,
+    pair: Trainable,
     seconds: float,
     batch: int,
     rng: torch.Generator,
@@ -187,16 +201,17 @@ def _ascended(
     """Trains until `seconds` after `began`, by the clock of this process; the number of ascents."""
     steps = 0
     optimizer = method.new_optimizer(critic)
-    retract_after_steps(optimizer, critic)
+    constrain_steps(optimizer, critic)
+    rates = [group["lr"] for group in optimizer.param_groups]
     while (elapsed := time.process_time() - began) < seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = method.rate(elapsed / seconds)
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate * SCHEDULES[method.schedule](elapsed / seconds)
         ascend(critic, optimizer, *_drawn(pair, batch, rng))
         steps += 1
     return steps
 
 
-def _drawn(pair: Pair, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def _drawn(pair: Trainable, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Independent samples of both laws, (size, d) each, in float32."""
     x, y = pair.sample(size, size, rng)
     return x.float(), y.float()
@@ -304,6 +319,22 @@ class Case:
     def name(self) -> str:
         return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
 
+    def measured(self) -> dict[str, Any]:
+        """Trains the critic; the figures of its row."""
+        return train_and_measure(
+            self.method, self.pair, seconds=self.seconds, batch=self.batch, seed=self.labels["seed"]
+        )
+
+    def in_words(self, row: Mapping[str, Any]) -> str:
+        """What its row says, in short."""
+        if "failed" in row:
+            return row["failed"]
+        cosine = "none" if row["cosine"] is None else f"{row['cosine']:.4f}"
+        return (
+            f"cosine {cosine}, value {percent(row['ratio'])} of W1, Lip ≤ {row['lipschitz']:.7g}, {row['steps']} "
+            f"steps, {row['seconds']:.0f} s"
+        )
+
     def settings(self) -> dict[str, Any]:
         """All that its result depends on, but for the machine and the code, as JSON holds it."""
         return {
@@ -338,7 +369,7 @@ def run_cases(cases: Sequence[Case], out: Path, *, workers: int | None = None) -
         rows[case.name] = {**case.labels, **row}
         content = {"settings": case.settings(), "machine": machine(), "row": rows[case.name]}
         write_json(files[case.name], content)
-        print(f"[{len(rows)}/{len(cases)}] {case.name}: {_in_words(row)}", file=sys.stderr, flush=True)
+        print(f"[{len(rows)}/{len(cases)}] {case.name}: {case.in_words(row)}", file=sys.stderr, flush=True)
     return [rows[case.name] for case in cases]
 
 
@@ -406,22 +437,10 @@ def _child(sender: Connection, case: Case) -> None:
     with sender:
         try:
             with threads():
-                row: dict[str, Any] | str = train_and_measure(
-                    case.method, case.pair, seconds=case.seconds, batch=case.batch, seed=case.labels["seed"]
-                )
+                row: dict[str, Any] | str = case.measured()
         except Exception as error:  # whatever it is, the parent tells it in one line
             row = one_line(error)
         sender.send(row)
-
-
-def _in_words(row: Mapping[str, Any]) -> str:
-    if "failed" in row:
-        return row["failed"]
-    cosine = "none" if row["cosine"] is None else f"{row['cosine']:.4f}"
-    return (
-        f"cosine {cosine}, value {percent(row['ratio'])} of W1, Lip ≤ {row['lipschitz']:.7g}, {row['steps']} steps, "
-        f"{row['seconds']:.0f} s"
-    )
 
 
 def parse_overrides(overrides: Iterable[str], legal: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.compiled import compile_fixed_width, compile_resnet, interpolate
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
+from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.tables import markdown_table
 
@@ -82,11 +83,11 @@ def measure(seeds: list[int], out: Path) -> str:
 
 
 def _trained(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Least squares on fresh uniform points, Adam with retraction, the learning rate falling along a cosine."""
+    """Least squares on fresh uniform points by Adam, the learning rates falling along a cosine."""
     torch.manual_seed(seed)
     critic = make()
-    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
-    retract_after_steps(optimizer, critic)
+    optimizer = torch.optim.Adam(parameter_groups(critic))
+    constrain_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         x = 2 * torch.rand(BATCH, 2) - 1

@@ -22,7 +22,7 @@ from wgan_lip.critics import (
 )
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import GradientFlow, GroupSort, Linear, LipschitzLayer, Solver
-from wgan_lip.training import SCHEDULES
+from wgan_lip.lipschitz.optimizers import LEARNING_RATE, Muon, parameter_groups
 from wgan_lip.transport import solve
 
 __all__ = ["COMPARED", "METHODS", "SOLVERS", "Method", "interleaved"]
@@ -37,9 +37,9 @@ class Method:
     Attributes:
         critic: Called with the dimension and `arguments`.
         arguments: Keyword arguments.
-        learning_rate: At the start.
+        learning_rate: The c of :func:`wgan_lip.parameter_groups`, at the start.
         betas: Of the optimiser; of one without, such as SGD, the first is its momentum.
-        optimizer: A class of `torch.optim`, by name.
+        optimizer: A class of `torch.optim` by name, or `Muon`: then :class:`wgan_lip.lipschitz.optimizers.Muon`.
         schedule: A key of :data:`wgan_lip.training.SCHEDULES`, over the time given.
         starts: How a :class:`~wgan_lip.critics.Critic` starts at samples: `samples`, or `transport`, with its cones on
             the potential of an exact plan between some. Where there are several, each trains for a while; where there
@@ -49,7 +49,7 @@ class Method:
 
     critic: Callable[..., nn.Module]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    learning_rate: float = 1e-2
+    learning_rate: float = LEARNING_RATE
     betas: tuple[float, float] = (0.9, 0.99)
     optimizer: str = "Adam"
     schedule: str = "cosine"
@@ -69,13 +69,10 @@ class Method:
         }
 
     def new_optimizer(self, critic: nn.Module) -> torch.optim.Optimizer:
-        """Over the critic's parameters, at the first learning rate."""
+        """Over the critic's parameters, at the first learning rates."""
         moments = {"momentum": self.betas[0]} if self.optimizer in ("SGD", "RMSprop") else {"betas": self.betas}
-        return getattr(torch.optim, self.optimizer)(critic.parameters(), lr=self.learning_rate, **moments)
-
-    def rate(self, progress: float) -> float:
-        """The learning rate when a share `progress` of the time is gone."""
-        return self.learning_rate * SCHEDULES[self.schedule](progress)
+        kind = Muon if self.optimizer == "Muon" else getattr(torch.optim, self.optimizer)
+        return kind(parameter_groups(critic, self.learning_rate), **moments)
 
 
 def interleaved(dim: int, *, between: str, width: int = 128, depth: int = 4) -> Critic:
@@ -92,7 +89,7 @@ def interleaved(dim: int, *, between: str, width: int = 128, depth: int = 4) -> 
 _CONES = Method(
     ResNetCritic,
     {"depth": 0, "readout": "cones", "centers": 1024},
-    learning_rate=5e-3,
+    learning_rate=0.2,
     starts=("transport", "samples"),
 )
 _LINEAR = Method(ResNetCritic, {"width": 128, "depth": 6})
@@ -110,13 +107,11 @@ COMPARED: dict[str, Method] = {
     "linear": _LINEAR,
     "fixed_width": Method(FixedWidthCritic),
     "full_sort": Method(SortingCritic, {"width": 128, "depth": 3, "group": 128}),
-    "clipped": Method(ClippedCritic, learning_rate=1e-3, baseline=True),
-    "gradient_penalty": Method(PenalizedCritic, learning_rate=1e-3, betas=(0.0, 0.9), baseline=True),
-    "one_sided_penalty": Method(
-        PenalizedCritic, {"one_sided": True}, learning_rate=1e-3, betas=(0.0, 0.9), baseline=True
-    ),
-    "spectral_norm": Method(SpectralNormCritic, learning_rate=1e-3, baseline=True),
-    "groupsort": Method(GroupSortCritic, learning_rate=1e-3, baseline=True),
+    "clipped": Method(ClippedCritic, baseline=True),
+    "gradient_penalty": Method(PenalizedCritic, betas=(0.0, 0.9), baseline=True),
+    "one_sided_penalty": Method(PenalizedCritic, {"one_sided": True}, betas=(0.0, 0.9), baseline=True),
+    "spectral_norm": Method(SpectralNormCritic, baseline=True),
+    "groupsort": Method(GroupSortCritic, baseline=True),
 }
 
 # What else was tried, one choice turned at a time. They run where they are named.
@@ -127,11 +122,11 @@ _VARIANTS: dict[str, Method] = {
     "cones_128": _turned(_CONES, centers=128),
     "cones_512": _turned(_CONES, centers=512),
     "cones_2048": _turned(_CONES, centers=2048),
-    "cones_slow": _turned(_CONES, changes={"learning_rate": 1e-3}),
-    "cones_fast": _turned(_CONES, changes={"learning_rate": 2e-2}),
+    "cones_slow": _turned(_CONES, changes={"learning_rate": 0.04}),
+    "cones_fast": _turned(_CONES, changes={"learning_rate": 0.8}),
     "cones_adam999": _turned(_CONES, changes={"betas": (0.9, 0.999)}),
-    "cones_rmsprop": _turned(_CONES, changes={"optimizer": "RMSprop", "learning_rate": 1e-3}),
-    "cones_sgd": _turned(_CONES, changes={"optimizer": "SGD", "learning_rate": 1.0}),
+    "cones_rmsprop": _turned(_CONES, changes={"optimizer": "RMSprop", "learning_rate": 0.04}),
+    "cones_sgd": _turned(_CONES, changes={"optimizer": "SGD", "learning_rate": 40.0}),
     "cones_linear_schedule": _turned(_CONES, changes={"schedule": "linear"}),
     "cones_constant": _turned(_CONES, changes={"schedule": "constant"}),
     "linear_unstarted": _turned(_LINEAR, changes={"starts": ()}),
@@ -139,7 +134,7 @@ _VARIANTS: dict[str, Method] = {
     "linear_deep": _turned(_LINEAR, depth=16),
     "linear_narrow": _turned(_LINEAR, width=64),
     "linear_wide": _turned(_LINEAR, width=256),
-    "linear_slow": _turned(_LINEAR, changes={"learning_rate": 2e-3}),
+    "linear_slow": _turned(_LINEAR, changes={"learning_rate": 0.02}),
     "spline": _turned(_LINEAR, depth=4, activation="spline"),
     "leaky": _turned(_LINEAR, activation="leaky_relu"),
     "hardtanh": _turned(_LINEAR, activation="hardtanh"),

@@ -32,6 +32,7 @@ __all__ = [
     "pot_sliced",
     "scipy_line",
     "torchlip",
+    "torchlip_critic",
     "weight_clipping",
 ]
 
@@ -177,23 +178,31 @@ def weight_clipping(problem: Problem, *, steps: int, seed: int) -> Finish:
 
 def torchlip(problem: Problem, *, steps: int, seed: int) -> Finish:
     """A critic of deel-torchlip: spectral layers with sorted pairs, trained by the KR dual alone."""
-    from deel import torchlip as lip
-
     torch.manual_seed(seed)
-    hidden = _hidden(problem, lip.SpectralLinear, lip.GroupSort2)
-    critic = lip.Sequential(*hidden, lip.FrobeniusLinear(WIDTH, 1), nn.Flatten(0))
+    critic = torchlip_critic(problem.x.shape[1])
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
     guarantee = "lower bound if its layers are 1-Lipschitz, no proof"
     return _trained(critic, optimizer, problem, steps, seed, guarantee, export=lambda: critic.eval().vanilla_export())
 
 
+def torchlip_critic(dim: int, *, width: int = WIDTH, depth: int = HIDDEN) -> nn.Module:
+    """As its documentation says; its layers normalise their weights in every pass, so there is nothing to retract."""
+    from deel import torchlip as lip
+
+    hidden = _hidden(dim, width, depth, lip.SpectralLinear, lip.GroupSort2)
+    return lip.Sequential(*hidden, lip.FrobeniusLinear(width, 1), nn.Flatten(0))
+
+
 def _perceptron(problem: Problem, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(*_hidden(problem, nn.Linear, nn.ReLU), nn.Linear(WIDTH, 1), nn.Flatten(0))
+    hidden = _hidden(problem.x.shape[1], WIDTH, HIDDEN, nn.Linear, nn.ReLU)
+    return nn.Sequential(*hidden, nn.Linear(WIDTH, 1), nn.Flatten(0))
 
 
-def _hidden(problem: Problem, linear: Callable[..., nn.Module], activation: Callable[[], nn.Module]) -> list[nn.Module]:
-    sizes = [problem.x.shape[1], *[WIDTH] * HIDDEN]
+def _hidden(
+    dim: int, width: int, depth: int, linear: Callable[..., nn.Module], activation: Callable[[], nn.Module]
+) -> list[nn.Module]:
+    sizes = [dim, *[width] * depth]
     return [layer for i, o in pairwise(sizes) for layer in (linear(i, o), activation())]
 
 

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from wgan_lip import figures
 from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.peers import torchlip_critic
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
-from wgan_lip.lipschitz.layers import Conv2d, ConvGradientFlow, GradientFlow, Linear, retract_after_steps
+from wgan_lip.lipschitz.layers import Conv2d, ConvGradientFlow, GradientFlow, Linear, constrain_steps
+from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.checks import one_line
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend
@@ -30,7 +32,7 @@ DEPTH = 6
 BATCH = 512  # samples of both laws, in one pass
 IMAGE = (3, 32, 32)
 WARM, ROUNDS = 5, 60
-PARTS = ("forward and backward", "optimiser", "retraction")
+PARTS = ("forward and backward", "projection", "optimiser", "retraction")
 
 Make = Callable[[], nn.Module]
 
@@ -68,7 +70,7 @@ def _pairs(width: int) -> dict[str, tuple[Make, Make, int]]:
         "fixed width": partial(FixedWidthCritic, width, depth=DEPTH),
     }
     if _installed("deel.torchlip"):
-        critics["deel-torchlip, pairs"] = lambda: _torchlip(width)
+        critics["deel-torchlip, pairs"] = partial(torchlip_critic, width, width=width, depth=DEPTH)
     pairs = {name: (make, lambda: _perceptron(width), width) for name, make in critics.items()}
     pairs["convolutional"] = (lambda: ConvolutionalCritic(IMAGE), _convolutions, math.prod(IMAGE))
     return pairs
@@ -82,20 +84,9 @@ def _installed(module: str) -> bool:
     return True
 
 
-def _hidden(width: int, linear: Callable[[int, int], nn.Module], activation: type[nn.Module]) -> list[nn.Module]:
-    return [layer for _ in range(DEPTH) for layer in (linear(width, width), activation())]
-
-
 def _perceptron(width: int) -> nn.Module:
-    return nn.Sequential(*_hidden(width, nn.Linear, nn.ReLU), nn.Linear(width, 1), nn.Flatten(0))
-
-
-def _torchlip(width: int) -> nn.Module:
-    """As its documentation says; its layers normalise their weights in every pass, so there is nothing to retract."""
-    from deel import torchlip as lip
-
-    hidden = _hidden(width, lip.SpectralLinear, lip.GroupSort2)
-    return lip.Sequential(*hidden, lip.FrobeniusLinear(width, 1), nn.Flatten(0))
+    hidden = [layer for _ in range(DEPTH) for layer in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*hidden, nn.Linear(width, 1), nn.Flatten(0))
 
 
 def _convolutions() -> nn.Module:
@@ -128,10 +119,11 @@ class _Steps:
     def __init__(self, module: nn.Module, dim: int, device: str) -> None:
         self.module, self.device = module.to(device), device
         self.samples = torch.randn(BATCH, dim, device=device).tensor_split(2)
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
+        self.optimizer = torch.optim.Adam(parameter_groups(module), fused=True)
         self.optimizer.register_step_pre_hook(self._mark)
         self.optimizer.register_step_post_hook(self._mark)
-        retract_after_steps(self.optimizer, module)  # hooks run in the order in which they were registered
+        constrain_steps(self.optimizer, module)  # hooks run in the order in which they were registered
+        self.optimizer.register_step_pre_hook(self._mark)
         self.times: list[float] = []
 
     def __call__(self) -> list[float]:

@@ -14,14 +14,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from wgan_lip.cli.players import built_players, resolved
+from wgan_lip.cli.players import build_optimizer, built_players, resolved
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.bounds import product_up
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.runs.folder import yaml_text
-from wgan_lip.runs.targets import build
 from wgan_lip.training import train_wgan
 from wgan_lip.training.budget import Budget
 from wgan_lip.transport import BYTES_PER_PAIR
@@ -43,15 +42,12 @@ def dry_run(config: DictConfig) -> None:
     critic, generator = players["critic"], players["generator"]
     device = next(critic.parameters()).device
     latents = draw_latents(generator, 2, torch.Generator(device).manual_seed(0))
-    optimizers = {
-        name: lambda module, name=name: build(name, settings[name], module.parameters(), trust=settings["trust"])
-        for name in ("critic_optimizer", "generator_optimizer")
-    }
     memory = estimate_memory(
         source,
         generator,
         critic,
-        **optimizers,
+        critic_optimizer=partial(build_optimizer, "critic", settings),
+        generator_optimizer=partial(build_optimizer, "generator", settings),
         batch_size=training["batch_size"] // training["accumulate"],
         audit_size=training["audit_size"],
     )

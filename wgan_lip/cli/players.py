@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
 
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Source
+from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.runs.checkpoints import check_schedule
 from wgan_lip.runs.targets import ROLES, build
 from wgan_lip.training import train_wgan
@@ -20,7 +23,7 @@ from wgan_lip.training.scoring import check_scoring, score_run
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
-__all__ = ["built_players", "resolved"]
+__all__ = ["build_optimizer", "built_players", "resolved"]
 
 NO_SETTINGS = ("source", "critic", "generator", "critic_optimizer", "generator_optimizer", "seed", "state", "pause")
 """What :func:`wgan_lip.train_wgan` takes that no section `training` may hold."""
@@ -51,11 +54,15 @@ def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], 
     check_scoring(source, **settings["evaluation"])
     sizes = source.sizes
     players = {name: build(name, settings[name], trust=trust, **sizes).to(device) for name in ("critic", "generator")}
-    optimizers = {
-        name: build(name, settings[name], players[player].parameters(), trust=trust)
-        for name, player in (("critic_optimizer", "critic"), ("generator_optimizer", "generator"))
-    }
-    for name, optimizer in optimizers.items():
-        if not math.isfinite(rate := optimizer.param_groups[0]["lr"]):
-            raise InputError(f"Expected a finite {name}.lr. Got {rate}.")
+    optimizers = {f"{name}_optimizer": build_optimizer(name, settings, player) for name, player in players.items()}
     return source, {**players, **optimizers}, sizes
+
+
+def build_optimizer(name: str, settings: Mapping[str, Any], player: nn.Module) -> Optimizer:
+    """The optimiser of the critic, over :func:`wgan_lip.parameter_groups` with its `lr` as c, or of the generator."""
+    config, role = settings[f"{name}_optimizer"], f"{name}_optimizer"
+    if not math.isfinite(rate := config.get("lr", 0.0)):
+        raise InputError(f"Expected a finite {role}.lr. Got {rate}.")
+    groups = {"lr": rate} if "lr" in config else {}
+    parameters = parameter_groups(player, **groups) if name == "critic" else player.parameters()
+    return build(role, config, parameters, trust=settings["trust"])

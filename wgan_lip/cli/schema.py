@@ -90,7 +90,7 @@ def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, An
         if key not in legal and ANY not in legal:
             raise InputError(f"Expected keys {', '.join(prefix + known for known in legal)}. Got {prefix}{key}.")
         kind = legal.get(key, Any)
-        kinds = typing.get_args(kind) or (kind,)
+        kinds = typing.get_args(kind) if typing.get_origin(kind) in UNIONS else (kind,)
         if not all(kind in CHECKED for kind in kinds):
             continue  # such as a tuple of floats: the class that takes it checks it
         if not any(type(value) in CHECKED[kind] for kind in kinds):

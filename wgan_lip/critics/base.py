@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, Solver, Squeeze
 from wgan_lip.utils.checks import InputError, check_pair
+from wgan_lip.utils.clusters import middle_and_spread
 
 __all__ = ["Critic"]
 
@@ -19,7 +20,7 @@ class Critic(nn.Sequential):
     """Potentials f: R^d → R as a sequence of certified layers; maps (b, d), or (b, c, h, w), to values (b,).
 
     Its Lipschitz constant is whatever :func:`wgan_lip.certify` proves for the weights it holds; training with
-    :func:`wgan_lip.retract_after_steps` keeps that at 1.
+    :func:`wgan_lip.constrain_steps` keeps that at 1.
 
     With k > 1 heads it holds k potentials over one body and maps to (b, k). The certificate is then in the maximum
     norm of the k values: each potential, and each gap of two at two points, obeys the one constant. The vector of all
@@ -28,10 +29,13 @@ class Critic(nn.Sequential):
     Attributes:
         dim: Dimension d of the samples.
         heads: Number k of potentials.
+        spread: Of the samples, as :meth:`start_at` found it: the median of their distances from the middle; 1 before.
+            :func:`wgan_lip.parameter_groups` scales the rates of lengths by it.
         guarantee: What training keeps of its constant; see Note [Guarantees] of :mod:`wgan_lip.critics.baselines`.
     """
 
     guarantee: ClassVar[str] = "certified"
+    spread: float = 1.0
 
     def __init__(self, dim: int, layers: Mapping[str, nn.Module], heads: int = 1) -> None:
         end = {"squeeze": Squeeze()} if heads == 1 else {}
@@ -41,6 +45,8 @@ class Critic(nn.Sequential):
     @torch.no_grad()
     def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
         """Starts folds and cones where the samples are; weights stay. Random, from torch's global generator.
+
+        Also takes the samples' spread, for learning rates.
 
         A residual layer gets the biases with which each row of W folds some share of the states that reach it: 2 %
         before cones, so that distances between states survive, any share otherwise. For cones see
@@ -56,6 +62,7 @@ class Critic(nn.Sequential):
             InputError: Unusable samples, or of another dimension.
         """
         states, n = self._states(x, y), len(x)
+        self.spread = middle_and_spread(states)[1] or 1.0
         with_cones = any(isinstance(layer, Cones) for layer in self)
         for layer in self:
             if isinstance(layer, Cones):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.lipschitz.layers import Retraction
+from wgan_lip.lipschitz.layers.constraints import MARGIN
 from wgan_lip.transport import Problem, solve_problem
 from wgan_lip.utils.checks import InputError, check_choice, check_samples
 
@@ -272,7 +273,7 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
     with torch.device("meta"):  # random weights of this width take longer than all the rest
         critic = ResNetCritic(function.dim, width=len(slots), depth=low + high, norm="max").double()
     critic.to_empty(device="cpu")
-    shrink = 1 - Retraction.MARGIN * np.finfo(np.float64).eps  # as retraction does: room for a proof that rounds up
+    shrink = 1 - MARGIN * np.finfo(np.float64).eps  # as retraction does: room for a proof that rounds up
     with torch.no_grad():
         torch.index_select(torch.from_numpy(slopes), 0, torch.from_numpy(slots), out=critic.lift.weight).mul_(shrink)
         critic.lift.bias.copy_(torch.from_numpy(function.intercepts[slots]))

@@ -21,14 +21,14 @@ from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 
 __all__ = ["ROLES", "build", "check_trust", "load_weights", "target_class"]
 
-ROLES: dict[str, tuple[str, type]] = {
-    "data": ("wgan_lip.data", Source),
-    "critic": ("wgan_lip.critics", nn.Module),
-    "generator": ("wgan_lip.generators", nn.Module),
-    "critic_optimizer": ("torch.optim", torch.optim.Optimizer),
-    "generator_optimizer": ("torch.optim", torch.optim.Optimizer),
+ROLES: dict[str, tuple[tuple[str, ...], type]] = {
+    "data": (("wgan_lip.data",), Source),
+    "critic": (("wgan_lip.critics",), nn.Module),
+    "generator": (("wgan_lip.generators",), nn.Module),
+    "critic_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
+    "generator_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
 }
-"""Role → the module whose classes a configuration may name in it, and what such a class must be."""
+"""Role → the modules whose classes a configuration may name in it, and what such a class must be."""
 
 KINDS = {Source: "a wgan_lip.data.Source", nn.Module: "a torch module", torch.optim.Optimizer: "a torch optimiser"}
 
@@ -47,16 +47,16 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
 
     Arguments:
         role: One of :data:`ROLES`.
-        target: A class of the role's module, or `package.module.Class` of a trusted package.
+        target: A class of the role's modules, or `package.module.Class` of a trusted package.
         trust: Packages or modules whose code may run; a name covers what lies below it.
 
     Raises:
         InputError: Another target, or a module of a trusted package that can't be imported.
     """
-    home, base = ROLES[role]
+    homes, base = ROLES[role]
     module, _, name = str(target).rpartition(".")
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
-    found = getattr(_imported(module), name, None) if (trusted or module == home) and name.isidentifier() else None
+    found = getattr(_imported(module), name, None) if (trusted or module in homes) and name.isidentifier() else None
     if inspect.isclass(found) and issubclass(found, base):
         return found
     package = module.split(".")[0]
@@ -66,7 +66,7 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
         remedy = f"If it is yours, or you trust all code of {package}, say so by trust=[{package}]."
     else:
         remedy = "Other classes have to be your own, and trusted by name."
-    raise InputError(f"Expected {role}._target_ to name a class of {home}. Got {target!r}. {remedy}")
+    raise InputError(f"Expected {role}._target_ to name a class of {' or '.join(homes)}. Got {target!r}. {remedy}")
 
 
 def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **offered: Any) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
+from wgan_lip.lipschitz.optimizers import rescale_lengths
 from wgan_lip.training.audit import Audit
 from wgan_lip.training.budget import Budget
 from wgan_lip.training.checks import SETTINGS, check_players, check_settings, method_of
@@ -89,7 +90,8 @@ def train_wgan(
         critic: Samples (b, d) → values (b,), made of layers that can be certified. One with a penalty ascends the
             value less that; see :class:`wgan_lip.wasserstein.dual.Penalized`.
         generator_optimizer: Any torch optimiser over the generator's parameters.
-        critic_optimizer: Any torch optimiser over the critic's parameters; the retraction is registered on it.
+        critic_optimizer: Any torch optimiser over the critic's parameters, best in groups of
+            :func:`wgan_lip.parameter_groups`. Its steps are constrained; see :func:`wgan_lip.constrain_steps`.
         steps: Generator steps.
         batch_size: Samples b of each law a step, over all ranks.
         critic_steps: Dual ascents a generator step.
@@ -156,7 +158,7 @@ def train_wgan(
     start_at = method_of(critic, "start_at", "start_at_data") if start_at_data else None
     renew = method_of(critic, "renew", "renew_every") if renew_every is not None else None
     device = next(critic.parameters()).device
-    retract_after_steps(critic_optimizer, critic)
+    constrain_steps(critic_optimizer, critic)
     for player in (generator, critic):
         ranks.take_over(player, parameters=True)
     budget = Budget(steps, batch_size, max_images, max_seconds, patience)
@@ -243,6 +245,8 @@ def train_wgan(
                 torch.manual_seed(seed + ranks.rank)  # such as of dropout: not twice the same
             if start_at is not None:
                 adapt(start_at)
+                rescale_lengths(critic_optimizer, ranks.told(getattr(critic, "spread", 1.0)))
+                game.critic_scheduler.base_lrs = [group["initial_lr"] for group in critic_optimizer.param_groups]
         guard = Guard(game, divergence=divergence, max_rollbacks=max_rollbacks)
         begun, ended = time.monotonic() - game.seconds, budget.spent(game)
         while game.warmed < warmup_steps and ended is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.data import Source
+from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.training.ranks import Ranks
 
 __all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", "half_life", "playing", "scheduler",
@@ -66,11 +67,15 @@ def compiled(module: nn.Module) -> nn.Module:
 
 
 def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:
-    """What happens between a player's gradient and its step: its mean over the ranks, shortened to norm `clip`."""
+    """What happens between a player's gradient and its step: its mean over the ranks, shortened to norm `clip`.
+
+    What counts is the gradient without the part that retraction undoes, which the step itself drops.
+    """
 
     def settle(player: nn.Module) -> None:
         ranks.average([parameter.grad for parameter in player.parameters() if parameter.grad is not None])
         if clip is not None:
+            Retraction(player).project()
             nn.utils.clip_grad_norm_(player.parameters(), clip)
 
     return settle

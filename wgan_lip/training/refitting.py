@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
+from wgan_lip.lipschitz.optimizers import LEARNING_RATE, parameter_groups
 from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["HeldOut", "held_out_value", "keeps_up", "refitted"]
@@ -54,23 +55,23 @@ def held_out_value(critic: nn.Module, real: Tensor, generated: Tensor) -> tuple[
 
 def refitted(
     critic: nn.Module, real: Tensor, generated: Tensor, *, steps: int = 100, batch_size: int = 256,
-    learning_rate: float = 2e-3, seed: int = 0,
+    learning_rate: float = LEARNING_RATE, seed: int = 0,
 ) -> nn.Module:  # fmt: skip
-    """A copy of `critic` after more ascents of the dual on batches of the samples; `critic` stays as it is.
+    """A copy of `critic` trained on by the dual, on batches of the samples; `critic` stays as it is.
 
     Arguments:
         critic: The potential to start from.
         real: Samples of the training law, shape (n, d).
         generated: Samples of the generator as it stands, shape (m, d).
-        steps: Ascents, by Adam with retraction, its learning rate falling to zero along a cosine.
+        steps: Training steps, by Adam under the constraints, its learning rate falling to zero along a cosine.
         batch_size: Samples of each law a step, at most.
-        learning_rate: Where it starts.
+        learning_rate: The c of :func:`wgan_lip.parameter_groups`, where it starts.
         seed: Of the batches.
     """
     critic = copy.deepcopy(critic).requires_grad_(True)
     real, generated = (samples.to(next(critic.parameters())) for samples in (real, generated))
-    optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99))
-    retract_after_steps(optimizer, critic)
+    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate), betas=(0.5, 0.99))
+    constrain_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     rng = torch.Generator().manual_seed(seed)
     with torch.enable_grad():

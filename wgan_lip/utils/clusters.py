@@ -1,4 +1,4 @@
-"""Clusters of points, and distances for comparing them that need no exactness."""
+"""Clusters of points, their middle and spread, and distances for comparing them that need no exactness."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iter
         sizes = torch.bincount(nearest, minlength=count)[:, None]
         centers = torch.where(sizes > 0, sums / sizes.clamp_min(1), centers)
     return centers
+
+
+def middle_and_spread(points: Tensor) -> tuple[Tensor, float]:
+    """The medians of the coordinates, shape (d,), and of the distances from there, in float64, of points (n, d).
+
+    Half of the points may lie anywhere. Where more than half of them are one point, the mean of the distances.
+    """
+    points = points.double()
+    middle = points.median(dim=0).values
+    away = points - middle
+    unit = away.abs().max().clamp_min(1e-290)  # no square over- or underflows
+    lengths = unit * torch.linalg.vector_norm(away / unit, dim=1)
+    return middle, float(lengths.median() if lengths.median() > 0 else lengths.mean())
 
 
 def fast_distances(x: Tensor, centers: Tensor) -> Tensor:

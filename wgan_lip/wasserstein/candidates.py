@@ -38,11 +38,12 @@ from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
 from wgan_lip.transport import Potential, Problem, Transport, solve_problem
-from wgan_lip.utils.clusters import fast_distances, k_means
+from wgan_lip.utils.clusters import fast_distances, k_means, middle_and_spread
 
 __all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
 
 SOLVED = 800  # samples of each law whose transport is solved exactly
+WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
 PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width h, on one slow core
 SIGNS = {-1.0: "-", 1.0: "+"}
@@ -57,12 +58,7 @@ class Units:
 
     @staticmethod
     def of(x: Tensor, y: Tensor) -> Units:
-        z = torch.cat((x.double(), y.double()))
-        centre = z.median(dim=0).values
-        away = z - centre
-        unit = away.abs().max().clamp_min(1e-290)
-        lengths = unit * (away / unit).norm(dim=1)
-        spread = lengths.median() if lengths.median() > 0 else lengths.mean()
+        centre, spread = middle_and_spread(torch.cat((x, y)))
         exponent = round(math.log2(spread)) if spread > 0 else 0
         return Units(centre, 2.0 ** min(max(exponent, -900), 900))
 
@@ -92,11 +88,13 @@ class Candidate:
         module: What is trained: (b, d) → (b,).
         units: Those of the module.
         unit: What one unit of its values is, in those of the samples.
+        spread: Of the samples in the module's units, about; for its learning rates.
     """
 
     name: str
     module: nn.Module
     units: Units
+    spread: float = 1.0
 
     @property
     def unit(self) -> float:
@@ -124,12 +122,12 @@ class _Network(Candidate):
 
 
 class OwnCandidate(Candidate):
-    """A module that the user brings."""
+    """A module that the user brings, for samples of this spread."""
 
     unit = 1.0
 
-    def __init__(self, module: nn.Module) -> None:
-        self.name, self.module = type(module).__name__, module
+    def __init__(self, module: nn.Module, spread: float) -> None:
+        self.name, self.module, self.spread = type(module).__name__, module, spread or 1.0
         self.like = next(module.parameters(), torch.zeros(()))
 
     def prepared(self, samples: Tensor) -> Tensor:
@@ -156,6 +154,8 @@ class _Cones(nn.Module):
     It is found by a product of matrices, which errs where two cones are all but equally low, by as little. Several
     times faster than :class:`LipschitzExtension`, whose values are proof against that.
     """
+
+    lengths = ("centers", "offsets")  # see parameter_groups
 
     def __init__(self, centers: Tensor, offsets: Tensor, sign: float) -> None:
         super().__init__()
@@ -202,11 +202,11 @@ def candidates(
     one never is.
     """
     x, y, dim = units.normalised(x), units.normalised(y), x.shape[1]
-    width = min(512, max(64, min(dim, len(x) + len(y))))  # samples span no more dimensions than they are in number
-    bias_scale = 2 / math.sqrt(width)  # what a unit row makes of samples of norm 1, in `width` dimensions, and beyond
+    shape = {"width": min(WIDTH, max(64, dim)), "depth": 4}
+    bias_scale = 2 / math.sqrt(shape["width"])  # what a unit row makes of samples of norm 1, in as many dimensions
     networks: dict[str, Callable[[], nn.Module]] = {
-        "resnet": partial(ResNetCritic, dim, width=width, depth=4, bias_scale=bias_scale),
-        "sorting": partial(SortingCritic, dim, width=width, depth=4, bias_scale=bias_scale),
+        "resnet": partial(ResNetCritic, dim, **shape, bias_scale=bias_scale),
+        "sorting": partial(SortingCritic, dim, **shape, bias_scale=bias_scale),
         "fixed_width": partial(FixedWidthCritic, dim),
     }
     if critic in networks:
@@ -220,7 +220,7 @@ def candidates(
         yield cones
         if time_left() <= 0:
             return
-    if critic != "cones" and dim * width * width < PROOF_SPEED * time_left():
+    if critic != "cones" and dim * shape["width"] ** 2 < PROOF_SPEED * time_left():
         yield _Network("resnet", networks["resnet"](), units)
 
 

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import retract_after_steps
+from wgan_lip.lipschitz.layers import constrain_steps
+from wgan_lip.lipschitz.optimizers import LEARNING_RATE, parameter_groups
 
 __all__ = ["Penalized", "ascend", "fitted", "kr_value"]
 
@@ -75,7 +76,9 @@ def ascend(
     return values[0] if parts == 1 else torch.stack(values).mean()
 
 
-def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learning_rate: float = 1e-2) -> nn.Module:
+def fitted(
+    critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learning_rate: float = LEARNING_RATE
+) -> nn.Module:
     """Returns a copy of `critic` after ascents of the KR dual on all of x and y; `critic` stays as it is.
 
     The copy's certified dual value on the same x and y is as valid a lower bound as that of any critic, and closer to
@@ -87,14 +90,14 @@ def fitted(critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learnin
         critic: The potential to start from.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        steps: Number of full-batch Adam ascents, with retraction, the learning rate falling to zero along a cosine.
-        learning_rate: Where it starts.
+        steps: Number of full-batch Adam ascents, the learning rates falling to zero along a cosine.
+        learning_rate: The c of :func:`wgan_lip.parameter_groups`, where they start.
     """
     critic = copy.deepcopy(critic).requires_grad_(True)
     parameter = next(critic.parameters())
     x, y = x.to(parameter), y.to(parameter)
-    optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate)
-    retract_after_steps(optimizer, critic)
+    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate))
+    constrain_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     start = copy.deepcopy(critic)
     for _ in range(steps):

@@ -3,8 +3,10 @@ r"""A certified critic fitted to two sample sets, or two laws, with no tuning: t
 Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
     So candidates compete on held-out samples, in rounds that each keep about the better third and restart the learning
-    rate. At the end the simplest candidate wins that the validation samples cannot tell from the best: whose value is
-    within one standard error of the paired difference.
+    rate. A candidate is the better one of its weights and of their running average, retracted: the average wins late,
+    where weights move about, the weights early, where an average lags behind. At the end the simplest candidate wins
+    that the validation samples cannot tell from the best: whose value is within one standard error of the paired
+    difference.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import Retraction, retract_after_steps
+from wgan_lip.lipschitz.layers import Retraction, constrain_steps
+from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_samples, check_weights, one_line
+from wgan_lip.utils.clusters import middle_and_spread
 from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates
 from wgan_lip.wasserstein.dual import ascend
 
@@ -33,7 +37,7 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 
 CRITICS = ("auto", "cones", "resnet", "sorting", "fixed_width")
 BATCH = 512
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 0.2  # the c of parameter_groups
 CHECK_EVERY = 25  # ascents between two looks at the validation samples
 ROUNDS = 4
 STEPS = 300  # ascents of a candidate in the first round; each round doubles them
@@ -103,8 +107,8 @@ def fit_critic(
 
     .. math:: \max_f \frac{1}{L} (E_P f - E_Q f), \qquad L \ge \mathrm{Lip}(f) \text{ proved}
 
-    One setting for all pairs; see Note [Candidates] and Note [Validation]. Adam with retraction, the learning rate
-    falling along a cosine in every round; what is validated is the running average of the weights, retracted.
+    One setting for all pairs; see Note [Candidates] and Note [Validation]. Adam, the learning rates of
+    :func:`wgan_lip.parameter_groups` falling along a cosine in every round.
 
     Arguments:
         x: Training samples of P, shape (n, d), or a sampler of P: then no sample is seen twice.
@@ -200,7 +204,7 @@ def _fit(
     with torch.random.fork_rng(devices=[]):  # layers are built from the global stream
         torch.manual_seed(seed)
         if isinstance(critic, nn.Module):
-            competing: Iterable[Candidate] = [OwnCandidate(critic)]
+            competing: Iterable[Candidate] = [OwnCandidate(critic, middle_and_spread(torch.cat(start))[1])]
         else:
             competing = candidates(critic, Units.of(*start), *start, rng, lambda: clock.end - time.perf_counter())
         order = _generator(seed, stream=1)
@@ -247,13 +251,17 @@ class _Clock:
 
 
 def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
-    """Trains all, then the best third of them for twice as long, and so on."""
-    field = [trainee for trainee in trainees if trainee.trains]
-    for later in reversed(range(ROUNDS)):  # rounds after this one
-        clock.round = ROUNDS - later
+    """Trains all, then the best third of them for twice as long, and so on; one alone for all the rounds in one."""
+    field = [trainee for trainee in reversed(trainees) if trainee.trains]  # networks first, which take longest
+    lengths = [steps * 2**index for index in range(ROUNDS)]
+    while lengths and field:
+        clock.round = ROUNDS - len(lengths) + 1
+        if len(field) == 1:
+            lengths = [sum(lengths)]
+        length = lengths.pop(0)
         for index, trainee in enumerate(field):
             # Every round has the same share of the time, every trainee the same share of its round.
-            trainee.train(steps * 2 ** (clock.round - 1), len(field) * (later + 1) - index, clock)
+            trainee.train(length, len(field) * (len(lengths) + 1) - index, clock)
         field = sorted(field, key=lambda trainee: -trainee.value)[: math.ceil(len(field) / 3)]
 
 
@@ -269,7 +277,7 @@ def _simplest(trainees: list[_Trainee]) -> _Trainee:
 
 
 class _Trainee:
-    """A candidate in training, with the best of its running averages so far.
+    """A candidate in training, with the best of its weights and of their running averages so far.
 
     Attributes:
         best: The module with the greatest validation value so far.
@@ -289,15 +297,16 @@ class _Trainee:
         self.module = copy.deepcopy(candidate.module).to(device)
         self.average = copy.deepcopy(self.module).requires_grad_(False)
         self.retract_average = Retraction(self.average)
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.trains = bool(parameters)
+        self.trains = any(parameter.requires_grad for parameter in self.module.parameters())
         self.steps, self.value, self.values = 0, -math.inf, (torch.zeros(2), torch.zeros(2))
         self.best = copy.deepcopy(self.average)
         self.validation = [candidate.prepared(sample).to(device) for sample in validation]
         self.rng = _generator(seed)  # the same batches for all candidates
         if self.trains:
-            self.optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99))
-            retract_after_steps(self.optimizer, self.module)
+            groups = parameter_groups(self.module, LEARNING_RATE, spread=candidate.spread)
+            self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+            self.rates = [group["lr"] for group in groups]
+            constrain_steps(self.optimizer, self.module)
 
     def train(self, steps: int, parts: int, clock: _Clock) -> None:
         """At most `steps` ascents within one of `parts` equal parts of the time left; the rate falls with both."""
@@ -309,8 +318,8 @@ class _Trainee:
             if now >= end:
                 break
             progress = max(step / steps, (now - start) / (end - start))
-            for group in self.optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * progress))
+            for group, rate in zip(self.optimizer.param_groups, self.rates):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress))
             batches = [self.candidate.prepared(side.batch(self.rng)).to(self.device) for side in self.sides]
             ascend(self.module, self.optimizer, *batches)
             self.steps += 1
@@ -330,18 +339,19 @@ class _Trainee:
 
     @torch.no_grad()
     def look(self) -> bool:
-        """Validates the average, and keeps it where it is the best so far. False where it is not finite any more."""
+        """Validates weights and average, and keeps the best so far. False where one is not finite any more."""
         if self.steps:
             self.retract_average()
-        values = [_values(self.average, sample) for sample in self.validation]
-        value = (values[0].mean() - values[1].mean()).item()
-        if not math.isfinite(value):
-            return False
-        constant = self.candidate.constant(self.average)
-        if _over(value, constant) > self.value:
-            self.value = _over(value, constant)
-            self.values = tuple(_over(one, constant) for one in values)
-            self.best = copy.deepcopy(self.average)
+        for module in (self.average, self.module) if self.steps else (self.average,):
+            values = [_values(module, sample) for sample in self.validation]
+            value = (values[0].mean() - values[1].mean()).item()
+            if not math.isfinite(value):
+                return False
+            constant = self.candidate.constant(module)
+            if _over(value, constant) > self.value:
+                self.value = _over(value, constant)
+                self.values = tuple(_over(one, constant) for one in values)
+                self.best = copy.deepcopy(module).requires_grad_(False)
         return True
 
 

@@ -19,7 +19,7 @@ from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension, Solver
 from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.lipschitz.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
-from wgan_lip.lipschitz.layers.retraction import Retraction, retract_after_steps
+from wgan_lip.lipschitz.layers.retraction import Retraction, constrain_steps
 from wgan_lip.lipschitz.layers.sorting import GroupSort, Householder, MaxMin
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
 from wgan_lip.lipschitz.layers.structure import (
@@ -68,6 +68,6 @@ __all__ = [
     "Spline",
     "Squeeze",
     "Unflatten",
+    "constrain_steps",
     "new_bias",
-    "retract_after_steps",
 ]

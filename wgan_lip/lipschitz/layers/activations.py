@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers.base import ANY_AXES, CHANNELS_FIRST, Box, Claim, Constraint, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import ANY_AXES, CHANNELS_FIRST, Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.utils.checks import InputError, check_choice
 
 __all__ = ["ACTIVATIONS", "Absolute", "Activation", "Pointwise", "Spline", "as_activation"]

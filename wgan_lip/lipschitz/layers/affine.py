@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_operator_norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal, UnitRows, Zero
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.constraints import Constraint, SemiOrthogonal, UnitRows, Zero
 from wgan_lip.lipschitz.layers.retraction import Retraction
 
 __all__ = ["Linear"]

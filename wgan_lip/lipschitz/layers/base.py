@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers.constraints import Constraint
 from wgan_lip.utils.checks import InputError
 
 __all__ = [
@@ -19,15 +21,9 @@ __all__ = [
     "CHANNELS_FIRST",
     "IMAGES",
     "VECTORS",
-    "BoundedConvolution",
-    "Box",
     "Claim",
-    "Constraint",
     "LipschitzLayer",
     "Rounding",
-    "SemiOrthogonal",
-    "UnitRows",
-    "Zero",
     "check_axes",
     "check_images",
     "members_changed",
@@ -106,50 +102,6 @@ def check_images(x: Tensor) -> Tensor:
     return x
 
 
-@dataclass(frozen=True)
-class SemiOrthogonal:
-    """Constraint: all singular values of `weight` (m, n) at most 1, and pushed towards 1; (m, …) is read as (m, n)."""
-
-    weight: Tensor
-
-
-@dataclass(frozen=True)
-class BoundedConvolution:
-    """Constraint: the convolution with the kernel `weight` (m, c/groups, p, q) has norm at most 1 at every size."""
-
-    weight: Tensor
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-
-@dataclass(frozen=True)
-class UnitRows:
-    """Constraint: every row of `weight` (m, n) has block norms, over `norm`, that add up to 1."""
-
-    weight: Tensor
-    norm: Norm
-
-
-@dataclass(frozen=True)
-class Zero:
-    """Constraint: `weight` is zero."""
-
-    weight: Tensor
-
-
-@dataclass(frozen=True)
-class Box:
-    """Constraint: low ≤ value ≤ high."""
-
-    value: Tensor
-    low: float | Tensor
-    high: float | Tensor
-
-
-Constraint = SemiOrthogonal | BoundedConvolution | UnitRows | Zero | Box
-
-
 def new_bias(size: int, scale: float) -> Tensor:
     """A bias to start from, shape (size,), uniform in [−scale, scale]. Raises :class:`InputError` for another scale."""
     if not 0 <= scale < math.inf:
@@ -158,7 +110,14 @@ def new_bias(size: int, scale: float) -> Tensor:
 
 
 class LipschitzLayer(nn.Module, ABC):
-    """A map with a provable Lipschitz constant between two normed spaces."""
+    """A map with a provable Lipschitz constant between two normed spaces.
+
+    Attributes:
+        lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that is trained
+            as torch's own are. See :func:`wgan_lip.parameter_groups`.
+    """
+
+    lengths: ClassVar[tuple[str, ...] | None] = ("bias",)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

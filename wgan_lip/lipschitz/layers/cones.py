@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.utils.checks import InputError, check_pair, check_samples
 from wgan_lip.utils.clusters import k_means
 
@@ -50,6 +51,8 @@ class LipschitzExtension(LipschitzLayer):
     References:
         Extension of range of functions (McShane, 1934)
     """
+
+    lengths = ("centers", "offsets")
 
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
         super().__init__()
@@ -142,6 +145,7 @@ class Cones(LipschitzLayer):
         section 4.1
     """
 
+    lengths = ()  # see Note [Units]
     unit: Tensor
 
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0, cooling: float = 6.0) -> None:

@@ -12,18 +12,8 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_convolution_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.activations import Activation, as_activation
-from wgan_lip.lipschitz.layers.base import (
-    IMAGES,
-    BoundedConvolution,
-    Box,
-    Claim,
-    Constraint,
-    LipschitzLayer,
-    Rounding,
-    SemiOrthogonal,
-    check_images,
-    new_bias,
-)
+from wgan_lip.lipschitz.layers.base import IMAGES, Claim, LipschitzLayer, Rounding, check_images, new_bias
+from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, Box, Constraint, SemiOrthogonal
 from wgan_lip.lipschitz.layers.flows import euler_step_constant
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_choice

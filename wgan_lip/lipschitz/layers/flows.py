@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.activations import Activation, as_activation
-from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, SemiOrthogonal, new_bias
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint, SemiOrthogonal
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.utils.checks import InputError, UncertifiableError
 

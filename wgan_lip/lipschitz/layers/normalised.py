@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.bounds.dense import scaled_float64
-from wgan_lip.lipschitz.layers.base import Box, Claim, Constraint, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
 from wgan_lip.utils.checks import InputError
@@ -33,6 +34,8 @@ class ClippedLinear(nn.Linear, LipschitzLayer):
     References:
         Wasserstein GAN (Arjovsky, Chintala, Bottou, 2017), Algorithm 1
     """
+
+    lengths = None
 
     def __init__(self, dim_in: int, dim_out: int, clip: float) -> None:
         super().__init__(dim_in, dim_out)
@@ -61,7 +64,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
     The gradient takes u as a constant, as in the reference; then it is that of ‖Wᵀu‖ = uᵀWv, v = Wᵀu/‖Wᵀu‖.
 
     Note [One step of power iteration for each step of the optimiser]
-        u is a buffer that moves with the retraction (:func:`wgan_lip.retract_after_steps`), after the optimiser's step,
+        u is a buffer that moves with the retraction (:func:`wgan_lip.constrain_steps`), after the optimiser's step,
         and nowhere else: two evaluations between two steps are one function, in train and eval mode alike. Common
         implementations move it in every evaluation in train mode, so real and generated samples meet two critics.
 
@@ -78,6 +81,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
         Spectral normalization for generative adversarial networks (Miyato, Kataoka, Koyama, Yoshida, 2018), Algorithm 1
     """
 
+    lengths = None
     FLOOR: ClassVar[float] = 1e-6
     SETTLING: ClassVar[int] = 30
     """Iterations at the start."""
@@ -150,6 +154,8 @@ class BjorckLinear(LipschitzLayer):
         Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019), section 4.2
         An iterative algorithm for computing the best estimate of an orthogonal matrix (Björck, Bowie, 1971)
     """
+
+    lengths = None
 
     def __init__(self, dim_in: int, dim_out: int, *, iterations: int = 12, bias_scale: float = 0.1) -> None:
         super().__init__()

@@ -1,0 +1,179 @@
+"""Learning rates that suit what a parameter is, and the optimiser Muon for critics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.lipschitz.layers import LipschitzLayer
+from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, SemiOrthogonal, UnitRows
+from wgan_lip.utils.checks import InputError
+
+__all__ = ["LEARNING_RATE", "Muon", "parameter_groups", "rescale_lengths"]
+
+LEARNING_RATE = 0.1
+"""c, where none is given."""
+
+NUMBERS, STOCK = 1 / 40, 1 / 100  # rates over c
+
+
+def parameter_groups(
+    module: nn.Module, lr: float = LEARNING_RATE, *, spread: float | None = None
+) -> list[dict[str, Any]]:
+    r"""The parameters of a critic with rates that suit them, for any torch optimiser that takes groups.
+
+    .. math:: \frac{c}{\sqrt{\max(m, n)}} \text{ for a weight of norm 1, shape } (m, n), \qquad
+              \frac{cs}{40} \text{ for lengths}, \qquad \frac{c}{40} \text{ for pure numbers}, \qquad
+              \frac{c}{100} \text{ for all others}
+
+    An optimiser such as Adam moves every entry by about its rate. The entries of a semi-orthogonal weight are about
+    :math:`1/\sqrt{\max(m, n)}`, so c is the share of the weight that a step changes, whatever its size: 0.1 by default,
+    0.2 where there is little time. Biases, and the tips of cones without a unit of their own, are lengths in the units
+    of the samples, whose spread is s. Step sizes, slopes of splines and the parameters of
+    :class:`wgan_lip.lipschitz.layers.Cones` are pure numbers. Parameters of torch's own layers, and of the layers of
+    other methods, which their constraint leaves at any size, train at the 1e-3 that is usual for them when c is 0.1.
+
+    Arguments:
+        module: The critic; parameters that need no gradient are left out.
+        lr: c.
+        spread: s; by default the attribute `spread` of the module, which :meth:`wgan_lip.critics.Critic.start_at`
+            takes from samples, or else 1.
+
+    Returns:
+        Groups with their `lr`. That of lengths keeps s as `spread`, for :func:`rescale_lengths`. One of whole
+        semi-orthogonal matrices says `semi_orthogonal`, for :class:`Muon`.
+
+    Raises:
+        InputError: A rate below zero or not finite, or no parameters.
+
+    Example:
+        >>> from wgan_lip.critics import ResNetCritic
+        >>> critic = ResNetCritic(2, width=16, depth=1)
+        >>> [round(group["lr"], 4) for group in parameter_groups(critic, lr=0.1)]
+        [0.025, 0.0025, 0.0025, 0.025]
+    """
+    if not 0 <= lr < math.inf:
+        raise InputError(f"Invalid learning rate: {lr}. Give a number of at least 0.")
+    spread = getattr(module, "spread", 1.0) if spread is None else spread
+    groups: dict[tuple, dict[str, Any]] = {}
+    seen: set[int] = set()
+    for layer in module.modules():
+        shaped = _shaped(layer)
+        for name, parameter in layer.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            kind: dict[str, Any] = {"lr": lr * STOCK}
+            lengths = getattr(layer, "lengths", None)
+            if id(parameter) in shaped and lengths is not None:
+                kind = {"lr": lr / math.sqrt(max(len(parameter), parameter[0].numel()))}
+                if shaped[id(parameter)] and parameter.ndim == 2:
+                    kind["semi_orthogonal"] = True
+            elif lengths is not None and name in lengths:
+                kind = {"lr": lr * NUMBERS * spread, "spread": spread}
+            elif lengths is not None:
+                kind = {"lr": lr * NUMBERS}
+            groups.setdefault(tuple(kind.items()), {"params": [], **kind})["params"].append(parameter)
+    if not groups:
+        raise InputError("Expected a module with parameters to train. Got none.")
+    return list(groups.values())
+
+
+@torch.no_grad()
+def _shaped(layer: nn.Module) -> dict[int, bool]:
+    """By the identity of each parameter that is kept at norm 1: whether all of it is one semi-orthogonal matrix."""
+    if not isinstance(layer, LipschitzLayer):
+        return {}
+    found: dict[int, bool] = {}
+    for constraint in layer.constraints():
+        if isinstance(constraint, (SemiOrthogonal, UnitRows, BoundedConvolution)):
+            part = constraint.part
+            whole = part if part._base is None else part._base
+            found[id(whole)] = isinstance(constraint, SemiOrthogonal) and part.shape == whole.shape
+    return found
+
+
+def rescale_lengths(optimizer: torch.optim.Optimizer, spread: float) -> None:
+    """Takes the rates of lengths in an optimiser over :func:`parameter_groups` to samples of another spread."""
+    for group in optimizer.param_groups:
+        if "spread" in group:
+            for rate in ("lr", "initial_lr"):
+                if rate in group:
+                    group[rate] *= spread / group["spread"]
+            group["spread"] = spread
+
+
+class Muon(torch.optim.Optimizer):
+    r"""Orthogonalised momentum for semi-orthogonal matrices, by torch's own Muon, and Adam for all other parameters.
+
+    .. math:: W \mapsto R(W - c\, U V^\top), \qquad U \Sigma V^\top \approx B, \qquad
+              B \leftarrow \mu B + (1 - \mu) G
+
+    with R the retraction. U Vᵀ comes from five Newton–Schulz steps, which a step pays for; in exchange it has norm 1
+    whatever the gradient, and there is little to tune. One object steps, zeroes, saves and loads all.
+
+    Arguments:
+        params: Groups of :func:`parameter_groups`. Those that are not `semi_orthogonal` go to Adam, at their `lr`.
+        lr: The rate of groups without one.
+        momentum: μ.
+        ns_steps: Newton–Schulz steps; fewer make worse directions.
+        betas, eps: Of Adam.
+
+    Raises:
+        InputError: No semi-orthogonal matrices.
+
+    References:
+        Muon: an optimizer for hidden layers in neural networks (Jordan et al., 2024)
+
+    Example:
+        >>> from wgan_lip.critics import ResNetCritic
+        >>> critic = ResNetCritic(2, width=16, depth=1)
+        >>> optimizer = Muon(parameter_groups(critic, lr=0.1))
+        >>> critic(torch.ones(3, 2)).sum().backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = LEARNING_RATE * STOCK,
+        momentum: float = 0.95,
+        ns_steps: int = 5,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        # Both step groups of this object's, with its state. Torch refuses optimisers of nothing.
+        nothing = [torch.zeros(1, 1)]
+        self._matrices = torch.optim.Muon(nothing, lr, 0.0, momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw")
+        self._others = torch.optim.Adam(nothing, lr, tuple(betas), eps, fused=True)
+        super().__init__(params, {})
+        if not any("semi_orthogonal" in group for group in self.param_groups):
+            raise InputError(
+                "Muon is for critics with semi-orthogonal matrices, in groups of parameter_groups. Got none. Take Adam."
+            )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, to be stepped by what it says it is."""
+        defaults = (self._matrices if "semi_orthogonal" in param_group else self._others).defaults
+        super().add_param_group({**defaults, **param_group})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes a step; returns what `closure` does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        by_kind: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for group in self.param_groups:
+            by_kind["semi_orthogonal" in group].append(group)
+        # Torch multiplies by 0.2 √max(m, n); the rate of the group is c/√max(m, n).
+        by_kind[True] = [{**group, "lr": group["lr"] / 0.2} for group in by_kind[True]]
+        for optimizer, kind in ((self._matrices, True), (self._others, False)):
+            optimizer.param_groups, optimizer.state = by_kind[kind], self.state
+            optimizer.step()
+        return loss
