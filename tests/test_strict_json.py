@@ -58,7 +58,7 @@ def test_a_file_is_read_back_with_null_where_a_number_was_not_finite(tmp_path):
 
 
 def test_a_run_on_equal_rows_writes_json_and_is_inspected_and_compared(tmp_path, monkeypatch, capsys):
-    """The floor is 0 there, so there is no score over it."""
+    """The floor is 0 there, so nothing is so many times the floor; the excess over it is a number all the same."""
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.ones((60, 2)))
     assert main(["train", *TINY, "data=file", "data.path=x.npy", "hydra.run.dir=r"]) == 0
@@ -71,7 +71,7 @@ def test_a_run_on_equal_rows_writes_json_and_is_inspected_and_compared(tmp_path,
     assert run.summary["score"]["floor"] == 0 and math.isnan(run.summary["score"]["ratio"])
     assert run.summary["modes"] is None and run.summary["interval"]["lower"] <= run.summary["interval"]["exact"]
     assert any(math.isnan(record.get("eval/w1_over_floor", 0.0)) for record in run.metrics)
-    assert math.isnan(look_at(run).standing.score)
+    assert look_at(run).standing.score == run.summary["score"]["excess"] > 0
     assert main(["inspect", "run=r", "--json"]) == 0
     assert strictly(capsys.readouterr().out)["summary"]["score"]["ratio"] is None
     assert main(["inspect", "run=r"]) == 0 and (Path("r") / "report.html").exists()
@@ -79,4 +79,4 @@ def test_a_run_on_equal_rows_writes_json_and_is_inspected_and_compared(tmp_path,
     shutil.copytree("r", "s")
     capsys.readouterr()
     assert main(["compare", "runs=[r,s]", "--json"]) == 0
-    assert [row["score"] for row in strictly(capsys.readouterr().out)["runs"]] == [None, None]
+    assert [row["score"] for row in strictly(capsys.readouterr().out)["runs"]] == 2 * [run.summary["score"]["excess"]]

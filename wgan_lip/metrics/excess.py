@@ -193,8 +193,8 @@ def excess_over_floor(
 
     Guarantee:
         The excess is zero in the mean where generated and real samples have one law, and tends to W1 of the two laws as
-        n grows, where both have a first moment. It is signed and never clipped: of a good generator it scatters around
-        zero, of either sign, as that of real samples does.
+        n grows, where both have a first moment; of laws far apart it may stay below that by the floor. It is signed and
+        never clipped: of a good generator it scatters around zero, of either sign, as that of real samples does.
 
         What it does not cover: that its mean is never negative has not been proved. Copies of training samples go
         unseen, for r and the copies have one law: see :func:`wgan_lip.metrics.memorisation`. W1 is computed to about
@@ -218,7 +218,7 @@ def excess_over_floor(
         >>> rng = torch.Generator().manual_seed(0)
         >>> x = torch.randn(4, 600, 2, generator=rng)
         >>> found = excess_over_floor(x[0] + torch.tensor([3.0, 4.0]), x[1], x[2], size=100)
-        >>> abs(found.excess - 5) < 0.2 and abs(found.real) < 0.1
+        >>> 4.5 < found.excess < 5 and abs(found.real) < 0.1  # W1 of the laws is 5
         True
     """
     return Floor(test, real, size=size, draws=draws, seed=seed).excess(generated)

@@ -127,8 +127,10 @@ class OwnCandidate(Candidate):
     unit = 1.0
 
     def __init__(self, module: nn.Module, spread: float) -> None:
-        self.name, self.module, self.spread = type(module).__name__, module, spread or 1.0
+        self.name, self.module, self.spread = type(module).__name__, module, spread
         self.like = next(module.parameters(), torch.zeros(()))
+        if not 0 < spread < torch.finfo(self.like.dtype).max / 1e3:  # rates in proportion to it must be numbers
+            self.spread = 1.0
 
     def prepared(self, samples: Tensor) -> Tensor:
         return samples.to(self.like.dtype)
