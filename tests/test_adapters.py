@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomS
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import LoaderSource, TensorSource, VectorFile
 from wgan_lip.generators import MLPGenerator
-from wgan_lip.training import train_wgan
+from wgan_lip.training import Training, train_wgan
 from wgan_lip.utils.checks import InputError
 
 ROWS = torch.arange(40.0).reshape(20, 2)
@@ -252,9 +252,10 @@ def test_a_game_on_a_loader_goes_on_bit_by_bit():
         source = LoaderSource(DataLoader(TensorDataset(ROWS / 20), batch_size=6, shuffle=True), ROWS[:6] / 20)
         critic, generator = ResNetCritic(2, width=8, depth=1), MLPGenerator(2, latent_dim=2, width=8)
         records = train_wgan(
-            source, generator, critic, critic_optimizer=torch.optim.Adam(critic.parameters()),
-            generator_optimizer=torch.optim.Adam(generator.parameters()), steps=6, batch_size=7, critic_steps=2,
-            warmup_steps=2, log_every=2, audit_every=6, audit_size=6, state=state,
+            source, generator, critic,
+            Training(steps=6, batch_size=7, critic_steps=2, warmup_steps=2, log_every=2, audit_every=6, audit_size=6),
+            critic_optimizer=torch.optim.Adam(critic.parameters()),
+            generator_optimizer=torch.optim.Adam(generator.parameters()), state=state,
         )  # fmt: skip
         for record in records:
             if record.step == steps:

@@ -24,7 +24,7 @@ from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, veri
 from wgan_lip.lipschitz.layers import Squeeze, constrain_steps
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear, SpectralNormLinear
 from wgan_lip.runs.run import Run, load_run
-from wgan_lip.training import train_wgan
+from wgan_lip.training import Training, train_wgan
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 from wgan_lip.wasserstein.dual import Penalized, ascend, fitted, kr_value
@@ -600,12 +600,9 @@ def test_equal_seeds_play_equal_games(name):
             source,
             generator,
             critic,
+            Training(steps=6, batch_size=16, log_every=1, audit_size=20),
             critic_optimizer=torch.optim.Adam(critic.parameters(), lr=1e-3),
             generator_optimizer=torch.optim.Adam(generator.parameters(), lr=1e-3),
-            steps=6,
-            batch_size=16,
-            log_every=1,
-            audit_size=20,
             seed=seed,
         )
         found.append([record.scalars["w1/critic"] for record in records])

@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.runs.tracking import MEANINGS
+from wgan_lip.runs.tracking import MEANINGS, TensorBoardTracker
 from wgan_lip.runs.tracking.tensorboard import TILT
 from wgan_lip.training import Record, board
 from wgan_lip.training.board import TrainingBoard
@@ -57,9 +58,18 @@ def text(events, tag):
     return events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
 
 
+@contextmanager
+def board_in(directory, source, configuration):
+    with TensorBoardTracker(directory) as tracker:
+        yield TrainingBoard(tracker, source, configuration, "wgan-lip train seed=0")
+
+
 def play(directory, source, steps, *, audited=(), total=10, audit_every=5, purge_step=None, offset=0.0):
     player = game(source)
-    with TrainingBoard(directory, source, settings(total, audit_every), ["seed=0"], purge_step=purge_step) as shown:
+    with TensorBoardTracker(directory, purge_step) as tracker:
+        shown = TrainingBoard(
+            tracker, source, settings(total, audit_every), "wgan-lip train seed=0", goes_on=bool(purge_step)
+        )
         for step in steps:
             scalars = {"w1/critic": 0.1 * step + offset} | (AUDIT if step in audited else {})
             shown.record(Record(step, scalars, player, step in audited))
@@ -114,7 +124,7 @@ def test_pictures_leave_the_players_and_every_generator_as_they_were(tmp_path):
     torch.manual_seed(4)
     state = torch.random.get_rng_state()
     before = [value.clone() for value in player.critic.state_dict().values()]
-    with TrainingBoard(tmp_path, source, settings(), []) as shown:
+    with board_in(tmp_path, source, settings()) as shown:
         shown.record(Record(10, AUDIT, player, True))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(player.latent_rng.get_state(), latents)
@@ -143,7 +153,7 @@ def test_words_tell_configuration_environment_certificate_and_meanings(tmp_path)
 
 
 def test_hyperparameters_and_final_scores_stand_in_the_runs_own_file(tmp_path):
-    with TrainingBoard(tmp_path, Moons(), settings(), []) as shown:
+    with board_in(tmp_path, Moons(), settings()) as shown:
         shown.scores(SUMMARY, 10)
     assert len(list(tmp_path.iterdir())) == 1
     events = read(tmp_path)
@@ -172,7 +182,7 @@ def test_runs_of_other_settings_share_one_table_of_all_their_keys(tmp_path):
     for name, extra in (("a", {"lr": 0.1}), ("b", {"lr": 0.2, "cells": 3})):
         changed = settings()
         changed["critic"] |= extra
-        with TrainingBoard(tmp_path / name, Moons(), changed, []) as shown:
+        with board_in(tmp_path / name, Moons(), changed) as shown:
             shown.scores(SUMMARY, 10)
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     assert set(multiplexer.Runs()) == {"a", "b"}
@@ -223,14 +233,14 @@ def test_broken_generators_are_shown_as_far_as_they_go(tmp_path):
     with torch.no_grad():
         for parameter in player.ema.parameters():
             parameter.fill_(torch.nan)
-    with TrainingBoard(tmp_path, source, settings(), []) as shown:
+    with board_in(tmp_path, source, settings()) as shown:
         shown.record(Record(10, AUDIT, player, True))
     assert set(read(tmp_path).Tags()["images"]) == {"critic/landscape"}
 
 
 def records(directory, steps):
     """A run whose exact value is 2, between ends that close in from 1 and 3."""
-    with TrainingBoard(directory, Moons(), settings(), []) as shown:
+    with board_in(directory, Moons(), settings()) as shown:
         for step in steps:
             ends = {"w1/lower": 2 - 1 / step, "w1/exact": 2.0, "w1/upper": 2 + 1 / step}
             shown.record(Record(step, {"w1/critic": 1.0} | ends, None))

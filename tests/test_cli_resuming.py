@@ -25,7 +25,7 @@ from wgan_lip.benchmarks.wgan import train_case
 from wgan_lip.cli import main
 from wgan_lip.data import VectorFile
 from wgan_lip.inspection.look import look_at
-from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpoints, newest_whole, read_checkpoint
+from wgan_lip.runs.checkpoints import CHECKPOINT, Checkpointing, Checkpoints, newest_whole, read_checkpoint
 from wgan_lip.runs.folder import claimed, create_run, set_status
 from wgan_lip.runs.resuming import differences as differing
 from wgan_lip.runs.run import Run, load_run
@@ -392,7 +392,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(capsys):
 
 def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path):
     state = {"step": 0, "weights": torch.zeros(3)}
-    saver = Checkpoints(tmp_path, {"image_shape": None}, every=2, minutes=None, keep=3)
+    saver = Checkpoints(tmp_path, {"image_shape": None}, Checkpointing(every=2, minutes=None, keep=3))
     for step in range(1, 8):
         assert saver.due(step) == (step % 2 == 0)
         saver.save({**state, "step": step, "weights": torch.full((3,), float(step))}, best=step == 4)
@@ -408,7 +408,7 @@ def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path):
 
 def test_a_checkpoint_is_due_by_the_clock(tmp_path):
     now = [0.0]
-    saver = Checkpoints(tmp_path, {"image_shape": None}, every=None, minutes=0.5, clock=lambda: now[0])
+    saver = Checkpoints(tmp_path, {"image_shape": None}, Checkpointing(every=None, minutes=0.5), clock=lambda: now[0])
     assert not saver.due(10)
     now[0] = 30.0
     assert saver.due(11)

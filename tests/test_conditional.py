@@ -187,9 +187,10 @@ def test_a_conditional_game_moves_each_class_to_its_place():
     critic = ResNetCritic(4, width=32, depth=4)
     *_, last = wgan_lip.train_wgan(
         source, generator, critic,
+        wgan_lip.Training(steps=160, batch_size=64, critic_steps=2, warmup_steps=20, audit_size=100, audit_every=160,
+                          ema_half_life=500.0),
         generator_optimizer=torch.optim.Adam(generator.parameters(), 3e-3, betas=(0.5, 0.9)),
         critic_optimizer=torch.optim.Adam(critic.parameters(), 1e-2, betas=(0.5, 0.9)),
-        steps=160, batch_size=64, critic_steps=2, warmup_steps=20, audit_size=100, audit_every=160, ema_half_life=500.0,
     )  # fmt: skip
     for label, place in enumerate(places):
         samples = last.game.ema(draw_latents(last.game.ema, 200, rng(), labels=label))

@@ -11,7 +11,7 @@ from wgan_lip.data import Digits, Moons
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.lipschitz.certificates import certify, weights_sha256
 from wgan_lip.lipschitz.layers import constrain_steps
-from wgan_lip.training import train_wgan
+from wgan_lip.training import Training, train_wgan
 from wgan_lip.training.moves import average, descend
 from wgan_lip.transport import narrow, narrowing, solve
 from wgan_lip.wasserstein.dual import ascend
@@ -81,10 +81,9 @@ def test_a_game_on_the_gpu_keeps_the_invariant_and_comes_home():
     source = Moons(test_size=100).to("cuda")
     critic, generator = ResNetCritic(2, width=16, depth=2).cuda(), MLPGenerator(2, width=16).cuda()
     *_, last = train_wgan(
-        source, generator, critic,
+        source, generator, critic, Training(steps=20, log_every=10, audit_every=10, audit_size=50),
         critic_optimizer=torch.optim.Adam(critic.parameters()),
         generator_optimizer=torch.optim.Adam(generator.parameters()),
-        steps=20, log_every=10, audit_every=10, audit_size=50,
     )  # fmt: skip
     assert last.scalars["w1/lower"] <= last.scalars["w1/exact"] <= last.scalars["w1/upper"]
     assert all(torch.isfinite(parameter).all() for parameter in last.game.ema.cpu().parameters())

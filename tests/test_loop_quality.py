@@ -16,7 +16,8 @@ from wgan_lip.critics import PenalizedCritic, ResNetCritic
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.training import DivergedError, NonFiniteError
-from wgan_lip.training.moves import descend, half_life, playing
+from wgan_lip.training.moves import descend, playing
+from wgan_lip.training.settings import Averaging
 from wgan_lip.utils.checks import InputError
 from wgan_lip.wasserstein.dual import ascend
 
@@ -64,8 +65,10 @@ def test_cones_are_renewed_at_the_samples_of_the_moment(monkeypatch):
 
 
 def test_the_average_ramps_up():
-    assert [half_life(1000.0, 0.05, images) for images in (100, 10_000, 20_000, 10**9)] == [5.0, 500.0, 1000.0, 1000.0]
-    assert half_life(1000.0, 0.0, 1) == 1000.0
+    ramp = Averaging(ema_half_life=1000.0, ema_ramp=0.05)
+    for images, half_life in ((100, 5.0), (10_000, 500.0), (20_000, 1000.0), (10**9, 1000.0)):
+        assert 1 - ramp.weight(10, images) == pytest.approx(0.5 ** (10 / half_life), rel=1e-12)
+    assert 1 - Averaging(ema_half_life=1000.0).weight(1000, 1) == 0.5
     *_, slow = play(ema_half_life=1e9)
     *_, ramped = play(ema_half_life=1e9, ema_ramp=0.05)
     assert torch.equal(slow.game.generator.theta, ramped.game.generator.theta)

@@ -26,7 +26,7 @@ from wgan_lip.data import TensorSource
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.runs.checkpoints import CHECKPOINT, read_checkpoint
 from wgan_lip.runs.run import Run
-from wgan_lip.training import OtherRankError, Ranks, train_wgan
+from wgan_lip.training import OtherRankError, Ranks, Training, train_wgan
 from wgan_lip.utils.checks import InputError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -118,7 +118,7 @@ def test_other_data_on_another_rank_are_found_before_the_first_step(tmp_path):
         torch.manual_seed(0)
         generator, critic = MLPGenerator(2, width=8), ResNetCritic(2, width=8, depth=1)
         records = train_wgan(
-            TensorSource(mine), generator, critic, steps=2, batch_size=4, warmup_steps=1, audit_size=4,
+            TensorSource(mine), generator, critic, Training(steps=2, batch_size=4, warmup_steps=1, audit_size=4),
             generator_optimizer=torch.optim.SGD(generator.parameters(), lr=0.01),
             critic_optimizer=torch.optim.SGD(critic.parameters(), lr=0.01),
         )  # fmt: skip

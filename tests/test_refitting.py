@@ -11,7 +11,7 @@ from torch import nn
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Moons
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.training import train_wgan
+from wgan_lip.training import Training, train_wgan
 from wgan_lip.training.refitting import held_out_value, keeps_up, refitted
 
 
@@ -78,8 +78,10 @@ def test_copies_are_refitted_at_few_audits_evenly_spread_and_move_nothing(refits
         torch.manual_seed(0)
         generator, critic = Line(), ResNetCritic(2, width=8, depth=2)
         records = train_wgan(
-            Moons(test_size=40), generator, critic, steps=8, batch_size=16, warmup_steps=2, audit_every=2, log_every=2,
-            audit_size=30, audit_refits=count, critic_optimizer=torch.optim.Adam(critic.parameters(), lr=1e-2),
+            Moons(test_size=40), generator, critic,
+            Training(steps=8, batch_size=16, warmup_steps=2, audit_every=2, log_every=2, audit_size=30,
+                     audit_refits=count),
+            critic_optimizer=torch.optim.Adam(critic.parameters(), lr=1e-2),
             generator_optimizer=torch.optim.Adam(generator.parameters(), lr=1e-3),
         )  # fmt: skip
         return {record.step: dict(record.scalars) for record in records}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wgan_lip.critics import ResNetCritic, SpectralNormCritic
 from wgan_lip.data import Gaussians8, ImageSource, LoaderSource, Source, TensorSource
-from wgan_lip.training import train_wgan
+from wgan_lip.training import Training, train_wgan
 from wgan_lip.utils.checks import InputError
 
 
@@ -61,10 +61,9 @@ def game(state=None, pause=None, source=None, optimizer=torch.optim.Adam, critic
     settings = {"steps": 12, "batch_size": 16, "critic_steps": 2, "warmup_steps": 3, "log_every": 4, "audit_every": 8,
                 "audit_size": 20} | settings  # fmt: skip
     return train_wgan(
-        source, generator, critic, state=state, pause=pause,
+        source, generator, critic, Training(**settings), state=state, pause=pause,
         generator_optimizer=optimizer(generator.parameters(), lr=1e-2),
         critic_optimizer=optimizer(critic.parameters(), lr=1e-2),
-        **settings,
     )  # fmt: skip
 
 

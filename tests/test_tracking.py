@@ -23,6 +23,7 @@ from wgan_lip.runs.tracking import (
     IntervalConsole,
     JsonLinesTracker,
     TensorBoardTracker,
+    Tracker,
     Trackers,
     read_records,
 )
@@ -534,7 +535,7 @@ def test_estimate_records_fit_every_tracker(tmp_path):
 
 
 def test_trackers_close_all_though_one_fails():
-    class Probe:
+    class Probe(Tracker):
         def __init__(self, fails):
             self.fails, self.seen, self.closed = fails, [], 0
 

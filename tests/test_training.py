@@ -15,7 +15,7 @@ from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Claim, Linear, Squeeze
-from wgan_lip.training import SCHEDULES, NonFiniteError, train_wgan
+from wgan_lip.training import SCHEDULES, NonFiniteError, Training, train_wgan
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.interval import InvariantViolation
 
@@ -71,11 +71,12 @@ def play(
     critic = critic or ResNetCritic(2, width=16, depth=2)
     settings = {"steps": 8, "batch_size": 32, "critic_steps": 1, "warmup_steps": 3, "log_every": 2, "audit_every": 4,
                 "audit_size": 30, "ema_half_life": 64.0} | settings  # fmt: skip
+    around = {name: settings.pop(name) for name in ("seed", "state", "pause") if name in settings}
     return train_wgan(
-        source, generator, critic,
+        source, generator, critic, Training(**settings),
         generator_optimizer=torch.optim.Adam(generator.parameters(), lr=lr),
         critic_optimizer=critic_optimizer(critic.parameters(), lr=critic_lr),
-        **settings,
+        **around,
     )  # fmt: skip
 
 

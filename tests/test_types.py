@@ -39,6 +39,11 @@ for record in wgan_lip.train_wgan(Moons(), generator, critic, generator_optimize
     scalar: float = record.scalars["w1/lower"]
     record.scalers  # attr-defined
 wgan_lip.train_wgan(Moons(), generator, critic)  # call-arg
+wgan_lip.Training(steps=100, bach_size=3)  # call-arg
+trained = wgan_lip.train(Moons(), generator, critic, out="outputs/mine", steps=100, resume="auto")
+trained.sample(3).mean()
+wgan_lip.train(Moons(), generator, critic, out="outputs/mine", stpes=100)  # call-arg
+wgan_lip.train(Moons(), generator, critic, out="outputs/mine", resume="yes")  # arg-type
 run = wgan_lip.load_run("outputs/mine")
 run.sample(64).mean()
 run.smaple(64)  # attr-defined

@@ -28,11 +28,16 @@ from wgan_lip.lipschitz.certificates import certify as certify
 from wgan_lip.lipschitz.certificates import verify as verify
 from wgan_lip.lipschitz.layers import constrain_steps as constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups as parameter_groups
+from wgan_lip.runs.checkpoints import Checkpointing as Checkpointing
 from wgan_lip.runs.export import Exported as Exported
 from wgan_lip.runs.export import export_players as export_players
 from wgan_lip.runs.export import load_exported as load_exported
 from wgan_lip.runs.run import Run as Run
 from wgan_lip.runs.run import load_run as load_run
+from wgan_lip.runs.tracking import Tracker as Tracker
+from wgan_lip.training import Evaluation as Evaluation
+from wgan_lip.training import Training as Training
+from wgan_lip.training import train as train
 from wgan_lip.training import train_wgan as train_wgan
 from wgan_lip.utils.checks import InputError as InputError
 from wgan_lip.utils.checks import UncertifiableError as UncertifiableError

@@ -6,8 +6,8 @@ import os
 import re
 import sys
 import warnings
+from dataclasses import fields
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
@@ -190,14 +190,14 @@ def _smaller(command: str) -> str:
 
 def _in_keys(command: str, message: str) -> str:
     """A message of the rooms below, which name settings as Python does, with the keys of the command line."""
-    from wgan_lip.training import train_wgan
-    from wgan_lip.training.scoring import score_run
+    from wgan_lip.runs.checkpoints import Checkpointing
+    from wgan_lip.training.scoring import Evaluation
+    from wgan_lip.training.settings import Training
 
     if command != "train":
         return message.replace("wgan_lip.law_of_rows(x)", "stream=true")
-    keys = {name: f"{section}.{name}" for section, taker in (("evaluation", score_run), ("training", train_wgan))
-            for name, parameter in signature(taker).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY}  # fmt: skip
+    sections = {"checkpoint": Checkpointing, "evaluation": Evaluation, "training": Training}
+    keys = {setting.name: f"{section}.{setting.name}" for section, kind in sections.items() for setting in fields(kind)}
     return re.sub(r"`(\w+)`", lambda found: keys.get(found[1], found[0]), message)
 
 

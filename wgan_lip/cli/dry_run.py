@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -22,7 +21,7 @@ from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.runs.folder import yaml_text
 from wgan_lip.training import train_wgan
-from wgan_lip.training.budget import Budget
+from wgan_lip.training.settings import Training
 from wgan_lip.transport import BYTES_PER_PAIR
 from wgan_lip.utils.checks import available_memory
 from wgan_lip.utils.numbers import rounded_up
@@ -36,10 +35,17 @@ def dry_run(config: DictConfig) -> None:
     """Builds everything that a training would be made of, shows it, and writes nothing."""
     settings = resolved(config)
     settings.pop("resume")
-    source, players, _ = built_players(settings)
-    training = settings["training"]
-    train_wgan(source, **players, **training, seed=settings["seed"])  # refuses what a training would; plays nothing
-    critic, generator = players["critic"], players["generator"]
+    players, training = built_players(settings), Training(**settings["training"])
+    source, critic, generator = players.source, players.critic, players.generator
+    train_wgan(  # refuses what a training would; takes no step
+        source,
+        generator,
+        critic,
+        training,
+        generator_optimizer=players.generator_optimizer,
+        critic_optimizer=players.critic_optimizer,
+        seed=settings["seed"],
+    )
     device = next(critic.parameters()).device
     latents = draw_latents(generator, 2, torch.Generator(device).manual_seed(0))
     memory = estimate_memory(
@@ -48,8 +54,8 @@ def dry_run(config: DictConfig) -> None:
         critic,
         critic_optimizer=partial(build_optimizer, "critic", settings),
         generator_optimizer=partial(build_optimizer, "generator", settings),
-        batch_size=training["batch_size"] // training["accumulate"],
-        audit_size=training["audit_size"],
+        batch_size=training.batch_size // training.accumulate,
+        audit_size=training.audit_size,
     )
     say(
         "\n".join([
@@ -59,7 +65,7 @@ def dry_run(config: DictConfig) -> None:
             "",
             *_table("Critic", describe(critic, source.test[:2].to(device), certified=True)),
             "",
-            *_counts(settings, source),
+            *_counts(training, source),
             "",
             *_memory(memory, device),
             "",
@@ -68,23 +74,17 @@ def dry_run(config: DictConfig) -> None:
     )  # fmt: skip
 
 
-def _counts(settings: Mapping[str, Any], source: Source) -> list[str]:
+def _counts(training: Training, source: Source) -> list[str]:
     """How much there is to do."""
-    training = settings["training"]
-    batch, size = training["batch_size"], source.size
-    steps = Budget(training["steps"], batch, training["max_images"]).total
-    first, every = min(training["boost_first"], steps), training["boost_every"]
-    boosted = first + (0 if every is None else steps // every - first // every)
-    ascents = (
-        training["warmup_steps"] + (steps - boosted) * training["critic_steps"] + boosted * training["boost_steps"]
-    )
+    steps, batch, size = training.total, training.batch_size, source.size
+    ascents = training.in_all(steps)
     passes = f"{ascents * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
-    audits = math.ceil(steps / training["audit_every"])
+    audits = math.ceil(steps / training.audit_every)
     return [
         _row("Steps", f"{steps:,}", f"of the generator, and {ascents:,} ascents of the critic"),
         _row("Real samples", f"{ascents * batch:,}", passes),
         _row("Generated samples", f"{(ascents + steps) * batch:,}", f"in batches of {batch:,}"),
-        _row("Audits", f"{audits:,}", f"of {min(training['audit_size'], len(source.test)):,} samples of each law"),
+        _row("Audits", f"{audits:,}", f"of {min(training.audit_size, len(source.test)):,} samples of each law"),
     ]
 
 

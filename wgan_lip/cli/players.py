@@ -14,48 +14,48 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wgan_lip.cli.schema import checked
-from wgan_lip.data import Source
 from wgan_lip.lipschitz.optimizers import parameter_groups
-from wgan_lip.runs.checkpoints import check_schedule
+from wgan_lip.runs.checkpoints import Checkpointing
 from wgan_lip.runs.targets import ROLES, build
-from wgan_lip.training import train_wgan
-from wgan_lip.training.scoring import check_scoring, score_run
+from wgan_lip.runs.tracking import check_tracking
+from wgan_lip.training.scoring import Evaluation
+from wgan_lip.training.session import Players
+from wgan_lip.training.settings import Training
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
 __all__ = ["build_optimizer", "built_players", "resolved"]
-
-NO_SETTINGS = ("source", "critic", "generator", "critic_optimizer", "generator_optimizer", "seed", "state", "pause")
-"""What :func:`wgan_lip.train_wgan` takes that no section `training` may hold."""
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """The settings of a training, as plain data. Raises :class:`wgan_lip.InputError`; see :func:`checked`."""
     settings = checked(
         config,
-        root={"seed": int, "device": str, "threads": int | None, "trust": list, "resume": str | None},
-        sections={"training": train_wgan, "evaluation": score_run, "checkpoint": check_schedule},
+        root={"seed": int, "device": str, "threads": int | None, "trust": list, "tracking": list, "resume": str | None},
+        sections={"training": Training, "evaluation": Evaluation, "checkpoint": Checkpointing},
         built=ROLES,
     )
-    check_schedule(**settings["checkpoint"])
-    if foreign := [name for name in NO_SETTINGS if name in settings["training"]]:
-        raise InputError(f"Expected settings of training. Got training.{foreign[0]}. Leave it out.")
+    check_tracking(settings["tracking"])
     return settings
 
 
-def built_players(settings: Mapping[str, Any]) -> tuple[Source, dict[str, Any], dict[str, Any]]:
-    """The source, the players with their optimisers, and the sizes of the data that they were built for."""
+def built_players(settings: Mapping[str, Any]) -> Players:
+    """The data, the players and their optimisers."""
     device = find_device(settings["device"])
     set_threads(settings["threads"])
     keep_freed_memory()
     seed, trust = check_seed(settings["seed"]), settings["trust"]
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
     source = build("data", settings["data"], trust=trust).to(device)
-    check_scoring(source, **settings["evaluation"])
-    sizes = source.sizes
-    players = {name: build(name, settings[name], trust=trust, **sizes).to(device) for name in ("critic", "generator")}
-    optimizers = {f"{name}_optimizer": build_optimizer(name, settings, player) for name, player in players.items()}
-    return source, {**players, **optimizers}, sizes
+    Evaluation(**settings["evaluation"]).check(source)
+    critic, generator = (
+        build(name, settings[name], trust=trust, **source.sizes).to(device) for name in ("critic", "generator")
+    )
+    return Players(
+        source, generator, critic,
+        generator_optimizer=build_optimizer("generator", settings, generator),
+        critic_optimizer=build_optimizer("critic", settings, critic),
+    )  # fmt: skip
 
 
 def build_optimizer(name: str, settings: Mapping[str, Any], player: nn.Module) -> Optimizer:

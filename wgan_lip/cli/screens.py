@@ -17,9 +17,10 @@ from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
 from wgan_lip.runs.run import CHECKPOINT, Run
 from wgan_lip.utils.numbers import clock_time, interval_text, plus_minus, rounded, rounded_down, rounded_up
+from wgan_lip.utils.terminal import shown
 from wgan_lip.wasserstein.estimate import W1Estimate
 
-__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "shown"]
+__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place"]
 
 
 MARKS = {
@@ -317,9 +318,3 @@ def _paths(directory: Path, files: dict[str, str]) -> list[str]:
 def place(name: str, path: Path) -> str:
     """One line that says where something was written."""
     return f"  {name:<21} {shown(path)}"
-
-
-def shown(path: Path) -> str:
-    """As short as it can be typed: relative to here where that is below here."""
-    here = Path.cwd()
-    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, Solver, Squeeze
 from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.clusters import middle_and_spread
+from wgan_lip.utils.rebuilding import Rebuildable
 
 __all__ = ["Critic"]
 
 
-class Critic(nn.Sequential):
+class Critic(Rebuildable, nn.Sequential):
     """Potentials f: R^d → R as a sequence of certified layers; maps (b, d), or (b, c, h, w), to values (b,).
 
     Its Lipschitz constant is whatever :func:`wgan_lip.certify` proves for the weights it holds; training with

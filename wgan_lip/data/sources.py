@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.rebuilding import Rebuildable
 
 __all__ = [
     "REFERENCE",
@@ -53,7 +54,7 @@ def check_positive(*, or_zero: bool = False, **values: float) -> None:
             raise InputError(f"Expected {name} to be positive{' or zero' * or_zero} and finite. Got {value}.")
 
 
-class Source(ABC):
+class Source(Rebuildable, ABC):
     """Where real samples come from.
 
     Attributes:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.utils.rebuilding import Rebuildable
 
 __all__ = ["ACTIVATIONS", "Generator", "as_activation", "draw_latents", "latent_dim"]
 
@@ -20,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class Generator(nn.Module):
+class Generator(Rebuildable, nn.Module):
     """Latents (b, k) → samples (b, d); with labels, (b, k + K) → (b, d).
 
     Where the range [low, high] of the data is known, the last layer's output is squashed into it by a sigmoid;

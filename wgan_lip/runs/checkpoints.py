@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +18,9 @@ import torch
 
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.files import LEFTOVERS, beside, open_regular, write_whole
+from wgan_lip.utils.settings import Settings, above
 
-__all__ = ["BEST", "CHECKPOINT", "Checkpoints", "check_schedule", "newest_whole", "read_checkpoint", "save_checkpoint"]
+__all__ = ["BEST", "CHECKPOINT", "Checkpointing", "Checkpoints", "newest_whole", "read_checkpoint", "save_checkpoint"]
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 EARLIER = re.compile(r"checkpoint-(\d+)\.pt")
@@ -97,16 +99,19 @@ def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, di
     return None
 
 
-MOST = 10_000  # checkpoints in a folder
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing(Settings):
+    """When checkpoints are written, besides those at every audit and at the end.
 
+    Attributes:
+        every: Generator steps between two; None for none.
+        minutes: Minutes of training since the last; None for none.
+        keep: How many are kept, `checkpoint.pt` included, and `best.pt` besides.
+    """
 
-def check_schedule(*, every: int | None, minutes: float | None, keep: int) -> None:
-    """Refuses settings of :class:`Checkpoints` that make no sense."""
-    for name, value in (("every", every), ("minutes", minutes), ("keep", keep)):
-        if value is not None and not value > 0:
-            raise InputError(f"Expected checkpoint.{name} above zero{' or null' * (name != 'keep')}. Got {value}.")
-    if keep > MOST:
-        raise InputError(f"Expected checkpoint.keep of at most {MOST}. Got {keep}.")
+    every: int | None = above(0, 500, optional=True)
+    minutes: float | None = above(0, 10.0, optional=True)
+    keep: int = above(0, 2, most=10_000)
 
 
 class Checkpoints:
@@ -117,9 +122,7 @@ class Checkpoints:
     Arguments:
         directory: The run's folder.
         sizes: The data's sizes, which go along.
-        every: Generator steps between checkpoints; None for none but those asked for.
-        minutes: Minutes after which one is due; None for no such limit.
-        keep: How many to keep, `checkpoint.pt` included.
+        settings: When one is due, and how many are kept.
         step: The step of the `checkpoint.pt` that is there; None where none is that should be kept.
         clock: Seconds, monotonic.
     """
@@ -128,23 +131,21 @@ class Checkpoints:
         self,
         directory: Path,
         sizes: Mapping[str, Any],
+        settings: Checkpointing = Checkpointing(),
         *,
-        every: int | None = 500,
-        minutes: float | None = 10.0,
-        keep: int = 2,
         step: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_schedule(every=every, minutes=minutes, keep=keep)
-        self.directory, self.sizes, self.every, self.keep, self.step = directory, sizes, every, keep, step
-        self._seconds, self._clock, self._saved_at = 60 * (minutes or float("inf")), clock, clock()
+        self.directory, self.sizes, self.settings, self.step = directory, sizes, settings, step
+        self._clock, self._saved_at = clock, clock()
         for leftover in directory.glob(LEFTOVERS):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps."""
-        by_steps = self.every is not None and step > 0 and step % self.every == 0 and step != self.step
-        return by_steps or self._clock() - self._saved_at >= self._seconds
+        every, minutes = self.settings.every, self.settings.minutes
+        by_steps = every is not None and step > 0 and step % every == 0 and step != self.step
+        return by_steps or (minutes is not None and self._clock() - self._saved_at >= 60 * minutes)
 
     def save(self, state: Mapping[str, Any], *, best: bool = False) -> None:
         """Writes `checkpoint.pt`, keeps its predecessors, and makes it `best.pt` as well if `best`.
@@ -153,14 +154,14 @@ class Checkpoints:
             OSError: A full disk, a folder that can't be written to. The checkpoint before is then whole.
         """
         newest = self.directory / CHECKPOINT
-        if self.step is not None and self.keep > 1 and self.step != state["step"]:
+        if self.step is not None and self.settings.keep > 1 and self.step != state["step"]:
             _link(newest, self.directory / f"checkpoint-{self.step}.pt")
         save_checkpoint(self.directory, state, self.sizes)
         self.step, self._saved_at = state["step"], self._clock()
         if best:
             _link(newest, self.directory / BEST)
         earlier = [path for path in _earlier(self.directory) if _step(path) < self.step]
-        for path in {*_earlier(self.directory)} - {*earlier[: self.keep - 1]}:
+        for path in {*_earlier(self.directory)} - {*earlier[: self.settings.keep - 1]}:
             path.unlink(missing_ok=True)
 
 

@@ -14,12 +14,13 @@ from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import flat
 from wgan_lip.utils.terminal import warn
 
-__all__ = ["differences", "find_run", "is_finished", "last_state"]
+__all__ = ["differences", "find_run", "is_finished", "last_state", "same_run"]
 
 FREE = (
     "device",
     "threads",
     "trust",
+    "tracking",
     "checkpoint",
     "training.max_rollbacks",
     "training.max_seconds",
@@ -53,20 +54,28 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
     if resume is None:
         return None
     if resume != "auto" or (directory / CONFIG).exists():
-        run = Run(directory if resume == "auto" else resume)
-        if differing := differences(run.config, settings, free=(*FREE, *PLACES)):
-            raise InputError(
-                f"Expected the configuration of {run.directory}. Got another: {'; '.join(differing)}. "
-                "Leave these out, or train anew without resume."
-            )
-        if _refuted(run):
-            raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
-        return run
+        return same_run(Run(directory if resume == "auto" else resume), settings)
     siblings = directory.parent.parent.glob("*/*") if sweep else directory.parent.iterdir()
     for run in sorted(_unfinished(siblings), key=lambda run: (_begun(run), run.directory.name), reverse=True):
         if not is_claimed(run.directory) and not differences(run.config, settings):
             return run
     return None
+
+
+def same_run(run: Run, settings: Mapping[str, Any]) -> Run:
+    """Returns a run that may go on with these settings.
+
+    Raises:
+        InputError: It is of another configuration (each key that differs is named), or its critic was refuted.
+    """
+    if differing := differences(run.config, settings, free=(*FREE, *PLACES)):
+        raise InputError(
+            f"Expected the configuration of {run.directory}. Got another: {'; '.join(differing)}. "
+            "Leave these out, or train anew without resume."
+        )
+    if _refuted(run):
+        raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
+    return run
 
 
 def _unfinished(folders: Iterable[Path]) -> Iterator[Run]:

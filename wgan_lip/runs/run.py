@@ -7,6 +7,7 @@ role, or in packages that the caller trusts. What the run itself says about trus
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -34,21 +35,33 @@ from wgan_lip.runs.folder import (
     read_yaml,
 )
 from wgan_lip.runs.sampling import sample_blocks
-from wgan_lip.runs.targets import ROLES, build, check_trust, load_weights, target_class
+from wgan_lip.runs.targets import OBJECT, ROLES, build, check_trust, load_weights, target_class
 from wgan_lip.runs.tracking import read_records
 from wgan_lip.utils.checks import InputError, check_choice, check_seed
 
 __all__ = ["CHECKPOINT", "Run", "load_run"]
 
 
-def load_run(directory: str | Path, *, checkpoint: str = "last", trust: Collection[str] = ()) -> Run:
+def load_run(
+    directory: str | Path,
+    *,
+    checkpoint: str = "last",
+    trust: Collection[str] = (),
+    critic: nn.Module | None = None,
+    generator: nn.Module | None = None,
+    source: Source | None = None,
+) -> Run:
     """Loads a run with its trained players.
 
     Arguments:
-        directory: A folder that `wgan-lip train` wrote.
+        directory: A folder that :func:`wgan_lip.train` or `wgan-lip train` wrote.
         checkpoint: `last`, or `best`, of the audit that scored best.
         trust: Packages whose modules the run may name, and whose code then runs; see
             :func:`wgan_lip.runs.targets.target_class`. A run trained with some needs them named again.
+        critic: A critic as the run's was before it was trained, where no configuration can build it: of layers put
+            together by hand, or of a class of your own. A copy of it takes the trained weights.
+        generator: The same of the generator.
+        source: The run's data, where they came from Python; held against those that the run was trained on.
 
     Returns:
         :class:`Run`, whose `critic`, `generator`, `config` and `metrics` are at hand.
@@ -57,7 +70,7 @@ def load_run(directory: str | Path, *, checkpoint: str = "last", trust: Collecti
         InputError: No such folder, no run, no checkpoint, a file in it that is damaged, or a class of a package that
             is not trusted.
     """
-    run = Run(directory, checkpoint=checkpoint, trust=trust)
+    run = Run(directory, checkpoint=checkpoint, trust=trust, critic=critic, generator=generator, source=source)
     _ = run.checkpoint, run.critic, run.generator
     return run
 
@@ -67,16 +80,25 @@ class Run:
 
     Arguments:
         directory: The folder.
-        checkpoint: See :func:`load_run`.
-        trust: Likewise.
+        checkpoint, trust, critic, generator, source: See :func:`load_run`.
 
     Raises:
         InputError: The folder doesn't exist or isn't a run's. Each attribute raises it if its file is missing or
             damaged.
     """
 
-    def __init__(self, directory: str | Path, *, checkpoint: str = "last", trust: Collection[str] = ()) -> None:
-        self.trust = check_trust(trust)
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        checkpoint: str = "last",
+        trust: Collection[str] = (),
+        critic: nn.Module | None = None,
+        generator: nn.Module | None = None,
+        source: Source | None = None,
+    ) -> None:
+        self.trust, self._handed_over = check_trust(trust), {"critic": critic, "generator": generator}
+        self._source = source
         self._file = {"last": CHECKPOINT, "best": BEST}[check_choice(checkpoint, ["last", "best"], "checkpoint")]
         self.directory = Path(directory).expanduser()
         if not self.directory.is_dir():
@@ -188,7 +210,11 @@ class Run:
     @cached_property
     def source(self) -> Source:
         """The data the run was trained on, opened again where they are, never downloaded; see :meth:`check_data`."""
+        if self._source is not None:
+            return self.check_data(self._source)
         section = self._section("data")
+        if OBJECT in section:
+            return build("data", section)  # which refuses it
         takes = inspect.signature(target_class("data", section.get("_target_"), trust=self.trust)).parameters
         offline = {"download": False} if "download" in takes else {}
         return self.check_data(build("data", section | offline, trust=self.trust))
@@ -219,9 +245,17 @@ class Run:
         return self.config[name]
 
     def _player(self, section: str, saved_as: str) -> nn.Module:
-        player = build(section, self._section(section), trust=self.trust, **self.checkpoint["sizes"])
+        given = self._handed_over[section]
+        if given is None:
+            player = build(section, self._section(section), trust=self.trust, **self.checkpoint["sizes"])
+        else:
+            player = copy.deepcopy(given).cpu()
         saved = self.checkpoint["game"].get(saved_as)
         if problem := "its weights are missing" if saved is None else load_weights(player, saved):
+            if given is not None:
+                raise InputError(
+                    f"The {type(given).__name__} handed over is not the {section} of {self.directory}: {problem}."
+                )
             raise self._damaged(self._file, f"its {section} does not fit {CONFIG}: {problem}")
         return player.eval().requires_grad_(False)
 

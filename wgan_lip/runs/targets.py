@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
+from wgan_lip.utils.rebuilding import built_with
 
-__all__ = ["ROLES", "build", "check_trust", "load_weights", "target_class"]
+__all__ = ["OBJECT", "ROLES", "build", "check_trust", "load_weights", "recipe", "target_class"]
+
+OBJECT = "_object_"  # in the place of _target_: what was built in Python
 
 ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "data": (("wgan_lip.data",), Source),
@@ -82,6 +85,11 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     Raises:
         InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
     """
+    if isinstance(config, Mapping) and OBJECT in config:
+        raise InputError(
+            f"The {role} of this run is a {str(config[OBJECT])[:60]} that was built in Python, which no configuration "
+            "can build again. Hand it over, as in wgan_lip.load_run(folder, critic=..., generator=..., source=...)."
+        )
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
     cls = target_class(role, config["_target_"], trust=trust)
@@ -102,6 +110,21 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
         if out_of_memory(error):
             raise
         raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from error
+
+
+def recipe(role: str, thing: object) -> dict[str, Any]:
+    """The section of a configuration from which :func:`build` makes such a thing again.
+
+    Where none can, because it was built from objects or its class has no module to be found in, the section names the
+    class as `_object_`: it is then for the caller to hand the thing over again.
+    """
+    kind = type(thing)
+    homes = [home for home in ROLES[role][0] if getattr(_imported(home), kind.__name__, None) is kind]
+    home = homes[0] if homes else kind.__module__
+    arguments = built_with(thing)
+    if arguments is None or home == "__main__" or kind.__qualname__ != kind.__name__:
+        return {OBJECT: kind.__qualname__}
+    return {"_target_": f"{home}.{kind.__name__}", **arguments}
 
 
 def load_weights(module: nn.Module, state: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.certificates import Certificate, certify
 from wgan_lip.runs.folder import versions, yaml_text
 from wgan_lip.runs.resuming import FREE
-from wgan_lip.runs.tracking import MEANINGS, TRAINING_CHARTS, TensorBoardTracker
-from wgan_lip.training import Game, Record
+from wgan_lip.runs.tracking import MEANINGS, Tracker
+from wgan_lip.training.game import Game, Record
 from wgan_lip.transport import solve
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.tables import flat, markdown_table
@@ -56,40 +55,46 @@ class _Scores:
     scalars: Mapping[str, float]
 
 
-class TrainingBoard(TensorBoardTracker):
-    """Writes all that TensorBoard shows of a training into one event file.
+class TrainingBoard:
+    """Shows trackers all that there is to see of a training: TensorBoard most of all.
 
     Scalars with every record; with audits, evenly spread and at most :data:`PICTURED` of them, pictures of the averaged
     generator at fixed latents and of the critic, histograms, the potential as a surface where samples are points of
     the plane, and the certificate. Draws no number from any generator but its own.
 
     Arguments:
-        directory: The run's folder.
+        tracker: Where it goes.
         source: The data.
         settings: The run's configuration, whole.
-        overrides: What was given on the command line.
-        purge_step: See :class:`wgan_lip.runs.tracking.TensorBoardTracker`.
+        command: What the training was started by, in words.
+        goes_on: Whether the run has begun before, and its trackers know it.
     """
 
     def __init__(
-        self, directory: Path, source: Source, settings: Mapping[str, Any], overrides: list[str], *,
-        purge_step: int | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(directory, purge_step, charts=TRAINING_CHARTS)
-        self._source, self._units = source, source.units
+        self, tracker: Tracker, source: Source, settings: Mapping[str, Any], command: str, *, goes_on: bool = False
+    ) -> None:
+        self._tracker, self._source, self._units = tracker, source, source.units
         training = settings["training"]
         audits = math.ceil(training["steps"] / training["audit_every"])
         self._stride = training["audit_every"] * math.ceil(audits / PICTURED)
-        if not purge_step:
-            self.text("about/configuration", f"```yaml\n{yaml_text(settings)}```")
-            self.text("about/environment", _environment(settings, overrides))
-            self.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
-            self.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
+        if not goes_on:
+            tracker.text("about/configuration", f"```yaml\n{yaml_text(settings)}```")
+            tracker.text("about/environment", _environment(settings, command))
+            tracker.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
+            tracker.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
 
-    def record(self, record: Record) -> None:
-        super().record(record)
-        if record.audited and (record.step % self._stride == 0 or record.ended is not None):
+    def record(self, record: Record, *, pictured: bool = False) -> None:
+        """Shows a record, before the training goes on; `pictured` asks for pictures where none would be due."""
+        if record.scalars:
+            self._tracker.record(record)
+        if record.note:
+            self._tracker.text("about/note", record.note, record.step)
+        if pictured or (record.audited and (record.step % self._stride == 0 or record.ended is not None)):
             self._show(record.game, record.step)
+
+    def flush(self) -> None:
+        """Lets what was shown reach the disk."""
+        self._tracker.flush()
 
     def scores(self, summary: Mapping[str, Any], step: int) -> None:
         """Writes the final scores of a run, by which the page of hyperparameters compares it with others.
@@ -108,7 +113,7 @@ class TrainingBoard(TensorBoardTracker):
         }
         if summary["modes"]:
             scalars["at_end/modes_covered"] = summary["modes"]["covered"]
-        super().record(_Scores(step + 1, scalars))
+        self._tracker.record(_Scores(step + 1, scalars))
 
     def _show(self, game: Game, step: int) -> None:
         source, critic = self._source, game.critic
@@ -116,12 +121,12 @@ class TrainingBoard(TensorBoardTracker):
         rng = torch.Generator(game.latent_rng.device).manual_seed(0)  # the same latents at every step
         with torch.no_grad():
             generated = game.ema(draw_latents(game.ema, max(64, len(real)), rng)).cpu()
-        self.text("certificate/layers", _certificate(certify(critic, units=self._units)), step)
+        self._tracker.text("certificate/layers", _certificate(certify(critic, units=self._units)), step)
         if source.image_shape is not None and source.image_shape[0] in (1, 3):
             self._show_images(real, generated, step)
         elif source.dim == 2:
             self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
-            self.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
+            self._tracker.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
         else:
             self._draw("samples/fixed_latents", figures.generated_cloud(real, generated), step)
         if not bool(torch.isfinite(generated).all()):
@@ -133,24 +138,26 @@ class TrainingBoard(TensorBoardTracker):
         with torch.no_grad():
             like = next(critic.parameters())
             for name, cloud in (("real", real), ("generated", generated)):
-                self.histogram(f"critic/values_{name}", critic(cloud.to(like)), step)
+                self._tracker.histogram(f"critic/values_{name}", critic(cloud.to(like)), step)
         middle = torch.lerp(real[plan.rows], generated[plan.columns], 0.5)
-        self.histogram("critic/ray_grad_norm", figures.gradient_norms(critic, middle), step)
+        self._tracker.histogram("critic/ray_grad_norm", figures.gradient_norms(critic, middle), step)
 
     def _draw(self, tag: str, figure: figures.Figure, step: int) -> None:
         figure.set_size_inches(0.7 * figure.get_size_inches())  # the page's cards are about 350 pixels wide
-        self.image(tag, figures.to_array(figure, dpi=80), step, colors=128)
+        self._tracker.image(tag, figures.to_array(figure, dpi=80), step, colors=128)
 
     def _show_images(self, real: Tensor, generated: Tensor, step: int) -> None:
         source = self._source
         look = {"value_range": (0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high)}
-        self.image("samples/fixed_latents", figures.sample_grid(generated[:64], source.image_shape, **look), step)
+        self._tracker.image(
+            "samples/fixed_latents", figures.sample_grid(generated[:64], source.image_shape, **look), step
+        )
         pair = figures.real_beside_generated(real, generated, source.image_shape, count=32, columns=4, **look)
-        self.image("samples/real_beside_generated", figures.to_array(pair), step)
+        self._tracker.image("samples/real_beside_generated", figures.to_array(pair), step)
 
 
 def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Section.key → value; section → the name of its class."""
+    """Settings as a tracker takes them: section.key → value; section → the name of its class."""
     return {
         key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
         for key, value in flat(settings).items()
@@ -161,9 +168,8 @@ def _landscape(critic: nn.Module, source: Source, real: Tensor, generated: Tenso
     return figures.landscape(critic, real, generated, modes=source.modes, resolution=101)
 
 
-def _environment(settings: Mapping[str, Any], overrides: list[str]) -> str:
-    rows = {**versions(), "device": settings["device"], "threads": settings["threads"]}
-    rows["command"] = f"`{' '.join(['wgan-lip train', *overrides])}`"
+def _environment(settings: Mapping[str, Any], command: str) -> str:
+    rows = {**versions(), "device": settings["device"], "threads": settings["threads"], "command": f"`{command}`"}
     return markdown_table(("what", "value"), rows.items())
 
 

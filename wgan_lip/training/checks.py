@@ -1,23 +1,20 @@
-"""Players and settings that cannot play to the end, refused before any time is spent on them."""
+"""Players that cannot be trained to the end, refused before any time is spent on them."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
-from wgan_lip.training.moves import PRECISIONS, SCHEDULES
-from wgan_lip.utils.checks import InputError, check_choice, one_line
+from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.wasserstein.dual import Penalized
 from wgan_lip.wasserstein.interval import kr_lower_bound
 
-__all__ = ["SETTINGS", "check_players", "check_settings", "method_of"]
+__all__ = ["check_players", "method_of"]
 
 
 def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, batch_size: int, compiled: bool) -> None:
@@ -74,35 +71,3 @@ def method_of(critic: nn.Module, name: str, setting: str) -> Callable[[Tensor, T
             f"have. Got {type(critic).__name__}. Leave `{setting}` out."
         )
     return method
-
-
-POSITIVE = ("steps", "batch_size", "critic_steps", "boost_steps", "log_every", "audit_every", "ema_half_life",
-            "accumulate")  # fmt: skip
-POSITIVE_OR_NONE = ("boost_every", "renew_every", "critic_clip", "generator_clip", "patience", "max_images",
-                    "max_seconds")  # fmt: skip
-MOST = {"ema_ramp": 1}
-LEAST = {"audit_size": 2, "audit_refits": 0, "warmup_steps": 0, "boost_first": 0, "ema_ramp": 0, "max_rollbacks": 0}
-CHOICES: dict[str, Mapping[str, Any]] = {
-    "critic_schedule": SCHEDULES, "generator_schedule": SCHEDULES, "precision": PRECISIONS,
-}  # fmt: skip
-SETTINGS = {*POSITIVE, *POSITIVE_OR_NONE, *LEAST, *CHOICES, "divergence"}
-"""Names of what :func:`check_settings` looks at."""
-
-
-def check_settings(**settings: Any) -> None:
-    """Refuses settings of :func:`wgan_lip.train_wgan` that make no sense, by name."""
-    for name in (*POSITIVE, *POSITIVE_OR_NONE):
-        value = settings[name]
-        if not (value is None and name in POSITIVE_OR_NONE) and not 0 < value < math.inf:  # NaN as well
-            remedy = " Leave it null for no limit." * (name in POSITIVE_OR_NONE)
-            raise InputError(f"Expected `{name}` above zero{' and finite' * (value > 0)}. Got {value}.{remedy}")
-    for name, least in LEAST.items():
-        if not settings[name] >= least:
-            raise InputError(f"Expected `{name}` of at least {least}. Got {settings[name]}.")
-    for name, most in MOST.items():
-        if settings[name] > most:
-            raise InputError(f"Expected `{name}` of at most {most}. Got {settings[name]}.")
-    for name, choices in CHOICES.items():
-        check_choice(settings[name], list(choices), f"`{name}`")
-    if settings["divergence"] is not None and not settings["divergence"] > 1:
-        raise InputError(f"Expected `divergence` above 1. Got {settings['divergence']}.")

@@ -1,9 +1,8 @@
-"""The WGAN game, as one loop a person can read."""
+"""The training of a WGAN, as one loop a person can read."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,13 +16,13 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.lipschitz.optimizers import rescale_lengths
 from wgan_lip.training.audit import Audit
-from wgan_lip.training.budget import Budget
-from wgan_lip.training.checks import SETTINGS, check_players, check_settings, method_of
+from wgan_lip.training.checks import check_players, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
-from wgan_lip.training.moves import average, compiled, descend, draw, half_life, playing, scheduler, settler
+from wgan_lip.training.moves import average, compiled, descend, draw, playing, scheduler, settler
 from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
+from wgan_lip.training.settings import Training
 from wgan_lip.utils.checks import check_choice
 from wgan_lip.wasserstein.dual import ascend
 from wgan_lip.wasserstein.interval import InvariantViolation
@@ -37,51 +36,25 @@ def train_wgan(
     source: Source,
     generator: nn.Module,
     critic: nn.Module,
+    settings: Training = Training(),
     *,
     generator_optimizer: torch.optim.Optimizer,
     critic_optimizer: torch.optim.Optimizer,
-    steps: int = 4000,
-    batch_size: int = 256,
-    critic_steps: int = 3,
-    warmup_steps: int = 100,
-    boost_steps: int = 100,
-    boost_first: int = 0,
-    boost_every: int | None = None,
-    critic_schedule: str = "linear",
-    generator_schedule: str = "linear",
-    ema_half_life: float = 20_000.0,
-    ema_ramp: float = 0.0,
-    critic_clip: float | None = None,
-    generator_clip: float | None = None,
-    accumulate: int = 1,
-    precision: str = "float32",
-    compile: bool = False,
-    log_every: int = 50,
-    audit_every: int = 500,
-    audit_size: int = 500,
-    audit_scores: bool = True,
-    start_at_data: bool = False,
-    renew_every: int | None = None,
-    audit_refits: int = 3,
-    score: str = "eval/excess",
-    patience: int | None = None,
-    max_images: int | None = None,
-    max_seconds: float | None = None,
-    divergence: float | None = None,
-    max_rollbacks: int = 0,
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
     pause: Callable[[int], bool] | None = None,
 ) -> Iterator[Record]:
-    r"""Trains a generator against a certified critic, yielding a record every `log_every` steps and every audit.
+    r"""Trains a generator against a certified critic: the bare loop, which writes nothing.
 
     .. math:: \min_G \max_{\mathrm{Lip}(f) \le 1} E_P f(x) - E_z f(G(z))
 
-    Per generator step: `critic_steps` dual ascents on fresh samples and latents, one descent of the generator. Every
-    `audit_every` steps a fixed held batch is bracketed between the critic's certified dual value and exact transport.
+    Per generator step: `critic_steps` steps of the critic up its dual value, on fresh samples and latents, then one of
+    the generator. A record comes every `log_every` generator steps and with every audit, in which a fixed held batch is
+    bracketed between the critic's certified dual value and exact transport. See :func:`wgan_lip.train` for a training
+    with a folder, checkpoints, scores and TensorBoard.
 
-    Where torch's process group is initialised, its processes play one game together: call this and iterate alike on
-    all of them. See :class:`wgan_lip.training.ranks.Ranks`.
+    Where torch's process group is initialised, its processes train together: call this and iterate alike on all of
+    them. See :class:`wgan_lip.training.ranks.Ranks`.
 
     Arguments:
         source: Where samples x (b, d) come from. One that keeps a position of its own offers it by `state_dict` and
@@ -89,56 +62,19 @@ def train_wgan(
         generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k.
         critic: Samples (b, d) → values (b,), made of layers that can be certified. One with a penalty ascends the
             value less that; see :class:`wgan_lip.wasserstein.dual.Penalized`.
+        settings: How long, on what batches, how often the critic steps, and all else; see :class:`Training`.
         generator_optimizer: Any torch optimiser over the generator's parameters.
         critic_optimizer: Any torch optimiser over the critic's parameters, best in groups of
             :func:`wgan_lip.parameter_groups`. Its steps are constrained; see :func:`wgan_lip.constrain_steps`.
-        steps: Generator steps.
-        batch_size: Samples b of each law a step, over all ranks.
-        critic_steps: Dual ascents a generator step.
-        warmup_steps: Dual ascents before the first generator step.
-        boost_steps: Dual ascents in a boosted generator step, instead of `critic_steps`.
-        boost_first: How many generator steps at the start are boosted.
-        boost_every: Every how many generator steps one is boosted; None for none.
-        critic_schedule: The critic's learning rate over the run, a key of :data:`wgan_lip.training.SCHEDULES`.
-        generator_schedule: The generator's, likewise.
-        ema_half_life: Half-life of the generator's average, in generated samples.
-        ema_ramp: Largest half-life at first, as a share of the samples generated so far; 0 for no such limit.
-        critic_clip: Largest norm of the critic's gradient: longer ones are shortened to it. None for no limit.
-        generator_clip: The generator's, likewise.
-        accumulate: Parts of a batch from which a gradient is gathered one after another: less memory, same step.
-        precision: Arithmetic inside the generator in training, a key of :data:`wgan_lip.training.PRECISIONS`. Samples,
-            the critic, audits and certificates stay as they are.
-        compile: Whether both players are compiled by `torch.compile`. Not for a critic with a penalty, which is
-            differentiated twice.
-        log_every: Generator steps between records.
-        audit_every: Generator steps between audits.
-        audit_size: Samples of each law in an audit, at most the size of the test set.
-        audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
-        audit_refits: At how many audits, evenly spread, the last among them, a copy of the critic is refitted to fresh
-            samples, to see whether the critic keeps up; see :mod:`wgan_lip.training.refitting`. 0 for none.
-        start_at_data: Whether the critic first puts its folds and cones where the samples are, by
-            :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
-        renew_every: Every how many generator steps cones that no sample feels any more move to where samples are, by
-            :meth:`wgan_lip.critics.Critic.renew`; None for never. Each time waits for
-            the device.
-        score: The tag, of those of an audit, by which an audit is the best so far: the lower the better, or the higher
-            with a minus before it.
-        patience: Audits in a row without a better score, after which the game ends; None for no limit.
-        max_images: Generated samples after which it ends; learning rates then move over the steps that these are.
-        max_seconds: Seconds of the clock after which it ends, those before an interruption included.
-        divergence: How many times the mean dual value of the first record a later record's may be; None for no limit.
-        max_rollbacks: How often a game that diverged, or is not finite, is put back to its last good state, with both
-            learning rates halved and new draws. A record without scalars tells of it in its `note`.
         seed: Seed of latents and of the choice of samples.
         state: Where to go on: what `record.game.state_dict()` gave, or a run's checkpoint as `torch.load` gives it.
-            Same players, data and settings: the game then goes on, on a CPU, bit by bit as if it had never stopped.
-        pause: Asked after every step, and every ascent of the warm-up, with the steps done; where it says yes, a
-            record without scalars comes, at which the state can be kept.
+            Same players, data and settings: the training then goes on, on a CPU, bit by bit as if it had never stopped.
+        pause: Asked after every step, and every critic step of the warm-up, with the generator steps done; where it
+            says yes, a record without scalars comes, at which the state can be kept.
 
     Returns:
         An iterator of :class:`Record` in order of step, but for rollbacks; the last one is audited and says why it is
-        the last. The game is played as it is iterated. Its state is that of a whole step at every record, and only
-        there.
+        the last. Steps are taken as it is iterated. The state is that of a whole step at every record, and only there.
 
     Raises:
         DivergedError: A value was not finite (:class:`wgan_lip.training.NonFiniteError`) or too far from the first;
@@ -149,19 +85,14 @@ def train_wgan(
         UncertifiableError: A critic without a proof; see :func:`wgan_lip.certify`.
     """
     # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
-    settings = {name: value for name, value in locals().items() if name in SETTINGS}
-    check_settings(**settings)
     ranks = Ranks()
-    ranks.check_divides(batch_size, accumulate)
-    check_players(source, generator, critic, batch_size=batch_size, compiled=compile)
+    ranks.check_divides(settings.batch_size, settings.accumulate)
+    check_players(source, generator, critic, batch_size=settings.batch_size, compiled=settings.compile)
     data = ranks.checked_data(source)
-    start_at = method_of(critic, "start_at", "start_at_data") if start_at_data else None
-    renew = method_of(critic, "renew", "renew_every") if renew_every is not None else None
-    device = next(critic.parameters()).device
+    loop = _Loop(settings, ranks, generator, critic, seed=seed, pause=pause)
     constrain_steps(critic_optimizer, critic)
     for player in (generator, critic):
         ranks.take_over(player, parameters=True)
-    budget = Budget(steps, batch_size, max_images, max_seconds, patience)
     game = Game(
         source,
         generator,
@@ -169,92 +100,55 @@ def train_wgan(
         copy.deepcopy(generator).requires_grad_(False).eval(),
         generator_optimizer,
         critic_optimizer,
-        scheduler(generator_optimizer, generator_schedule, budget.total),
-        scheduler(critic_optimizer, critic_schedule, budget.total),
-        latent_rng=torch.Generator(device).manual_seed(seed),
+        scheduler(generator_optimizer, settings.generator_schedule, settings.total),
+        scheduler(critic_optimizer, settings.critic_schedule, settings.total),
+        latent_rng=torch.Generator(loop.device).manual_seed(seed),
         data_rng=torch.Generator().manual_seed(seed),
         data=data,
     )
     if state is not None:
-        state = state.get("game", state) if isinstance(state, Mapping) else state
-        game.load_state_dict(state)
-    audit = Audit(source, generator, size=audit_size, scores=audit_scores, batch_size=batch_size, seed=seed,
-                  device=device)  # fmt: skip
-    refit_every = audit_every * math.ceil(math.ceil(budget.total / audit_every) / max(1, audit_refits))
-    check_choice(score.removeprefix("-"), audit.tags, "`score`")
+        game.load_state_dict(state.get("game", state) if isinstance(state, Mapping) else state)
+    audit = Audit(
+        source, generator, size=settings.audit_size, scores=settings.audit_scores, batch_size=settings.batch_size,
+        seed=seed, device=loop.device,
+    )  # fmt: skip
+    check_choice(settings.score.removeprefix("-"), audit.tags, "`score`")
+    return loop.records(game, audit, goes_on=state is not None)
 
-    generate = playing(compiled(generator) if compile else generator, precision)
-    value_of = compiled(critic) if compile else critic
-    settle_critic, settle_generator = settler(critic_clip, ranks), settler(generator_clip, ranks)
 
-    def samples(size: int, share: Callable[[Tensor], Tensor] = ranks.share) -> tuple[Tensor, Tensor]:
-        x = share(draw(source, size, game.data_rng, device))  # (b, d)
-        latents = share(draw_latents(generator, size, game.latent_rng))  # (b, k)
-        with torch.no_grad():
-            return x, torch.cat([generate(some) for some in latents.chunk(accumulate)])  # (b, d)
+class _Loop:
+    """The steps of a training, and the records of it."""
 
-    def dual_ascent() -> Tensor:
-        x, y = samples(batch_size)
-        return ascend(value_of, critic_optimizer, x, y, parts=accumulate, settle=settle_critic)
+    def __init__(
+        self, settings: Training, ranks: Ranks, generator: nn.Module, critic: nn.Module, *, seed: int,
+        pause: Callable[[int], bool] | None,
+    ) -> None:  # fmt: skip
+        self.settings, self.ranks, self.seed, self.pause = settings, ranks, seed, pause
+        self.generator, self.critic = generator, critic
+        self.device = next(critic.parameters()).device
+        self.start_at = method_of(critic, "start_at", "start_at_data") if settings.start_at_data else None
+        self.renew = method_of(critic, "renew", "renew_every") if settings.renew_every is not None else None
+        self.generate = playing(compiled(generator) if settings.compile else generator, settings.precision)
+        self.value = compiled(critic) if settings.compile else critic
+        self.settle_critic, self.settle_generator = (
+            settler(clip, ranks) for clip in (settings.critic_clip, settings.generator_clip)
+        )
 
-    def adapt(method: Callable[[Tensor, Tensor], object]) -> None:
-        method(*samples(max(batch_size, START), share=lambda whole: whole))
-        ranks.take_over(critic, parameters=True)
-
-    def step() -> None:
-        if renew is not None and renew_every is not None and game.step % renew_every == 0:
-            adapt(renew)
-        for _ in range(ascents(game.step + 1)):
-            value = dual_ascent()
-        latents = ranks.share(draw_latents(generator, batch_size, game.latent_rng))  # (b, k)
-        loss = descend(generator, critic, generator_optimizer, latents,
-                       play=generate, value=value_of, parts=accumulate, settle=settle_generator)  # fmt: skip
-        ranks.take_over(generator, parameters=False)
-        game.step += 1
-        half = half_life(ema_half_life, ema_ramp, images=game.step * batch_size)
-        average(game.ema, generator, weight=1 - 0.5 ** (batch_size / half))
-        game.critic_scheduler.step()
-        game.generator_scheduler.step()
-        game.values.append(torch.stack((value, loss)))
-
-    def ascents(step: int) -> int:
-        boosted = step <= boost_first or (boost_every is not None and step % boost_every == 0)
-        return boost_steps if boosted else critic_steps
-
-    def asked() -> bool:
-        return pause is not None and ranks.any(pause(game.step))
-
-    def table() -> Tensor:
-        values = table_of_values(game)  # (steps since the last record, 2)
-        ranks.average([values])
-        return values
-
-    def referee() -> dict[str, float]:
-        ranks.check_equal(critic, generator, game.ema)
-        try:
-            due = audit_refits > 0 and (game.step % refit_every == 0 or budget.spent(game) is not None)
-            return ranks.by_first(lambda: audit(game, refit=due))
-        except InvariantViolation as violation:
-            raise RefutedError(f"At step {game.step}: {violation}", game) from violation
-
-    def play() -> Iterator[Record]:
-        if state is not None:
+    def records(self, game: Game, audit: Audit, *, goes_on: bool) -> Iterator[Record]:
+        """Trains, from the state that the game is in."""
+        settings, ranks = self.settings, self.ranks
+        if goes_on:
             game.set_global_rng(ranks.rank)
         else:
-            if ranks.rank:
-                torch.manual_seed(seed + ranks.rank)  # such as of dropout: not twice the same
-            if start_at is not None:
-                adapt(start_at)
-                rescale_lengths(critic_optimizer, ranks.told(getattr(critic, "spread", 1.0)))
-                game.critic_scheduler.base_lrs = [group["initial_lr"] for group in critic_optimizer.param_groups]
-        guard = Guard(game, divergence=divergence, max_rollbacks=max_rollbacks)
-        begun, ended = time.monotonic() - game.seconds, budget.spent(game)
-        while game.warmed < warmup_steps and ended is None:
-            dual_ascent()
+            self.begin(game)
+        guard = Guard(game, divergence=settings.divergence, max_rollbacks=settings.max_rollbacks)
+        begun, ended = time.monotonic() - game.seconds, self.spent(game)
+        while game.warmed < settings.warmup_steps and ended is None:
+            self.critic_step(game)
             game.warmed += 1
-            paused = asked()
-            if paused or game.warmed == warmup_steps:
-                note = guard.recover(table(), logged=False)
+            paused = self.asked(game)
+            if paused or game.warmed == settings.warmup_steps:
+                note = guard.recover(self.table(game), logged=False)
                 guard.approve()
                 if paused or note is not None:
                     with _global_rng_kept(game, ranks):
@@ -262,12 +156,12 @@ def train_wgan(
         pace = _Pace(game)
         while ended is None:
             with pace:
-                step()
+                self.step(game)
                 seconds = time.monotonic() - begun
-                game.seconds = seconds if max_seconds is None else ranks.told(seconds)
-                audited = game.step % audit_every == 0 or budget.spent(game) is not None
-                logged = audited or game.step % log_every == 0
-                values = table() if asked() or logged else None  # the only wait for the device
+                game.seconds = seconds if settings.max_seconds is None else ranks.told(seconds)
+                audited = game.step % settings.audit_every == 0 or self.spent(game) is not None
+                logged = audited or game.step % settings.log_every == 0
+                values = self.table(game) if self.asked(game) or logged else None  # the only wait for the device
             if values is None:
                 continue
             if note := guard.recover(values, logged=logged):
@@ -278,7 +172,7 @@ def train_wgan(
             scalars: dict[str, float] = {}
             if logged:
                 value, loss = values.mean(dim=0).tolist()
-                scalars = {"w1/critic": value, "generator/loss": loss, **pace.figures(batch_size)}
+                scalars = {"w1/critic": value, "generator/loss": loss, **pace.figures(settings.batch_size)}
                 if game.rollbacks:
                     scalars["guard/rollbacks"] = float(game.rollbacks)
                 game.values.clear()
@@ -287,12 +181,82 @@ def train_wgan(
                 guard.approve()
                 improved = False
                 if audited:
-                    scalars |= referee()
+                    scalars |= self.audited(game, audit)
+                    score = settings.score
                     improved = game.improves(-scalars[score[1:]] if score.startswith("-") else scalars[score])
-                ended = budget.spent(game)
+                ended = self.spent(game)
                 yield Record(game.step, scalars, game, audited, improved, ended=ended)
 
-    return play()
+    def begin(self, game: Game) -> None:
+        """What comes before the first step."""
+        if self.ranks.rank:
+            torch.manual_seed(self.seed + self.ranks.rank)  # such as of dropout: not twice the same
+        if self.start_at is not None:
+            self.adapt(game, self.start_at)
+            rescale_lengths(game.critic_optimizer, self.ranks.told(getattr(self.critic, "spread", 1.0)))
+            game.critic_scheduler.base_lrs = [group["initial_lr"] for group in game.critic_optimizer.param_groups]
+
+    def step(self, game: Game) -> None:
+        """A generator step, with the critic steps before it."""
+        settings, batch = self.settings, self.settings.batch_size
+        if self.renew is not None and settings.renew_every is not None and game.step % settings.renew_every == 0:
+            self.adapt(game, self.renew)
+        for _ in range(settings.at(game.step + 1)):
+            value = self.critic_step(game)
+        latents = self.ranks.share(draw_latents(self.generator, batch, game.latent_rng))  # (b, k)
+        loss = descend(
+            self.generator, self.critic, game.generator_optimizer, latents, play=self.generate, value=self.value,
+            parts=settings.accumulate, settle=self.settle_generator,
+        )  # fmt: skip
+        self.ranks.take_over(self.generator, parameters=False)
+        game.step += 1
+        average(game.ema, self.generator, weight=settings.weight(batch, images=game.step * batch))
+        game.critic_scheduler.step()
+        game.generator_scheduler.step()
+        game.values.append(torch.stack((value, loss)))
+
+    def critic_step(self, game: Game) -> Tensor:
+        """A step of the critic up its dual value, which is returned."""
+        x, y = self.samples(game, self.settings.batch_size, self.ranks.share)
+        return ascend(
+            self.value, game.critic_optimizer, x, y, parts=self.settings.accumulate, settle=self.settle_critic
+        )  # fmt: skip
+
+    def adapt(self, game: Game, method: Callable[[Tensor, Tensor], object]) -> None:
+        """Lets the critic look at samples of both laws: to start, or to renew cones."""
+        method(*self.samples(game, max(self.settings.batch_size, START), lambda whole: whole))
+        self.ranks.take_over(self.critic, parameters=True)
+
+    def samples(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Real and generated samples, shape (b, d) each, of which this rank takes its share."""
+        x = share(draw(game.source, size, game.data_rng, self.device))
+        latents = share(draw_latents(self.generator, size, game.latent_rng))
+        with torch.no_grad():
+            return x, torch.cat([self.generate(some) for some in latents.chunk(self.settings.accumulate)])
+
+    def audited(self, game: Game, audit: Audit) -> dict[str, float]:
+        """The figures of an audit, taken by rank 0."""
+        self.ranks.check_equal(self.critic, self.generator, game.ema)
+        last = self.settings.audit_refits > 0 and self.spent(game) is not None
+        refit = last or self.settings.refits_at(game.step, self.settings.total)
+        try:
+            return self.ranks.by_first(lambda: audit(game, refit=refit))
+        except InvariantViolation as violation:
+            raise RefutedError(f"At step {game.step}: {violation}", game) from violation
+
+    def spent(self, game: Game) -> str | None:
+        """Why the training is over, in words; None while it is not."""
+        return self.settings.spent(game.step, game.seconds, game.stale)
+
+    def asked(self, game: Game) -> bool:
+        """Whether one of the ranks asks for a pause."""
+        return self.pause is not None and self.ranks.any(self.pause(game.step))
+
+    def table(self, game: Game) -> Tensor:
+        """Dual value and generator's loss of every step since the last record, shape (steps, 2), over all ranks."""
+        values = table_of_values(game)
+        self.ranks.average([values])
+        return values
 
 
 class _Pace:

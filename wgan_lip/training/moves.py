@@ -13,7 +13,7 @@ from wgan_lip.data import Source
 from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.training.ranks import Ranks
 
-__all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", "half_life", "playing", "scheduler",
+__all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", "playing", "scheduler",
            "settler"]  # fmt: skip
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -117,11 +117,6 @@ def descend(
     optimizer.step()
     critic.requires_grad_(True)
     return losses[0] if parts == 1 else torch.stack(losses).mean()
-
-
-def half_life(longest: float, ramp: float, images: int) -> float:
-    """The average's half-life after `images` samples: `longest`, at first no more than `ramp` of them (0: no ramp)."""
-    return longest if ramp == 0 else min(longest, ramp * images)
 
 
 @torch.no_grad()

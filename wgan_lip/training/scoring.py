@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -29,82 +29,72 @@ from wgan_lip.runs.run import Run
 from wgan_lip.training.refitting import keeps_up
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.settings import Settings, at_least
 from wgan_lip.wasserstein.dual import fitted
 from wgan_lip.wasserstein.interval import bracket, estimate_ray_gradient_norm
 
-__all__ = ["check_scoring", "score_run"]
+__all__ = ["Evaluation", "score_run"]
 
 FIT = 4096  # fresh samples of each law to which a copy of the critic is refitted
 
 
-def check_scoring(
-    source: Source,
-    *,
-    size: int = 2000,
-    repeats: int = 10,
-    fit_steps: int = 300,
-    neighbour: int | None = None,
-    directions: int = 512,
-    features: str | None = "classifier",
-    classifier_steps: int = 400,
-    inception_weights: str | None = None,
-) -> None:
-    """Refuses settings that :func:`score_run` could not use on `source`, so that no run is played in vain.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Settings):
+    """How a run is scored at its end.
 
-    Raises:
-        InputError: A count that is too small, a neighbour beyond the samples, more samples than `source` has for
-            training, or features or weights of Inception that cannot be used.
-    """
-    counts = {
-        "size": (size, 2), "repeats": (repeats, 1), "fit_steps": (fit_steps, 0),
-        "neighbour": (1 if neighbour is None else neighbour, 1), "directions": (directions, 1),
-        "classifier_steps": (classifier_steps, 0),
-    }  # fmt: skip
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise InputError(f"Expected `{name}` of at least {least}. Got {value}.")
-    if neighbour is not None and neighbour >= (samples := len(source.test[:size])):
-        raise InputError(
-            f"Expected `neighbour` below the number of samples, {samples}. Got {neighbour}. Lower it, or raise `size`."
-        )
-    try:
-        source.reference(len(source.test[:size]), seed=0)
-    except InputError as error:
-        raise InputError(f"{error} Lower `size`, or the size of the test set.") from None
-    check_features(features, source)
-    if inception_weights is not None:
-        image_range(source)
-        Inception(inception_weights)
-
-
-def score_run(
-    run: Run,
-    source: Source,
-    *,
-    size: int = 2000,
-    repeats: int = 10,
-    fit_steps: int = 300,
-    neighbour: int | None = None,
-    directions: int = 512,
-    features: str | None = "classifier",
-    classifier_steps: int = 400,
-    inception_weights: str | None = None,
-) -> dict[str, Any]:
-    """Scores a run as it lies on disk, on the CPU.
-
-    Arguments:
-        run: The run.
-        source: Its data.
+    Attributes:
         size: Samples n of each law, at most the test set.
         repeats: Draws of generated and of real samples in the excess over the floor.
-        fit_steps: Ascents of a copy of the critic on the evaluated samples, which closes the interval from below, and
-            of one on fresh samples, which tells whether the critic kept up; 0 for none.
+        fit_steps: Training steps of a copy of the critic on the evaluated samples, which closes the interval from
+            below, and of one on fresh samples, which tells whether the critic kept up; 0 for none.
         neighbour: Whose distance is the radius of a neighbourhood, below n; see :func:`wgan_lip.metrics.compare`.
+            None: 5, or as many as there are.
         directions: Of the sliced distances.
         features: What images are scored on, too: `classifier`, `lite0`, a file of weights, or None; see
             :func:`wgan_lip.metrics.features_of`.
         classifier_steps: Training steps of the classifier; 0 for none.
         inception_weights: A weights file, for FID and KID; see :class:`wgan_lip.metrics.Inception`.
+    """
+
+    size: int = at_least(2, 2000)
+    repeats: int = at_least(1, 10)
+    fit_steps: int = at_least(0, 300)
+    neighbour: int | None = at_least(1, None)
+    directions: int = at_least(1, 512)
+    features: str | None = "classifier"
+    classifier_steps: int = at_least(0, 400)
+    inception_weights: str | None = None
+
+    def check(self, source: Source) -> None:
+        """Refuses what :func:`score_run` could not use on `source`, so that no run is trained in vain.
+
+        Raises:
+            InputError: A neighbour beyond the samples, more samples than `source` has for training, or features or
+                weights of Inception that cannot be used.
+        """
+        samples = len(source.test[: self.size])
+        if self.neighbour is not None and self.neighbour >= samples:
+            raise InputError(
+                f"Expected `neighbour` below the number of samples, {samples}. Got {self.neighbour}. "
+                "Lower it, or raise `size`."
+            )
+        try:
+            source.reference(samples, seed=0)
+        except InputError as error:
+            raise InputError(f"{error} Lower `size`, or the size of the test set.") from None
+        check_features(self.features, source)
+        if self.inception_weights is not None:
+            image_range(source)
+            Inception(self.inception_weights)
+
+
+def score_run(run: Run, source: Source, evaluation: Evaluation = Evaluation()) -> dict[str, Any]:
+    """Scores a run as it lies on disk, on the CPU.
+
+    Arguments:
+        run: The run.
+        source: Its data.
+        evaluation: On how many samples, and which scores.
 
     Returns:
         Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's own bound),
@@ -114,14 +104,12 @@ def score_run(
         `fit_steps` is not 0; `lipschitz`, `guarantee`, `largest_gradient_found`, `ray_gradient_norm`.
 
     Raises:
-        InputError: See :func:`check_scoring`.
+        InputError: See :meth:`Evaluation.check`.
         wgan_lip.wasserstein.interval.InvariantViolation: A certified lower bound above the exact value.
     """
-    check_scoring(
-        source, size=size, repeats=repeats, fit_steps=fit_steps, neighbour=neighbour, directions=directions,
-        features=features, classifier_steps=classifier_steps,
-    )  # fmt: skip
-    test = source.test[:size]
+    evaluation.check(source)
+    fit_steps, weights = evaluation.fit_steps, evaluation.inception_weights
+    test = source.test[: evaluation.size]
     generated = run.sample(len(test), seed=0)
     proof = prove(run.critic)
     transport = solve(test, generated)
@@ -136,18 +124,18 @@ def score_run(
     scores = compare(
         generated,
         source,
-        neighbour=neighbour,
-        directions=directions,
-        draws=repeats,
-        features=features_of(features, source, classifier_steps=classifier_steps),
-        inception=None if inception_weights is None else Inception(inception_weights),
+        neighbour=evaluation.neighbour,
+        directions=evaluation.directions,
+        draws=evaluation.repeats,
+        features=features_of(evaluation.features, source, classifier_steps=evaluation.classifier_steps),
+        inception=None if weights is None else Inception(weights),
     )
     return {
         "interval": {
             "lower": best.lower, "exact": best.exact, "upper": best.upper, "lower_as_trained": trained.lower,
             "n": best.n, "dim": best.dim,
         },
-        "score": _headline(run, source, size, repeats),
+        "score": _headline(run, source, evaluation.size, evaluation.repeats),
         "scores": {space: asdict(compared) for space, compared in scores.items()},
         "modes": coverage,
         **_copies(source, generated),

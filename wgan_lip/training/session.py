@@ -2,39 +2,267 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
 
 from wgan_lip import figures
 from wgan_lip.data import Source
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.runs.checkpoints import Checkpoints
+from wgan_lip.runs.checkpoints import Checkpointing, Checkpoints
 from wgan_lip.runs.folder import (
     CERTIFICATE,
     METRICS,
     SUMMARY,
     claimed,
+    create_run,
+    failures_recorded,
     read_status,
+    reopen_run,
     set_status,
 )
-from wgan_lip.runs.run import Run, load_run
-from wgan_lip.runs.tracking import Console, JsonLinesTracker, Trackers
+from wgan_lip.runs.resuming import is_finished, last_state
+from wgan_lip.runs.run import Run
+from wgan_lip.runs.tracking import Console, JsonLinesTracker, Tracker, Trackers, open_tracker
 from wgan_lip.training.board import TrainingBoard
 from wgan_lip.training.game import Record, StoppedError
+from wgan_lip.training.loop import train_wgan
 from wgan_lip.training.ranks import OtherRankError, Ranks
-from wgan_lip.training.scoring import score_run
+from wgan_lip.training.scoring import Evaluation, score_run
+from wgan_lip.training.settings import Training
 from wgan_lip.training.signals import StopRequests
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.files import write_json
-from wgan_lip.utils.terminal import warn
+from wgan_lip.utils.terminal import say, shown, warn
 
-__all__ = ["conclude", "follow", "kept", "play", "word_left"]
+__all__ = ["Players", "Session"]
+
+
+@dataclass(frozen=True)
+class Players:
+    """What a training is made of: its data, the two players, and their optimisers."""
+
+    source: Source
+    generator: nn.Module
+    critic: nn.Module
+    generator_optimizer: Optimizer
+    critic_optimizer: Optimizer
+
+
+@dataclass(frozen=True)
+class Past:
+    """Where a run stands before it is trained.
+
+    Attributes:
+        directory: Its folder; None for a new run.
+        finished: Whether nothing is left to train or to score.
+        state: The state of its training; None where there is none yet.
+        checkpoint: The step of its whole `checkpoint.pt`, if there is one.
+    """
+
+    directory: Path | None = None
+    finished: bool = False
+    state: Mapping[str, Any] | None = None
+    checkpoint: int | None = None
+
+    @property
+    def first(self) -> int | None:
+        """The first step that will be recorded again; None for a new run."""
+        return None if self.directory is None else self.state["step"] + 1 if self.state else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A training in a folder, from its start, or where it stopped, to its scores.
+
+    Where several processes train together, rank 0 has the folder and the last word.
+
+    Attributes:
+        directory: The folder of a new run.
+        config: The settings, whole, as they stand in the run's `config.yaml`.
+        build: Makes the players; called once it is clear that there is something to train.
+        past: Finds the run to go on with, or None where a new one begins.
+        training, evaluation, checkpoint: The settings of the loop, of the scores, of the checkpoints.
+        seed: Of latents and of the choice of samples.
+        overrides: What was given where the training was started, which the folder keeps a record of.
+        command: What the training was started by, in words.
+        way_back: What goes on with a run that was interrupted, given its folder, in words.
+        tracking: Names of :data:`wgan_lip.runs.tracking.TRACKERS`, or trackers.
+        callbacks: Called with every record, on rank 0, after it was written.
+        told: Called with the finished run, on rank 0.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    build: Callable[[], Players]
+    past: Callable[[], Run | None]
+    training: Training
+    evaluation: Evaluation
+    checkpoint: Checkpointing
+    seed: int
+    overrides: Sequence[str] = ()
+    command: str
+    way_back: Callable[[Path], str]
+    tracking: Sequence[str | Tracker] = ("tensorboard",)
+    callbacks: Sequence[Callable[[Record], object]] = ()
+    told: Callable[[Run], object] = bool
+
+    def run(self) -> Run:
+        """Trains, scores and draws; returns the run.
+
+        Raises:
+            InputError: Settings, data or players that cannot be trained; a folder that cannot be written to.
+            StoppedError: A training that stopped itself; its players are kept.
+            KeyboardInterrupt: A signal, after saving; a subclass for SIGTERM and SIGHUP.
+        """
+        ranks, saver = Ranks(), None
+        with StopRequests() as stop, ExitStack() as held, _word_left(ranks):
+            past = ranks.by_first(lambda: self._past(held))
+            if past.directory is not None and past.finished:
+                run = Run(past.directory)
+                if ranks.rank == 0:
+                    step = run.status["step"]
+                    say(f"{shown(run.directory)} is finished, at step {step}: nothing is left to train")
+                return run
+            players = self.build()
+            records = train_wgan(
+                players.source,
+                players.generator,
+                players.critic,
+                self.training,
+                generator_optimizer=players.generator_optimizer,
+                critic_optimizer=players.critic_optimizer,
+                seed=self.seed,
+                state=past.state,
+                pause=lambda step: stop.asked is not None or (saver is not None and saver.due(step)),
+            )
+            directory = ranks.by_first(lambda: self._opened(past, held))
+            run = Run(
+                directory, trust=self.config["trust"], critic=players.critic, generator=players.generator,
+                source=players.source,
+            )  # fmt: skip
+            if ranks.rank:
+                _follow(directory, records, stop, ranks)
+                return run
+            saver = Checkpoints(directory, players.source.sizes, self.checkpoint, step=past.checkpoint)
+            with (
+                self._way_back_told(directory),
+                failures_recorded(directory),
+                _kept(directory, saver),
+                self._watched(directory, past.first) as trackers,
+            ):
+                board = TrainingBoard(
+                    trackers, players.source, self.config, self.command, goes_on=bool(past.first)
+                )  # fmt: skip
+                steps = records if past.first is None else _gone_on(records)
+                self._train(run, steps, saver, stop, ranks, board, past.first)
+                self._conclude(run, board)
+            self.told(run)
+            return run
+
+    def _past(self, held: ExitStack) -> Past:
+        run = self.past()
+        if run is None:
+            return Past()
+        if is_finished(run, self.config):
+            return Past(run.directory, finished=True)
+        held.enter_context(claimed(run.directory))
+        state, checkpoint = last_state(run, self.config)
+        return Past(run.directory, state=state, checkpoint=checkpoint)
+
+    def _opened(self, past: Past, held: ExitStack) -> Path:
+        """The folder to write to: a new run's, or that of the past one."""
+        if past.directory is None:
+            with suppress(OSError):
+                self.directory.mkdir(parents=True, exist_ok=True)
+            held.enter_context(claimed(self.directory))
+            create_run(self.directory, self.config, list(self.overrides))
+            say(f"training in {shown(self.directory)}", sys.stderr)
+            return self.directory
+        reopen_run(past.directory, self.config, list(self.overrides))
+        warn(f"going on with {shown(past.directory)} at step {past.state['step'] if past.state else 0}")
+        return past.directory
+
+    @contextmanager
+    def _way_back_told(self, directory: Path) -> Iterator[None]:
+        """Where a run ends early, and not by itself: says where it is, and how it goes on."""
+        try:
+            yield
+        except StoppedError:
+            raise
+        except BaseException:
+            warn(f"To go on with this run: {self.way_back(directory)}")
+            raise
+
+    def _watched(self, directory: Path, first: int | None) -> Trackers:
+        """The trackers that were asked for by name or are at hand."""
+        return Trackers(*(
+            open_tracker(tracker, directory, resume_step=first) if isinstance(tracker, str) else tracker
+            for tracker in self.tracking
+        ))  # fmt: skip
+
+    def _train(
+        self, run: Run, records: Iterator[Record], saver: Checkpoints, stop: StopRequests, ranks: Ranks,
+        board: TrainingBoard, first: int | None,
+    ) -> None:  # fmt: skip
+        """Trains to the end: records to the trackers and callbacks, checkpoints and status to the folder."""
+        directory, new = run.directory, not first
+        with Trackers(
+            Console(self.training.steps, start_step=max(0, (first or 0) - 1)),
+            JsonLinesTracker(directory / METRICS, resume_step=first),
+        ) as lines:
+            stop.deferred = True
+            for record in records:
+                stopping = ranks.any(stop.asked is not None)
+
+                def write(record: Record = record, stopping: bool = stopping) -> None:
+                    nonlocal new
+                    if record.scalars:
+                        lines.record(record)
+                    if record.note:
+                        warn(f"step {record.step}: {record.note}")
+                    board.record(record, pictured=new and bool(record.scalars))
+                    if record.audited or not record.scalars or stopping or saver.due(record.step):
+                        lines.flush()  # what a resumed run builds on is on the disk before the checkpoint is
+                        board.flush()
+                        saver.save(record.game.state_dict(), best=record.improved)
+                        set_status(directory, "running", step=record.step, reason=record.ended)
+                    new = new and not record.scalars
+                    for callback in self.callbacks:
+                        callback(record)
+
+                ranks.by_first(write)
+                if stopping:
+                    stop.obey()
+        stop.deferred = False
+        if stop.asked is not None:
+            stop.obey()
+
+    def _conclude(self, run: Run, board: TrainingBoard) -> None:
+        """Scores the run as it lies on disk, and draws its pictures."""
+        source = run.source
+        summary = {
+            **score_run(run, source, self.evaluation),
+            "training_seconds": round(run.metrics[-1]["time"], 2),
+            "rollbacks": run.checkpoint["game"]["rollbacks"],
+        }
+        certify(run.critic, units=run.units).save(run.directory / CERTIFICATE)
+        write_json(run.directory / SUMMARY, summary)
+        board.scores(summary, run.step)
+        _draw(run, source)
+        early = run.step < self.training.steps
+        set_status(run.directory, "finished", step=run.step, reason=run.status["reason"] if early else None)
 
 
 @contextmanager
-def word_left(ranks: Ranks) -> Iterator[None]:
+def _word_left(ranks: Ranks) -> Iterator[None]:
     """Lets the other ranks know why this one stops."""
     try:
         yield
@@ -46,8 +274,8 @@ def word_left(ranks: Ranks) -> Iterator[None]:
 
 
 @contextmanager
-def kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
-    """Keeps the players where the game stopped itself; says what is saved where nothing more can be."""
+def _kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
+    """Keeps the players where the training stopped itself; says what is saved where nothing more can be."""
     try:
         yield
     except StoppedError as error:
@@ -62,48 +290,12 @@ def kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
         ) from error
 
 
-def play(
-    directory: Path, settings: dict, records: Iterator[Record], saver: Checkpoints, stop: StopRequests,
-    ranks: Ranks, board: TrainingBoard, *, first: int | None,
-) -> None:  # fmt: skip
-    """Plays the game to its end: records to the trackers, checkpoints and status to the folder.
-
-    `first` is the first step that a run that goes on will record again, None for a new run.
-    """
-    with Trackers(
-        Console(settings["training"]["steps"], start_step=max(0, (first or 0) - 1)),
-        JsonLinesTracker(directory / METRICS, resume_step=first),
-    ) as trackers:
-        stop.deferred = True
-        for record in records if first is None else _gone_on(records):
-            stopping = ranks.any(stop.asked is not None)
-
-            def write(record: Record = record, stopping: bool = stopping) -> None:
-                if record.scalars:
-                    trackers.record(record)
-                    board.record(record)
-                if record.note:
-                    warn(f"step {record.step}: {record.note}")
-                    board.text("about/note", record.note, record.step)
-                if record.audited or not record.scalars or stopping or saver.due(record.step):
-                    trackers.flush()  # what a resumed run builds on is on the disk before the checkpoint is
-                    board.flush()
-                    saver.save(record.game.state_dict(), best=record.improved)
-                    set_status(directory, "running", step=record.step, reason=record.ended)
-
-            ranks.by_first(write)
-            if stopping:
-                stop.obey()
-    stop.deferred = False
-    if stop.asked is not None:
-        stop.obey()
-
-
 def _gone_on(records: Iterator[Record]) -> Iterator[Record]:
     """The records of a run that goes on; where it gets to none, its checkpoint is to blame.
 
     Raises:
-        InputError: It holds what a game stops at, though torch takes it: such as an optimiser's state of other shapes.
+        InputError: It holds what a training stops at, though torch takes it: such as an optimiser's state of other
+            shapes.
     """
     try:
         first = next(records)
@@ -122,8 +314,8 @@ def _gone_on(records: Iterator[Record]) -> Iterator[Record]:
     yield from records
 
 
-def follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
-    """Plays the game along with rank 0, which writes about it; notes in the run's status where that was killed."""
+def _follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
+    """Trains along with rank 0, which writes about it; notes in the run's status where that was killed."""
     stop.deferred = True
     try:
         for _ in records:
@@ -139,24 +331,6 @@ def follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks
                 break
             time.sleep(0.1)
         raise
-
-
-def conclude(directory: Path, settings: dict, source: Source, board: TrainingBoard) -> Run:
-    """Scores the run as it lies on disk and draws its pictures; returns it, finished."""
-    run = load_run(directory, trust=settings["trust"])
-    seconds = run.metrics[-1]["time"]
-    summary = {
-        **score_run(run, source, **settings["evaluation"]),
-        "training_seconds": round(seconds, 2),
-        "rollbacks": run.checkpoint["game"]["rollbacks"],
-    }
-    certify(run.critic, units=run.units).save(directory / CERTIFICATE)
-    write_json(directory / SUMMARY, summary)
-    board.scores(summary, run.step)
-    _draw(run, source)
-    early = run.step < settings["training"]["steps"]
-    set_status(directory, "finished", step=run.step, reason=run.status["reason"] if early else None)
-    return Run(directory)
 
 
 def _draw(run: Run, source: Source) -> None:

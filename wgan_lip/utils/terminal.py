@@ -7,9 +7,10 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
-__all__ = ["let_go", "printable", "say", "takeable", "warn"]
+__all__ = ["let_go", "printable", "say", "shown", "takeable", "warn"]
 
 
 def printable(text: str) -> str:
@@ -54,6 +55,12 @@ def takeable(text: str, stream: TextIO) -> str:
 def warn(text: str) -> None:
     """Says one line on the standard error, under the name of the program."""
     say(f"wgan-lip: {' '.join(text.split())}", sys.stderr)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed: relative to here where that is below here."""
+    here = Path.cwd()
+    return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
 
 
 def let_go(stream: TextIO) -> None:

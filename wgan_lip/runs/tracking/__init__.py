@@ -1,14 +1,16 @@
-"""Records to TensorBoard, JSON lines and the console."""
+"""Records to TensorBoard, JSON lines and the console, and to other trackers where they are named."""
 
 from wgan_lip.runs.tracking.console import Console, IntervalConsole
 from wgan_lip.runs.tracking.lines import JsonLinesTracker, read_records
 from wgan_lip.runs.tracking.records import RecordLike, StagedRecordLike, Tracker, Trackers
+from wgan_lip.runs.tracking.services import TRACKERS, check_tracking, open_tracker
 from wgan_lip.runs.tracking.tags import ESTIMATE_CHARTS, MEANINGS, TRAINING_CHARTS
 from wgan_lip.runs.tracking.tensorboard import TensorBoardTracker
 
 __all__ = [
     "ESTIMATE_CHARTS",
     "MEANINGS",
+    "TRACKERS",
     "TRAINING_CHARTS",
     "Console",
     "IntervalConsole",
@@ -18,5 +20,7 @@ __all__ = [
     "TensorBoardTracker",
     "Tracker",
     "Trackers",
+    "check_tracking",
+    "open_tracker",
     "read_records",
 ]

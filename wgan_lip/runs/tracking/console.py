@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING
 from typing import Any, TextIO
 
-from wgan_lip.runs.tracking.records import Closing, RecordLike, StagedRecordLike
+from wgan_lip.runs.tracking.records import RecordLike, StagedRecordLike, Tracker
 from wgan_lip.utils.numbers import clock_time, interval_text, rounded
 from wgan_lip.utils.terminal import let_go, say, takeable
 
 
-class _Screen(Closing):
+class _Screen(Tracker):
     """A line that says how things stand: below a live bar on a terminal, printed from time to time elsewhere."""
 
     def __init__(self, stream: TextIO | None, interval: float, clock: Callable[[], float]) -> None:

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wgan_lip.runs.tracking.records import Closing, RecordLike
+from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, open_regular, read_regular, write_whole
 
 
-class JsonLinesTracker(Closing):
+class JsonLinesTracker(Tracker):
     """Writes each record as one line of strict JSON: `{"step": 3, "time": 1.52, "w1/lower": 0.41, ...}`.
 
     `time` counts seconds of work since the run began; a resumed run goes on from the last line it keeps. NaN and the

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wgan_lip.runs.tracking.records import Closing, RecordLike
+from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.runs.tracking.tags import MEANINGS, ROUNDED_DOWN, ROUNDED_UP, TRAINING_CHARTS
 from wgan_lip.utils.files import utf8
 
@@ -28,7 +28,7 @@ TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
 """Turns a surface by 60 degrees away from that page's camera, which looks straight down."""
 
 
-class TensorBoardTracker(Closing):
+class TensorBoardTracker(Tracker):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
 
     TensorBoard keeps scalars in single precision, to which bounds are rounded outward, and its charts break off at an

@@ -1,0 +1,196 @@
+"""A training from Python, with everything that one of the command line has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, ParamSpec
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from wgan_lip.data import Source
+from wgan_lip.lipschitz.optimizers import LEARNING_RATE, parameter_groups
+from wgan_lip.runs.checkpoints import Checkpointing
+from wgan_lip.runs.folder import CONFIG
+from wgan_lip.runs.resuming import same_run
+from wgan_lip.runs.run import Run
+from wgan_lip.runs.targets import OBJECT, recipe
+from wgan_lip.runs.tracking import Tracker, check_tracking
+from wgan_lip.training.game import Record
+from wgan_lip.training.scoring import Evaluation
+from wgan_lip.training.session import Players, Session
+from wgan_lip.training.settings import Training
+from wgan_lip.utils.checks import InputError, check_choice, check_seed
+from wgan_lip.utils.devices import keep_freed_memory, set_threads
+
+__all__ = ["train"]
+
+BETAS = (0.5, 0.9)  # of Adam, where no optimiser is given
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(Training):
+    """What :func:`train` takes: the players, the settings of :class:`Training`, and what else is listed there."""
+
+    source: Source = field(kw_only=False)
+    generator: nn.Module = field(kw_only=False)
+    critic: nn.Module = field(kw_only=False)
+    out: str | Path
+    resume: Literal["auto"] | None = None
+    generator_optimizer: Optimizer | None = None
+    critic_optimizer: Optimizer | None = None
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    tracking: Sequence[str | Tracker] = ("tensorboard",)
+    callbacks: Sequence[Callable[[Record], object]] = ()
+    seed: int = 0
+    threads: int | None = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in (("generator", nn.Module), ("critic", nn.Module), ("source", Source)):
+            if not isinstance(thing := getattr(self, name), kind):
+                remedy = "Build it first." if kind is nn.Module else "wgan_lip.data.TensorSource makes one of a tensor."
+                raise InputError(f"The {name} must be a {kind.__name__}. Got {type(thing).__name__}. {remedy}")
+        if self.resume is not None:
+            check_choice(self.resume, ["auto"], "resume")
+        check_seed(self.seed)
+        check_tracking(self.tracking)
+
+    def run(self) -> Run:
+        """Trains; see :func:`train`."""
+        out = Path(self.out).expanduser()
+        players = self._players()
+        self.evaluation.check(players.source)
+        config = self._config(players)
+        session = Session(
+            directory=out,
+            config=config,
+            build=lambda: players,
+            past=lambda: same_run(Run(out), config) if self.resume and (out / CONFIG).exists() else None,
+            training=self,
+            evaluation=self.evaluation,
+            checkpoint=self.checkpoint,
+            seed=self.seed,
+            command=f"wgan_lip.train({type(self.source).__name__}, ..., out={str(out)!r})",
+            way_back=lambda directory: f"wgan_lip.train(..., out={str(directory)!r}, resume='auto')",
+            tracking=self.tracking,
+            callbacks=self.callbacks,
+        )
+        with _threads(self.threads):
+            keep_freed_memory()
+            directory = session.run().directory
+        return Run(directory, critic=self.critic, generator=self.generator, source=self.source)
+
+    def _players(self) -> Players:
+        """The players on the critic's device, with their optimisers: Adam where none is given."""
+        parameter = next(self.critic.parameters(), None)
+        if parameter is None or next(self.generator.parameters(), None) is None:
+            raise InputError("Expected a critic and a generator with parameters to train. Got one with none.")
+        ascent, descent = self.critic_optimizer, self.generator_optimizer
+        if ascent is None:
+            ascent = torch.optim.Adam(parameter_groups(self.critic, LEARNING_RATE), betas=BETAS)
+        if descent is None:
+            descent = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=BETAS)
+        return Players(self.source.to(parameter.device), self.generator, self.critic, descent, ascent)
+
+    def _config(self, players: Players) -> dict[str, Any]:
+        """The settings as a run's folder holds them, with the sections that the command line has."""
+        return {
+            "seed": self.seed,
+            "device": str(next(self.critic.parameters()).device),
+            "threads": self.threads,
+            "trust": [],
+            "tracking": [name for name in self.tracking if isinstance(name, str)],
+            "training": {setting.name: getattr(self, setting.name) for setting in fields(Training)},
+            "evaluation": asdict(self.evaluation),
+            "checkpoint": asdict(self.checkpoint),
+            "data": recipe("data", self.source),
+            "critic": recipe("critic", self.critic),
+            "generator": recipe("generator", self.generator),
+            "critic_optimizer": _optimizer_recipe(self.critic_optimizer, LEARNING_RATE),
+            "generator_optimizer": _optimizer_recipe(self.generator_optimizer, 1e-3),
+        }
+
+
+def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
+    """The section of an optimiser: of one that was given its class, else all that the default takes."""
+    if given is not None:
+        return {OBJECT: type(given).__name__}
+    return {"_target_": "torch.optim.Adam", "lr": rate, "betas": list(BETAS)}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Lets torch compute with so many threads, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    set_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _as_function(arguments: Callable[P, Arguments]) -> Callable[P, Run]:
+    """The function that takes the arguments of a class, typed for editors and type checkers."""
+
+    @functools.wraps(arguments, assigned=(), updated=())
+    def train(*args: P.args, **keywords: P.kwargs) -> Run:
+        return arguments(*args, **keywords).run()
+
+    return train
+
+
+train = _as_function(Arguments)
+train.__doc__ = r"""Trains a generator against a certified critic, in a folder: `wgan-lip train`, from Python.
+
+The folder holds what a run of the command line's does: checkpoints, records, TensorBoard's events, the certificate, the
+final scores and pictures. `wgan-lip inspect run=FOLDER` and all other commands work on it, and a process that is killed
+goes on where it was, bit by bit on a CPU.
+
+Arguments:
+    source: Where samples x (b, d) come from: one of :mod:`wgan_lip.data`; a tensor in a
+        :class:`wgan_lip.data.TensorSource`, a DataLoader in a :class:`wgan_lip.data.LoaderSource`.
+    generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k. Trained in place.
+    critic: Samples (b, d) → values (b,), of layers that can be certified. Trained in place.
+    out: The run's folder: new, or that of a run to go on with.
+    resume: "auto" goes on with the run in `out`, if there is one of this configuration, and returns it where it is
+        finished. None refuses a folder with a run.
+    steps, batch_size, ...: Every setting of :class:`wgan_lip.Training`, by name.
+    generator_optimizer: Over the generator's parameters; None for Adam at 1e-3.
+    critic_optimizer: Over the critic's parameters; None for Adam over :func:`wgan_lip.parameter_groups`.
+    evaluation: How the run is scored at its end; see :class:`wgan_lip.Evaluation`.
+    checkpoint: When checkpoints are written; see :class:`wgan_lip.Checkpointing`.
+    tracking: Names of :data:`wgan_lip.runs.tracking.TRACKERS`: tensorboard, trackio, wandb, mlflow; or trackers of your
+        own, of :class:`wgan_lip.Tracker`.
+    callbacks: Called with every :class:`wgan_lip.training.Record`, after it was written.
+    seed: Of latents and of the choice of samples.
+    threads: CPU threads of torch while it trains; small networks gain nothing from more. None leaves torch's choice.
+
+Returns:
+    The run: `run.scores`, `run.interval`, `run.certificate`, `run.sample(64)`, `run.report()`.
+
+Guarantee:
+    `run.certificate` is a proof about the critic's stored weights, `run.interval` encloses W1 of the samples it names.
+    Scores are estimates, with standard errors where they have some.
+
+Raises:
+    InputError: Settings, data or players that cannot be trained, or a run in `out` of another configuration: each
+        setting that differs is named.
+    StoppedError: A training that diverged, after its players were saved.
+    UncertifiableError: A critic without a proof.
+
+Example:
+    >>> from wgan_lip.critics import ResNetCritic
+    >>> from wgan_lip.data import Moons
+    >>> from wgan_lip.generators import MLPGenerator
+    >>> run = train(Moons(), MLPGenerator(2, width=16), ResNetCritic(2, width=16), out="outputs/moons",
+    ...             steps=20)  # doctest: +SKIP
+"""

@@ -1,0 +1,73 @@
+"""Settings that check themselves: a dataclass whose fields say what they may be."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from wgan_lip.utils.checks import InputError, check_choice
+
+__all__ = ["Settings", "above", "at_least", "one_of"]
+
+
+def above(limit: float, default: Any, *, most: float = math.inf, optional: bool = False) -> Any:
+    """A field whose number is finite, above `limit` and at most `most`; or None if `optional`, or that by default."""
+    return field(default=default, metadata={"above": limit, "most": most, "optional": optional or default is None})
+
+
+def at_least(limit: float, default: Any, *, most: float = math.inf) -> Any:
+    """A field whose number is at least `limit` and at most `most`; or None, where it is that by default."""
+    return field(default=default, metadata={"least": limit, "most": most, "optional": default is None})
+
+
+def one_of(choices: Collection[str], default: str) -> Any:
+    """A field that is one of some words."""
+    return field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of settings: frozen, given by keyword, refused by name where a value makes no sense.
+
+    A subclass declares each setting once: its name and type, its default and its limits by :func:`above`,
+    :func:`at_least` or :func:`one_of`, and what it means in the docstring.
+
+    Raises:
+        InputError: A value outside its limits.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Pace(Settings):
+        ...     steps: int = above(0, 100)
+        >>> Pace(steps=0)
+        Traceback (most recent call last):
+            ...
+        wgan_lip.utils.checks.InputError: Expected `steps` above zero. Got 0.
+    """
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            limits, value = setting.metadata, getattr(self, setting.name)
+            if not limits or (value is None and limits.get("optional")):
+                continue
+            if "choices" in limits:
+                check_choice(value, list(limits["choices"]), f"`{setting.name}`")
+                continue
+            whole = "float" not in str(setting.type)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+                kind = "a whole number" if whole else "a number"
+                raise InputError(f"Expected `{setting.name}` to be {kind}. Got {value!r:.60}.")
+            remedy = " Leave it null for no limit." if limits["optional"] else ""
+            low, high = limits.get("above", limits.get("least", -math.inf)), limits.get("most", math.inf)
+            if "above" in limits and not low < value < math.inf:  # NaN as well
+                must = f"above {'zero' if low == 0 else f'{low:g}'}{' and finite' * (value == math.inf)}"
+            elif not low <= value:
+                must = f"of at least {low:g}"
+            elif value > high:
+                must = f"of at most {high:,}"
+            else:
+                continue
+            raise InputError(f"Expected `{setting.name}` {must}. Got {value}.{remedy}")
