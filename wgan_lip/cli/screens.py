@@ -16,7 +16,8 @@ from wgan_lip.inspection.look import Inspection
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
 from wgan_lip.runs.run import CHECKPOINT, Run
-from wgan_lip.utils.numbers import clock_time, interval_text, plus_minus, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, plus_minus, rounded, rounded_down, rounded_up
+from wgan_lip.utils.printing import FIGURE, NAME
 from wgan_lip.utils.terminal import shown
 from wgan_lip.wasserstein.estimate import W1Estimate
 
@@ -108,7 +109,7 @@ def exported(run: Run, proved: Certificate, out: Path) -> str:
     return "\n".join([
         f"{shown(out)}: the critic and the averaged generator of {shown(run.directory)} at step {run.step}",
         "",
-        _row("Critic", f"Lip(f) ≤ {rounded_up(proved.lipschitz, 7)}", f"weights {proved.weights_sha256[:12]}"),
+        *proved.bound_row("Critic").lines(),
         *(f"  {name:<21} {file}" for name, file in files.items()),
         f"  {'Open it by':<21} wgan_lip.load_exported({str(out)!r}), which proves the certificate again",
     ])  # fmt: skip
@@ -120,25 +121,11 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         f"{shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
         "",
         _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
-        *_interval_found(result),
+        *(line for row in result.summary_rows() for line in row.lines()),
     ]
-    if (laws := result.population) is not None:
-        text = f"{rounded_down(laws.lower)} ≤ W1" + ("" if laws.upper is None else f" ≤ {rounded_up(laws.upper)}")
-        lines.append(_row("W1 of their laws", text, f"with {100 * laws.level:g} % confidence, by {laws.method}"))
-        found = "" if laws.estimate > 0 else ": nothing above 0 was found"
-        lines.append(
-            _row("  estimate", rounded(laws.estimate, 4), f"the critic's, on {laws.n} + {laws.m} held out{found}")
-        )
-        why = textwrap.wrap(" ".join(laws.assumptions), 90)
-        lines += [_row("" if number else "  assuming", line, "") for number, line in enumerate(why)]
     if known is not None:
         error, how = (f" ± {rounded(known[1], 2)}", "± standard error") if known[1] > 0 else ("", "in closed form")
         lines.append(_row("W1 as it is known", f"{rounded(known[0], 5)}{error}", f"of these two laws, {how}"))
-    if result.certificate is not None:
-        lines.append(_row("Certified critic", f"Lip(f) ≤ {rounded_up(result.certificate.lipschitz, 7)}", ""))
-    lines += [f"  Note: {note}" for note in result.notes]
-    if result.stopped == "interrupted" and result.population is None:
-        lines.append("  Note: It was interrupted: what was still to come is missing.")
     files = {
         "Result": RESULT,
         "Interval over time": "interval.png",
@@ -148,24 +135,6 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         "Certificate": CERTIFICATE,
     }
     return "\n".join([*(line.rstrip() for line in lines), "", *_paths(directory, files)])
-
-
-def _interval_found(result: W1Estimate) -> list[str]:
-    """The interval of an estimate, its width, and why it is no narrower."""
-    ends = {
-        "optimal": "",
-        "tolerance": "; narrow enough by tolerance=",
-        "time": "; more seconds= narrow it",
-        "interrupted": "; interrupted",
-    }
-    percent = min(100.0, 100 * (result.upper - result.lower) / result.upper) if result.upper > 0 else 0.0
-    interval, width = interval_text(result.lower, result.upper), f"width {rounded_up(percent, 2)} %"
-    if result.exact is None:
-        return [_row("W1 of the samples", interval, f"certified; {width}{ends[result.stopped]}")]
-    return [
-        _row("W1 of the samples", rounded(result.exact, 10), "exact: solved to optimality"),
-        _row("  certified", interval, f"{width}, by rounding"),
-    ]
 
 
 def _headline(run: Run) -> str:
@@ -268,7 +237,7 @@ def _interval(*, lower: float, exact: float | None, upper: float, **_: object) -
 
 
 def _row(name: str, figure: str, comment: str) -> str:
-    return f"  {name:<21} {_one_line(figure):<27}  {_one_line(comment)}"
+    return f"  {name:<{NAME}} {_one_line(figure):<{FIGURE}}  {_one_line(comment)}"
 
 
 def _one_line(text: str) -> str:

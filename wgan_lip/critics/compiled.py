@@ -18,6 +18,8 @@ from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.lipschitz.layers.constraints import MARGIN
 from wgan_lip.transport import Problem, solve_problem
 from wgan_lip.utils.checks import InputError, check_choice, check_samples
+from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["MaxMinFunction", "compile_fixed_width", "compile_resnet", "critic_from_transport", "interpolate"]
 
@@ -28,8 +30,8 @@ _RADIUS = 1e-8  # the smallest ball in which an inequality counts as strict; its
 _INFEASIBLE = 2  # scipy's status of a linear programme without a solution
 
 
-@dataclass(frozen=True, eq=False)
-class MaxMinFunction:
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxMinFunction(Printed):
     r"""A continuous piecewise-affine function on R^d, as a maximum of minima of its pieces.
 
     .. math:: f(x) = \max_i \min_{j \in S_i} (a_j^\top x + b_j)
@@ -78,9 +80,15 @@ class MaxMinFunction:
         object.__setattr__(self, "intercepts", intercepts)
         object.__setattr__(self, "groups", tuple(group.astype(np.int64) for group in groups))
 
-    def __repr__(self) -> str:
-        pieces, dim = self.slopes.shape
-        return f"MaxMinFunction(dim={dim}, pieces={pieces}, groups={len(self.groups)})"
+    def headline(self) -> str:
+        return f"A piecewise-affine function in dimension {self.dim:,}"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Affine pieces", f"{len(self.slopes):,}"),
+            Row("Groups", f"{len(self.groups):,}", "the largest of their minima is f"),
+            Row("Steepest piece", rounded(self.bound(), 7), "its slope: Lip(f) or more, up to rounding"),
+        ]
 
     @property
     def dim(self) -> int:

@@ -14,10 +14,12 @@ from torch import Tensor
 from wgan_lip.data.oracles import Oracle
 from wgan_lip.data.sources import Source, check_positive
 from wgan_lip.utils.checks import InputError, as_tensor, check_samples
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.printing import Printed, Row
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class Law(Printed):
     """Something that draws independent samples.
 
     Arguments:
@@ -48,6 +50,16 @@ class Law:
         check_positive(dim=self.dim)
         if self.diameter is not None:
             check_positive(or_zero=True, diameter=self.diameter)
+
+    def headline(self) -> str:
+        return f"A law to draw samples from, in dimension {self.dim:,}"
+
+    def summary_rows(self) -> list[Row]:
+        drawn = "fresh samples" if self.size is None else f"rows of {self.name}, each of {self.size:,} equally likely"
+        rows = [Row("A draw gives", drawn)]
+        if self.diameter is not None:
+            rows.append(Row("Diameter of support", f"≤ {rounded_up(self.diameter)}"))
+        return [*rows, Row("One unit is", self.units)]
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws n independent samples, shape (n, d), float32 or float64, on the CPU; equal for equal states of `rng`.

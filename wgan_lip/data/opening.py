@@ -24,6 +24,7 @@ from wgan_lip.data.tables import TableOptions
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
 from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
 from wgan_lip.utils.checks import InputError, as_tensor, available_memory, check_memory, check_samples, match_columns
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "matched", "open_samples"]
 
@@ -40,8 +41,8 @@ ALL_HELD_OUT = {source.name: {"test_size": None} for source in TORCHVISION}  # w
 FOR_TRAINING = {"test_size", "seed", "flip", "shift", "label_scale"}  # parameters that leave all its samples the same
 
 
-@dataclass(frozen=True, eq=False)
-class Opened:
+@dataclass(frozen=True, eq=False, repr=False)
+class Opened(Printed):
     """Samples that :func:`open_samples` found.
 
     Attributes:
@@ -62,6 +63,18 @@ class Opened:
     image_shape: tuple[int, int, int] | None = None
     oracle: Oracle | None = None
     side: int = 0
+
+    def headline(self) -> str:
+        return f"Samples of {self.name} in dimension {self.law.dim:,}"
+
+    def summary_rows(self) -> list[Row]:
+        rows = [Row("Samples", f"{len(self.rows):,} in memory")] if self.rows is not None else []
+        if self.names is not None:
+            beyond = f", and {len(self.names) - 12:,} more" if len(self.names) > 12 else ""
+            rows.append(Row("Columns", ", ".join(self.names[:12]) + beyond))
+        if self.image_shape is not None:
+            rows.append(Row("Images", " × ".join(map(str, self.image_shape)), "channels, height, width"))
+        return [*rows, *(Row("Note", note) for note in self.notes), *self.law.summary_rows()]
 
 
 def open_samples(

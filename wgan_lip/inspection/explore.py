@@ -18,7 +18,8 @@ from wgan_lip.figures import Figure
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.transport import Transport, solve
 from wgan_lip.utils.checks import InputError, check_pair
-from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.numbers import interval_text, rounded, rounded_up
+from wgan_lip.utils.printing import Printed, Row
 from wgan_lip.utils.slopes import gradients
 
 __all__ = ["Exploration", "Picture", "explore"]
@@ -41,8 +42,8 @@ class Picture:
     alt: str
 
 
-@dataclass(frozen=True, eq=False)
-class Exploration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Exploration(Printed):
     """A critic, looked at on a real and a generated sample set.
 
     Attributes:
@@ -65,6 +66,25 @@ class Exploration:
     transport: Transport
     certificate: Certificate | None
 
+    def headline(self) -> str:
+        real, generated = self.real.shape, self.generated.shape
+        return f"A critic on {real[0]:,} real and {generated[0]:,} generated samples in dimension {real[1]:,}"
+
+    def summary_rows(self) -> list[Row]:
+        ends = self.transport.lower, self.transport.upper, self.transport.exact
+        between = float(self.real_values.double().mean() - self.generated_values.double().mean())
+        rows = [
+            Row("Critic's difference", rounded(between, 4), "mean on real less mean on generated samples"),
+            Row("W1 of the samples", interval_text(*ends), "certified"),
+            Row("Slope on rays", rounded(float(self.ray_slopes.nanmean()), 3), "in the mean; a potential has 1"),
+        ]
+        if self.certificate is not None:
+            rows.append(self.certificate.bound_row("Certified critic"))
+        return [*rows, Row("Pictures", ", ".join(self.pictures))]
+
+    def picture(self) -> str:
+        return f'<div style="display: flex; flex-wrap: wrap">{"".join(map(_small, self.pictures.values()))}</div>'
+
     def save(self, directory: str | os.PathLike[str], *, dpi: float = 110) -> dict[str, Path]:
         """Writes each picture as `NAME.png` into a folder, which is made where it is missing. Returns the paths."""
         directory = Path(directory)
@@ -73,6 +93,13 @@ class Exploration:
             name: figures.save(picture.figure, directory / f"{name}.png", dpi=dpi)
             for name, picture in self.pictures.items()
         }
+
+
+def _small(picture: Picture) -> str:
+    """HTML of a picture at half its size, or less where there is no room."""
+    drawn = figures.inline_png(picture.figure, picture.alt, dpi=90)
+    drawn = drawn.replace("<img ", '<img style="max-width: 100%; height: auto" ', 1)
+    return f'<figure style="margin: 0.3em; width: 22em; max-width: 100%">{drawn}</figure>'
 
 
 def explore(

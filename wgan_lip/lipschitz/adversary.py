@@ -41,6 +41,8 @@ from wgan_lip.lipschitz.layers import (
     Squeeze,
 )
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
+from wgan_lip.utils.numbers import rounded, rounded_down
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = [
     "BREAKS",
@@ -55,8 +57,8 @@ __all__ = [
 LOWERED = 1 - 2.0**-40
 
 
-@dataclass(frozen=True)
-class SteepestSlope:
+@dataclass(frozen=True, repr=False)
+class SteepestSlope(Printed):
     """The steepest slope that a search met.
 
     Attributes:
@@ -68,6 +70,13 @@ class SteepestSlope:
     value: float
     point: Tensor
     partner: Tensor | None = None
+
+    def headline(self) -> str:
+        return f"The steepest slope that a search met, in dimension {len(self.point)}"
+
+    def summary_rows(self) -> list[Row]:
+        found = "a gradient norm" if self.partner is None else "a difference quotient of two points"
+        return [Row("Slope", f"Lip(f) ≥ {rounded_down(self.value, 7)}", found)]
 
 
 def estimate_lipschitz(critic: nn.Module, x: Tensor, *, starts: int = 512, steps: int = 80, seed: int = 0) -> float:
@@ -264,8 +273,8 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / _norm(rows)[..., None].clamp_min(1e-300)
 
 
-@dataclass(frozen=True)
-class Enumeration:
+@dataclass(frozen=True, repr=False)
+class Enumeration(Printed):
     """All linear pieces of a critic on a box.
 
     Attributes:
@@ -277,6 +286,15 @@ class Enumeration:
     lipschitz: float
     cells: int
     point: Tensor
+
+    def headline(self) -> str:
+        return f"All linear pieces of a critic on a box in dimension {len(self.point)}"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Lipschitz constant", rounded(self.lipschitz, 10), "the largest gradient norm, up to rounding"),
+            Row("Cells", f"{self.cells:,}", "on each of which the critic is affine"),
+        ]
 
 
 def enumerate_lipschitz(

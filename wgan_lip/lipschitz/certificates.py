@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fractions import Fraction
@@ -23,6 +24,8 @@ from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
 from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.files import read_regular, write_json
+from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = [
     "Certificate",
@@ -49,8 +52,8 @@ class LayerCertificate:
     method: str
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Printed):
     """A proved constant: |f(x) − f(y)|_out ≤ lipschitz · ‖x − y‖_in for all x, y.
 
     Attributes:
@@ -91,6 +94,24 @@ class Certificate:
         if not math.isfinite(self.lipschitz):
             raise InputError(f"Expected a finite Lipschitz constant. Got {self.lipschitz}. Train with retraction.")
 
+    def headline(self) -> str:
+        return f"A bound on the Lipschitz constant of a map from {self.norm_in} to {self.norm_out}"
+
+    def bound_row(self, name: str = "Lipschitz constant") -> Row:
+        """The constant and the weights that it is about, for screens where other figures stand beside it."""
+        return Row(name, f"Lip(f) ≤ {rounded_up(self.lipschitz, 7)}", f"weights {self.weights_sha256[:12]}")
+
+    def summary_rows(self) -> list[Row]:
+        kinds = Counter(_kind(layer) for layer in self.layers).most_common()
+        named = [f"{count} {kind}" for kind, count in kinds[:4]]
+        beyond = [f"{sum(count for _, count in kinds[4:])} more"] if len(kinds) > 4 else []
+        rows = [self.bound_row(), Row("Layers", str(len(self.layers)), ", ".join(named + beyond))]
+        if self.layers:
+            steepest = max(self.layers, key=lambda layer: layer.lipschitz)
+            at = f"at {steepest.path}, {_kind(steepest)}: {steepest.method}"
+            rows.append(Row("  largest constant", rounded_up(steepest.lipschitz, 7), at))
+        return [*rows, Row("One unit is", self.units)]
+
     def save(self, path: str | Path) -> None:
         """Writes the certificate as JSON, whole or not at all."""
         write_json(path, asdict(self))
@@ -125,8 +146,8 @@ class Evaluation:
     error: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Proof:
+@dataclass(frozen=True, eq=False, repr=False)
+class Proof(Printed):
     """A critic as it was when it was proved, to be evaluated at many samples without proving it again.
 
     It holds its own copy of the weights, so that steps of an optimiser after the proof do not reach it, and a bound
@@ -138,6 +159,12 @@ class Proof:
 
     certificate: Certificate
     _layers: tuple[tuple[str, nn.Module, Claim, float], ...]
+
+    def headline(self) -> str:
+        return f"Proof about a map from {self.certificate.norm_in} to {self.certificate.norm_out}, with a copy of it"
+
+    def summary_rows(self) -> list[Row]:
+        return self.certificate.summary_rows()
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Evaluation:
@@ -552,6 +579,11 @@ def _claim(path: str, module: nn.Module) -> Claim:
         return claim
     except InputError as error:
         raise type(error)(f"At '{path}': {error}") from None
+
+
+def _kind(layer: LayerCertificate) -> str:
+    """The class of a layer, without its settings."""
+    return layer.layer.partition("(")[0].strip()
 
 
 def _name(norm: Norm | None) -> str:

@@ -17,7 +17,8 @@ from wgan_lip.data import FiniteSource, Source, ToySource
 from wgan_lip.transport import BYTES_PER_PAIR, solve
 from wgan_lip.transport.exact import network_simplex
 from wgan_lip.utils.checks import InputError, check_memory, check_pair
-from wgan_lip.utils.numbers import plus_minus
+from wgan_lip.utils.numbers import plus_minus, rounded
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
 __all__ = ["Excess", "Floor", "Pool", "excess_over_floor", "real_pools"]
 
@@ -55,7 +56,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Excess:
+class Excess(Printed):
     """What W1 shows beyond sampling, of generated samples, and of real ones in their place.
 
     Attributes:
@@ -83,11 +84,27 @@ class Excess:
     n: int
     draws: int
 
-    def __str__(self) -> str:
-        return (
-            f"{plus_minus(self.excess, self.error)} (real samples: {plus_minus(self.real, self.real_error)}; "
-            f"{self.draws} draws of {self.n})"
-        )
+    def headline(self) -> str:
+        return f"W1 in excess of its floor, over {self.draws} draws of {self.n:,} samples"
+
+    def summary_rows(self) -> list[Row]:
+        spread = f"{rounded(self.ratio, 4)} ± {rounded(self.spread, 2)}"
+        return [
+            Row(
+                "Excess over the floor",
+                plus_minus(self.excess, self.error),
+                "± standard error; 0 for equal laws",
+            ),
+            Row("  of real samples", plus_minus(self.real, self.real_error), "in the place of the generated"),
+            Row("W1(generated, test)", rounded(self.w1, 4), "in the mean"),
+            Row("Floor W1(real, test)", rounded(self.floor, 4), "what sampling alone explains"),
+            Row("  W1 over floor", spread if self.floor > 0 else "none: floor 0", "an older score, which rewards blur"),
+        ]
+
+    def picture(self) -> str:
+        errors = {"Excess": (self.excess, self.error), "Of real samples": (self.real, self.real_error)}
+        bars = [Bar(name, value - error, value + error, value, proved=False) for name, (value, error) in errors.items()]
+        return number_line(bars, "; ".join(f"{name}: {plus_minus(*pair)}" for name, pair in errors.items()))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.numbers import plus_minus, rounded
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
 __all__ = ["Memorisation", "memorisation"]
 
@@ -19,7 +20,7 @@ BLOCK, BATCH = 4096, 256  # real rows, and queries, at a time
 
 
 @dataclass(frozen=True)
-class Memorisation:
+class Memorisation(Printed):
     """How many more generated samples hug the training set than held-out ones do; see :func:`memorisation`.
 
     Attributes:
@@ -36,11 +37,19 @@ class Memorisation:
     real_ratio: float
     n: int
 
-    def __str__(self) -> str:
-        return (
-            f"{plus_minus(self.value, self.error)} (nearest training over nearest held-out sample: "
-            f"{rounded(self.ratio, 3)}, of real samples {rounded(self.real_ratio, 3)})"
-        )
+    def headline(self) -> str:
+        return f"Copies of training samples among {self.n:,} generated ones"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Copies", plus_minus(self.value, self.error), "as a share; 0 in the mean for none, 1 for all"),
+            Row("Distance ratio", rounded(self.ratio, 3), "to the nearest training over the nearest held-out sample"),
+            Row("  of real samples", rounded(self.real_ratio, 3), "held out, in their place"),
+        ]
+
+    def picture(self) -> str:
+        share = Bar("Copies", self.value - self.error, self.value + self.error, self.value, proved=False)
+        return number_line([share], f"Copies: {plus_minus(self.value, self.error)}")
 
 
 def memorisation(generated: Tensor, train: Tensor, test: Tensor) -> Memorisation:

@@ -11,12 +11,14 @@ from scipy.special import gammainc
 from torch import Tensor
 
 from wgan_lip.utils.checks import InputError, check_pair, check_samples
+from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["ModeCoverage", "mode_coverage", "spread_over_real"]
 
 
 @dataclass(frozen=True)
-class ModeCoverage:
+class ModeCoverage(Printed):
     """How samples spread over the modes of a mixture.
 
     Attributes:
@@ -32,6 +34,15 @@ class ModeCoverage:
     total: int
     within: float
     width: float
+
+    def headline(self) -> str:
+        return f"How samples spread over {self.total:,} modes"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Modes", f"{self.covered} of {self.total} covered", f"{100 * self.within:.1f} % of samples near one"),
+            Row("Width", rounded(self.width, 3), "of a mode, over that of the mixture; below 1 where narrowed"),
+        ]
 
 
 def mode_coverage(

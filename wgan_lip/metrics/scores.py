@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from wgan_lip.metrics.features import Features
 from wgan_lip.metrics.inception import Inception, image_range
 from wgan_lip.metrics.similarity import frechet_distance, kernel_distance, similarity
 from wgan_lip.metrics.wavelets import frechet_wavelet_distance
+from wgan_lip.utils.numbers import plus_minus, rounded
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["BLUR", "FRECHET_FROM", "Compared", "compare", "on_features"]
 
@@ -24,7 +27,7 @@ WAVELET_SIDE = 8  # pixels, below which images have no wavelet packets to speak 
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Printed):
     """Scores of generated samples, and of as many real ones in their place.
 
     Attributes:
@@ -43,6 +46,18 @@ class Compared:
     extractor: str
     blurs: dict[str, float] = field(default_factory=dict)
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def headline(self) -> str:
+        return f"Scores of {self.n:,} generated samples, on {self.extractor}"
+
+    def summary_rows(self) -> list[Row]:
+        rows = []
+        for name, value in self.values.items():
+            errors = self.errors.get(name, (math.nan, math.nan))
+            real = plus_minus(self.floors[name], errors[1]) if name in self.floors else "unknown"
+            blur = f"; blurred: {rounded(self.blurs[name], 3)}" if name in self.blurs else ""
+            rows.append(Row(name, plus_minus(value, errors[0]), f"real samples: {real}{blur}"))
+        return rows
 
 
 def compare(

@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.utils.checks import InputError, check_pair
+from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["Neighbourhoods", "frechet_distance", "kernel_distance", "mmd", "neighbourhoods", "sliced_wasserstein"]
 
 
 @dataclass(frozen=True)
-class Neighbourhoods:
+class Neighbourhoods(Printed):
     """How the neighbourhoods of generated and of real samples overlap; see :func:`neighbourhoods`.
 
     Attributes:
@@ -32,6 +34,17 @@ class Neighbourhoods:
     density: float
     coverage: float
     k: int
+
+    def headline(self) -> str:
+        return f"How neighbourhoods of generated and real samples overlap, to neighbour {self.k}"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Precision", rounded(self.precision, 3), "share of generated samples near a real one"),
+            Row("Recall", rounded(self.recall, 3), "share of real samples near a generated one"),
+            Row("Density", rounded(self.density, 3), "real neighbourhoods around a generated sample; 1 for equal laws"),
+            Row("Coverage", rounded(self.coverage, 3), "share of real samples with a generated one near"),
+        ]
 
 
 def sliced_wasserstein(

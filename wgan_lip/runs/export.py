@@ -22,6 +22,7 @@ from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.runs.targets import build, load_weights
 from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.files import beside, read_regular, write_json, write_whole
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["Exported", "export_players", "load_exported"]
 
@@ -29,8 +30,8 @@ ABOUT, CERTIFICATE = "export.json", "certificate.json"
 PLAYERS = ("critic", "generator")
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Printed):
     """Players as they were exported.
 
     Attributes:
@@ -44,6 +45,18 @@ class Exported:
     generator: nn.Module
     certificate: Certificate
     about: Mapping[str, Any]
+
+    def headline(self) -> str:
+        return "A critic and a generator as they were exported"
+
+    def summary_rows(self) -> list[Row]:
+        players = {"Critic": self.critic, "Generator": self.generator}
+        weights = {name: sum(weight.numel() for weight in player.parameters()) for name, player in players.items()}
+        return [
+            *(Row(name, type(player).__name__, f"{weights[name]:,} weights") for name, player in players.items()),
+            self.certificate.bound_row("Certified critic"),
+            Row("One unit is", self.certificate.units),
+        ]
 
 
 def export_players(

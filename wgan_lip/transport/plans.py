@@ -23,12 +23,14 @@ from wgan_lip.transport.rounding import (
     weighted_mean,
 )
 from wgan_lip.utils.checks import InputError, check_weights
+from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["Plan", "lower_bound_kr", "upper_bound_plan_cost"]
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Printed):
     r"""A sparse coupling: `mass[k]` travels from point `rows[k]` of x to point `columns[k]` of y.
 
     Arguments:
@@ -45,6 +47,12 @@ class Plan:
     columns: np.ndarray
     mass: np.ndarray
     shape: tuple[int, int]
+
+    def headline(self) -> str:
+        return f"A coupling of {self.shape[0]:,} and {self.shape[1]:,} points"
+
+    def summary_rows(self) -> list[Row]:
+        return [Row("Coupling", f"{len(self.mass):,} pairs", f"of total mass {rounded(float(self.mass.sum()), 10)}")]
 
     def __post_init__(self) -> None:
         mass = check_weights(self.mass, np.size(self.mass), "plan.mass")

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from wgan_lip.transport.rounding import CHUNK, SMALLEST, U, as_values, distance_error, unit_of, vanishing
 from wgan_lip.utils.checks import InputError, check_samples
+from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["Potential", "block_distances"]
 
 
-class Potential:
+class Potential(Printed):
     r"""A 1-Lipschitz function on all of :math:`\mathbb{R}^d`, made of cones.
 
     .. math:: f(z) = s \min_j \left( \|z - p_j\| - v_j \right), \qquad s \in \{1, -1\}
@@ -56,8 +57,11 @@ class Potential:
         potential.points, potential.offsets, potential.sign = points, offsets, sign
         return potential
 
-    def __repr__(self) -> str:
-        return f"Potential(points={tuple(self.points.shape)}, sign={self.sign})"
+    def headline(self) -> str:
+        return f"A 1-Lipschitz function in dimension {self.points.shape[1]:,}"
+
+    def summary_rows(self) -> list[Row]:
+        return [Row("Minimum of" if self.sign > 0 else "Maximum of", f"{len(self.points):,} cones")]
 
     @overload
     def __call__(self, z: Tensor) -> Tensor: ...

@@ -14,6 +14,8 @@ from wgan_lip.transport.plans import Plan, dealt, is_whole, kr_value_down, plan_
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.rounding import unit_of
 from wgan_lip.utils.checks import check_pair, check_weights
+from wgan_lip.utils.numbers import interval_text, rounded
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
 __all__ = ["Problem", "Side", "Transport", "TransportError", "meet"]
 
@@ -30,8 +32,8 @@ def meet(lower: float, upper: float) -> bool:
     return upper - lower <= MEETING * upper
 
 
-@dataclass(frozen=True, eq=False)
-class Transport:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transport(Printed):
     """W1 between two weighted sample sets, solved and verified.
 
     Attributes:
@@ -54,6 +56,21 @@ class Transport:
     def exact(self) -> float | None:
         """`value` where the two ends agree to a relative 1e-9, else None: beside far points, rounding blurs it."""
         return self.value if meet(self.lower, self.upper) else None
+
+    def headline(self) -> str:
+        n, m = self.plan.shape
+        return f"W1 between {n:,} and {m:,} samples, solved and verified"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("W1 of the samples", interval_text(self.lower, self.upper, self.exact), "certified"),
+            Row("  best value", rounded(self.value, 10), "the cost of the plan"),
+            *self.plan.summary_rows(),
+        ]
+
+    def picture(self) -> str:
+        bar = Bar("W1 of the samples", self.lower, self.upper, self.exact)
+        return number_line([bar], interval_text(self.lower, self.upper, self.exact))
 
 
 @dataclass(frozen=True, eq=False)

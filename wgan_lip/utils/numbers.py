@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
 
 def interval_digits(lower: float, upper: float) -> int:
@@ -35,6 +35,12 @@ def rounded_down(value: float, digits: int = 4) -> str:
 def rounded_up(value: float, digits: int = 4) -> str:
     """An upper bound as text that is one as well."""
     return rounded(value, digits, ROUND_CEILING)
+
+
+def percent(share: float) -> str:
+    """A share as it was given, in percent: a confidence of 0.999999 is not one of 100 %."""
+    number = Decimal(repr(float(share))).scaleb(2).normalize()
+    return f"{number:f} %"
 
 
 def clock_time(seconds: float) -> str:

@@ -17,14 +17,23 @@ from wgan_lip.data import Law
 from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
 from wgan_lip.transport import Narrowed, Plan, Potential, Problem, check_room, meet, narrow_problem, solves_at_once
 from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, check_weights, common_origin
+from wgan_lip.utils.numbers import interval_text, rounded
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 from wgan_lip.wasserstein.fitting import FitProgress, check_critic, fit_checked
-from wgan_lip.wasserstein.interval import InvariantViolation, proved_lower_bound
+from wgan_lip.wasserstein.interval import InvariantViolation, proved_lower_bound, samples_text, width_text
 from wgan_lip.wasserstein.population import METHODS, PopulationBounds, proved_bounds, proved_range
 
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
 SPLIT = (0.5, 0.2)  # shares of the samples that train the critic and that choose it; the rest bounds the laws
 FEWEST, MOST = 10, 10**6  # samples that are worth splitting; more than the most are drawn from
+ENDED = {
+    "optimal": "",
+    "tolerance": "; narrow enough by tolerance=",
+    "time": "; more seconds= narrow it",
+    "interrupted": "; interrupted",
+}
+"""Why an estimate stopped → what is said of an interval that is no narrower."""
 FIT_SECONDS = 30.0  # of a critic, at most
 
 
@@ -47,8 +56,8 @@ class Progress:
     critic: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class W1Estimate:
+@dataclass(frozen=True, eq=False, repr=False)
+class W1Estimate(Printed):
     """W1 between two sample sets, enclosed; and, where samples could be held out, W1 between their laws.
 
     Attributes:
@@ -107,6 +116,32 @@ class W1Estimate:
     def dim(self) -> int:
         """Dimension of the samples."""
         return self.x.shape[1]
+
+    def headline(self) -> str:
+        return samples_text(self.n, self.m, self.dim)
+
+    def summary_rows(self) -> list[Row]:
+        interval, width = interval_text(self.lower, self.upper), width_text(self.lower, self.upper)
+        if self.exact is None:
+            rows = [Row("W1 of the samples", interval, f"certified; {width}{ENDED[self.stopped]}")]
+        else:
+            rows = [
+                Row("W1 of the samples", f"W1 = {rounded(self.exact, 10)}", "exact: solved to optimality"),
+                Row("  certified", interval, f"{width}, by rounding"),
+            ]
+        if self.population is not None:
+            rows += self.population.summary_rows()[:-1]
+        if self.certificate is not None:
+            rows.append(self.certificate.bound_row("Certified critic"))
+        rows += [Row("Note", note) for note in self.notes]
+        if self.stopped == "interrupted" and self.population is None:
+            rows.append(Row("Note", "It was interrupted: what was still to come is missing."))
+        return rows if self.population is None else [*rows, *self.population.summary_rows()[-1:]]
+
+    def picture(self) -> str:
+        bars = [Bar("W1 of the samples", self.lower, self.upper, self.exact)]
+        bars += [] if self.population is None else [self.population.bar()]
+        return number_line(bars, "; ".join(f"{row.name}: {row.figure}" for row in self.summary_rows()[:2]))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         r"""The cost of `plan` between samples that may have moved, differentiable in them.

@@ -27,6 +27,8 @@ from wgan_lip.lipschitz.layers import Retraction, constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_samples, check_weights, one_line
 from wgan_lip.utils.clusters import middle_and_spread
+from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.printing import Printed, Row
 from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates
 from wgan_lip.wasserstein.dual import ascend
 
@@ -67,8 +69,8 @@ class FitProgress:
     validation_value: float
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(Printed):
     """A certified critic and how it came about.
 
     Attributes:
@@ -86,6 +88,15 @@ class Fit:
     steps: int
     seconds: float
     name: str
+
+    def headline(self) -> str:
+        return f"A certified critic fitted to samples: {self.name}, after {self.steps:,} steps in {self.seconds:.1f} s"
+
+    def summary_rows(self) -> list[Row]:
+        return [
+            Row("Validation value", rounded(self.validation_value, 4), "(E_P f − E_Q f)/L, which chose the critic"),
+            Row("Training value", rounded(self.train_value, 4), "the same on what it was fitted to"),
+        ]
 
 
 def fit_critic(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
 from wgan_lip.transport import Plan, Problem, Transport, lower_bound_kr, meet, solve_problem, upper_bound_plan_cost
 from wgan_lip.utils.checks import InputError, check_pair
+from wgan_lip.utils.numbers import interval_text, rounded, rounded_down, rounded_up
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 from wgan_lip.utils.slopes import gradients
 
 __all__ = [
@@ -28,7 +31,7 @@ class InvariantViolation(RuntimeError):
 
 
 @dataclass(frozen=True)
-class W1Interval:
+class W1Interval(Printed):
     """lower ≤ W1(P_n, Q_m) ≤ upper, about these samples only, in their units.
 
     Attributes:
@@ -49,6 +52,35 @@ class W1Interval:
     n: int
     m: int
     dim: int
+
+    def headline(self) -> str:
+        return samples_text(self.n, self.m, self.dim)
+
+    def summary_rows(self) -> list[Row]:
+        constant = rounded_up(self.certificate.lipschitz, 7)
+        interval = interval_text(self.lower, self.upper, self.exact)
+        exact = [] if self.exact is None else [Row("  exact", rounded(self.exact, 10), "the solver's value")]
+        return [
+            Row("W1 of the samples", interval, f"certified; {width_text(self.lower, self.upper)}"),
+            *exact,
+            Row("  lower end", rounded_down(self.lower), f"the critic's dual value, with Lip(f) ≤ {constant}"),
+            Row("  upper end", rounded_up(self.upper), "the cost of a coupling"),
+        ]
+
+    def picture(self) -> str:
+        bar = Bar("W1 of the samples", self.lower, self.upper, self.exact)
+        return number_line([bar], interval_text(self.lower, self.upper, self.exact))
+
+
+def samples_text(n: int, m: int, dim: int) -> str:
+    """What an interval is about, as the first line that is printed of it."""
+    return f"W1 between {n:,} and {m:,} samples in dimension {dim:,}"
+
+
+def width_text(lower: float, upper: float) -> str:
+    """How wide an interval is, as a share of its upper end, rounded up."""
+    percent = min(100.0, 100 * ((upper - lower) / upper)) if 0 < upper < math.inf else 100.0 * (upper > lower)
+    return f"width {rounded_up(percent, 2)} %"
 
 
 def kr_lower_bound(

@@ -22,7 +22,8 @@ from wgan_lip.lipschitz.bounds import gamma
 from wgan_lip.lipschitz.certificates import Certificate, Proof, prove
 from wgan_lip.transport import Problem, Transport, solve_problem
 from wgan_lip.utils.checks import InputError, check_choice, check_pair
-from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.numbers import percent, rounded, rounded_down, rounded_up
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
 __all__ = [
     "PopulationBounds",
@@ -41,7 +42,7 @@ HALVINGS = 44  # of [0, 1], in search of the bound: to 6e-14 of the range
 
 
 @dataclass(frozen=True)
-class PopulationBounds:
+class PopulationBounds(Printed):
     """lower ≤ W1(P, Q) ≤ upper with the stated confidence, about the laws, in the units of the samples.
 
     Attributes:
@@ -67,6 +68,29 @@ class PopulationBounds:
     n: int
     m: int
     dim: int
+
+    def headline(self) -> str:
+        return f"W1 between two laws in dimension {self.dim:,}, with {percent(self.level)} confidence"
+
+    def summary_rows(self) -> list[Row]:
+        found = "" if self.estimate > 0 else ": nothing above 0 was found"
+        return [
+            Row("W1 of the laws", self._text(), f"with {percent(self.level)} confidence, by {self.method}"),
+            Row("  estimate", rounded(self.estimate, 4), f"the critic's, on {self.n} + {self.m} held out{found}"),
+            Row("Assuming", " ".join(self.assumptions)),
+        ]
+
+    def _text(self) -> str:
+        end = "" if self.upper is None else f" ≤ {rounded_up(self.upper)}"
+        return f"{rounded_down(self.lower)} ≤ W1{end}"
+
+    def bar(self) -> Bar:
+        """The bounds on a number line, the critic's estimate marked."""
+        upper = math.inf if self.upper is None else self.upper
+        return Bar("W1 of the laws", min(self.lower, upper), max(self.lower, upper), self.estimate, proved=False)
+
+    def picture(self) -> str:
+        return number_line([self.bar()], self._text())
 
 
 def normal_lower_bound(z: Tensor | ArrayLike, level: float, *, minus: Tensor | ArrayLike | None = None) -> np.ndarray:

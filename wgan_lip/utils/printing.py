@@ -1,0 +1,182 @@
+"""Results that say what they are: a few lines of text by `print`, the same with a small picture in a notebook."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from wgan_lip.utils.terminal import printable
+
+__all__ = ["LINES", "Bar", "Printed", "Row", "number_line"]
+
+LINES = 15  # of a result, at most; what is beyond them stands in its fields
+CELL = 600  # characters of a cell, at most: a name or a note may be of any length
+NAME, FIGURE, WIDTH = 21, 27, 118  # columns of a name, of a figure, and of a line of running text
+BLUE, VERMILION = "#1f86c7", "#d55e00"  # at least 3.5 : 1 on white and on the dark grey of notebooks
+
+
+class Row(NamedTuple):
+    """A figure with its name before it, indented where it belongs to the row above, and a comment after it.
+
+    A sentence instead of a figure, with no comment, takes the place of both, in as many lines as it needs.
+    """
+
+    name: str
+    figure: str
+    comment: str = ""
+
+    def cells(self, most: int = sys.maxsize) -> Row:
+        """Without line breaks and what would steer a terminal; cells that exceed `most` characters are cut."""
+        name, figure, comment = (printable(" ".join(cell.split())) for cell in self)
+        name = "  " * self.name.startswith("  ") + name
+        return Row(*(cell if len(cell) <= most else f"{cell[:most]} …" for cell in (name, figure, comment)))
+
+    def lines(self) -> list[str]:
+        name, figure, comment = self.cells()
+        if comment:
+            return [f"  {name:<{NAME}} {figure:<{FIGURE}}  {comment}"]
+        wrapped = textwrap.wrap(figure, WIDTH - NAME - 3) or [""]
+        return [f"  {'' if number else name:<{NAME}} {line}".rstrip() for number, line in enumerate(wrapped)]
+
+
+class Printed(ABC):
+    """What a function returns for a person to read.
+
+    A class says its headline and its rows, and gives a picture where one helps. `print` and a notebook show these; a
+    command's screen takes the rows into its own. Saying them computes nothing, draws no samples, and fails nowhere.
+
+    A dataclass whose own `repr` runs over pages takes the short one by `repr=False`.
+    """
+
+    @abstractmethod
+    def headline(self) -> str:
+        """What this is, in a line."""
+
+    @abstractmethod
+    def summary_rows(self) -> list[Row]:
+        """Its figures, the one that was asked for first."""
+
+    def picture(self) -> str:
+        """HTML of a small picture, readable on light and on dark pages; none by default."""
+        return ""
+
+    def __str__(self) -> str:
+        lines = [line for row in self.summary_rows() for line in row.cells(CELL).lines()]
+        if len(lines) > LINES - 1:
+            beyond = len(lines) - (LINES - 2)
+            lines = [*lines[: LINES - 2], f"  … {beyond} more lines: see its fields"]
+        return "\n".join([_headline(self), *lines])
+
+    def __repr__(self) -> str:
+        first = [row.cells(CELL).figure for row in self.summary_rows()[:1]]
+        return f"<{type(self).__name__}: {', '.join([_headline(self), *first])}>"
+
+    def _repr_html_(self) -> str:
+        rows = self.summary_rows()
+        shown = rows if len(rows) < LINES else rows[: LINES - 2]
+        body = "".join(map(_html, shown))
+        if len(shown) < len(rows):
+            body += _html(Row("", f"… {len(rows) - len(shown)} more rows: see its fields"))
+        return (
+            f'<div><div><strong>{escape(_headline(self))}</strong></div><table style="{_TABLE}">'
+            f"<tbody>{body}</tbody></table>{self.picture()}</div>"
+        )
+
+
+_TABLE = "border-collapse: collapse; margin: 0.3em 0"
+_CELL = "text-align: left; vertical-align: top; padding: 0.1em 1.2em 0.1em"  # a notebook's own style aligns right
+
+
+def _headline(result: Printed) -> str:
+    return Row("", result.headline()).cells(CELL).figure
+
+
+def _html(row: Row) -> str:
+    name, figure, comment = row.cells(CELL)
+    indent = 1.2 if name.startswith(" ") else 0
+    head = f'<th scope="row" style="{_CELL} {indent}em; font-weight: normal; opacity: 0.8">{escape(name.strip())}</th>'
+    if not comment:
+        return f'<tr>{head}<td colspan="2" style="{_CELL} 0; max-width: 50em">{escape(figure)}</td></tr>'
+    return f'<tr>{head}<td style="{_CELL} 0">{escape(figure)}</td><td style="{_CELL} 0">{escape(comment)}</td></tr>'
+
+
+class Bar(NamedTuple):
+    """An interval on a number line.
+
+    Attributes:
+        label: Its name.
+        low: Its lower end.
+        high: Its upper end; infinite where there is none.
+        at: A value in it or beside it that is marked; None for none.
+        proved: Whether the interval holds for certain, or with a confidence or a standard error only.
+    """
+
+    label: str
+    low: float
+    high: float
+    at: float | None = None
+    proved: bool = True
+
+
+def number_line(bars: Sequence[Bar], alt: str) -> str:
+    """Intervals above each other on one line that holds 0, as an `<svg>` element in the colours of the text around it.
+
+    Arguments:
+        bars: The intervals; those without a finite lower end, or that are empty, are left out.
+        alt: What they say, for who cannot see it.
+
+    Returns:
+        The element, or nothing where there is nothing to draw, or numbers that no axis can hold.
+    """
+    bars = [bar for bar in bars if math.isfinite(bar.low) and bar.low <= bar.high]
+    ends = [0.0, *(end for bar in bars for end in bar[1:4] if end is not None and math.isfinite(end))]
+    least, most = min(ends), max(ends)
+    span = most - least if most > least else 1.0
+    if not bars or not 1e-290 < span < 1e290 or max(-least, most) > 1e290:
+        return ""
+    left, right, pitch = 150.0, 530.0, 24
+    foot = pitch * len(bars) + 4
+
+    def place(value: float) -> float:
+        return left + (value - least) / (1.08 * span) * (right - left)
+
+    drawn = []
+    for number, (label, low, high, at, proved) in enumerate(bars):
+        middle = pitch * number + 14
+        begin, end = place(low), right if high == math.inf else place(high)
+        width = max(end - begin, 2.0)
+        drawn.append(
+            f'<text x="{left - 10:.0f}" y="{middle + 4}" text-anchor="end">{escape(printable(label))}</text>'
+            f'<rect x="{begin - (width - (end - begin)) / 2:.2f}" y="{middle - 5}" width="{width:.2f}" height="10" '
+            f'fill="{BLUE}" fill-opacity="{1 if proved else 0.4}" stroke="{BLUE}"/>'
+        )
+        if high == math.inf:
+            drawn.append(f'<path d="M{right:.0f} {middle - 9}l11 9l-11 9z" fill="{BLUE}" stroke="none"/>')
+        if at is not None and math.isfinite(at):
+            x = place(at)
+            drawn.append(f'<path d="M{x:.2f} {middle - 9}v18" stroke="{VERMILION}" stroke-width="2.5"/>')
+    for tick in _ticks(least, least + span):
+        x = place(tick)
+        drawn.append(
+            f'<path d="M{x:.2f} {foot}v5" stroke="currentColor"/>'
+            f'<text x="{x:.2f}" y="{foot + 18}" text-anchor="middle">{tick:.4g}</text>'
+        )
+    return (
+        f'<svg role="img" aria-label="{escape(printable(alt))}" viewBox="0 0 560 {foot + 24}" width="560" '
+        f'height="{foot + 24}" style="max-width: 100%; display: block; margin: 0.4em 0" font-size="12" '
+        'font-family="sans-serif" fill="currentColor" xmlns="http://www.w3.org/2000/svg">'
+        f'<path d="M{left:.0f} {foot}H{right:.0f}" stroke="currentColor"/>{"".join(drawn)}</svg>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, three to eight of them."""
+    rough = (high - low) / 3
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = max(power * factor for factor in (1, 2, 5) if power * factor <= rough * (1 + 1e-9))
+    return [step * count for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
