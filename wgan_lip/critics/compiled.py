@@ -85,7 +85,7 @@ class MaxMinFunction(Printed):
 
     def summary_rows(self) -> list[Row]:
         return [
-            Row("Affine pieces", f"{len(self.slopes):,}"),
+            Row("Made of", f"{len(self.slopes):,} affine pieces"),
             Row("Groups", f"{len(self.groups):,}", "the largest of their minima is f"),
             Row("Steepest piece", rounded(self.bound(), 7), "its slope: Lip(f) or more, up to rounding"),
         ]

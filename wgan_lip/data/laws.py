@@ -55,7 +55,7 @@ class Law(Printed):
         return f"A law to draw samples from, in dimension {self.dim:,}"
 
     def summary_rows(self) -> list[Row]:
-        drawn = "fresh samples" if self.size is None else f"rows of {self.name}, each of {self.size:,} equally likely"
+        drawn = "a fresh sample" if self.size is None else f"a row of {self.name}, of {self.size:,} equally likely ones"
         rows = [Row("A draw gives", drawn)]
         if self.diameter is not None:
             rows.append(Row("Diameter of support", f"≤ {rounded_up(self.diameter)}"))
