@@ -21,6 +21,7 @@ from wgan_lip.generators import MLPGenerator as MLPGenerator
 from wgan_lip.generators import ResNetGenerator as ResNetGenerator
 from wgan_lip.inspection.explore import Exploration as Exploration
 from wgan_lip.inspection.explore import explore as explore
+from wgan_lip.inspection.report import report as report
 from wgan_lip.lipschitz.adversary import enumerate_lipschitz as enumerate_lipschitz
 from wgan_lip.lipschitz.adversary import estimate_lipschitz as estimate_lipschitz
 from wgan_lip.lipschitz.certificates import Certificate as Certificate

@@ -12,7 +12,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.inspection.explore import explore
 from wgan_lip.inspection.look import Inspection, look_at
-from wgan_lip.inspection.pages import run_page
+from wgan_lip.inspection.report import write_report
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, utf8, write_whole
@@ -30,9 +30,7 @@ def inspect(config: DictConfig) -> None:
     else:
         say(screens.inspection(looked))
         if settings["out"] is not None:
-            path = looked.run.directory / Path(settings["out"]).expanduser()  # an absolute path stays as it is
-            written(path, run_page(looked), "out=FILE, or out=null for none")
-            say(screens.place("Report", path))
+            say(screens.place("Report", write_report(looked, settings["out"])))
     if settings["pictures"] is not None:
         folder = _explored(looked, Path(settings["pictures"]).expanduser())
         if not settings["json"]:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from wgan_lip.cli.overrides import GIVEN
-from wgan_lip.runs.targets import OBJECT, check_trust, target_class
+from wgan_lip.runs.targets import check_trust, target_class
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["RUN", "checked", "run_named"]
@@ -67,11 +67,6 @@ def checked(
             _check_section(key, value, _signature(target_class(key, value["_target_"], trust=trust)))
         elif isinstance(value, dict) and key in (sections or {}):
             _check_section(key, value, _signature(sections[key]))
-        elif key in built and isinstance(value, dict) and OBJECT in value:
-            raise InputError(
-                f"The {key} of this run is a {str(value[OBJECT])[:60]} that was built in Python. Go on with the run in "
-                "Python, by wgan_lip.train(..., out=FOLDER, resume='auto')."
-            )
         elif key in built:
             raise InputError(
                 f"Expected {key} to be a section with _target_. Got {value!r}. "

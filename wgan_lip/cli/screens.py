@@ -7,56 +7,27 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from wgan_lip.inspection.findings import Finding
 from wgan_lip.inspection.look import Inspection
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
+from wgan_lip.runs.results import last_audit_row, result_rows
 from wgan_lip.runs.run import CHECKPOINT, Run
-from wgan_lip.utils.numbers import clock_time, plus_minus, rounded, rounded_down, rounded_up
-from wgan_lip.utils.printing import FIGURE, NAME
+from wgan_lip.runs.targets import class_named
+from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
+from wgan_lip.utils.printing import FIGURE, NAME, Row
 from wgan_lip.utils.terminal import shown
 from wgan_lip.wasserstein.estimate import W1Estimate
 
 __all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place"]
 
 
-MARKS = {
-    "certified": ("Certified critic", ""),
-    "certified, conservative": ("Critic", "certified, conservative; "),
-    "not certified": ("Critic", "not certified by its training; "),
-}
-"""A critic's guarantee → how its row begins, and its comment."""
-
-
-SCORES = {
-    "samples": {
-        "Sliced W1, W2": ("sliced_w1", "sliced_w2"),
-        "MMD": ("mmd",),
-        "Precision, recall": ("precision", "recall"),
-        "Density, coverage": ("density", "coverage"),
-        "Fréchet of wavelets": ("wavelet_frechet",),
-    },
-    "features": {
-        "KID of features": ("kid",),
-        "  excess of W1": ("excess",),
-        "  sliced W2 (MIND)": ("sliced_w2",),
-        "  Fréchet": ("frechet",),
-        "  precision, recall": ("precision", "recall"),
-        "  density, coverage": ("density", "coverage"),
-        "  read as labelled": ("as_labelled",),
-    },
-    "inception": {"FID, KID": ("fid", "kid")},
-}
-"""What the scores are taken on → title of a row → the scores in it."""
-
-
 def finished(run: Run) -> str:
     """The last screen of a training run."""
-    return "\n".join([_headline(run), "", *_results(run.summary), "", *_places(run)])
+    return "\n".join([_headline(run), "", *_lines(result_rows(run.summary or {})), "", *_places(run)])
 
 
 def inspection(looked: Inspection) -> str:
@@ -64,11 +35,9 @@ def inspection(looked: Inspection) -> str:
     run, certificate = looked.run, looked.certificate
     lines = [_headline(run), "", *_trained(run)]
     if run.summary is not None:
-        lines += _results(run.summary)
-    elif run.metrics:
-        lines += _last_audit(run.metrics)
+        lines += _lines(result_rows(run.summary))
     else:
-        lines.append(_row("Last record", "none", "nothing was recorded yet"))
+        lines += _lines([last_audit_row(run.metrics)])
     if math.isfinite(looked.standing.tightness):
         share = f"{100 * looked.standing.tightness:.1f} %"
         lines.append(_row("Tightness", share, "largest gradient found, over the proved constant"))
@@ -121,7 +90,7 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         f"{shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
         "",
         _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
-        *(line for row in result.summary_rows() for line in row.lines()),
+        *_lines(result.summary_rows()),
     ]
     if known is not None:
         error, how = (f" ± {rounded(known[1], 2)}", "± standard error") if known[1] > 0 else ("", "in closed form")
@@ -138,106 +107,16 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
 
 
 def _headline(run: Run) -> str:
-    data, critic = (str(run.config.get(name, {}).get("_target_", "?")).split(".")[-1] for name in ("data", "critic"))
-    status = run.status
-    head = f"{shown(run.directory)}: {data}, {critic}, {status['state']} at step {status.get('step', 0)}"
-    if run.summary is not None:
-        head += f" after {clock_time(run.summary['training_seconds'])} of training"
-    return _one_line(head) + (f"\n  {_one_line(status['reason'])}" if status.get("reason") else "")
-
-
-def _results(summary: dict[str, Any]) -> list[str]:
-    interval, score, modes = summary["interval"], summary["score"], summary["modes"]
-    found, n, dim = summary["largest_gradient_found"], interval["n"], interval["dim"]
-    name, mark = MARKS.get(summary["guarantee"], ("Critic", f"{summary['guarantee']}; "))
-    critic, copies = summary.get("critic"), summary.get("memorisation")
-    lines = [
-        _row(name, f"Lip(f) ≤ {rounded_up(summary['lipschitz'], 7)}", f"{mark}largest gradient found: {found:.4f}"),
-        _row("W1(generated, test)", _interval(**interval), f"{n} + {n} samples in dimension {dim}"),
-        *_lower_end(interval["lower"], interval["lower_as_trained"]),
-        _row("  upper end", rounded_up(interval["upper"]), "the cost of an optimal plan"),
-        *_headline_score(score),
-        _row("Floor W1(real, test)", rounded(score["floor"], 4), "what sampling alone explains"),
-        _row(
-            "  W1 over floor",
-            f"{rounded(score['ratio'], 4)} ± {rounded(score['spread'], 2)}" if score["floor"] > 0 else "none: floor 0",
-            "an older score, which rewards blur",
-        ),
-    ]
-    if critic:
-        text = f"{rounded(critic['trained'], 3)}; {plus_minus(critic['refitted'], critic['refitted_error'])}"
-        lines.append(_row("Critic, held out", text, "as trained; refitted to fresh samples"))
-    lines += _scores(summary.get("scores") or {})
-    if copies:
-        text = plus_minus(copies["value"], copies["error"])
-        lines.append(_row("Copies", text, "of training samples, as a share; 0 in the mean for none"))
-    if modes:
-        covered = f"{modes['covered']} of {modes['total']} covered"
-        lines.append(_row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
-    return lines
-
-
-def _lower_end(lower: float, as_trained: float) -> list[str]:
-    trained = _row("  lower end", rounded_down(as_trained), "the critic as trained, over its constant")
-    if lower == as_trained:  # no copy was fitted to the samples, or none was better
-        return [trained]
-    fitted = _row("  lower end", rounded_down(lower), "a critic fitted to these samples, over its constant")
-    return [fitted, _row("", rounded_down(as_trained), "the critic as trained")]
-
-
-def _headline_score(score: dict[str, Any]) -> list[str]:
-    """The excess over the floor; nothing in runs of a version that had none."""
-    if "excess" not in score:
-        return []
-    real = plus_minus(score["real"], score["real_error"])
-    about = f"real samples: {real}; {score['draws']} draws of {score['n']}"
-    lines = [_row("Excess over the floor", plus_minus(score["excess"], score["error"]), about)]
-    if "blurred" in score:
-        lines.append(_row("  of blurred images", rounded(score["blurred"], 3), "real ones, by one pixel"))
-    return lines
-
-
-def _scores(scores: dict[str, Any]) -> list[str]:
-    """Each score beside what real samples reach in the generator's place."""
-    lines = []
-    for space, rows in SCORES.items():
-        if space not in scores:
-            continue
-        values, floors = scores[space]["values"], scores[space]["floors"]
-        for title, names in rows.items():
-            if not set(names) <= values.keys():
-                continue
-            got, real = (", ".join(rounded(of[name], 3) for name in names) for of in (values, floors))
-            lines.append(_row(title, got, f"real samples: {real}"))
-    if "features" in scores:
-        lines.append(_row("  features", "", f"of {scores['features']['extractor'].partition(', weights')[0]}"))
-    if scores and "inception" not in scores:
-        lines.append(_row("FID", "none", "without evaluation.inception_weights=FILE"))
-    return lines
-
-
-def _last_audit(records: list[dict[str, Any]]) -> list[str]:
-    shown = {"w1/lower", "w1/exact", "w1/upper"}
-    audits = [record for record in records if shown <= record.keys()]
-    if not audits:
-        return [_row("Last record", f"step {records[-1]['step']}", "no audit yet")]
-    last = audits[-1]
-    ends = {name: last[f"w1/{name}"] for name in ("lower", "exact", "upper")}
-    score = f"step {last['step']}"
-    if "eval/excess" in last:
-        score += (
-            f"; excess over the floor {rounded(last['eval/excess'], 3)}, real {plus_minus(last['eval/excess_real'])}"
-        )
-    return [_row("Last audit", _interval(**ends), score)]
-
-
-def _interval(*, lower: float, exact: float | None, upper: float, **_: object) -> str:
-    value = "" if exact is None or math.isnan(exact) else f" = {rounded(exact, 4)}"
-    return f"{rounded_down(lower)} ≤ W1{value} ≤ {rounded_up(upper)}"
+    reason = run.status.get("reason")
+    return _one_line(run.headline()) + (f"\n  {_one_line(reason)}" if reason else "")
 
 
 def _row(name: str, figure: str, comment: str) -> str:
     return f"  {name:<{NAME}} {_one_line(figure):<{FIGURE}}  {_one_line(comment)}"
+
+
+def _lines(rows: Iterable[Row]) -> list[str]:
+    return [line for row in rows for line in row.lines()]
 
 
 def _one_line(text: str) -> str:
@@ -248,7 +127,7 @@ def _one_line(text: str) -> str:
 def _trained(run: Run) -> list[str]:
     """What was trained, in one row; what a damaged or older configuration does not say is left out."""
     config = {"training": {}, **run.config}
-    names = [str(config.get(name, {}).get("_target_", "?")).split(".")[-1] for name in ("generator", "critic", "data")]
+    names = [class_named(config.get(name)) for name in ("generator", "critic", "data")]
     steps, batch = (config["training"].get(key, "?") for key in ("steps", "batch_size"))
     plan = f"on {names[2]}; {steps} steps of {batch} samples planned; seed {config.get('seed', '?')}"
     return [_row("Trained", f"{names[0]}, {names[1]}", plan)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,6 +14,7 @@ from typing import Any
 from wgan_lip.inspection.findings import Standing
 from wgan_lip.runs.folder import CONFIG
 from wgan_lip.runs.run import Run
+from wgan_lip.runs.targets import IN_PYTHON
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import flat
 
@@ -28,7 +30,15 @@ MEASURES = (
 )  # fmt: skip
 """What is told of every run: fields of its standing, seconds of training, and generated samples seen."""
 
-ASIDE = {"seed", "device", "threads", "trust", "resume", "checkpoint"}  # keys by which runs of one group may differ
+ASIDE = {
+    "seed",
+    "device",
+    "threads",
+    "trust",
+    "resume",
+    "tracking",
+    "checkpoint",
+}  # keys by which runs of one group may differ
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,9 @@ def _entry(run: Run) -> Entry:
     course = [(r.get("time", math.nan), r["step"] * batch, r["eval/excess"]) for r in scored]
     last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan
     data = [f"{key[5:]}={_shown(value)}" for key, value in every.items() if key.startswith("data.")]
+    if str(every["data._target_"]).startswith(f"{IN_PYTHON}."):  # which the class alone does not tell apart
+        with suppress(InputError):
+            data.append(str(run.checkpoint["game"].get("data")))
     return Entry(
         directory=run.directory,
         settings=settings,
@@ -229,7 +242,7 @@ def _named(key: str, value: Any) -> str:
 
 def _shown(value: Any) -> str:
     text = "null" if value is None else str(value)
-    return text.rpartition(".")[2] if text.startswith(("wgan_lip.", "torch.")) else text
+    return text.rpartition(".")[2] if text.startswith(("wgan_lip.", "torch.", f"{IN_PYTHON}.")) else text
 
 
 def _last_if_unknown(value: float) -> float:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import wgan_lip
 from wgan_lip.data import Source
+from wgan_lip.lipschitz.certificates import Certificate, certify
 from wgan_lip.runs.checkpoints import BEST, CHECKPOINT, read_checkpoint
 from wgan_lip.runs.folder import (
     CONFIG,
@@ -34,12 +39,19 @@ from wgan_lip.runs.folder import (
     read_status,
     read_yaml,
 )
+from wgan_lip.runs.results import RunInterval, RunScores, last_audit_row, result_rows
 from wgan_lip.runs.sampling import sample_blocks
-from wgan_lip.runs.targets import OBJECT, ROLES, build, check_trust, load_weights, target_class
+from wgan_lip.runs.targets import ROLES, build, check_trust, class_named, load_weights, target_class
 from wgan_lip.runs.tracking import read_records
 from wgan_lip.utils.checks import InputError, check_choice, check_seed
+from wgan_lip.utils.files import read_regular
+from wgan_lip.utils.numbers import clock_time
+from wgan_lip.utils.printing import Printed, Row
+from wgan_lip.utils.terminal import shown
 
-__all__ = ["CHECKPOINT", "Run", "load_run"]
+__all__ = ["CHECKPOINT", "SAMPLES", "Run", "load_run"]
+
+SAMPLES, LARGEST_PICTURE, PNG = "samples.png", 2**20, b"\x89PNG\r\n\x1a\n"
 
 
 def load_run(
@@ -75,7 +87,7 @@ def load_run(
     return run
 
 
-class Run:
+class Run(Printed):
     """A run's folder, read when asked; works on running, failed and half-written runs as far as they go.
 
     Arguments:
@@ -160,6 +172,30 @@ class Run:
             what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise self._damaged(SUMMARY, what) from None
 
+    @property
+    def interval(self) -> RunInterval:
+        """The certified interval for W1 between generated and held-out samples. Raises :class:`InputError` before the end."""
+        return RunInterval(
+            **{setting.name: self._concluded["interval"][setting.name] for setting in fields(RunInterval)}
+        )
+
+    @property
+    def scores(self) -> RunScores:
+        """The final scores of the generator. Raises :class:`InputError` before the run is finished."""
+        return RunScores.of(self._concluded)
+
+    @property
+    def _concluded(self) -> dict[str, Any]:
+        if self.summary is None:
+            state = self.status["state"]
+            raise InputError(f"{self.directory} is {state}, and has no final scores yet. Finish it, by resume.")
+        return self.summary
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """The proof about the critic's stored weights: computed now, so that nothing is believed."""
+        return certify(self.critic, units=self.units)
+
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """All records, in order; a half-written last line is left out."""
@@ -213,8 +249,6 @@ class Run:
         if self._source is not None:
             return self.check_data(self._source)
         section = self._section("data")
-        if OBJECT in section:
-            return build("data", section)  # which refuses it
         takes = inspect.signature(target_class("data", section.get("_target_"), trust=self.trust)).parameters
         offline = {"download": False} if "download" in takes else {}
         return self.check_data(build("data", section | offline, trust=self.trust))
@@ -238,6 +272,40 @@ class Run:
         if n < 1:
             raise InputError(f"Expected at least one sample. Got n={n}.")
         return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
+
+    def report(self, out: str | Path = "report.html") -> Path:
+        """Writes what the run did as a page in one file, below its folder; see :func:`wgan_lip.report`."""
+        return wgan_lip.report(self, out)  # by the public name: the pages lie above this room
+
+    def headline(self) -> str:
+        names = {name: class_named(self._read("config", {}).get(name)) for name in ("data", "critic")}
+        status = self.status
+        head = (
+            f"{shown(self.directory)}: {names['data']}, {names['critic']}, {status['state']} at step {status['step']}"
+        )
+        summary = self._read("summary", None)
+        return head if summary is None else f"{head} after {clock_time(summary['training_seconds'])} of training"
+
+    def summary_rows(self) -> list[Row]:
+        summary = self._read("summary", None)
+        return [last_audit_row(self._read("metrics", []))] if summary is None else result_rows(summary)
+
+    def picture(self) -> str:
+        """The interval, and the samples as they are drawn in the run's folder."""
+        summary, pixels = self._read("summary", None), b""
+        with suppress(OSError):
+            pixels = read_regular(self.directory / SAMPLES, limit=LARGEST_PICTURE)
+        line = "" if summary is None else self.interval.picture()
+        if not pixels.startswith(PNG):
+            return line
+        return f'{line}<img style="max-width: 24em" alt="samples" src="data:image/png;base64,{b64encode(pixels).decode()}">'
+
+    def _read(self, name: str, otherwise: Any) -> Any:
+        """An attribute, or something else where its file is damaged: printing fails nowhere."""
+        try:
+            return getattr(self, name)
+        except InputError:
+            return otherwise
 
     def _section(self, name: str) -> dict[str, Any]:
         if name not in self.config:

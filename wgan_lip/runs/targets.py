@@ -20,9 +20,10 @@ from wgan_lip.data import Source
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.rebuilding import built_with
 
-__all__ = ["OBJECT", "ROLES", "build", "check_trust", "load_weights", "recipe", "target_class"]
+__all__ = ["IN_PYTHON", "ROLES", "build", "check_trust", "class_named", "load_weights", "made_in_python", "recipe",
+           "target_class"]  # fmt: skip
 
-OBJECT = "_object_"  # in the place of _target_: what was built in Python
+IN_PYTHON = "in_python"  # in the place of a module: what was built in Python from more than plain data
 
 ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "data": (("wgan_lip.data",), Source),
@@ -58,6 +59,12 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
     """
     homes, base = ROLES[role]
     module, _, name = str(target).rpartition(".")
+    if module == IN_PYTHON:
+        keyword = {"data": "source"}.get(role, role)
+        raise InputError(
+            f"The {role} of this run is a {name} that was built in Python, which no configuration can build again. Hand "
+            f"it over: wgan_lip.load_run(folder, {keyword}=...), or wgan_lip.train(..., resume='auto') to go on."
+        )
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
     found = getattr(_imported(module), name, None) if (trusted or module in homes) and name.isidentifier() else None
     if inspect.isclass(found) and issubclass(found, base):
@@ -85,11 +92,6 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     Raises:
         InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
     """
-    if isinstance(config, Mapping) and OBJECT in config:
-        raise InputError(
-            f"The {role} of this run is a {str(config[OBJECT])[:60]} that was built in Python, which no configuration "
-            "can build again. Hand it over, as in wgan_lip.load_run(folder, critic=..., generator=..., source=...)."
-        )
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
     cls = target_class(role, config["_target_"], trust=trust)
@@ -116,15 +118,25 @@ def recipe(role: str, thing: object) -> dict[str, Any]:
     """The section of a configuration from which :func:`build` makes such a thing again.
 
     Where none can, because it was built from objects or its class has no module to be found in, the section names the
-    class as `_object_`: it is then for the caller to hand the thing over again.
+    class in the module :data:`IN_PYTHON`: it is then for the caller to hand the thing over again.
     """
     kind = type(thing)
     homes = [home for home in ROLES[role][0] if getattr(_imported(home), kind.__name__, None) is kind]
     home = homes[0] if homes else kind.__module__
     arguments = built_with(thing)
     if arguments is None or home == "__main__" or kind.__qualname__ != kind.__name__:
-        return {OBJECT: kind.__qualname__}
+        return made_in_python(thing)
     return {"_target_": f"{home}.{kind.__name__}", **arguments}
+
+
+def made_in_python(thing: object) -> dict[str, Any]:
+    """The section of a thing that no configuration can build."""
+    return {"_target_": f"{IN_PYTHON}.{type(thing).__name__}"}
+
+
+def class_named(section: Any) -> str:
+    """The class that a section of a configuration names, without its module; ? where it names none."""
+    return str(section.get("_target_", "?")).rpartition(".")[2] if isinstance(section, Mapping) else "?"
 
 
 def load_weights(module: nn.Module, state: Any) -> str:

@@ -19,7 +19,7 @@ from wgan_lip.runs.checkpoints import Checkpointing
 from wgan_lip.runs.folder import CONFIG
 from wgan_lip.runs.resuming import same_run
 from wgan_lip.runs.run import Run
-from wgan_lip.runs.targets import OBJECT, recipe
+from wgan_lip.runs.targets import made_in_python, recipe
 from wgan_lip.runs.tracking import Tracker, check_tracking
 from wgan_lip.training.game import Record
 from wgan_lip.training.scoring import Evaluation
@@ -123,7 +123,7 @@ class Arguments(Training):
 def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
     """The section of an optimiser: of one that was given its class, else all that the default takes."""
     if given is not None:
-        return {OBJECT: type(given).__name__}
+        return made_in_python(given)
     return {"_target_": "torch.optim.Adam", "lr": rate, "betas": list(BETAS)}
 
 

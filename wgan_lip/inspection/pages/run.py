@@ -18,6 +18,7 @@ from wgan_lip.inspection.explore import explore
 from wgan_lip.inspection.findings import RULES, Standing, audits
 from wgan_lip.inspection.look import Inspection
 from wgan_lip.inspection.pages.page import Cell, Section, details, figure, page, paragraph, preformatted, table
+from wgan_lip.runs.targets import class_named
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import clock_time, plus_minus, rounded, rounded_down, rounded_up
 from wgan_lip.utils.tables import flat
@@ -84,7 +85,7 @@ def _lead(looked: Inspection) -> str:
     if run.summary is not None:
         progress += f", after {clock_time(run.summary['training_seconds'])} of training"
     reason = run.status.get("reason")
-    names = {name: _class_of(config.get(name)) for name in ("generator", "critic", "data")}
+    names = {name: class_named(config.get(name)) for name in ("generator", "critic", "data")}
     lead = f"<p>{state} {escape(progress)}.{escape(f' {reason}.') if reason else ''}</p>"
     lead += paragraph(f"{names['generator']} against {names['critic']} on {names['data']}. {_in_words(standing)}")
     if math.isfinite(standing.exact):
@@ -362,10 +363,6 @@ def _terms(terms: Mapping[str, str]) -> str:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _class_of(section: Any) -> str:
-    return str(section.get("_target_", "?")).split(".")[-1] if isinstance(section, Mapping) else "?"
 
 
 def _number(value: float, *, up: bool = False) -> str:
