@@ -174,14 +174,13 @@ class Run(Printed):
 
     @property
     def interval(self) -> RunInterval:
-        """The certified interval for W1 between generated and held-out samples. Raises :class:`InputError` before the end."""
-        return RunInterval(
-            **{setting.name: self._concluded["interval"][setting.name] for setting in fields(RunInterval)}
-        )
+        """The certified interval of W1 between generated and held-out samples, of a run that is finished."""
+        found = self._concluded["interval"]
+        return RunInterval(**{setting.name: found[setting.name] for setting in fields(RunInterval)})
 
     @property
     def scores(self) -> RunScores:
-        """The final scores of the generator. Raises :class:`InputError` before the run is finished."""
+        """The final scores of the generator, of a run that is finished."""
         return RunScores.of(self._concluded)
 
     @property
@@ -298,7 +297,8 @@ class Run(Printed):
         line = "" if summary is None else self.interval.picture()
         if not pixels.startswith(PNG):
             return line
-        return f'{line}<img style="max-width: 24em" alt="samples" src="data:image/png;base64,{b64encode(pixels).decode()}">'
+        source = f"data:image/png;base64,{b64encode(pixels).decode()}"
+        return f'{line}<div><img style="max-width: 24em" alt="samples" src="{source}"></div>'
 
     def _read(self, name: str, otherwise: Any) -> Any:
         """An attribute, or something else where its file is damaged: printing fails nowhere."""

@@ -62,8 +62,8 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
     if module == IN_PYTHON:
         keyword = {"data": "source"}.get(role, role)
         raise InputError(
-            f"The {role} of this run is a {name} that was built in Python, which no configuration can build again. Hand "
-            f"it over: wgan_lip.load_run(folder, {keyword}=...), or wgan_lip.train(..., resume='auto') to go on."
+            f"The {role} of this run is a {name} that was built in Python, and no configuration can build it again. "
+            f"Hand it over: wgan_lip.load_run(folder, {keyword}=...), or wgan_lip.train(..., resume='auto') to go on."
         )
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
     found = getattr(_imported(module), name, None) if (trusted or module in homes) and name.isidentifier() else None
