@@ -246,12 +246,14 @@ def critic_from_transport(
     pieces = [sum(map(len, group.values())) for group in groups]
     mirrored = pieces[1] < pieces[0]
     function = _max_min(*sides[mirrored], groups[mirrored], unit)
-    critic = (compile_resnet if family == "resnet" else compile_fixed_width)(function)
+    critic: ResNetCritic | FixedWidthCritic = (
+        compile_resnet(function) if family == "resnet" else compile_fixed_width(function)
+    )
     with torch.no_grad():
-        critic.lift.bias -= critic.lift.weight @ centre
+        critic.lift.bias.sub_(critic.lift.weight @ centre)
         if mirrored:
-            critic.readout.weight.neg_()
-            critic.readout.bias.neg_()
+            critic.get_parameter("readout.weight").neg_()
+            critic.get_parameter("readout.bias").neg_()
     return critic
 
 
@@ -285,8 +287,8 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
     with torch.no_grad():
         torch.index_select(torch.from_numpy(slopes), 0, torch.from_numpy(slots), out=critic.lift.weight).mul_(shrink)
         critic.lift.bias.copy_(torch.from_numpy(function.intercepts[slots]))
-        critic.readout.weight.zero_()[0, 2**low - 1] = shrink
-        critic.readout.bias.zero_()
+        critic.get_parameter("readout.weight").zero_()[0, 2**low - 1] = shrink
+        critic.get_parameter("readout.bias").zero_()
     return critic
 
 
@@ -319,7 +321,7 @@ def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:
     # Row k keeps the scalar s_{k + 1} for k < 3, and loads piece k − 3 from there on.
     rows = torch.from_numpy(np.concatenate((np.eye(3, function.dim + 3), pieces)))
     biases = torch.from_numpy(np.concatenate((np.zeros(3), function.intercepts)))
-    program = _program([(3 + group).tolist() for group in function.groups], {3 + j for j in np.flatnonzero(spare)})
+    program = _program([(3 + group).tolist() for group in function.groups], {*(3 + np.flatnonzero(spare)).tolist()})
 
     critic = FixedWidthCritic(function.dim, depth=len(program), hidden=1).double()
     with torch.no_grad():
@@ -328,10 +330,10 @@ def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:
         critic.lift.weight[:3, 0] = 1  # any unit row, the same for all three scalars
         critic.lift.weight[3:] = torch.eye(function.dim)
         for number, triple in enumerate(program, start=1):
-            critic.get_submodule(f"block_{number}").layers[2].weight[0, 0] = 1
-            affine = critic.get_submodule(f"affine_{number}")
-            affine.weight[:3], affine.bias[:3] = rows[list(triple)], biases[list(triple)]
-            affine.weight[3:, 3:] = torch.eye(function.dim)
+            critic.get_parameter(f"block_{number}.layers.2.weight")[0, 0] = 1
+            weight = critic.get_parameter(f"affine_{number}.weight")
+            weight[:3], weight[3:, 3:] = rows[list(triple)], torch.eye(function.dim)
+            critic.get_parameter(f"affine_{number}.bias")[:3] = biases[list(triple)]
         critic.readout.weight[0, 0] = 1
     Retraction(critic)()
     return critic
@@ -360,7 +362,8 @@ def _program(groups: list[list[int]], short: set[int]) -> list[tuple[int, int, i
         if best is not None and rest:
             program.append((s2, s3, s3))
         best = s2 if best is None else s1
-    return [*program, (best, best, best)]
+    value = s1 if len(groups) > 1 else s2
+    return [*program, (value, value, value)]
 
 
 def _enough(
@@ -424,9 +427,10 @@ def _cones(steps: np.ndarray, rises: np.ndarray) -> np.ndarray:
 
 def _cover(covers: np.ndarray) -> np.ndarray:
     """Indices of few rows of a square boolean matrix, its diagonal true, that cover every column: greedily."""
-    gains, missing, chosen = covers.sum(axis=1), np.ones(len(covers), dtype=bool), []
+    chosen: list[int] = []
+    gains, missing = covers.sum(axis=1), np.ones(len(covers), dtype=bool)
     while missing.any():
-        best = gains.argmax()
+        best = int(gains.argmax())
         if gains[best] == 1:  # every column takes its own row
             return np.array([*chosen, *np.flatnonzero(missing)])
         chosen.append(best)
@@ -457,7 +461,7 @@ def _somewhere(
     scale = max(float(np.ptp(intercepts)), rounding) or 1.0
     intercepts = intercepts / scale
 
-    def below(piece: int, others: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    def below(piece: int, others: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Unit normals N and offsets e of {x: N x ≤ e}, where `piece` is below `others`; None where it never is."""
         normals, offsets = slopes[piece] - slopes[others], intercepts[others] - intercepts[piece]
         lengths = _lengths(normals)

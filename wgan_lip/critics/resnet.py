@@ -137,6 +137,7 @@ class FixedWidthCritic(Critic):
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 4.1
     """
 
+    lift: Linear
     readout: Linear
 
     def __init__(

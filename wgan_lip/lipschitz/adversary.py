@@ -369,7 +369,7 @@ Kinks = tuple[Tensor, Tensor]
 BREAKS: dict[type[nn.Module], Callable[[Any], Sequence[float] | None]] = {
     Absolute: lambda _: (0.0,),
     Pointwise: lambda module: {"relu": (0.0,), "leaky_relu": (0.0,), "hardtanh": (-1.0, 1.0)}.get(module.name),
-    Spline: lambda module: np.linspace(-module.radius, module.radius, module.slope.shape[1] - 1),
+    Spline: lambda module: np.linspace(-module.radius, module.radius, module.slope.shape[1] - 1).tolist(),
     nn.Hardtanh: lambda module: (module.min_val, module.max_val),
     nn.LeakyReLU: lambda _: (0.0,),
     nn.PReLU: lambda _: (0.0,),
@@ -459,19 +459,19 @@ class _Cell:
 
 
 def _box(critic: nn.Module, low: Tensor | float, high: Tensor | float, most_corners: int) -> _Cell:
-    low, high = (torch.as_tensor(bound, dtype=torch.float64).cpu() for bound in (low, high))
-    dim = max(low.numel(), high.numel()) if max(low.ndim, high.ndim) else getattr(critic, "dim", 0)
-    if {low.shape, high.shape} - {(), (dim,)} or not dim:
+    ends = [torch.as_tensor(bound, dtype=torch.float64).cpu() for bound in (low, high)]
+    dim = max(end.numel() for end in ends) if any(end.ndim for end in ends) else getattr(critic, "dim", 0)
+    if {end.shape for end in ends} - {(), (dim,)} or not dim:
         raise InputError(
-            f"Expected a box with corners of shape (d,). Got {tuple(low.shape)} and {tuple(high.shape)}. "
+            f"Expected a box with corners of shape (d,). Got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}. "
             "Numbers will do for a critic that knows its dimension."
         )
-    low, high = low.expand(dim).numpy(), high.expand(dim).numpy()
-    if not (np.isfinite(high - low).all() and (low < high).all()):
-        raise InputError(f"Expected a box with low < high, both finite. Got {low} and {high}.")
+    lows, highs = (end.expand(dim).numpy() for end in ends)
+    if not (np.isfinite(highs - lows).all() and (lows < highs).all()):
+        raise InputError(f"Expected a box with low < high, both finite. Got {lows} and {highs}.")
     if 2**dim > most_corners:
         raise InputError(f"Expected a box of low dimension. Got dimension {dim}, so 2^{dim} corners. Only search it.")
-    corners = np.array(list(product(*zip(low, high))))
+    corners = np.array(list(product(*zip(lows, highs))))
     return _Cell(corners, np.concatenate((corners == low, corners == high), axis=1))
 
 

@@ -328,10 +328,10 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
             f"{proved.architecture_sha256[:12]}…. The certificate is about another architecture; {again}"
         )
     pairs = [(now.path, now.lipschitz, then.lipschitz) for now, then in zip(proved.layers, certificate.layers)]
-    for path, now, then in [*pairs, ("the whole critic", proved.lipschitz, certificate.lipschitz)]:
-        if not math.isclose(now, then, rel_tol=1e-9, abs_tol=1e-300):
+    for path, found, stated in [*pairs, ("the whole critic", proved.lipschitz, certificate.lipschitz)]:
+        if not math.isclose(found, stated, rel_tol=1e-9, abs_tol=1e-300):
             raise InputError(
-                f"Expected the constant {then} for {path}. Proved {now}. The certificate was altered; {again}"
+                f"Expected the constant {stated} for {path}. Proved {found}. The certificate was altered; {again}"
             )
     if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in certificate.layers))):
         raise InputError(
@@ -529,7 +529,7 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
         "a compiled call": module._compiled_call_impl is not None,
         f"a class that was changed after it was defined ({', '.join(changed[:3])})": changed,
         "a class that overrides __call__": any(getattr(kind, name) is not getattr(nn.Module, name) for name in CALLS),
-        "a class that overrides __iter__": isinstance(module, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
+        "a class that overrides __iter__": issubclass(kind, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
         "a tensor that is neither parameter nor buffer": any(isinstance(v, Tensor) for v in module.__dict__.values()),
         "a weight that is no dense tensor of real numbers": not all(map(_plain, weights)),
     }
@@ -542,8 +542,8 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
     if isinstance(module, LipschitzLayer):
         order = kind.__mro__
         proves = next(i for i, cls in enumerate(order) if PROOFS & cls.__dict__.keys())
-        overridden = {name for cls in order[:proves] for name in cls.__dict__ if hasattr(order[proves], name)}
-        overridden = sorted(name for name in overridden - INERT if not name.startswith("__"))
+        names = {name for cls in order[:proves] for name in cls.__dict__ if hasattr(order[proves], name)}
+        overridden = sorted(name for name in names - INERT if not name.startswith("__"))
         if overridden:
             raise UncertifiableError(
                 f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "

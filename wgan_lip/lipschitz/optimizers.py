@@ -149,7 +149,7 @@ class Muon(torch.optim.Optimizer):
         # Both step groups of this object's, with its state. Torch refuses optimisers of nothing.
         nothing = [torch.zeros(1, 1)]
         self._matrices = torch.optim.Muon(nothing, lr, 0.0, momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw")
-        self._others = torch.optim.Adam(nothing, lr, tuple(betas), eps, fused=True)
+        self._others = torch.optim.Adam(nothing, lr, (betas[0], betas[1]), eps, fused=True)
         super().__init__(params, {})
         if not any("semi_orthogonal" in group for group in self.param_groups):
             raise InputError(

@@ -26,10 +26,13 @@ class Activation(LipschitzLayer):
     A subclass states the range of its slopes; everything else about its constant follows from that.
     """
 
-    roundings: int = 1
-    """Roundings of one evaluation, relative to |steepest slope · t| + |σ(0)|; they hold in float64."""
     axes: ClassVar[range] = ANY_AXES
     """The numbers of axes of a sample that it takes; see :class:`Claim`."""
+
+    @property
+    def roundings(self) -> int:
+        """Roundings of one evaluation, relative to |steepest slope · t| + |σ(0)|; they hold in float64."""
+        return 1
 
     @abstractmethod
     def slopes(self) -> tuple[float, float]:

@@ -74,11 +74,11 @@ class Claim:
     norm_in: Norm | None = None
     norm_out: Norm | None = None
     rounding: Rounding = Rounding()
-    axes: range | None = None
+    axes: range = range(0)
     axes_added: int | None = 0
 
     def __post_init__(self) -> None:
-        if self.axes is None:
+        if not self.axes:
             object.__setattr__(self, "axes", VECTORS if self.norm_in is not None and self.norm_in.blocks else ANY_AXES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -401,13 +402,13 @@ class _FastCones(torch.autograd.Function):
         return value, share, by_temperature, *saved
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         z, centers, _, _, ctx.rising = inputs
         ctx.save_for_backward(z, centers, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         z, centers, of_groups, by_temperature, *saved = (tensor.detach() for tensor in ctx.saved_tensors)
         steepness, middle = gradient.detach(), centers.mean(dim=0)
         near, at_z, at_centers, at_offsets = z - middle, torch.zeros_like(z), [], []
@@ -434,11 +435,11 @@ class _Once(torch.autograd.Function):
         return tuple(found.view_as(found) for found in (at_z, at_centers, at_offsets, at_temperature))
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, *_: Tensor) -> tuple[None, ...]:
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
         raise RuntimeError("Expected first derivatives of Cones. Got a call for second ones, which it does not have.")
 
 

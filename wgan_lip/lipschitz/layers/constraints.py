@@ -25,8 +25,9 @@ from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import Norm, convolution_row_scale
 
-__all__ = ["BoundedConvolution", "Box", "Constraint", "SemiOrthogonal", "UnitRows", "Zero"]
+__all__ = ["BoundedConvolution", "Box", "Constraint", "Point", "SemiOrthogonal", "UnitRows", "Zero"]
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 MARGIN = 16.0  # units in the last place by which retracted weights stay inside their set, for a proof that rounds up
 
 
@@ -199,11 +200,24 @@ class Zero(Constraint):
 
 
 @dataclass(frozen=True, eq=False)
+class Point(Constraint):
+    """The entries of `point`, of the same shape."""
+
+    point: Tensor
+
+    def retract(self) -> None:
+        self.part.copy_(self.point)
+
+    def project(self, gradient: Tensor) -> None:
+        gradient.zero_()
+
+
+@dataclass(frozen=True, eq=False)
 class Box(Constraint):
     """low ≤ entries ≤ high. Inside no direction is lost, and at a bound the next gradient may lead back."""
 
-    low: float | Tensor
-    high: float | Tensor
+    low: float
+    high: float
 
     def retract(self) -> None:
         self.part.clamp_(self.low, self.high)
@@ -212,7 +226,7 @@ class Box(Constraint):
         pass
 
 
-def _newton_schulz(weights: list[Tensor]) -> Sequence[Tensor]:
+def _newton_schulz(weights: list[Tensor]) -> Tensors:
     """The guarded step of :class:`SemiOrthogonal` for weights of one shape (m, n), which it may overwrite.
 
     What scales and adds goes into the smaller Gram matrices, (3/2)V − ½VVᵀV = (3/2 I − ½VVᵀ)V, so that few passes
@@ -234,7 +248,7 @@ def _newton_schulz(weights: list[Tensor]) -> Sequence[Tensor]:
     return _products(factors, weights) if wide else _products(weights, factors)
 
 
-def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Sequence[Tensor]:
+def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensors:
     """The product of every pair: in one launch on a GPU; one by one on a CPU, which copies no factor."""
     if left[0].is_cuda:
         return (torch.stack(tuple(left)) @ torch.stack(tuple(right))).unbind()

@@ -55,7 +55,8 @@ class Convolution:
     @property
     def extent(self) -> Pair:
         """Height and width that the taps of a kernel span."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation))
+        (p, q), (vertical, horizontal) = self.kernel_size, self.dilation
+        return vertical * (p - 1) + 1, horizontal * (q - 1) + 1
 
     @property
     def wraps(self) -> bool:
@@ -167,8 +168,9 @@ class Conv2d(LipschitzLayer):
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
-        pairs = (_pair(value) for value in (kernel_size, stride, padding, dilation))
-        self.convolution = Convolution(*pairs, groups, padding_mode)
+        self.convolution = Convolution(
+            _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups, padding_mode
+        )
         self.weight = nn.Parameter(self.convolution.new_kernel(in_channels, out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         Retraction(self)()
@@ -239,8 +241,9 @@ class ConvGradientFlow(LipschitzLayer):
     ) -> None:
         super().__init__()
         stride = kernel_size if stride is None else stride
-        pairs = (_pair(value) for value in (kernel_size, stride, padding, dilation))
-        self.convolution = Convolution(*pairs, groups, padding_mode)
+        self.convolution = Convolution(
+            _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups, padding_mode
+        )
         if shift < 0:
             raise InputError(f"Expected a shift of at least 0. Got {shift}.")
         self.shift = shift
@@ -253,7 +256,7 @@ class ConvGradientFlow(LipschitzLayer):
     def forward(self, x: Tensor) -> Tensor:
         seen = check_images(x)[:, :, self.shift :, self.shift :]
         slope = self.activation(self.convolution(seen, self.weight, self.bias))  # (b, m, …)
-        step = self.convolution.adjoint(self.tau * slope, self.weight, seen.shape[2:])
+        step = self.convolution.adjoint(self.tau * slope, self.weight, (seen.shape[2], seen.shape[3]))
         return x - F.pad(step, (self.shift, 0, self.shift, 0))
 
     def claim(self) -> Claim:

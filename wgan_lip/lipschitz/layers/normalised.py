@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.bounds.dense import scaled_float64
 from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
-from wgan_lip.lipschitz.layers.constraints import Box, Constraint
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint, Point
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
 from wgan_lip.utils.checks import InputError
@@ -82,6 +82,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
     """
 
     lengths = None
+    u: Tensor
     FLOOR: ClassVar[float] = 1e-6
     SETTLING: ClassVar[int] = 30
     """Iterations at the start."""
@@ -128,7 +129,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
             weight = _scaled(self.weight)
             after = F.normalize(weight @ F.normalize(self.u @ weight, dim=0), dim=0)
             after = torch.where(after.any(), after, self.u)  # a zero weight has no direction
-        yield Box(self.u, after, after)  # one point
+        yield Point(self.u, after)
 
 
 class BjorckLinear(LipschitzLayer):

@@ -72,8 +72,9 @@ def _gradient(part: Tensor) -> Tensor | None:
     if gradient is None:
         return None
     if gradient.stride() != parameter.stride():
-        like = {"dtype": gradient.dtype, "device": gradient.device}
-        gradient = torch.empty_strided(parameter.shape, parameter.stride(), **like).copy_(gradient)
+        shape, stride = parameter.shape, parameter.stride()
+        laid_out = torch.empty_strided(shape, stride, dtype=gradient.dtype, device=gradient.device)
+        gradient = laid_out.copy_(gradient)
         parameter.grad = gradient
     start = gradient.storage_offset() + part.storage_offset() - parameter.storage_offset()
     return gradient if part is parameter else gradient.as_strided(part.shape, part.stride(), start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,20 +179,22 @@ class _Swap(torch.autograd.Function):
         return out.view(pairs.dtype)
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
         ctx.save_for_forward(inputs[1])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Swap.apply(gradient, *ctx.saved_tensors), None
 
     @staticmethod
-    def jvp(ctx, tangent: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         return _Swap.apply(tangent, *ctx.saved_tensors)
 
     @staticmethod
-    def vmap(info, in_dims: tuple[int | None, int | None], pairs: Tensor, swap: Tensor) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], pairs: Tensor, swap: Tensor
+    ) -> tuple[Tensor, int]:
         batched = (
             part.expand(info.batch_size, *part.shape) if axis is None else part.movedim(axis, 0)
             for part, axis in zip((pairs, swap), in_dims)

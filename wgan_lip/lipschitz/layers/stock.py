@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -34,6 +34,14 @@ __all__ = ["STOCK_CLAIMS"]
 # Claims for images hold at every size. torch's float64 convolutions and pools on the CPU are sums of products in some
 # order, which is all that the rounding bounds assume. `spatial` is the number of axes behind the channels.
 ANY = Norm.euclidean()
+_Padding = (
+    nn.modules.padding._ConstantPadNd
+    | nn.modules.padding._ReflectionPadNd
+    | nn.modules.padding._ReplicationPadNd
+    | nn.modules.padding._CircularPadNd
+)
+_AveragePool = nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d
+_Pool = nn.modules.pooling._MaxPoolNd | nn.modules.pooling._LPPoolNd
 LARGEST_SIDE = 2**22  # pixels of an enlarged image along an axis
 
 
@@ -74,7 +82,7 @@ def _transposed_claim(module: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvT
     return _sum_claim(module, bound, "norm of the adjoint convolution at any size", spatial)
 
 
-def _sum_claim(module: nn.Module, bound: float, method: str, spatial: int, copies: int = 1) -> Claim:
+def _sum_claim(module: nn.modules.conv._ConvNd, bound: float, method: str, spatial: int, copies: int = 1) -> Claim:
     rounding = Rounding(
         operations=summed_products(module.weight, module.groups) + 4,
         gain=1.01 * math.sqrt(copies) * upper_bound_absolute_norm(module.weight, module.groups),
@@ -83,7 +91,7 @@ def _sum_claim(module: nn.Module, bound: float, method: str, spatial: int, copie
     return Claim(bound, method, ANY, ANY, rounding, _images(spatial))
 
 
-def _padding_claim(module: nn.Module, spatial: int, padding_mode: str) -> Claim:
+def _padding_claim(module: _Padding, spatial: int, padding_mode: str) -> Claim:
     if padding_mode == "circular" and min(module.padding) < 0:  # beside positive padding, torch leaves memory unset
         raise UncertifiableError(
             f"Expected circular padding of at least 0. Got {module.padding}. Crop in a layer before."
@@ -92,7 +100,7 @@ def _padding_claim(module: nn.Module, spatial: int, padding_mode: str) -> Claim:
     return Claim(root_up(copies), "root of the most copies of one pixel", ANY, ANY, axes=_images(spatial))
 
 
-def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, spatial: int) -> Claim:
+def _average_claim(module: _AveragePool, spatial: int) -> Claim:
     r"""A depthwise convolution with equal weights, where all windows divide by the same number.
 
     Else, along each axis, ‖A‖² ≤ ‖A‖_1 ‖A‖_∞ for the matrix A of the averages; ‖A‖_∞ ≤ 1, and ‖A‖_1 over all sizes.
@@ -112,7 +120,7 @@ def _average_claim(module: nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d, spatial: 
     return Claim(bound, method, ANY, ANY, Rounding(math.prod(kernel) + 4, 1.01 * bound), _images(spatial))
 
 
-def _largest_column_sum(module: nn.Module, kernel: int, stride: int, padding: int) -> float:
+def _largest_column_sum(module: _AveragePool, kernel: int, stride: int, padding: int) -> float:
     """The most that one pixel adds to all averages along one axis, over all sizes.
 
     What a pixel adds depends on its distance to either border, up to the width of a window, and on how the windows
@@ -132,7 +140,7 @@ def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d, spatial: 
         raise UncertifiableError("Expected return_indices=False. Got True. Indices jump; drop them.")
     stride = module.kernel_size if module.stride is None else module.stride
     axes = zip(*_geometry(spatial, module.kernel_size, stride, module.padding, module.dilation))
-    if any(_misses_small_images(*axis, module.ceil_mode) for axis in axes):
+    if any(_misses_small_images(*axis, ceil_mode=module.ceil_mode) for axis in axes):
         raise UncertifiableError(
             f"Expected windows that meet every image. Got {module}: at a small size one lies on padding alone, where "
             "torch gives -inf and writes outside its memory. Pad in a layer before, as by ReplicationPad2d."
@@ -141,7 +149,7 @@ def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d, spatial: 
     return Claim(bound, method, ANY, ANY, axes=_images(spatial))
 
 
-def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> bool:
+def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool) -> bool:
     """Whether, along one axis, some image is so small that the taps of a window step over it, from padding to padding.
 
     The first tap beyond the padding in front falls on a pixel below `dilation`, which an image of that size lacks.
@@ -166,7 +174,7 @@ def _power_claim(module: nn.LPPool1d | nn.LPPool2d | nn.LPPool3d, spatial: int) 
     return Claim(constant, "root of the most windows that see one pixel", ANY, ANY, rounding, _images(spatial))
 
 
-def _overlap(module: nn.Module, spatial: int, dilation: int | Sequence[int]) -> int:
+def _overlap(module: _Pool, spatial: int, dilation: int | Sequence[int]) -> int:
     """The most windows that see one pixel: along an axis, the taps that fall on one residue of the stride."""
     stride = module.kernel_size if module.stride is None else module.stride
     axes = zip(*_geometry(spatial, module.kernel_size, stride, dilation))
@@ -196,22 +204,22 @@ def _upsample_claim(module: nn.Upsample) -> Claim:
             f"align_corners={module.align_corners}. Use nearest."
         )
     each = factors if isinstance(factors, tuple) else (factors,)
-    if module.size is not None or not all(factor is not None and factor >= 1 and factor % 1 == 0 for factor in each):
+    copies = tuple(int(factor) for factor in each if factor is not None and factor >= 1 and factor % 1 == 0)
+    if module.size is not None or len(copies) < len(each):
         raise UncertifiableError(
             f"Expected scale_factor to be a whole number. Got size={module.size}, scale_factor={factors}. How often a "
             "pixel is repeated then depends on the size of the image; give a whole scale_factor."
         )
-    each = tuple(int(factor) for factor in each)
     if module.mode in linear:
         axes = _images(linear[module.mode])
-        each = each * linear[module.mode] if len(each) == 1 else each
+        copies = copies * linear[module.mode] if len(copies) == 1 else copies
     elif isinstance(factors, tuple):
-        axes = _images(len(each))
+        axes = _images(len(copies))
     else:
-        axes, each = range(2, 4), each * 2  # signals as well, of which fewer copies are made
-    if module.mode not in linear and not all(_copies_evenly(factor, module.mode) for factor in each):
+        axes, copies = range(2, 4), copies * 2  # signals as well, of which fewer copies are made
+    if module.mode not in linear and not all(_copies_evenly(factor, module.mode) for factor in copies):
         raise UncertifiableError(f"Expected a factor that torch copies evenly by. Got {factors}. Take a power of two.")
-    constant = root_up(math.prod(each))
+    constant = root_up(math.prod(copies))
     rounding = Rounding(64, 8 * constant, sums_all=True) if module.mode in linear else Rounding()
     return Claim(constant, "root of the copies of one pixel", ANY, ANY, rounding, axes)
 
@@ -225,10 +233,11 @@ def _copies_evenly(factor: int, mode: str) -> bool:
     if factor & (factor - 1) == 0:
         return True
     wanted = np.arange(LARGEST_SIDE // factor)
-    for precision in (np.float32, np.float64):
+    for precision in ("float32", "float64"):
+        half = np.array(0.5 if mode == "nearest-exact" else 0.0, precision)
+        inverse = np.array(1.0 / factor, precision)
         for position in (wanted * factor, wanted * factor + factor - 1):  # the first and the last copy
-            shifted = position.astype(precision) + precision(0.5 if mode == "nearest-exact" else 0.0)
-            if not np.array_equal(np.floor(shifted * precision(1.0 / factor)), wanted):
+            if not np.array_equal(np.floor((position.astype(precision) + half) * inverse), wanted):
                 return False
     return True
 
@@ -241,17 +250,17 @@ def _softmax_claim(module: nn.Softmax | nn.Softmin | nn.Softmax2d, dim: int | No
 
     by Popoviciu's inequality on variances; p = (1/2, 1/2, 0, …) attains it.
     """
-    dim = module.dim if dim is None else dim
-    if not isinstance(dim, int) or dim == 0:
+    axis = module.dim if dim is None else dim
+    if not isinstance(axis, int) or axis == 0:
         raise UncertifiableError(
-            f"Expected dim to name an axis of a sample. Got {dim}, which may be the batch's. Take dim=1 or dim=-1."
+            f"Expected dim to name an axis of a sample. Got {axis}, which may be the batch's. Take dim=1 or dim=-1."
         )
-    axes = CHANNELS_FIRST[abs(dim) - 1 :]
+    axes = CHANNELS_FIRST[abs(axis) - 1 :]
     # Differences to the largest entry err by 2u·2‖x‖, exponentials by that and 8 ulp, the sum by one for each entry.
     return Claim(0.5, "variance of a bounded variable", ANY, ANY, Rounding(32, 1.0, 1.0, sums_all=True), axes)
 
 
-def _batch_norm_claim(module: nn.Module, axes: range) -> Claim:
+def _batch_norm_claim(module: nn.modules.batchnorm._BatchNorm, axes: range) -> Claim:
     if module.training or module.running_var is None or module.running_mean is None:
         raise UncertifiableError(
             f"Expected layers with a provable constant. Got {type(module).__name__}. In training it is a function of "
@@ -373,14 +382,14 @@ def _inverse_up(number: int) -> float:
     return inverse if number & (number - 1) == 0 else math.nextafter(inverse, math.inf)
 
 
-def _by_axes(claim: Callable[..., Claim], *modules: type[nn.Module], **arguments: str) -> dict[type, Callable]:
+def _by_axes(claim: Callable[..., Claim], *modules: type[nn.Module], **arguments: str) -> dict[type[nn.Module], Callable]:
     """An entry for each of the modules, which have one, two and three spatial axes."""
     return {module: partial(claim, spatial=spatial, **arguments) for spatial, module in enumerate(modules, start=1)}
 
 
 _SLOPE_1 = Claim(1.0, "largest slope")
 
-STOCK_CLAIMS: Mapping[type[nn.Module], Callable[[nn.Module], Claim]] = MappingProxyType({
+STOCK_CLAIMS: Mapping[type[nn.Module], Callable[[Any], Claim]] = MappingProxyType({
     nn.ChannelShuffle: lambda _: Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST[1:]),
     nn.Flatten: _flatten_claim,
     nn.GELU: _gelu_claim,

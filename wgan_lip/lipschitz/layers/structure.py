@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Parallel(LipschitzLayer):
         return f"Parallel({', '.join(map(repr, self.layers))})"
 
     def claim(self) -> Claim:
-        claims = [layer.claim() for layer in self.layers]
+        claims = [cast(LipschitzLayer, layer).claim() for layer in self.layers]
         widths = [_concrete(claim.norm_in, self).dim for claim in claims]
         if widths != self.widths:
             raise InputError(f"Expected layers of widths {self.widths}. Got {widths}. Build a new Parallel of them.")
@@ -237,6 +238,9 @@ class Normalize(LipschitzLayer):
         >>> Normalize([0.5], [0.25]).claim().lipschitz
         4.0
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         super().__init__()
