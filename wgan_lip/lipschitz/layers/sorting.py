@@ -192,9 +192,7 @@ class _Swap(torch.autograd.Function):
         return _Swap.apply(tangent, *ctx.saved_tensors)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, int | None], pairs: Tensor, swap: Tensor
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], pairs: Tensor, swap: Tensor) -> tuple[Tensor, int]:
         batched = (
             part.expand(info.batch_size, *part.shape) if axis is None else part.movedim(axis, 0)
             for part, axis in zip((pairs, swap), in_dims)

@@ -382,7 +382,9 @@ def _inverse_up(number: int) -> float:
     return inverse if number & (number - 1) == 0 else math.nextafter(inverse, math.inf)
 
 
-def _by_axes(claim: Callable[..., Claim], *modules: type[nn.Module], **arguments: str) -> dict[type[nn.Module], Callable]:
+def _by_axes(
+    claim: Callable[..., Claim], *modules: type[nn.Module], **arguments: str
+) -> dict[type[nn.Module], Callable]:
     """An entry for each of the modules, which have one, two and three spatial axes."""
     return {module: partial(claim, spatial=spatial, **arguments) for spatial, module in enumerate(modules, start=1)}
 
