@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -128,7 +129,7 @@ class LoaderSource(Source):
     def __init__(
         self,
         loader: Iterable[Any],
-        test: Tensor | ArrayLike | Iterable[Any],
+        test: Tensor | np.ndarray | Iterable[Any],
         *,
         test_size: int = 2000,
         pick: Callable[[Any], Tensor] | None = None,
@@ -192,8 +193,8 @@ class LoaderSource(Source):
 
         What a loader gives is not looked at: it may be endless, or drawn anew every time.
         """
-        whole = hasattr(self._loader, "dataset")
-        data, what = (self._loader.dataset, "samples") if whole else (self._loader, "batches")
+        data: Any = getattr(self._loader, "dataset", self._loader)
+        what = "batches" if data is self._loader else "samples"
         count = f"{len(data)} " if hasattr(data, "__len__") else ""
         held_out = f", held out sha256 {digest_of(self.test)}" if self._test_given else ""
         return f"a loader of {count}{what} of dimension {self.dim}{held_out}"
@@ -236,8 +237,9 @@ class LoaderSource(Source):
 
     def _one_pass(self, seed: int, passes: int) -> Iterator[Tensor]:
         """The rows of the loader's batches, in the order that `seed` gives."""
-        sampler = getattr(self._loader, "sampler", None)
-        for part in (self._loader, sampler, getattr(self._loader, "batch_sampler", None)):
+        sampler: Any = getattr(self._loader, "sampler", None)
+        parts: list[Any] = [self._loader, sampler, getattr(self._loader, "batch_sampler", None)]
+        for part in parts:
             if hasattr(part, "generator"):
                 part.generator = torch.Generator().manual_seed(seed)
         if hasattr(sampler, "set_epoch"):

@@ -93,7 +93,9 @@ class ImageFolder(ImageSource):
         if test_path is None:
             train, test = split_rows(len(images), max(1, round(test_fraction * len(images))), seed)
             sides = images[train], images[test]
-            labelled = (None, None) if labels is None else (labels[train], labels[test])
+            labelled: tuple[Tensor | None, Tensor | None] = (
+                (None, None) if labels is None else (labels[train], labels[test])
+            )
         else:
             held, held_labels, held_classes = read(Path(test_path).expanduser())
             if held.shape[1:] != images.shape[1:]:
@@ -173,8 +175,8 @@ def read_pixels(path: Path, *, size: int | None = None, channels: int | None = N
             left, top = ((pixels - side) // 2 for pixels in image.size)
             middle = image.crop((left, top, left + side, top + side))
             image = middle.resize((size, size), Image.Resampling.LANCZOS)
-        pixels = np.array(image)  # (h, w) or (h, w, 3)
-    pixels = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+        values = np.array(image)  # (h, w) or (h, w, 3)
+    pixels = torch.from_numpy(values.reshape(*values.shape[:2], -1)).permute(2, 0, 1)
     pixels = pixels.clamp(0, 1) if deep else pixels  # scaling overshoots
     return pixels.expand(3, -1, -1) if channels == 3 else pixels
 
@@ -197,7 +199,7 @@ def _opaque(image: Image.Image, path: Path, deep: bool) -> Image.Image:
         opaque = not (values == image.info.get("transparency")).any()
         image = Image.fromarray((values / 65535).astype(np.float32))
     else:
-        opaque = not image.has_transparency_data or image.convert("RGBA").getextrema()[3][0] == 255
+        opaque = not image.has_transparency_data or image.convert("RGBA").getchannel("A").getextrema()[0] == 255
         image = image.convert(MODES[image.mode])
     if not opaque:
         raise InputError(
@@ -229,7 +231,10 @@ def load_pixels(
     """
     check_choice(corrupt, ["stop", "skip"], "corrupt")
     read = partial(_read_or_error, size=size, channels=channels)
-    pixels, kept, broken, shapes = None, [], [], {}
+    pixels: Tensor | None = None
+    kept: list[int] = []
+    broken: list[tuple[Path, InputError]] = []
+    shapes: dict[tuple[int, ...], Path] = {}
     counts: Counter[tuple[int, ...]] = Counter()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for index, (path, image) in enumerate(zip(paths, pool.map(read, paths, chunksize=64))):
@@ -255,6 +260,8 @@ def load_pixels(
             f"Expected images of one shape (c, h, w). Got {told}. Set pixels to scale all to one size, channels=3 or "
             "channels=1 to give all the same channels."
         )
+    if pixels is None:
+        raise InputError("Expected at least one image to read. Got none.")
     return pixels[: len(kept)], torch.tensor(kept)
 
 
@@ -276,9 +283,9 @@ def _told(broken: list[tuple[Path, InputError]], total: int) -> str:
 
 
 def _check_classes(path: str, classes: tuple[str, ...] | None, train: Tensor | None, test: Tensor | None) -> None:
+    if classes is None or train is None or test is None:
+        return
     for side, labels in (("training", train), ("held-out", test)):
-        if labels is None:
-            continue
         counts = labels.bincount(minlength=len(classes))
         lacking = [name for name, count in zip(classes, counts.tolist()) if not count]
         if lacking:

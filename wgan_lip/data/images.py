@@ -38,6 +38,9 @@ class Digits(FiniteSource):
     low, high = 0.0, 1.0
     units = "a pixel's range from blank to full ink, 16 in the raw data"
 
+    train_labels: Tensor
+    test_labels: Tensor
+
     def __init__(self, test_size: int = 500, seed: int = 0, label_scale: float | None = None) -> None:
         from sklearn.datasets import load_digits
 
@@ -72,6 +75,7 @@ class ImageSource(FiniteSource):
         InputError: A `shift` below 0 or as large as the image.
     """
 
+    image_shape: tuple[int, int, int]
     low, high = 0.0, 1.0
     units = "a pixel's range from black to white, 255 in raw data of 8 bits, 65535 of 16"
 
@@ -88,8 +92,9 @@ class ImageSource(FiniteSource):
         label_scale: float | None = None,
     ) -> None:
         super().__init__(train.flatten(1), test.flatten(1))
-        self.image_shape = tuple(train.shape[1:])
-        if not 0 <= shift < min(self.image_shape[1:]):
+        c, h, w = train.shape[1:]
+        self.image_shape = c, h, w
+        if not 0 <= shift < min(h, w):
             raise InputError(
                 f"Expected a shift of at least 0, smaller than the images, {self.image_shape}. Got {shift}."
             )

@@ -114,8 +114,9 @@ def law_of_rows(
 
 def law_of_source(source: Source) -> Law:
     """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
-    boxed = source.low is not None and source.label_scale is None
-    diameter = box_diameter(source.low, source.high, source.dim) if boxed else None
+    diameter = None
+    if source.low is not None and source.high is not None and source.label_scale is None:
+        diameter = box_diameter(source.low, source.high, source.dim)
     return Law(source.dim, source.sample, source.units, diameter, source.size)
 
 

@@ -170,7 +170,7 @@ def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
         InputError: Names that are on one side only.
     """
     order = match_columns(x.names, y.names)
-    if order is None:
+    if order is None or y.rows is None:
         return x, y
     rows, note = y.rows[:, order], f"The columns of {y.name} were put in the order of {x.name}, by their names."
     law = law_of_rows(rows, y.name, units=y.law.units)
@@ -208,11 +208,11 @@ def _open_path(spec: str | Path, key: str | None, options: TableOptions, limit: 
 
 def _open_file(path: Path, key: str | None, options: TableOptions, limit: int, size: int) -> Opened:
     if path.suffix.lower() == ".npy" and 8 * size > limit and {*options.given} <= {"layout"}:  # a byte becomes float64
-        rows = map_rows(path, key)
-        if rows.size * (4 if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else 8) > limit:
-            if options.layout is not None or rows.ndim in (3, 4):
-                return _open_images(path, rows, options.layout)
-            return Opened(path.name, law_of_rows(rows, str(path), units=VectorFile.units))
+        mapped = map_rows(path, key)
+        if mapped.size * (4 if mapped.dtype.kind == "f" and mapped.dtype.itemsize <= 4 else 8) > limit:
+            if options.layout is not None or mapped.ndim in (3, 4):
+                return _open_images(path, mapped, options.layout)
+            return Opened(path.name, law_of_rows(mapped, str(path), units=VectorFile.units))
     read = read_file(path, key, options, memory_limit=limit)
     rows = check_samples(as_samples(read.values), str(path), minimum=2)
     law = law_of_rows(rows, str(path), **_known(rows.shape[1], pixels=read.values.dtype == torch.uint8))
@@ -245,7 +245,8 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
     paths = list_images(folder)
     if len(paths) < 2:
         raise InputError(f"Expected {folder} to hold at least 2 images. Got {paths[0].name} alone. Add more.")
-    shape = tuple(read_pixels(paths[0]).shape)
+    c, h, w = read_pixels(paths[0]).shape
+    shape = c, h, w
     dim = math.prod(shape)
 
     def read(index: Iterable[int], n: int) -> Tensor:
@@ -284,12 +285,11 @@ def _open_source(name: str, options: str) -> Opened:
     check_memory(need, f"all samples of data/{name}", "Save some of them as .npy.")
     rows = torch.cat([source.train, source.test])
     if classes is not None:
-        if source.train_labels is None:
+        if source.train_labels is None or source.test_labels is None:
             raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
         labels = torch.cat([source.train_labels, source.test_labels])
         rows = rows[_in_classes(labels, classes, f"data/{name}")]
-    diameter = box_diameter(source.low, source.high, source.dim)
-    law = law_of_rows(rows, title, units=source.units, diameter=diameter)
+    law = law_of_rows(rows, title, units=source.units, diameter=law_of_source(source).diameter)
     return Opened(title, law, rows, image_shape=source.image_shape)
 
 

@@ -91,7 +91,7 @@ class Source(Rebuildable, ABC):
     def sizes(self) -> dict[str, Any]:
         """What players are built for: dim, low, high, image_shape; with labels their number, shares and scale too."""
         sizes = {name: getattr(self, name) for name in ("dim", "low", "high", "image_shape")}
-        if self.label_scale is None:
+        if self.label_shares is None:
             return sizes
         labels = {name: getattr(self, name) for name in ("label_shares", "label_scale")}
         return sizes | labels | {"label_count": len(self.label_shares)}
@@ -129,6 +129,7 @@ class FiniteSource(Source):
         classes: Their names in order, where known.
     """
 
+    size: int
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     classes: tuple[str, ...] | None = None
@@ -208,10 +209,12 @@ class FiniteSource(Source):
         return samples
 
     def _with_labels_of(self, index: Tensor, samples: Tensor) -> Tensor:
-        return samples if self.label_scale is None else self._joined(samples, self.train_labels[index])
+        if self.label_scale is None or self.train_labels is None:
+            return samples
+        return self._joined(samples, self.train_labels[index])
 
     def _joined(self, samples: Tensor, labels: Tensor | None) -> Tensor:
-        if self.label_scale is None:
+        if labels is None or self.label_scale is None or self.label_shares is None:
             return samples
         unit = torch.nn.functional.one_hot(labels, len(self.label_shares)).to(samples, non_blocking=True)
         return torch.cat([samples, self.label_scale * unit], dim=1)
@@ -228,7 +231,7 @@ def digest_of(*tensors: Tensor | None) -> str:
     for tensor in tensors:
         if tensor is not None:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -219,7 +219,7 @@ class CelebA(TorchvisionImages):
         corrupt: str = "stop",
         label_scale: float | None = None,
     ) -> None:
-        self._options = {"size": pixels, "channels": 3, "corrupt": corrupt}
+        self._options: dict[str, Any] = {"size": pixels, "channels": 3, "corrupt": corrupt}
         self._limits, self._attribute = {"train": count, "test": None}, attribute
         super().__init__(root, download, test_size, seed, flip=flip, shift=shift, label_scale=label_scale)
 

@@ -187,8 +187,8 @@ def common_origin(x: Any, y: Any) -> tuple[Any, Any, str]:
         float64 holds them, or where they are not two sets of integers of one dimension. A translation of both leaves
         every distance between them as it is.
     """
-    sides = [_integers(side) for side in (x, y)]
-    if any(side is None or not len(side) for side in sides) or sides[0].shape[1] != sides[1].shape[1]:
+    sides = [side for side in map(_integers, (x, y)) if side is not None and len(side)]
+    if len(sides) < 2 or sides[0].shape[1] != sides[1].shape[1]:
         return x, y, ""
     if all(_unlike(side) is None for side in sides):
         return x, y, ""
@@ -199,7 +199,7 @@ def common_origin(x: Any, y: Any) -> tuple[Any, Any, str]:
         return x, y, ""
     told = few([str(number) for number in origin])
     note = f"x and y hold integers beyond 2^53, which float64 can't tell apart: both were counted from {told}."
-    return *(side.astype(np.float64) for side in sides), note
+    return sides[0].astype(np.float64), sides[1].astype(np.float64), note
 
 
 @overload
