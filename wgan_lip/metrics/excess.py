@@ -35,7 +35,8 @@ class Pool:
     """
 
     def __init__(self, rows: Tensor | Callable[..., Tensor], size: int | None = None) -> None:
-        self._rows, self.size = rows, len(rows) if isinstance(rows, Tensor) else size
+        self._rows: Callable[..., Tensor] = rows.__getitem__ if isinstance(rows, Tensor) else rows
+        self.size = len(rows) if isinstance(rows, Tensor) else size
 
     def take(self, n: int, draw: int, seed: int) -> Tensor:
         """The n samples of a draw, shape (n, d), by its number; the order of all is fixed by `seed`."""
@@ -44,7 +45,7 @@ class Pool:
         turn, block = divmod(draw, self.size // n)  # the samples are shuffled anew when they are used up
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed + 1000 * turn))
         index = order[block * n : (block + 1) * n]
-        return self._rows[index] if isinstance(self._rows, Tensor) else self._rows(index)
+        return self._rows(index)
 
     def most(self, n: int, seed: int) -> Tensor:
         """n different samples, or all where there are fewer, shape (at most n, d)."""
@@ -276,5 +277,6 @@ def _w1(x: Tensor, y: Tensor) -> float:
     centre = y.mean(dim=0)
     costs = torch.cdist(x - centre, y - centre, compute_mode="use_mm_for_euclid_dist").numpy()
     scale = costs.max() or 1.0  # the solver's tolerance is absolute
-    plan, _, _ = network_simplex(*(np.full(len(cloud), 1 / len(cloud)) for cloud in (x, y)), costs / scale)
+    a, b = (np.full(len(cloud), 1 / len(cloud)) for cloud in (x, y))
+    plan, _, _ = network_simplex(a, b, costs / scale)
     return float(plan.mass @ costs[plan.rows, plan.columns])

@@ -32,7 +32,8 @@ class Features(Protocol):
         description: In words, with a hash of the weights: scores on features of different ones cannot be compared.
     """
 
-    description: str
+    @property
+    def description(self) -> str: ...
 
     def embedded(self, samples: Tensor) -> Tensor:
         """Features, shape (n, k), of samples (n, d)."""
@@ -60,7 +61,8 @@ class PretrainedNetwork:
             got = "no images" if source.image_shape is None else f"{source.image_shape[0]}"
             raise InputError(f"Expected images of 1 or 3 channels, for features of a network. Got {got}.")
         self.description, self.image_shape = description, source.image_shape
-        self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._network = network.eval().requires_grad_(False)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
         self._low, self._high = 0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high
         self._mean, self._deviation = (torch.tensor(values).view(3, 1, 1) for values in normal)
         side = max(self.image_shape[1:])

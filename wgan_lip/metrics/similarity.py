@@ -226,7 +226,8 @@ Distances = tuple[Tensor, Tensor, Tensor]  # within x, (n, n), within y, (m, m),
 
 
 def _prepared(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    return tuple(samples.double() for samples in check_pair(x, y, minimum=2))
+    x, y = check_pair(x, y, minimum=2)
+    return x.double(), y.double()
 
 
 def _by_products(x: Tensor, y: Tensor) -> Distances:
@@ -243,7 +244,10 @@ def _by_differences(x: Tensor, y: Tensor) -> Distances:
     """
     exponent = math.frexp(max(x.abs().max().item(), y.abs().max().item()))[1]
     x, y = (samples * 2.0 ** -max(exponent, -1000) for samples in (x, y))
-    return tuple(_distances(*pair, "donot_use_mm_for_euclid_dist") for pair in ((x, x), (y, y), (x, y)))
+    within_x, within_y, between = (
+        _distances(*pair, "donot_use_mm_for_euclid_dist") for pair in ((x, x), (y, y), (x, y))
+    )
+    return within_x, within_y, between
 
 
 def _distances(x: Tensor, y: Tensor, mode: str) -> Tensor:
@@ -258,7 +262,8 @@ def _mmd(distances: Distances) -> float:
 
     def mean(distances: Tensor) -> Tensor:
         ratios = (distances / scale).square()
-        return sum(torch.exp(-ratios / (2 * factor**2)).mean() for factor in (0.5, 1, 2)) / 3
+        kernels = [torch.exp(-ratios / (2 * factor**2)).mean() for factor in (0.5, 1, 2)]
+        return (kernels[0] + kernels[1] + kernels[2]) / 3
 
     return float((mean(within_x) + mean(within_y) - 2 * mean(between)).clamp_min(0).sqrt())
 
@@ -283,7 +288,8 @@ def _neighbourhoods(x: Tensor, y: Tensor, distances: Distances, k: int) -> Neigh
     doubt = 16 * (dim + 8) * 2.0**-53 * largest
     if not all(bool(((between.square() - radius.square()).abs() > doubt).all()) for radius in radii):
         distances = _by_differences(x, y)
-        radii, between = [radius * (1 + (dim + 4) * 2.0**-52) for radius in _radii(distances, k)], distances[2]
+        (of_x, of_y), slack = _radii(distances, k), 1 + (dim + 4) * 2.0**-52
+        radii, between = (of_x * slack, of_y * slack), distances[2]
     near_generated, near_real = (between <= radius for radius in radii)  # (n, m)
     return Neighbourhoods(
         precision=float(near_real.any(dim=1).double().mean()),

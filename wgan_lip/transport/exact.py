@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import coo_matrix
 from scipy.spatial.distance import cdist
 from torch import Tensor
@@ -128,7 +128,9 @@ def solve_line(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tu
     n, m = len(x), len(y)
     x, y = x[:, 0], y[:, 0]
     order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-    exact = np.int64 if is_whole(a) and is_whole(b) else np.longdouble  # levels of whole numbers do not round
+    exact: DTypeLike = (
+        np.int64 if is_whole(a) and is_whole(b) else np.longdouble
+    )  # levels of whole numbers do not round
     jumps_x, jumps_y = a[order_x].astype(exact), b[order_y].astype(exact)
     levels_x, levels_y = np.cumsum(jumps_x), np.cumsum(jumps_y)
     if levels_x.dtype.kind == "f":

@@ -282,7 +282,7 @@ def _coarse_bounds(
         values.append(value)
         errors.append(error)
     plan = dealt(plan, fine.a, fine.b, coarse.cell_x, coarse.cell_y)
-    return problem.enclose(plan, potential, *values, max(errors))
+    return problem.enclose(plan, potential, values[0], values[1], max(errors))
 
 
 def _bounds(problem: Problem, found: _Round) -> Transport:

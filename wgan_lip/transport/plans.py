@@ -230,11 +230,11 @@ def dealt(plan: Plan, a: np.ndarray, b: np.ndarray, cell_x: np.ndarray, cell_y: 
     mass = np.where(first, cut, np.diff(cut, prepend=0.0))
     kept = mass > 0
     edge, middle, mass = edge[kept], (cut - mass / 2)[kept], mass[kept]
-    ends = [
+    rows, columns = (
         points[np.searchsorted(reached, begin[edge] + middle).clip(max=len(points) - 1)]
         for points, reached, begin, _, _ in lines
-    ]
-    return Plan(*ends, mass, (len(a), len(b)))
+    )
+    return Plan(rows, columns, mass, (len(a), len(b)))
 
 
 def is_whole(masses: np.ndarray) -> bool:
@@ -264,7 +264,7 @@ def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | 
     np.add.at(marginal, index, mass)
     marginal /= math.fsum(mass.tolist())
     if weights is None:
-        wanted = 1 / np.longdouble(size)
+        wanted = np.ones(size, np.longdouble) / size
     else:
         weights = normalised(weights)
         wanted = weights.astype(np.longdouble) / math.fsum(weights.tolist())

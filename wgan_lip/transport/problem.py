@@ -170,11 +170,10 @@ class Problem:
         x, y = (points.detach().cpu().double() for points in (x, y))
         shape = (len(x), len(y))
         weights_a, weights_b = check_weights(a, shape[0], "a"), check_weights(b, shape[1], "b")
-        sides = Side.of(x, weights_a), Side.of(y, weights_b)
-        masses = _masses(*(side.counts for side in sides))
-        gathered = (side.gathered(mass) for side, mass in zip(sides, masses))
-        x, y = (side.points for side in sides)
-        return Problem(x, y, *gathered, sides, masses, shape, unit_of(x, y))
+        of_x, of_y = sides = Side.of(x, weights_a), Side.of(y, weights_b)
+        masses = _masses(of_x.counts, of_y.counts)
+        x, y = of_x.points, of_y.points
+        return Problem(x, y, of_x.gathered(masses[0]), of_y.gathered(masses[1]), sides, masses, shape, unit_of(x, y))
 
     def enclose(self, plan: Plan, potential: Potential, values_x: Tensor, values_y: Tensor, error: float) -> Transport:
         """Encloses W1 between any potential and any plan, of whatever origin.

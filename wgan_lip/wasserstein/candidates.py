@@ -29,6 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ class Units:
             normalize.mean.copy_(self.centre)  # in float64, not rounded to torch's default dtype
             normalize.std.fill_(self.scale)
             rescale.weight.fill_(sign * self.scale * (1 - 2.0**-48))  # so that its certified norm is at most scale
-        parts = OrderedDict(normalize=normalize)
+        parts: OrderedDict[str, nn.Module] = OrderedDict(normalize=normalize)
         parts.update((f"layer_{index}", layer.double()) for index, layer in enumerate(layers, 1))
         return nn.Sequential(OrderedDict(**parts, rescale=rescale, squeeze=Squeeze()))
 
@@ -189,8 +190,9 @@ class _ConesCandidate(Candidate):
     def constant(self, module: nn.Module) -> float:
         return 1.0  # that of cones, and at most that of the layer before them
 
-    def finished(self, module: nn.Sequential) -> nn.Module:
-        *before, cones = module
+    def finished(self, module: nn.Module) -> nn.Module:
+        *before, last = module.children()
+        cones = cast(_Cones, last)
         layer = LipschitzExtension.through(cones.centers.detach().double(), cones.offsets.detach().double())
         return self.units.wrapped([*before, layer], cones.sign)
 
@@ -204,7 +206,7 @@ def candidates(
     one never is.
     """
     x, y, dim = units.normalised(x), units.normalised(y), x.shape[1]
-    shape = {"width": min(WIDTH, max(64, dim)), "depth": 4}
+    shape: dict[str, Any] = {"width": min(WIDTH, max(64, dim)), "depth": 4}
     bias_scale = 2 / math.sqrt(shape["width"])  # what a unit row makes of samples of norm 1, in as many dimensions
     networks: dict[str, Callable[[], nn.Module]] = {
         "resnet": partial(ResNetCritic, dim, **shape, bias_scale=bias_scale),

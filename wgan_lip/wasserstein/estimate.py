@@ -278,7 +278,7 @@ def estimate_w1(
     rounds = narrow_problem(problem, device=device, deadline=start + seconds)
     interval = _Interval(start, tolerance, next(rounds), on_progress)
     fitted = proof = population = None
-    stopped, notes = "", (*filter(None, [note]), *_totals(a, b), *sides.notes)
+    stopped, notes = "", (*filter(None, [note]), *_totals((a, b), problem.shape), *sides.notes)
     try:
         interval.tell(interval.best.stage)
         if solves_at_once(*problem.size):
@@ -303,24 +303,26 @@ def estimate_w1(
                 interval.raise_to(proved_lower_bound(proof, sides.x, sides.y, a, b))
         if not stopped:
             stopped = interval.narrow(rounds)
-        clip = None if proof is None or sides.test is None else _finite_range(proof, *sides.clip)
-        if clip is not None:
-            population = proved_bounds(
-                proof,
-                *sides.test,
-                clip=clip,
-                level=level,
-                method=method,
-                diameters=sides.diameters,
-                generators=generators,
-                transport=interval.best.transport,
-                seed=seed,
-            )
-            laws = _told_of_laws(given, problem)
-            population = replace(population, assumptions=(*laws, *population.assumptions))
-            notes += laws
-        elif proof is not None and sides.test is not None:
-            notes += ("There are no bounds on W1 of the laws: the critic is constant on the samples that trained it.",)
+        if proof is not None and sides.test is not None:
+            clip = _finite_range(proof, *sides.clip)
+            if clip is None:
+                what = "the critic is constant on the samples that trained it"
+                notes += (f"There are no bounds on W1 of the laws: {what}.",)
+            else:
+                population = proved_bounds(
+                    proof,
+                    *sides.test,
+                    clip=clip,
+                    level=level,
+                    method=method,
+                    diameters=sides.diameters,
+                    generators=generators,
+                    transport=interval.best.transport,
+                    seed=seed,
+                )
+                laws = _told_of_laws(given, problem)
+                population = replace(population, assumptions=(*laws, *population.assumptions))
+                notes += laws
     except KeyboardInterrupt:
         stopped = "interrupted"
     bounds, lower = interval.best.transport, interval.lower
@@ -337,7 +339,7 @@ def estimate_w1(
         value=(lower + bounds.upper) / 2 if exact is None else exact,
         population=population,
         certificate=None if proof is None else proof.certificate,
-        potential=bounds.potential if proof is None else fitted.critic,
+        potential=bounds.potential if proof is None or fitted is None else fitted.critic,
         dual=bounds.potential,
         plan=bounds.plan,
         x=sides.x,
@@ -416,7 +418,7 @@ def _checked(
     check_memory(8 * drawn, f"three draws of {samples} samples", "Lower samples.")
     problem = Problem.of_checked(*rows, a, b)
     check_room(problem)
-    given = tuple(side if isinstance(side, Law) else checked for side, checked in zip((x, y), rows))
+    given = x if isinstance(x, Law) else rows[0], y if isinstance(y, Law) else rows[1]
     return given, None if drawn else problem
 
 
@@ -501,12 +503,12 @@ def _sides(
     given, weights, notes = (x, y), (a, b), []
     rngs = [_generator(seed, side) for side in (0, 1)]
     rows = [side.sample(samples, rng) if isinstance(side, Law) else side for side, rng in zip(given, rngs)]
-    parts = []
+    parts: list[tuple[Any, Tensor, Tensor, Tensor | None]] = []
     for source, samples_of, weight, rng in zip(given, rows, weights, rngs):
         samples_of = samples_of.detach().cpu()
         if isinstance(source, Law):
-            draws = (source.sample(samples, rng) for _ in range(2))
-            parts.append((source.sample, *draws, samples_of))
+            validation, clip = (source.sample(samples, rng) for _ in range(2))
+            parts.append((source.sample, validation, clip, samples_of))
         elif weight is not None:
             chosen = _weighted_rows(samples_of, weight)
             parts.append((chosen, chosen(len(samples_of), rng), samples_of, None))
@@ -517,20 +519,22 @@ def _sides(
             cuts = [int(share * len(shuffled)) for share in (SPLIT[0], SPLIT[0] + SPLIT[1])]
             train, validation, test = torch.tensor_split(shuffled, cuts)
             parts.append((train, validation, train, test))
-    train, validation, clip, test = zip(*parts)
-    if any(part is None for part in test):
+    (train_x, validation_x, clip_x, test_x), (train_y, validation_y, clip_y, test_y) = parts
+    tests = None if test_x is None or test_y is None else (test_x, test_y)
+    if tests is None:
         why = (
             "with weights, samples are no independent draws"
             if any(w is not None for w in weights)
             else (f"it takes {FEWEST} samples of each to hold some out")
         )
         notes.append(f"There are no bounds on W1 of the laws: {why}.")
-    known = tuple(
+    known_x, known_y = (
         source.diameter if diameter is None and isinstance(source, Law) else diameter
         for source, diameter in zip(given, diameters)
     )
     x, y = (samples_of.detach().cpu() for samples_of in rows)
-    return _Sides(x, y, train, validation, clip, None if notes else test, known, tuple(notes))
+    pairs = (train_x, train_y), (validation_x, validation_y), (clip_x, clip_y)
+    return _Sides(x, y, *pairs, tests, (known_x, known_y), tuple(notes))
 
 
 def _told_of_laws(given: tuple[Tensor | Law, Tensor | Law], problem: Problem) -> tuple[str, ...]:
@@ -559,10 +563,10 @@ def _finite_range(proof: Proof, x: Tensor, y: Tensor) -> tuple[float, float] | N
         return None
 
 
-def _totals(a: Tensor | ArrayLike | None, b: Tensor | ArrayLike | None) -> Iterator[str]:
+def _totals(weights: tuple[Tensor | ArrayLike | None, ...], sizes: tuple[int, ...]) -> Iterator[str]:
     """What was done to weights that are no probabilities, such as counts."""
-    for name, weights in (("x", a), ("y", b)):
-        total = 1.0 if weights is None else float(check_weights(weights, len(weights), name).sum())
+    for name, given, size in zip("xy", weights, sizes):
+        total = 1.0 if given is None else float(check_weights(given, size, name).sum())
         if not math.isclose(total, 1, rel_tol=1e-6):
             yield f"The weights of {name} were divided by their total, {total:.6g}."
 

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["CRITICS", "Fit", "FitProgress", "Sampler", "check_critic", "fit_checked", "fit_critic"]
 
+Value = TypeVar("Value", float, Tensor)
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws n fresh samples of a law, shape (n, d), with a CPU generator."""
 
@@ -217,7 +219,9 @@ def _fit(
         if isinstance(critic, nn.Module):
             competing: Iterable[Candidate] = [OwnCandidate(critic, middle_and_spread(torch.cat(start))[1])]
         else:
-            competing = candidates(critic, Units.of(*start), *start, rng, lambda: clock.end - time.perf_counter())
+            competing = candidates(
+                critic, Units.of(*start), start[0], start[1], rng, lambda: clock.end - time.perf_counter()
+            )
         order = _generator(seed, stream=1)
         looked_at = [sample[torch.randperm(len(sample), generator=order)[:START]] for sample in validation]
         trainees: list[_Trainee] = []
@@ -361,7 +365,7 @@ class _Trainee:
             constant = self.candidate.constant(module)
             if _over(value, constant) > self.value:
                 self.value = _over(value, constant)
-                self.values = tuple(_over(one, constant) for one in values)
+                self.values = _over(values[0], constant), _over(values[1], constant)
                 self.best = copy.deepcopy(module).requires_grad_(False)
         return True
 
@@ -371,8 +375,9 @@ class _Side:
 
     def __init__(self, samples: Tensor | Sampler, weights: np.ndarray | None, dim: int, name: str) -> None:
         self.dim, self.name, self.cumulative, self.weights = dim, name, None, None
-        self.sampler = samples if callable(samples) else None
-        if self.sampler is not None:
+        self.sampler: Sampler | None = None
+        if not isinstance(samples, Tensor):
+            self.sampler = samples
             return
         self.rows = samples.detach().cpu()
         self._check_dim(self.rows)
@@ -402,7 +407,7 @@ class _Side:
             if len(drawn) != size:
                 raise InputError(f"Expected the sampler {self.name} to draw {size} samples. Got {len(drawn)}.")
             return drawn
-        if self.cumulative is None:
+        if self.weights is None or self.cumulative is None:
             if len(self.rows) <= size:
                 return self.rows
             return self.rows[torch.randint(len(self.rows), (size,), generator=rng)]
@@ -437,7 +442,7 @@ def _values(module: nn.Module, samples: Tensor) -> Tensor:
     return torch.cat([module(rows.to(dtype)).double().cpu() for rows in samples.split(CHUNK)])
 
 
-def _over(value: Tensor | float, constant: float) -> Tensor | float:
+def _over(value: Value, constant: float) -> Value:
     """`value` over a Lipschitz constant; 0 for that of a constant function."""
     return value / constant if constant > 0 else 0.0 * value
 

@@ -244,8 +244,8 @@ def clip_range(critic: nn.Module | Proof, x_train: Tensor, y_train: Tensor) -> t
 
 def proved_range(proof: Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
     """:func:`clip_range` on samples that have been checked."""
-    values = proof.evaluate(torch.cat((x_train.detach().cpu().double(), y_train.detach().cpu().double()))).values
-    values = values.sort().values.tolist()
+    found = proof.evaluate(torch.cat((x_train.detach().cpu().double(), y_train.detach().cpu().double()))).values
+    values = found.sort().values.tolist()
     trim = min(5, len(values) // 200)
     low, high = values[trim], values[-1 - trim]
     return _range(low, high) if low < high else _range(values[0], values[-1])
@@ -362,7 +362,9 @@ def proved_bounds(
     upper = None
     if not unbounded:
         transport = transport or solve_problem(Problem.of_checked(x, y))
-        deviation = math.hypot(*(spread / math.sqrt(size) for (spread, _), size in zip(spreads, transport.plan.shape)))
+        deviation = math.hypot(
+            *(spread / math.sqrt(n) for (spread, _), n in zip(spreads, transport.plan.shape) if spread is not None)
+        )
         upper = (transport.upper + math.sqrt(-2 * math.log(1 - each)) * deviation) * (1 + 2.0**-48)
     assumptions = (
         "x and y are independent samples of P and Q, drawn after the critic and its range were fixed.",
