@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -260,7 +261,7 @@ def _cloud(found: Exploration) -> Picture:
 
 def _on_images(critic: nn.Module, source: Source, found: Exploration) -> dict[str, Picture]:
     value_range = (0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high)
-    look = {"image_shape": source.image_shape, "value_range": value_range}
+    look: dict[str, Any] = {"image_shape": source.image_shape, "value_range": value_range}
     real, generated, values = found.real, found.generated, (found.real_values, found.generated_values)
     above = float((found.generated_values[:, None] > found.real_values).double().mean())
     return {

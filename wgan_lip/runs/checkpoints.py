@@ -171,7 +171,7 @@ def _earlier(directory: Path) -> list[Path]:
 
 
 def _step(path: Path) -> int:
-    return int(EARLIER.fullmatch(path.name)[1])
+    return int(path.stem.rpartition("-")[2])
 
 
 def _link(source: Path, target: Path) -> None:

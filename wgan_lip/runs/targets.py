@@ -46,7 +46,7 @@ def check_trust(trust: Collection[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type:
+def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type[Any]:
     """The class that `_target_: target` names in the section `role`.
 
     Arguments:

@@ -123,7 +123,7 @@ class TrainingBoard:
             generated = game.ema(draw_latents(game.ema, max(64, len(real)), rng)).cpu()
         self._tracker.text("certificate/layers", _certificate(certify(critic, units=self._units)), step)
         if source.image_shape is not None and source.image_shape[0] in (1, 3):
-            self._show_images(real, generated, step)
+            self._show_images(real, generated, source.image_shape, step)
         elif source.dim == 2:
             self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
             self._tracker.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
@@ -146,7 +146,7 @@ class TrainingBoard:
         figure.set_size_inches(0.7 * figure.get_size_inches())  # the page's cards are about 350 pixels wide
         self._tracker.image(tag, figures.to_array(figure, dpi=80), step, colors=128)
 
-    def _show_images(self, real: Tensor, generated: Tensor, step: int) -> None:
+    def _show_images(self, real: Tensor, generated: Tensor, shape: tuple[int, int, int], step: int) -> None:
         source = self._source
         look = {"value_range": (0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high)}
         self._tracker.image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -72,7 +72,7 @@ class Ranks:
         if self.size > 1:
             tensors = [*(module.parameters() if parameters else ()), *module.buffers()]
             for tensor in tensors:
-                self._together(lambda tensor=tensor: dist.broadcast(tensor.detach(), 0))
+                self._together(partial(dist.broadcast, tensor.detach(), 0))
 
     def any(self, answer: bool) -> bool:
         """Whether one of the ranks says yes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +83,7 @@ def refitted(
     return critic.requires_grad_(False)
 
 
-def keeps_up(
-    critic: nn.Module, fit: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], **options: int | float
-) -> HeldOut:
+def keeps_up(critic: nn.Module, fit: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], **options: Any) -> HeldOut:
     """Values the critic as trained and a copy refitted to fresh samples, both on held-out ones.
 
     Arguments:

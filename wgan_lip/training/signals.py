@@ -36,7 +36,8 @@ class StopRequests:
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self, waits_for: str = "saving after this step") -> None:
-        self.deferred, self.asked = False, None
+        self.deferred = False
+        self.asked: int | None = None
         self._waits_for = waits_for
 
     def __enter__(self) -> StopRequests:

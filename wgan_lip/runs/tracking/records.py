@@ -110,5 +110,5 @@ class Trackers(Tracker):
     def close(self) -> None:
         self._stack.close()
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> None:
         self._stack.__exit__(*failure)

@@ -53,7 +53,7 @@ class TensorBoardTracker(Tracker):
         self._told: set[str] = set()
         self._resumed = bool(purge_step)
         if not purge_step:  # a resumed run has its layout already, at step 0
-            self._writer.file_writer.add_summary(_layout(charts), 0)
+            self._open_writer().file_writer.add_summary(_layout(charts), 0)
 
     def record(self, record: RecordLike) -> None:
         scalars = {tag: float(value) for tag, value in record.scalars.items()}
