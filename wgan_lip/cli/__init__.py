@@ -9,6 +9,7 @@ import warnings
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
@@ -174,7 +175,7 @@ def _groups() -> str:
     return "\n".join(f"  {group.name}: {', '.join(names)}" for group, names in zip(groups, choices))
 
 
-def _warn(message: Warning | str, *place: object) -> None:
+def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
     warn(str(message))
 
 

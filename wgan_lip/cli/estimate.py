@@ -81,7 +81,7 @@ def estimate(config: DictConfig) -> float:
             known = known_w1(*sides)
             result = _run(directory, settings, arguments, sides, known, stop)
             set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
-    say(screens.estimated(result, directory, tuple(side.name for side in sides), known))
+    say(screens.estimated(result, directory, (sides[0].name, sides[1].name), known))
     return result.value
 
 
@@ -93,15 +93,15 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
         y = x
     openers = {"run": partial(_open_run, trust=settings["trust"])}
     options = _table_options(settings, {"x": x, "y": y})
-    sides = tuple(
+    of_x, of_y = (
         open_samples(
             spec, key=settings[f"key_{name}"], options=options[name], side=side, dim=settings["dim"], openers=openers
         )
         for side, (name, spec) in enumerate({"x": x, "y": y}.items())
     )
-    check_shapes(*sides)
+    check_shapes(of_x, of_y)
     paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # as they are named, one by one
-    return sides if paired else matched(*sides)
+    return (of_x, of_y) if paired else matched(of_x, of_y)
 
 
 def _table_options(settings: Mapping[str, Any], specs: Mapping[str, str]) -> dict[str, TableOptions]:
@@ -151,16 +151,16 @@ def _weights(path: str, side: Opened) -> Tensor:
     known = None if side.rows is None else len(side.rows)
     choices = (None, False, True) if "header" in options_of(Path(path).expanduser()) else (None,)
     read: list[Tensor] = []
-    refusal: InputError | None = None
+    refusals: list[InputError] = []
     for header in choices:
         try:
             read.append(read_samples(path, options=TableOptions(header=header)))
         except InputError as error:
-            refusal = refusal or error
+            refusals.append(error)
         if read and known in (None, len(read[-1])):
             break
     if not read:
-        raise refusal
+        raise refusals[0]
     if read[-1].shape[1] != 1:
         raise InputError(f"Expected one column of weights in {path}. Got {read[-1].shape[1]}. Keep the weights only.")
     return read[-1][:, 0]

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -60,24 +60,30 @@ def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
     run = Run(config.resume)
     if missing := [name for name in ROLES if name not in run.config]:
         raise InputError(f"Expected a whole config.yaml in {run.directory}. Got one without the section {missing[0]}.")
-    defaults = OmegaConf.to_container(config, resolve=True)
+    defaults = plain(config)
     saved = {name: value for name, value in run.config.items() if name not in OF_THE_COMMAND}
-    settings = OmegaConf.create(_literals(_over(defaults, saved)))
+    merged = _over(defaults, saved)
     overrides = [OverridesParser.create().parse_override(override) for override in given]
     loader = GlobalHydra.instance().config_loader()
     choices = [override for override in overrides if loader.get_group_options(override.key_or_group)]
     if choices:
         named = {override.package or override.key_or_group for override in choices}
-        composed = OmegaConf.to_container(compose("train", [override.input_line for override in choices]), resolve=True)
+        composed = plain(compose("train", [line for line, override in zip(given, overrides) if override in choices]))
         chosen = {name: section for name, section in composed.items()
                   if name not in OF_THE_COMMAND and (name in named or section != defaults.get(name))}  # fmt: skip
-        settings = OmegaConf.create(_literals(_over(_over(defaults, saved), _news(defaults, chosen))))
+        merged = _over(merged, _news(defaults, chosen))
+    settings = OmegaConf.create({name: _literals(value) for name, value in merged.items()})
     for override in overrides:
         if override.is_sweep_override() or override.is_delete():
             raise InputError(f"Expected one value for {override.key_or_group}. Got {override.input_line!r}.")
         if override not in choices:
             OmegaConf.update(settings, override.key_or_group, override.value(), force_add=True)
     return settings
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration as dictionaries, lists and scalars, resolved. Raises OmegaConf's errors."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def _value(override: str) -> Any:
 
     try:
         value = OverridesParser.create().parse_override(override).value()
-        return OmegaConf.to_container(OmegaConf.create({"": value}), resolve=True)[""] if value else value
+        return plain(OmegaConf.create({"": value}))[""] if value else value
     except (HydraException, OmegaConfBaseException):
         return None
 
@@ -148,8 +154,8 @@ def begun_anew(overrides: Sequence[str]) -> list[str]:
     """
     parts = [KEY_OF_SECTION.match(override) for override in overrides]
     keys: dict[str, list[str]] = {}
-    for part in filter(None, parts):
-        keys.setdefault(part["section"], []).append(part["key"])
+    for found in filter(None, parts):
+        keys.setdefault(found["section"], []).append(found["key"])
     anew = {section: sorted({*names} - {"_target_"}) for section, names in keys.items() if "_target_" in names}
     changed: list[str] = []
     for override, part in zip(overrides, parts):

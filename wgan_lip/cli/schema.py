@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from wgan_lip.cli.overrides import GIVEN
+from wgan_lip.cli.overrides import GIVEN, plain
 from wgan_lip.runs.targets import check_trust, target_class
 from wgan_lip.utils.checks import InputError
 
@@ -52,20 +52,21 @@ def checked(
     if missing:
         raise InputError(f"Expected a value for {', '.join(missing)}. Got none. Give it as {missing[0]}=VALUE.")
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        settings = plain(config)
     except OmegaConfBaseException as error:
         raise InputError(f"Expected a configuration that resolves. Got: {str(error).splitlines()[0]}") from None
-    if absent := [key for key in (*root, *(sections or {}), *built) if key not in plain]:
+    sections = sections or {}
+    if absent := [key for key in (*root, *sections, *built) if key not in settings]:
         raise InputError(f"The configuration lacks {absent[0]}. Leave out what takes it away, such as ~{absent[0]}.")
-    trust = check_trust(plain.get("trust", ()))
+    trust = check_trust(settings.get("trust", ()))
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that nothing there passes for an installed module
-    for key, value in plain.items():
+    for key, value in settings.items():
         if key in built and isinstance(value, dict) and "_target_" in value:
             if isinstance(given := value.pop(GIVEN, None), list):
-                value = plain[key] = {name: value[name] for name in ("_target_", *given) if name in value}
+                value = settings[key] = {name: value[name] for name in ("_target_", *given) if name in value}
             _check_section(key, value, _signature(target_class(key, value["_target_"], trust=trust)))
-        elif isinstance(value, dict) and key in (sections or {}):
+        elif isinstance(value, dict) and key in sections:
             _check_section(key, value, _signature(sections[key]))
         elif key in built:
             raise InputError(
@@ -74,7 +75,7 @@ def checked(
             )
         else:
             _check_section("", {key: value}, root)
-    return plain
+    return settings
 
 
 def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
