@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -297,8 +297,11 @@ def _ray_gradient_norm(critic: nn.Module, pair: Pair, rng: torch.Generator) -> f
     return estimate_ray_gradient_norm(critic, x, y, Plan(each, each, np.full(len(x), 1 / len(x)), (len(x), len(x))))
 
 
+Laws = TypeVar("Laws", bound=Trainable)
+
+
 @dataclass(frozen=True)
-class Case:
+class Case(Generic[Laws]):
     """One critic on one pair, from one seed.
 
     Attributes:
@@ -310,7 +313,7 @@ class Case:
     """
 
     labels: dict[str, Any]
-    pair: Pair
+    pair: Laws
     method: Method
     seconds: float
     batch: int = BATCH
@@ -319,7 +322,7 @@ class Case:
     def name(self) -> str:
         return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
 
-    def measured(self) -> dict[str, Any]:
+    def measured(self: Case[Pair]) -> dict[str, Any]:
         """Trains the critic; the figures of its row."""
         return train_and_measure(
             self.method, self.pair, seconds=self.seconds, batch=self.batch, seed=self.labels["seed"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.data import CIFAR10, MNIST, Digits, FiniteSource, ImageFolder
+from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.clusters import middle_and_spread
 
 __all__ = ["PAIRS", "ImagePair"]
@@ -55,7 +56,8 @@ def _mnist_blurred(root: Path) -> Samples:
 def _cifar_halves(root: Path) -> Samples:
     """CIFAR-10: six animals against four vehicles, the test images held out."""
     source = _cifar(root)
-    return _split_by(source, [source.classes.index(name) for name in ANIMALS], CIFAR_TRAINED)
+    classes = source.classes or ()
+    return _split_by(source, [classes.index(name) for name in ANIMALS], CIFAR_TRAINED)
 
 
 def _cifar_gaussian(root: Path) -> Samples:
@@ -137,7 +139,7 @@ class ImagePair:
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """n training samples of P and m of Q, with replacement, as critics see them."""
         x, y = self.scaled[:2]
-        return tuple(rows[torch.randint(len(rows), (k,), generator=rng)] for rows, k in ((x, n), (y, m)))
+        return x[torch.randint(len(x), (n,), generator=rng)], y[torch.randint(len(y), (m,), generator=rng)]
 
 
 def _mnist(root: Path) -> FiniteSource:
@@ -154,6 +156,8 @@ def _cifar(root: Path) -> FiniteSource:
 
 def _split_by(source: FiniteSource, first: range | list[int], trained: int) -> Samples:
     """The classes `first` against the others."""
+    if source.train_labels is None or source.test_labels is None:
+        raise InputError("Expected images with labels, one folder a class. Got images without.")
     sides = []
     for images, labels, most in (
         (source.train, source.train_labels, trained),
@@ -161,7 +165,8 @@ def _split_by(source: FiniteSource, first: range | list[int], trained: int) -> S
     ):
         chosen = torch.isin(labels, torch.tensor(first))
         sides += [_shuffled(images[chosen])[:most], _shuffled(images[~chosen])[:most]]
-    return tuple(sides)
+    x, y, x_test, y_test = sides
+    return x, y, x_test, y_test
 
 
 def _against_gaussian(source: FiniteSource, trained: int, axes: int) -> Samples:

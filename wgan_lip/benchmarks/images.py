@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import product
@@ -85,16 +85,16 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     Raises:
         InputError: An override that is none of these; no pair's data are there.
     """
-    legal = {
+    legal: dict[str, Callable[[str], Any]] = {
         "pairs": some_of(PAIRS, "pairs"),
         "methods": some_of(METHODS, "methods"),
         "seconds": positive_number("seconds"),
         "root": str,
     }
-    chosen = {"pairs": list(PAIRS), "methods": list(METHODS), "seconds": SECONDS, "root": ROOT}
+    chosen: dict[str, Any] = {"pairs": list(PAIRS), "methods": list(METHODS), "seconds": SECONDS, "root": ROOT}
     chosen |= parse_overrides(overrides, legal)
     pairs = {name: ImagePair(name, chosen["root"]) for name in chosen["pairs"]}
-    absent = {f"pair {name}": pair.absent() for name, pair in pairs.items() if pair.absent()}
+    absent = {f"pair {name}": told for name, pair in pairs.items() if (told := pair.absent())}
     if find_spec("deel") is None:
         peers = [method for method in chosen["methods"] if METHODS[method].critic is torchlip_critic]
         absent |= {f"method {peer}": "deel-torchlip is not installed: pip install wgan-lip[peers]" for peer in peers}
@@ -116,10 +116,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
 
 @dataclass(frozen=True)
-class ImageCase(Case):
+class ImageCase(Case[ImagePair]):
     """One critic on one pair of image sets, from one seed."""
-
-    pair: ImagePair
 
     def measured(self) -> dict[str, Any]:
         r"""Trains the critic and measures it on samples held out, in float64, in pixels.
@@ -153,7 +151,8 @@ class ImageCase(Case):
 
 def _measured(critic: nn.Module, pair: ImagePair, guarantee: str) -> dict[str, Any]:
     export = getattr(critic, "vanilla_export", None)  # deel-torchlip's, which leaves plain layers
-    exact = copy.deepcopy(critic.eval() if export is None else critic.eval().vanilla_export()).double()
+    critic.eval()
+    exact = copy.deepcopy(critic if export is None else export()).double()
     x, y, x_test, y_test = pair.scaled
     lipschitz = certify(exact).lipschitz if export is None else None
     found = estimate_lipschitz(exact, torch.cat((x_test, y_test)).double(), starts=SEARCHED, steps=SEARCHED // 4)
@@ -175,7 +174,7 @@ def _measured(critic: nn.Module, pair: ImagePair, guarantee: str) -> dict[str, A
         "over": "certified constant" if certified else "steepest slope found",
         "lipschitz": lipschitz,
         "found": found,
-        "ray_gradient_norm": estimate_ray_gradient_norm(exact, *some, transport.plan),
+        "ray_gradient_norm": estimate_ray_gradient_norm(exact, some[0], some[1], transport.plan),
         "exact": w1,
     }
 

@@ -185,7 +185,7 @@ def torchlip(problem: Problem, *, steps: int, seed: int) -> Finish:
     return _trained(critic, optimizer, problem, steps, seed, guarantee, export=lambda: critic.eval().vanilla_export())
 
 
-def torchlip_critic(dim: int, *, width: int = WIDTH, depth: int = HIDDEN) -> nn.Module:
+def torchlip_critic(dim: int, *, width: int = WIDTH, depth: int = HIDDEN) -> Any:  # deel-torchlip has no hints
     """As its documentation says; its layers normalise their weights in every pass, so there is nothing to retract."""
     from deel import torchlip as lip
 

@@ -78,8 +78,15 @@ def _clipped(case: Case, samples: Tensor) -> Tensor:
     return samples if case.image_shape is None else samples.clamp(0, 1)
 
 
+def _shape(case: Case) -> tuple[int, int, int]:
+    """(c, h, w), for what is done to images alone; see :data:`OF_IMAGES`."""
+    if case.image_shape is None:
+        raise InputError("Expected a case of images. Got samples of the plane.")
+    return case.image_shape
+
+
 def _blur(sigma: float) -> Damage:
-    return lambda case, rng: blurred(case.fresh, case.image_shape, sigma)
+    return lambda case, rng: blurred(case.fresh, _shape(case), sigma)
 
 
 def _noise(case: Case, rng: torch.Generator) -> Tensor:
@@ -105,7 +112,7 @@ def _narrowed(case: Case, rng: torch.Generator) -> Tensor:
 
 def _shuffled(case: Case, rng: torch.Generator) -> Tensor:
     """Four blocks to a side change places, two on images below 28 pixels."""
-    c, h, w = case.image_shape
+    c, h, w = _shape(case)
     count = 4 if min(h, w) >= 28 else 2
     blocks = case.fresh.view(-1, c, count, h // count, count, w // count).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     order = torch.rand(blocks.shape[:2], generator=rng).argsort(dim=1)
@@ -220,10 +227,12 @@ def _case(name: str, places: Mapping[str, str], seed: int) -> Case:
     cut = FiniteSource(train, test)
     cut.image_shape, cut.low, cut.high = source.image_shape, 0.0, 1.0
     cut.train_labels, cut.test_labels = labels[parts[0]], labels[parts[1]]
-    features, missing = {}, {}
+    features: dict[str, Features] = {}
+    missing: dict[str, str] = {}
     for kind in ("classifier", "lite0") if min(source.image_shape[1:]) > 8 else ("classifier",):
         try:
-            features[kind] = features_of(kind, cut)
+            if (found := features_of(kind, cut)) is not None:
+                features[kind] = found
         except InputError as error:
             missing[kind] = str(error)
     return Case(train, test, fresh, labels[parts[2]], size, source.image_shape, None, features, missing)
@@ -333,8 +342,8 @@ def _table(scores: Mapping[str, Mapping[str, float]]) -> str:
 def _damaged_images(case: Case) -> figures.Figure:
     damaged = {name: DAMAGES[name](case, torch.Generator().manual_seed(0)) for name in PICTURED if name in DAMAGES}
     columns = {"real": case.fresh, **damaged}
-    images = [[samples[row] for samples in columns.values()] for row in range(4)]
-    return figures.image_table(images, [[""] * len(columns)] * 4, list(columns), image_shape=case.image_shape)
+    images = [[samples[row].numpy() for samples in columns.values()] for row in range(4)]
+    return figures.image_table(images, [[""] * len(columns)] * 4, list(columns), image_shape=_shape(case))
 
 
 def _page(
