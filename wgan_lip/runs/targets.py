@@ -34,7 +34,11 @@ ROLES: dict[str, tuple[tuple[str, ...], type]] = {
 }
 """Role → the modules whose classes a configuration may name in it, and what such a class must be."""
 
-KINDS = {Source: "a wgan_lip.data.Source", nn.Module: "a torch module", torch.optim.Optimizer: "a torch optimiser"}
+KINDS: dict[type, str] = {
+    Source: "a wgan_lip.data.Source",
+    nn.Module: "a torch module",
+    torch.optim.Optimizer: "a torch optimiser",
+}
 
 
 def check_trust(trust: Collection[str]) -> tuple[str, ...]:

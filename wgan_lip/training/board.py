@@ -143,16 +143,16 @@ class TrainingBoard:
         self._tracker.histogram("critic/ray_grad_norm", figures.gradient_norms(critic, middle), step)
 
     def _draw(self, tag: str, figure: figures.Figure, step: int) -> None:
-        figure.set_size_inches(0.7 * figure.get_size_inches())  # the page's cards are about 350 pixels wide
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(0.7 * width, 0.7 * height)  # the page's cards are about 350 pixels wide
         self._tracker.image(tag, figures.to_array(figure, dpi=80), step, colors=128)
 
     def _show_images(self, real: Tensor, generated: Tensor, shape: tuple[int, int, int], step: int) -> None:
         source = self._source
-        look = {"value_range": (0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high)}
-        self._tracker.image(
-            "samples/fixed_latents", figures.sample_grid(generated[:64], source.image_shape, **look), step
-        )
-        pair = figures.real_beside_generated(real, generated, source.image_shape, count=32, columns=4, **look)
+        shown = 0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high
+        grid = figures.sample_grid(generated[:64], shape, value_range=shown)
+        self._tracker.image("samples/fixed_latents", grid, step)
+        pair = figures.real_beside_generated(real, generated, shape, count=32, columns=4, value_range=shown)
         self._tracker.image("samples/real_beside_generated", figures.to_array(pair), step)
 
 

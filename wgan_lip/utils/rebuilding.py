@@ -32,7 +32,7 @@ def built_with(thing: object) -> dict[str, Any] | None:
         bound = inspect.signature(type(thing)).bind(*args, **keywords)
     except TypeError:  # a copy, which was not built
         return None
-    named = {}
+    named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         kind = bound.signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:

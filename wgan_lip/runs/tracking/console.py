@@ -147,10 +147,12 @@ class IntervalConsole(_Screen):
         super().__init__(stream, interval, clock)
         self._limit, self._stage = seconds, ""
 
-    def record(self, record: StagedRecordLike) -> None:
-        before, self._stage = self._stage, record.stage
+    def record(self, record: RecordLike) -> None:
+        before = self._stage
+        if isinstance(record, StagedRecordLike):
+            self._stage = record.stage
         self._latest.update(record.scalars)
-        self._show(now=before.rstrip("0123456789/ ") != record.stage.rstrip("0123456789/ "))
+        self._show(now=before.rstrip("0123456789/ ") != self._stage.rstrip("0123456789/ "))
 
     def _share(self) -> float:
         return min(1.0, (self._clock() - self._start) / max(self._limit, 1e-9))

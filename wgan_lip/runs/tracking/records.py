@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +20,7 @@ class RecordLike(Protocol):
     def scalars(self) -> Mapping[str, float]: ...
 
 
+@runtime_checkable
 class StagedRecordLike(RecordLike, Protocol):
     """A record of an estimate; `stage` says in words what it is doing."""
 
