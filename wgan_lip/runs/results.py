@@ -20,7 +20,7 @@ MARKS = {
 """A critic's guarantee → how its row begins, and its comment."""
 
 
-SCORES = {
+SCORES: dict[str, dict[str, tuple[str, ...]]] = {
     "samples": {
         "Sliced W1, W2": ("sliced_w1", "sliced_w2"),
         "MMD": ("mmd",),
@@ -104,12 +104,11 @@ class RunScores(Printed):
     def of(summary: Mapping[str, Any]) -> RunScores:
         """The scores in a run's `summary.json`; NaN where a run of an earlier version has none."""
         score, scores = summary["score"], summary["scores"]
-        return RunScores(
-            *(score.get(name, math.nan) for name in ("excess", "error", "real", "real_error")),
-            score["floor"],
-            *({space: dict(of[kind]) for space, of in scores.items()} for kind in ("values", "floors")),
-            summary=summary,
+        excess, error, real, real_error = (
+            score.get(name, math.nan) for name in ("excess", "error", "real", "real_error")
         )  # fmt: skip
+        values, floors = ({space: dict(of[kind]) for space, of in scores.items()} for kind in ("values", "floors"))
+        return RunScores(excess, error, real, real_error, score["floor"], values, floors, summary)
 
     def headline(self) -> str:
         return "The generator's scores, and those of real samples in its place"
