@@ -30,7 +30,7 @@ from wgan_lip.utils.devices import keep_freed_memory, set_threads
 
 __all__ = ["train"]
 
-BETAS = (0.5, 0.9)  # of Adam, where no optimiser is given
+ADAM: dict[str, Any] = {"betas": [0.5, 0.9], "fused": True}  # where no optimiser is given
 
 P = ParamSpec("P")
 
@@ -96,9 +96,9 @@ class Arguments(Training):
             raise InputError("Expected a critic and a generator with parameters to train. Got one with none.")
         ascent, descent = self.critic_optimizer, self.generator_optimizer
         if ascent is None:
-            ascent = torch.optim.Adam(parameter_groups(self.critic, LEARNING_RATE), betas=BETAS)
+            ascent = torch.optim.Adam(parameter_groups(self.critic, LEARNING_RATE), **ADAM)
         if descent is None:
-            descent = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=BETAS)
+            descent = torch.optim.Adam(self.generator.parameters(), lr=1e-3, **ADAM)
         return Players(self.source.to(parameter.device), self.generator, self.critic, descent, ascent)
 
     def _config(self, players: Players) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
     """The section of an optimiser: of one that was given its class, else all that the default takes."""
     if given is not None:
         return made_in_python(given)
-    return {"_target_": "torch.optim.Adam", "lr": rate, "betas": list(BETAS)}
+    return {"_target_": "torch.optim.Adam", "lr": rate, **ADAM}
 
 
 @contextmanager

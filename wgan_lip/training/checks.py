@@ -44,11 +44,11 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
         try:
             latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
             values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
-        except RuntimeError as error:  # torch's, on what does not meet
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # on what does not meet
             raise InputError(
                 f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
                 "Build them for this dimension, dtype and device."
-            ) from None
+            ) from error
     if values.shape != (2 * len(test),):
         raise InputError(
             f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {2 * len(test)} samples. "

@@ -180,9 +180,13 @@ class Session:
     def _opened(self, past: Past, held: ExitStack) -> Path:
         """The folder to write to: a new run's, or that of the past one."""
         if past.directory is None:
-            with suppress(OSError):
+            try:
                 self.directory.mkdir(parents=True, exist_ok=True)
-            held.enter_context(claimed(self.directory))
+                held.enter_context(claimed(self.directory))
+            except OSError as error:
+                raise InputError(
+                    f"Expected a folder that can be written to. Got {self.directory}: {error.strerror}."
+                ) from None
             create_run(self.directory, self.config, list(self.overrides))
             say(f"training in {shown(self.directory)}", sys.stderr)
             return self.directory
