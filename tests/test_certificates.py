@@ -882,6 +882,31 @@ def test_the_hash_survives_mode_copies_and_storage(family, tmp_path):
         assert weights_sha256(copy.deepcopy(critic).cuda()) == expected
 
 
+# Norms behind images
+
+
+class Copies(layers.LipschitzLayer):
+    """The first channel, as often as there are channels: 1 in the maximum norm, √channels in the Euclidean one."""
+
+    def forward(self, x):
+        return x[:, :1].expand_as(x).clone()
+
+    def claim(self):
+        norm = Norm((1,) * 4)
+        return layers.Claim(1.0, "copies", norm, norm, axes=range(1, 64))
+
+
+def test_a_constant_in_the_maximum_norm_is_no_constant_of_images():
+    """It was taken over as a Euclidean one: 1, where the slope is 2."""
+    assert certify(Copies()).norm_out == str(Norm((1,) * 4)) and certify(Copies()).lipschitz == 1.0
+    images = nn.Sequential(Unflatten((4, 3, 1)), Copies())
+    x = torch.zeros(2, 12)
+    x[1, 0] = 1.0
+    assert images(x).diff(dim=0).norm() == 2.0
+    with pytest.raises(UncertifiableError, match=r"at '1', proved from max\(4\) to max\(4\). Got samples of 3 axes"):
+        certify(images)
+
+
 # Evaluation with its error
 
 

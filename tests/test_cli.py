@@ -259,6 +259,13 @@ def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, ca
     assert not list(Path("outputs").glob("train/*"))
 
 
+def test_final_scores_beyond_the_memory_are_refused_before_the_first_step(monkeypatch, capsys):
+    monkeypatch.setattr("wgan_lip.utils.checks.available_memory", lambda: 40 * 300**2 - 1)
+    message = refused(capsys, "train", "data=moons", "evaluation.size=300")
+    assert "memory for W1 between 300 and 300 samples" in message and "Lower evaluation.size" in message
+    assert not list(Path("outputs").glob("train/*"))
+
+
 @pytest.mark.parametrize(
     "settings", [["critic.width=10000000000"], ["data=moons", "training.batch_size=1000000000000"]]
 )

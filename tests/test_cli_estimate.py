@@ -379,6 +379,15 @@ def test_more_memory_than_there_is_is_named_with_the_way_out(source, monkeypatch
     assert ("stream=true" if source == "x=x.npy" else "Lower samples") in message
 
 
+def test_a_plan_beyond_memory_is_refused_before_anything_is_computed(monkeypatch, capsys):
+    for name in "xy":
+        np.save(f"{name}.npy", np.random.default_rng(ord(name)).normal(size=(1500, 2)))
+    monkeypatch.setattr("wgan_lip.utils.checks.available_memory", lambda: 40 * 1500**2 - 1)
+    monkeypatch.setattr("wgan_lip.transport.narrowing._narrow", lambda *_: 1 / 0)
+    message = refused(capsys, "x=x.npy", "y=y.npy")
+    assert "0.0838 GiB of memory for an interval around W1 between 1500 and 1500 samples" in message
+
+
 def test_a_folder_with_a_run_is_left_as_it_is(capsys, unpictured):
     save_pair()
     assert main(["estimate", "x=x.npy", "y=y.npy", ALONE, "hydra.run.dir=mine"]) == 0

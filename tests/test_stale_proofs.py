@@ -75,6 +75,9 @@ FORGERIES = {
     ),
     "another space": lambda c: dataclasses.replace(c, norm_in="Euclidean(5)"),
     "other units": lambda c: dataclasses.replace(c, units="a mile"),
+    "another method": lambda c: dataclasses.replace(
+        c, layers=(dataclasses.replace(c.layers[0], method="seen in a dream"), *c.layers[1:])
+    ),
 }
 
 
@@ -153,6 +156,17 @@ def test_a_cost_that_is_not_that_of_the_plan_is_refused(upper):
     transport = solve(X, Y)
     with pytest.raises(InputError, match="by its own account"):
         bracket(linear_critic(), X, Y, transport=dataclasses.replace(transport, upper=upper * transport.upper))
+
+
+def test_exact_is_claimed_of_no_plan_that_only_says_it_is_optimal():
+    """All pairs alike is a coupling of these samples, at twice the cost of the best; nothing proves it exact."""
+    best, (i, j) = solve(X, Y), np.indices((30, 30)).reshape(2, -1)
+    plan = Plan(i, j, np.full(900, 1 / 900), (30, 30))
+    cost = plan.cost(X, Y)
+    forged = dataclasses.replace(best, plan=plan, lower=cost, value=cost, upper=math.nextafter(cost, math.inf))
+    interval = bracket(linear_critic(), X, Y, transport=forged)
+    assert interval.exact is None and interval.lower <= best.value < 0.95 * cost < cost <= interval.upper
+    assert bracket(linear_critic(), X, Y, transport=dataclasses.replace(best, lower=0.0)).exact == best.value
 
 
 def test_samples_that_moved_since_are_seen():

@@ -120,6 +120,13 @@ UNCLEAR = {
     "identifiers": ("7157,672\n1,5\n3,4\n2,2\n7,1\n0,4\n", "lies far from all rows below", "header="),
     "another programme's numbers": ("7,3\n1.25,2.5\n3.75,4.25\n", "written in another way", "header="),
     "a named column that counts": ("id,a\n0,1.5\n1,2.5\n2,0.5\n", "The first column of", "index=true where it"),
+    "row numbers in another order": (
+        "3,1.5\n0,2.5\n5,0.5\n1,0.25\n4,7.5\n2,0.5\n",
+        "each once of 0, 1",
+        "index=false where it",
+    ),
+    "numbers of the rows that were kept": ("index,a\n7,1.5\n3,2.5\n12,0.5\n", "column of", "index=true where it"),
+    "row numbers of R, read and written again": ("X,a\n10,1.5\n30,2.5\n20,0.5\n", ", X, holds another", "index=true"),
     "a column that counts": ("1,1.5\n2,2.5\n3,0.5\n4,0.25\n", "counts 1, 2", "index=false where it"),
     "unnamed coordinates": (",a\n0.5,1.5\n1.5,2.5\n", "has no name, though the others have", "index=true"),
     "fewer names": ("a,b\n1,5,2,5\n1,7,2,8\n", "Got 2 names above rows of 4 cells", "decimal=comma"),
@@ -279,6 +286,13 @@ def frames() -> list:
     return made
 
 
+@pytest.mark.filterwarnings("ignore:Determining the column names")
+def test_a_frame_that_is_yet_to_be_computed_is_refused():
+    polars = pytest.importorskip("polars")
+    with pytest.raises(InputError, match="Expected x to be a data frame in memory. Got a LazyFrame. Collect it first"):
+        check_samples(polars.LazyFrame({"a": [1.0, 2.0]}), "x")
+
+
 def test_frames_of_all_kinds_are_samples():
     for frame in frames():
         assert check_samples(frame, "x").tolist() == [[1, 0.5], [2, 0.25], [4, 8]]
@@ -296,6 +310,10 @@ def test_frames_of_all_kinds_are_samples():
         assert message in str(caught.value)
     with pytest.raises(InputError, match="no row numbers in x. Got the column 'Unnamed: 0'"):
         check_samples(pandas.DataFrame({"Unnamed: 0": [0, 1], "a": [1.5, 2.5]}), "x")
+    frame = pandas.DataFrame(MATRIX, columns=["a", "b", "c"])
+    with pytest.raises(InputError, match="The first column of y, 'index', counts 0, 1, … Drop it"):
+        check_samples(frame.reset_index(), "y")
+    assert check_samples(frame.reset_index()[["index"]], "y").tolist() == [[0.0], [1.0], [2.0], [3.0]]
     with pytest.raises(InputError, match="columns of different names in x. Got 'a' twice"):
         check_samples(pandas.DataFrame(MATRIX[:, :2], columns=["a", "a"]), "x")
 
@@ -407,10 +425,16 @@ def test_tensors_of_few_bits_are_read_and_those_without_values_refused(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_quantised_tensors_are_told_the_remedy(tmp_path):
-    torch.save(torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8), tmp_path / "a.pt")
-    message = refusal(tmp_path / "a.pt")
-    assert "x.dequantize()" in message or "whole .pt file" in message
+def test_quantised_and_nested_tensors_are_told_the_remedy(tmp_path):
+    for tensor, remedy in (
+        (torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8), "x.dequantize()"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "pad or resize them"),
+    ):
+        torch.save(tensor, tmp_path / "a.pt")
+        message = refusal(tmp_path / "a.pt")
+        assert remedy in message or "whole .pt file" in message
+        with pytest.raises(InputError, match=remedy):
+            check_samples(tensor, "x")
 
 
 # --- .h5ad ------------------------------------------------------------------------------------------------------------

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wgan_lip.utils.checks import InputError, few
+from wgan_lip.utils.checks import InputError, counts, few
 
-__all__ = ["DELIMITERS", "Samples", "TableOptions", "check_size", "choose_columns", "counts", "import_pyarrow"]
+__all__ = ["DELIMITERS", "Samples", "TableOptions", "check_size", "choose_columns", "import_pyarrow"]
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 DECIMALS = {"point": ".", "comma": ","}
 UNNAMED = r"(Unnamed: 0[.0-9]*)?"
 """What stands above row names that have no name, and what pandas calls them when it has read and written them again."""
+ROWS = r"(?i)index|level_0|idx|id|row|row[_ ]?(id|names?|numbers?)|X1?|\.\.\.1"
+"""Names that are given to row names and row numbers, the last by R when it has read and written them again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +141,15 @@ def _names_rows(path: Path, name: str | None, numbers: np.ndarray | None) -> boo
         if numbers is None or (numbers == np.floor(numbers)).all():
             return True
         raise InputError(f"The first column of {path} has no name, though the others have. {choice}")
-    if numbers is not None and len(numbers) > 2 and counts(numbers):
-        raise InputError(f"The first column of {path} counts {numbers[0]:.0f}, {numbers[1]:.0f}, … {choice}")
+    if numbers is None or len(numbers) < 3:
+        return False
+    ordered = np.sort(numbers)
+    if counts(numbers) or (len(numbers) > 5 and counts(ordered)):
+        once = "counts" if counts(numbers) else "holds each once of"
+        raise InputError(f"The first column of {path} {once} {ordered[0]:.0f}, {ordered[1]:.0f}, … {choice}")
+    if re.fullmatch(ROWS, name or "") and (ordered == np.floor(ordered)).all() and (np.diff(ordered) > 0).all():
+        raise InputError(f"The first column of {path}, {name}, holds another whole number in every row. {choice}")
     return False
-
-
-def counts(numbers: np.ndarray) -> bool:
-    """Whether numbers are 0, 1, 2, … or 1, 2, 3, …"""
-    return len(numbers) > 0 and numbers[0] in (0, 1) and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))
 
 
 def check_size(path: Path, numbers: int, limit: int, *, each: int = 8) -> None:

@@ -24,10 +24,9 @@ from wgan_lip.data.tables import (
     TableOptions,
     check_size,
     choose_columns,
-    counts,
     import_pyarrow,
 )
-from wgan_lip.utils.checks import InputError, check_memory, few
+from wgan_lip.utils.checks import InputError, check_memory, counts, few
 
 __all__ = ["read_text"]
 

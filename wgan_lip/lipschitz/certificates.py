@@ -317,11 +317,17 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
             f"The certificate is about another architecture; {again}"
         )
     for now, then in zip(proved.layers, certificate.layers):
-        if (now.path, now.layer, now.norm_in, now.norm_out) != (then.path, then.layer, then.norm_in, then.norm_out):
+        if (now.path, now.layer) != (then.path, then.layer):
             raise InputError(
                 f"Expected at {then.path!r} {then.layer!r}. Got at {now.path!r} {now.layer!r}. "
                 f"The certificate is about another architecture; {again}"
             )
+        for name in ("norm_in", "norm_out", "method"):
+            if getattr(now, name) != getattr(then, name):
+                raise InputError(
+                    f"Expected as {name} at {then.path!r} {getattr(then, name)!r}. Got {getattr(now, name)!r}. "
+                    f"The certificate was altered; {again}"
+                )
     if proved.architecture_sha256 != certificate.architecture_sha256:
         raise InputError(
             f"Expected the settings with hash {certificate.architecture_sha256:.12}…. Got "
@@ -486,7 +492,13 @@ def _proofs(critic: nn.Module) -> Iterator[_Layer]:
                 check_axes(claim.axes, axes)
             except InputError as error:
                 raise UncertifiableError(f"At '{path}': {error}") from None
-            if axes > 1 and norm_in is not None and norm_in.blocks:  # of every vector along the last axis
+            norms = [norm for norm in (norm_in, norm_out) if norm is not None and norm.blocks]
+            if axes > 1 and norms:  # of every vector along an axis, which adds up in Euclidean norms alone
+                if any(len(norm.blocks) > 1 for norm in norms):
+                    raise UncertifiableError(
+                        f"Expected vectors (b, d) at '{path}', proved from {norm_in} to {norm_out}. Got samples "
+                        f"of {axes} axes. Put a Flatten before it, or prove it in Euclidean norms."
+                    )
                 norm_in = norm_out = Norm.euclidean()
         if norm_in is not None and state is not None and not norm_in.meets(state):
             raise UncertifiableError(

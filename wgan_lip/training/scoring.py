@@ -27,8 +27,8 @@ from wgan_lip.metrics.memorisation import LEAST
 from wgan_lip.metrics.scores import BLUR
 from wgan_lip.runs.run import Run
 from wgan_lip.training.refitting import keeps_up
-from wgan_lip.transport import solve
-from wgan_lip.utils.checks import InputError
+from wgan_lip.transport import BYTES_PER_PAIR, solve
+from wgan_lip.utils.checks import InputError, check_memory
 from wgan_lip.utils.settings import Settings, at_least
 from wgan_lip.wasserstein.dual import fitted
 from wgan_lip.wasserstein.interval import bracket, estimate_ray_gradient_norm
@@ -69,8 +69,8 @@ class Evaluation(Settings):
         """Refuses what :func:`score_run` could not use on `source`, so that no run is trained in vain.
 
         Raises:
-            InputError: A neighbour beyond the samples, more samples than `source` has for training, or features or
-                weights of Inception that cannot be used.
+            InputError: A neighbour beyond the samples, more samples than `source` has for training or than W1 has
+                memory for, or features or weights of Inception that cannot be used.
         """
         samples = len(source.test[: self.size])
         if self.neighbour is not None and self.neighbour >= samples:
@@ -83,6 +83,9 @@ class Evaluation(Settings):
         except InputError as error:
             raise InputError(f"{error} Lower `size`, or the size of the test set.") from None
         check_features(self.features, source)
+        if source.dim > 1:
+            need = BYTES_PER_PAIR * samples**2
+            check_memory(need, f"W1 between {samples} and {samples} samples", "Lower `size`.")
         if self.inception_weights is not None:
             image_range(source)
             Inception(self.inception_weights)

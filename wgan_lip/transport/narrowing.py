@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from wgan_lip.transport.exact import network_simplex, solve_line, solve_problem
+from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_line, solve_problem
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
 from wgan_lip.transport.problem import Problem, Transport, TransportError
@@ -121,11 +121,13 @@ def narrow_problem(
 
 
 def check_room(problem: Problem) -> None:
-    """Raises :class:`InputError` where narrowing takes more memory than there is."""
+    """Raises :class:`InputError` where narrowing, or the exact solver in its place, takes more memory than there is."""
     n, m, d = problem.size
-    if not solves_at_once(n, m, d):
-        need = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
-        check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
+    if d == 1:
+        return
+    points = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
+    need = BYTES_PER_PAIR * n * m if solves_at_once(n, m, d) else points
+    check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
 
 
 def solves_at_once(n: int, m: int, d: int) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "check_weights",
     "column_names",
     "common_origin",
+    "counts",
     "few",
     "match_columns",
     "one_line",
@@ -105,6 +106,7 @@ def as_tensor(samples: Any, name: str) -> Tensor:
         array = _as_array(samples, name)
         return torch.from_numpy(np.array(array if array.dtype == np.uint8 else _floats(array, name), order="C"))
     unusable = {
+        "a nested tensor": (samples.is_nested, "Its samples are of several sizes: pad or resize them."),
         "a tensor on the meta device": (samples.is_meta, "It has no values: load it with its data."),
         "a quantised tensor": (samples.is_quantized, "Use x.dequantize()."),
         f"layout {samples.layout}": (samples.layout != torch.strided, "Use x.to_dense()."),
@@ -287,8 +289,23 @@ def _stacked(frame: Any, labels: list[Any], name: str) -> np.ndarray:
         if str(label).startswith("Unnamed: 0"):  # what pandas calls an index that it wrote and read again
             raise InputError(f"Expected no row numbers in {name}. Got the column {label!r}. Drop it.")
         column = f"column {label!r} of {name}"
-        columns.append(_floats(_as_array(frame[label], column), column))
+        try:
+            numbers = frame[label]
+        except TypeError:  # of a frame that is yet to be computed
+            kind = type(frame).__name__
+            raise InputError(f"Expected {name} to be a data frame in memory. Got a {kind}. Collect it first.") from None
+        columns.append(_floats(_as_array(numbers, column), column))
+        if len(columns) == 1 < len(labels) and len(columns[0]) > 2 and counts(columns[0]):
+            raise InputError(
+                f"The first column of {name}, {label!r}, counts {columns[0][0]:.0f}, {columns[0][1]:.0f}, … Drop it "
+                "where it numbers the rows; where it is a coordinate, give the frame as an array."
+            )
     return np.column_stack(columns) if columns else np.empty((len(frame), 0))
+
+
+def counts(numbers: np.ndarray) -> bool:
+    """Whether numbers are 0, 1, 2, … or 1, 2, 3, …"""
+    return len(numbers) > 0 and numbers[0] in (0, 1) and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))
 
 
 def _floats(array: np.ndarray, name: str) -> np.ndarray:

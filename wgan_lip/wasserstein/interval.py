@@ -152,8 +152,8 @@ def bracket(
         critic: As for :func:`kr_lower_bound`.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        transport: The solution for these samples, to save solving again. The cost of its plan, marginals included, is
-            recomputed on the samples given.
+        transport: The solution for these samples, to save solving again. The cost of its plan, marginals included, and
+            the dual value of its potential are recomputed on the samples given.
         certificate: As for :func:`kr_lower_bound`.
 
     Raises:
@@ -165,9 +165,9 @@ def bracket(
     lower = proved_lower_bound(proof, x, y)
     if transport is None:
         transport = solve_problem(Problem.of_checked(x, y))
-        upper = transport.upper
+        dual, upper = transport.lower, transport.upper
     else:
-        upper = _recomputed(transport, x, y)
+        dual, upper = _recomputed(transport, x, y)
     if lower > upper:
         raise InvariantViolation(
             f"Expected the certified dual value to be at most the cost of a coupling, {upper!r}. "
@@ -175,12 +175,16 @@ def bracket(
             "One of the two bounds is wrong: please report this with the run's folder."
         )
     # At a potential the two differ by rounding.
-    exact = min(max(lower, transport.value), upper) if meet(transport.lower, upper) else None
+    exact = min(max(lower, transport.value), upper) if meet(dual, upper) else None
     return W1Interval(lower, upper, exact, proof.certificate, len(x), len(y), x.shape[1])
 
 
-def _recomputed(transport: Transport, x: Tensor, y: Tensor) -> float:
-    """The cost of the plan on these samples, rounded up, with what its marginals lack. Raises :class:`InputError`."""
+def _recomputed(transport: Transport, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The potential's dual value on these samples, rounded down, and the plan's cost, rounded up, marginals included.
+
+    Raises:
+        InputError: A plan of other samples.
+    """
     upper = upper_bound_plan_cost(x, y, transport.plan)
     spread = max(float(points.double().amax() - points.double().amin()) for points in (x, y))
     if not abs(upper - transport.upper) <= 1e-9 * upper + 1e-12 * spread:
@@ -188,7 +192,8 @@ def _recomputed(transport: Transport, x: Tensor, y: Tensor) -> float:
             f"Expected a transport of these samples. Got a plan that costs {upper:.9g} on them, and by its own account "
             f"{transport.upper:.9g}. Solve for these samples, or leave transport out."
         )
-    return upper
+    at_x, at_y, error = transport.potential.at_both(x.detach().cpu().double(), y.detach().cpu().double())
+    return max(0.0, lower_bound_kr(at_x, at_y, error=error)), upper
 
 
 def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Plan) -> float:

@@ -284,7 +284,7 @@ def _batch_norm_claim(module: nn.modules.batchnorm._BatchNorm, axes: range) -> C
 # √2, where σ'(t) = Φ(t) + tφ(t); the others' by interval arithmetic in the tests. Roundings count 8 ulp an elementary
 # function, relative to the slope times |t|, or to a bound on the values near 0.
 _SMOOTH: Mapping[type[nn.Module], tuple[float, Rounding]] = {
-    nn.Hardsigmoid: (math.nextafter(1 / 6, 1.0), Rounding(8, 0.2, 1.0)),
+    nn.Hardsigmoid: (0.16666667163372040, Rounding(8, 0.2, 1.0)),  # as torch's gradient has it, 1/6 in float32
     nn.Hardswish: (1.5, Rounding(12, 1.5)),
     nn.LogSigmoid: (1.0, Rounding(32, 1.0, 1.0)),
     nn.Mish: (1.08849816125176, Rounding(48, 1.2)),
@@ -321,11 +321,13 @@ def _elu_claim(module: nn.ELU | nn.CELU) -> Claim:
 def _softplus_claim(module: nn.Softplus) -> Claim:
     r"""log(1 + e^{βt})/β. Where βt exceeds a threshold, torch takes t for it: that is a matter of rounding.
 
-    The values differ by log(1 + e^{−βt})/β there, which the offset pays for: γ_32 is at least 2^{-48}.
+    The values differ by log(1 + e^{−βt})/β there, which the offset pays for: γ_32 is at least 2^{-48}. A threshold at
+    which they differ by more than a value rounds in float32 makes another function, with a jump, of no constant.
     """
-    if not (math.isfinite(module.beta) and module.beta != 0 and -700 < module.threshold < math.inf):
+    if not (math.isfinite(module.beta) and module.beta != 0 and 15 <= module.threshold < math.inf):
         raise UncertifiableError(
-            f"Expected a finite beta other than 0 and a finite threshold. Got {module.beta} and {module.threshold}."
+            "Expected a finite beta other than 0 and a finite threshold of at least 15, below which torch's softplus "
+            f"jumps. Got {module.beta} and {module.threshold}. Take the default, 20."
         )
     jump = math.log1p(math.exp(-module.threshold)) / abs(module.beta)
     rounding = Rounding(32, 1.0, (1 + 2.0**-40) * (1 / abs(module.beta) + 2.0**48 * jump))
