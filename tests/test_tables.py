@@ -247,7 +247,10 @@ def test_columns_are_matched_by_name(tmp_path):
     assert right.notes == ("The columns of y.csv were put in the order of x.csv, by their names.",)
     np.save(tmp_path / "z.npy", y.rows.numpy())
     unnamed = open_samples(tmp_path / "z.npy")
-    assert matched(x, unnamed) == (x, unnamed)  # column by column, for want of names
+    for left, right in (matched(x, unnamed), matched(unnamed, x)):  # column by column, for want of names
+        assert {id(left.rows), id(right.rows)} == {id(x.rows), id(unnamed.rows)}
+        assert right.notes[-1] == "z.npy does not name its columns: they were taken to be in the order of x.csv."
+    assert matched(unnamed, unnamed) == (unnamed, unnamed)
     with pytest.raises(
         InputError, match="differ: b, c in x only and d, e and 4 more|differ: b, c in x only and d in y"
     ):

@@ -166,11 +166,17 @@ def known_w1(x: Opened, y: Opened) -> tuple[float, float] | None:
 def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
     """The two with the columns of y in the order of x, by their names, where both have names.
 
+    Where one side alone has names, a note says that its order was taken for that of the other.
+
     Raises:
         InputError: Names that are on one side only.
     """
     order = match_columns(x.names, y.names)
     if order is None or y.rows is None:
+        if (x.names is None) != (y.names is None) and x.law.dim > 1:
+            named, other = (x, y) if y.names is None else (y, x)
+            note = f"{other.name} does not name its columns: they were taken to be in the order of {named.name}."
+            y = replace(y, notes=(*y.notes, note))
         return x, y
     rows, note = y.rows[:, order], f"The columns of {y.name} were put in the order of {x.name}, by their names."
     law = law_of_rows(rows, y.name, units=y.law.units)
