@@ -153,9 +153,7 @@ def test_two_runs_within_a_second_do_not_collide():
 
 
 def test_help_names_groups_choices_and_keys(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
-    assert stop.value.code in (0, None)
+    assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     for expected in (
         "critic: clipped, cones, cones_plane, convolutional",

@@ -492,9 +492,7 @@ def test_ctrl_c_at_the_pictures_keeps_the_result(monkeypatch, capsys):
 
 
 def test_help_explains_every_key_with_its_default_and_every_name(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["estimate", "--help"])
-    assert stop.value.code in (0, None)
+    assert main(["estimate", "--help"]) == 0
     text = capsys.readouterr().out
     assert main(["estimate", "--cfg", "job"]) == 0
     defaults = [line.replace(": ", "=") for line in capsys.readouterr().out.strip().splitlines()]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from conftest import TINY
 
 from wgan_lip.cli import main
+from wgan_lip.cli.overrides import FLAGS
 
 KEYS = {
     "train": """data critic generator experiment recipe optimizer@critic_optimizer seed device threads trust resume
@@ -41,7 +43,10 @@ def command_lines(count: int, seed: int) -> list[list[str]]:
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
             key, prefix, value = rng.choice(KEYS[command].split()), rng.choice(PREFIXES), rng.choice(VALUES)
             overrides.append(
-                rng.choice([f"{prefix}{key}={value}"] * 8 + [f"~{key}", key, f"--{key}", f"{key}:={value}"])
+                rng.choice(
+                    [f"{prefix}{key}={value}"] * 8
+                    + [f"~{key}", key, f"--{key}", f"{key}:={value}", rng.choice(list(FLAGS)), f"--cfg={value}"]
+                )
             )
         small = [*TINY, "--dry-run"] if command == "train" else ["seconds=0.1"] if command == "estimate" else []
         lines.append([command, *small, *overrides])
@@ -90,7 +95,23 @@ def test_half_an_environment_of_torchrun_is_told(variables, words, monkeypatch, 
         ("critic_optimizer.lr=inf", "a finite critic_optimizer.lr"),
         ("checkpoint.keep=1000000000000", "checkpoint.keep of at most 10,000"),
         ("critic.depth=10000000", "depth of at most 10,000"),
+        ("critic_optimizer.weight_decay=inf", "a finite critic_optimizer.weight_decay"),
+        ("generator_optimizer._target_=torch.optim.LBFGS", "without a closure. Got LBFGS"),
+        ("generator_optimizer._target_=torch.optim.SparseAdam", "dense gradients"),
+        ("data._target_=wgan_lip.data.Source", "Expected data._target_ to name a class of wgan_lip.data"),
+        ("~training.steps", "lacks training.steps"),
+        ("evaluation=3", "Expected evaluation to be a section"),
+        ("critic.width=100000000000", "GiB of memory for the weights of ResNetCritic"),
+        ("generator.latent_dim=100000000000", "GiB of memory for the weights of"),
+        ("training.steps=1000000000000000000000", "training.steps of at most"),
+        ("evaluation.repeats=1000000000000", "evaluation.repeats of at most"),
+        ("evaluation.directions=1000000000000", "evaluation.directions of at most"),
+        ("hydra.run.dir=", "names no folder"),
+        ("hydra.run.dir=null", "names no folder"),
         ("--fast", "Unknown flag --fast"),
+        ("--cfg=all of it", "--cfg needs a value: job, hydra, all. Got 'all of it'"),
+        ("--cfg", "--cfg needs a value"),
+        ("--multirun=1", "--multirun takes no value"),
     ],
 )
 def test_nonsense_is_refused_by_name(override, words, capsys, tmp_path, monkeypatch):
@@ -98,6 +119,15 @@ def test_nonsense_is_refused_by_name(override, words, capsys, tmp_path, monkeypa
     assert main(["train", override]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob("outputs/train/*"))
+
+
+@pytest.mark.parametrize("data", ["moons", "fake"])
+def test_more_samples_than_memory_are_refused_before_any_is_drawn(data, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", f"data={data}", "data.test_size=10000000000"]) == 2
+    assert re.search(r"GiB of memory for \d+ (held-out samples|images)\. Got .+ Lower ", capsys.readouterr().err)
+    assert main(["train", "data=moons", "training.batch_size=100000000000"]) == 2
+    assert "Lower training.batch_size" in capsys.readouterr().err
 
 
 def test_flags_may_stand_anywhere(capsys, tmp_path, monkeypatch):

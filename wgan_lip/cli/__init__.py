@@ -152,6 +152,9 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     try:
         hydra.main(version_base="1.3", config_path=folder, config_name=command)(job)()
+    except SystemExit as end:  # Hydra's own, such as after --help
+        if end.code:
+            raise InputError(f"Hydra does not take these flags together. See wgan-lip {command} --help.") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # Hydra's own: a job keeps its failures
         raise InputError(
             f"These overrides can't be composed: {one_line(error)}. Name choices of groups in letters, such as "

@@ -185,37 +185,46 @@ def dry(command: str, overrides: list[str]) -> list[str]:
         raise InputError(f"Expected a single run with {DRY_RUN}. Got a sweep. Show one of its jobs at a time.")
     left_out = re.compile(r"\+{0,2}(resume|hydra\.run\.dir|hydra\.sweep\.\w+)=")
     kept = [override for override in overrides if override != DRY_RUN and not left_out.match(override)]
-    return [*kept, "hydra.run.dir=."]
+    return ["hydra.run.dir=.", *kept]  # not at the end, where a flag may wait for its value
 
 
-FLAGS = {
-    **dict.fromkeys(
-        ("--help", "-h", "--hydra-help", "--multirun", "-m", "--run", "-r", "--resolve", "--version"), False
-    ),
-    **dict.fromkeys(("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"), True),
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--multirun", "-m", "--run", "-r", "--resolve", "--version")),
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+    **dict.fromkeys(("--package", "-p", "--config-dir", "-cd"), ()),
 }
-"""Hydra's flag → whether a value follows it."""
+"""Hydra's flag → the values of which one follows it, none for any; None where it takes no value."""
+
+FOLDERS = re.compile(r"\+{0,2}hydra\.(run\.dir|sweep\.dir|sweep\.subdir)=(null|''|\"\")?\s*")
+"""An override that leaves a run without a folder of its own."""
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
     """Overrides first, flags after them, in whatever order they were given: Hydra wants overrides side by side.
 
     Raises:
-        InputError: An unknown flag, or one without its value.
+        InputError: An unknown flag, or one without its value; or an override of :data:`FOLDERS`.
     """
     overrides, flags, rest = [], [], iter(arguments)
     for argument in rest:
         if not argument.startswith("-"):
+            if FOLDERS.fullmatch(argument):
+                raise InputError(f"{argument} names no folder. Name one, or leave it out for a new one.")
             overrides.append(argument)
             continue
-        flag, equals, _ = argument.partition("=")
+        flag, equals, value = argument.partition("=")
         if flag not in FLAGS:
             raise InputError(f"Unknown flag {flag}. The flags are {', '.join(FLAGS)}; settings are given as key=value.")
-        flags.append(argument)
-        if FLAGS[flag] and not equals:
-            if (value := next(rest, None)) is None:
-                raise InputError(f"{flag} needs a value, such as {flag} job.")
-            flags.append(value)
+        flags.append(flag)
+        if (values := FLAGS[flag]) is None:
+            if equals:
+                raise InputError(f"{flag} takes no value. Got {argument!r}.")
+            continue
+        value = value if equals else next(rest, "")
+        if not value or (values and value not in values):
+            raise InputError(f"{flag} needs a value{': ' * bool(values)}{', '.join(values)}. Got {value!r}.")
+        flags.append(value)
     return [*overrides, *flags]
 
 

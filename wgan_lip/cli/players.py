@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from wgan_lip.runs.tracking import check_tracking
 from wgan_lip.training.scoring import Evaluation
 from wgan_lip.training.session import Players
 from wgan_lip.training.settings import Training
-from wgan_lip.utils.checks import InputError, check_seed
+from wgan_lip.utils.checks import InputError, check_seed, one_line
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 
 __all__ = ["build_optimizer", "built_players", "resolved"]
@@ -61,8 +61,24 @@ def built_players(settings: Mapping[str, Any]) -> Players:
 def build_optimizer(name: str, settings: Mapping[str, Any], player: nn.Module) -> Optimizer:
     """The optimiser of the critic, over :func:`wgan_lip.parameter_groups` with its `lr` as c, or of the generator."""
     config, role = settings[f"{name}_optimizer"], f"{name}_optimizer"
-    if not math.isfinite(rate := config.get("lr", 0.0)):
-        raise InputError(f"Expected a finite {role}.lr. Got {rate}.")
-    groups = {"lr": rate} if "lr" in config else {}
+    for key, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"Expected a finite {role}.{key}. Got {value}.")
+    _check_steps(role, config, player, trust=settings["trust"])
+    groups = {"lr": config["lr"]} if "lr" in config else {}
     parameters = parameter_groups(player, **groups) if name == "critic" else player.parameters()
     return build(role, config, parameters, trust=settings["trust"])
+
+
+def _check_steps(role: str, config: Mapping[str, Any], player: nn.Module, *, trust: Collection[str]) -> None:
+    """Refuses an optimiser that could not take a step in a training: a number that has a gradient is moved by one."""
+    number = nn.Parameter(next(player.parameters()).new_zeros(1, 1))
+    number.grad = torch.zeros_like(number)
+    optimizer = build(role, config, [number], trust=trust)
+    try:
+        optimizer.step()
+    except Exception as error:  # such as for want of a closure, or of sparse gradients
+        raise InputError(
+            f"Expected {role} to step on dense gradients, without a closure. Got {type(optimizer).__name__}: "
+            f"{one_line(error)}. Choose another, such as optimizer@{role}=adam."
+        ) from error

@@ -67,7 +67,14 @@ def checked(
                 value = settings[key] = {name: value[name] for name in ("_target_", *given) if name in value}
             _check_section(key, value, _signature(target_class(key, value["_target_"], trust=trust)))
         elif isinstance(value, dict) and key in sections:
-            _check_section(key, value, _signature(sections[key]))
+            _check_section(key, value, legal := _signature(sections[key]))
+            if absent := [name for name in legal if name not in value]:
+                lacking = f"{key}.{absent[0]}"
+                raise InputError(
+                    f"The configuration lacks {lacking}. Leave out what takes it away, such as ~{lacking}."
+                )
+        elif key in sections:
+            raise InputError(f"Expected {key} to be a section, changed by {key}.KEY=VALUE. Got {value!r}.")
         elif key in built:
             raise InputError(
                 f"Expected {key} to be a section with _target_. Got {value!r}. "

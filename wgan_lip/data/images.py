@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.data.sources import FiniteSource, check_positive, split_rows
-from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.utils.checks import InputError, check_choice, check_memory
 
 __all__ = ["LAYOUTS", "Digits", "FakeImages", "ImageSource", "image_rows"]
 
@@ -150,6 +151,7 @@ class FakeImages(ImageSource):
         check_positive(label_count=label_count)
         rng = torch.Generator().manual_seed(seed)
         shape = (count + test_size, channels, height, width)
+        check_memory(math.prod(shape), f"{shape[0]} images", "Lower count, test_size, height or width.")
         pixels = torch.randint(256, shape, dtype=torch.uint8, generator=rng)
         labels = torch.randint(label_count, shape[:1], generator=rng)
         sides = [count, test_size]

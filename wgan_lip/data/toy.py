@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.data.sources import REFERENCE, TEST, Source, check_positive, derived_generator
-from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.checks import InputError, check_memory
 
 __all__ = ["Checkerboard", "Gaussians8", "Gaussians25", "MixtureSource", "Moons", "SwissRoll", "ToySource"]
 
@@ -29,6 +29,7 @@ class ToySource(Source):
 
     def __init__(self, test_size: int, seed: int) -> None:
         check_positive(test_size=test_size)
+        check_memory(40 * test_size, f"{test_size} held-out samples", "Lower test_size.")
         self.test = self._draw(test_size, derived_generator(seed, TEST))
 
     @abstractmethod

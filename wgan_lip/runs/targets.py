@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.data import Source
-from wgan_lip.utils.checks import InputError, one_line, out_of_memory
+from wgan_lip.utils.checks import InputError, check_memory, one_line, out_of_memory
 from wgan_lip.utils.rebuilding import built_with
 
 __all__ = ["IN_PYTHON", "ROLES", "build", "check_trust", "class_named", "load_weights", "made_in_python", "recipe",
@@ -71,7 +72,7 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
         )
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
     found = getattr(_imported(module), name, None) if (trusted or module in homes) and name.isidentifier() else None
-    if inspect.isclass(found) and issubclass(found, base):
+    if inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found):
         return found
     package = module.split(".")[0]
     if trusted:
@@ -108,6 +109,8 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
     taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
+    if issubclass(cls, nn.Module) and cls.__module__.startswith("wgan_lip."):
+        _check_room(cls, {**keywords, **taken})
     try:
         return cls(*args, **keywords, **taken)
     except InputError:
@@ -141,6 +144,16 @@ def made_in_python(thing: object) -> dict[str, Any]:
 def class_named(section: Any) -> str:
     """The class that a section of a configuration names, without its module; ? where it names none."""
     return str(section.get("_target_", "?")).rpartition(".")[2] if isinstance(section, Mapping) else "?"
+
+
+def _check_room(cls: type[nn.Module], keywords: Mapping[str, Any]) -> None:
+    """Refuses a module larger than memory: a system may kill the process that fills so much, without a word."""
+    try:
+        with torch.random.fork_rng(devices=()), torch.device("meta"):
+            need: float = sum(entry.nbytes for entry in cls(**keywords).state_dict().values())
+    except Exception as error:  # arguments that it does not take, which building it tells, or values that it looks at
+        need = math.inf if "overflow" in str(error) else 0
+    check_memory(need, f"the weights of {cls.__name__}", "Lower its sizes.")
 
 
 def load_weights(module: nn.Module, state: Any) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
-from wgan_lip.utils.checks import InputError, one_line
+from wgan_lip.utils.checks import InputError, check_memory, one_line
 from wgan_lip.wasserstein.dual import Penalized
 from wgan_lip.wasserstein.interval import kr_lower_bound
 
@@ -40,6 +40,9 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
         )
     device = next(critic.parameters()).device
     test = source.test[:2]
+    if device.type == "cpu":
+        check_memory(2 * batch_size * test[0].nbytes, f"a batch of {batch_size} samples of each law",
+                     "Lower `batch_size`.")  # fmt: skip
     with torch.no_grad():
         try:
             latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))

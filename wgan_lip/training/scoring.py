@@ -57,12 +57,12 @@ class Evaluation(Settings):
     """
 
     size: int = at_least(2, 2000)
-    repeats: int = at_least(1, 10)
-    fit_steps: int = at_least(0, 300)
+    repeats: int = at_least(1, 10, most=10_000)
+    fit_steps: int = at_least(0, 300, most=10_000_000)
     neighbour: int | None = at_least(1, None)
-    directions: int = at_least(1, 512)
+    directions: int = at_least(1, 512, most=1_000_000)
     features: str | None = "classifier"
-    classifier_steps: int = at_least(0, 400)
+    classifier_steps: int = at_least(0, 400, most=10_000_000)
     inception_weights: str | None = None
 
     def check(self, source: Source) -> None:

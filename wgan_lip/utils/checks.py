@@ -342,7 +342,7 @@ def available_memory() -> int | None:
         return None
 
 
-def check_memory(need: int, purpose: str, remedy: str) -> None:
+def check_memory(need: float, purpose: str, remedy: str) -> None:
     """Raises :class:`InputError` where less memory than `need` bytes is available."""
     available = available_memory()
     if available is not None and need > available:

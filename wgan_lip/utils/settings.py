@@ -12,6 +12,8 @@ from wgan_lip.utils.checks import InputError, check_choice
 
 __all__ = ["Settings", "above", "at_least", "one_of"]
 
+COUNT = 10**12  # the most of anything that is counted
+
 
 def above(limit: float, default: Any, *, most: float = math.inf, optional: bool = False) -> Any:
     """A field whose number is finite, above `limit` and at most `most`; or None if `optional`, or that by default."""
@@ -61,7 +63,8 @@ class Settings:
                 kind = "a whole number" if whole else "a number"
                 raise InputError(f"Expected `{setting.name}` to be {kind}. Got {value!r:.60}.")
             remedy = " Leave it null for no limit." if limits["optional"] else ""
-            low, high = limits.get("above", limits.get("least", -math.inf)), limits.get("most", math.inf)
+            low = limits.get("above", limits.get("least", -math.inf))
+            high = min(limits["most"], COUNT) if whole else limits["most"]
             if "above" in limits and not low < value < math.inf:  # NaN as well
                 must = f"above {'zero' if low == 0 else f'{low:g}'}{' and finite' * (value == math.inf)}"
             elif not low <= value:
