@@ -247,6 +247,63 @@ def test_a_pipe_in_the_place_of_a_file_is_refused(foreign, name, capsys):
         one_line_or_none(capsys, main(COMMANDS[command](foreign)))
 
 
+@pytest.mark.parametrize("setting", ["pictures=critic", "out=pages/report.html", "out=report.html"])
+def test_nothing_is_written_where_a_link_in_a_folder_leads(foreign, setting, tmp_path, capsys):
+    (tmp_path / "precious").mkdir()
+    for name in ("critic", "pages", "report.html"):
+        (foreign / name).unlink(missing_ok=True)
+        (foreign / name).symlink_to(tmp_path / "precious")
+    assert main(["inspect", f"run={foreign}", "out=null", setting]) == 2
+    assert f"Got a link there, to {tmp_path / 'precious'}" in capsys.readouterr().err
+    assert not list((tmp_path / "precious").iterdir())
+    assert main(["inspect", f"run={foreign}", f"out={tmp_path / 'precious' / 'mine.html'}"]) == 0  # no link in it
+
+
+def test_a_file_of_any_length_in_the_place_of_records_is_refused_unread(foreign, capsys):
+    os.truncate(foreign / "metrics.jsonl", 2**40)  # of which the disk holds nothing but the beginning
+    for command in ("inspect", "compare", "train"):
+        assert main(COMMANDS[command](foreign)) == 2
+        assert "more than 1073741824" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"image_shape": "abc"}, "its image_shape is 'abc'"),
+        ({"image_shape": [1, 2]}, "its image_shape is [1, 2]"),
+        ({"image_shape": [1, 1, 10**9]}, "in dimension 2"),
+        ({"image_shape": [1, 2, -1]}, "its image_shape is [1, 2, -1]"),
+        ({"dim": "2"}, "its dim is '2'"),
+        ({"dim": 0}, "its dim is 0"),
+        ({"low": float("nan")}, "its low is nan"),
+        ({"high": "1"}, "its high is '1'"),
+    ],
+)
+def test_sizes_that_no_data_have_are_told(foreign, sizes, told, capsys):
+    saved = torch.load(foreign / "checkpoint.pt", weights_only=True)
+    torch.save({**saved, "sizes": saved["sizes"] | sizes}, foreign / "checkpoint.pt")
+    assert main(COMMANDS["sample"](foreign)) == 2
+    assert f"{told}. Restore it" in capsys.readouterr().err
+
+
+def test_a_player_larger_than_memory_is_refused_before_it_is_built(foreign, capsys):
+    set_config(
+        foreign, lambda config: config["generator"].update(latent_dim=10**10)
+    )  # the system kills what fills that
+    for command in ("certify", "sample", "export", "estimate", "train"):
+        assert main(COMMANDS[command](foreign)) == 2
+        assert "GiB of memory for the weights of MLPGenerator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["samples.png", "samples.npy"])
+def test_samples_that_are_no_numbers_are_not_written(foreign, out, tmp_path, capsys):
+    saved = torch.load(foreign / "checkpoint.pt", weights_only=True)
+    next(iter(saved["game"]["ema"].values())).fill_(float("nan"))
+    torch.save(saved, foreign / "checkpoint.pt")
+    assert main(["sample", f"run={foreign}", "n=4", f"out={out}"]) == 2
+    assert "Got NaN or infinity from the generator of" in capsys.readouterr().err and not (tmp_path / out).exists()
+
+
 def test_only_files_are_read_and_only_so_much_of_them(tmp_path):
     (tmp_path / "file").write_bytes(b"12345")
     assert read_regular(tmp_path / "file", limit=5) == b"12345"

@@ -104,6 +104,15 @@ def test_a_page_is_whole_and_readable_without_sight(pages, kind):
     assert len(pages[kind]) < 3_000_000
 
 
+def test_a_page_says_that_a_copy_was_fitted_only_where_one_was(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, folder := tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    for as_trained, told in ((0.5 * summary["interval"]["lower"], True), (summary["interval"]["lower"], False)):
+        summary["interval"]["lower_as_trained"] = as_trained
+        (folder / "summary.json").write_text(json.dumps(summary))
+        assert ("a copy was fitted" in run_page(look_at(Run(folder)))) == told
+
+
 def test_a_page_tells_the_run(pages, tiny_run):
     text = " ".join(" ".join(Outline(pages["images"]).text).split())
     run = Run(tiny_run)

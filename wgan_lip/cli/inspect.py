@@ -12,7 +12,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.inspection.explore import explore
 from wgan_lip.inspection.look import Inspection, look_at
-from wgan_lip.inspection.report import write_report
+from wgan_lip.inspection.report import place_in, write_report
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, utf8, write_whole
@@ -32,18 +32,17 @@ def inspect(config: DictConfig) -> None:
         if settings["out"] is not None:
             say(screens.place("Report", write_report(looked, settings["out"])))
     if settings["pictures"] is not None:
-        folder = _explored(looked, Path(settings["pictures"]).expanduser())
+        folder = _explored(looked, place_in(looked.run, settings["pictures"]))
         if not settings["json"]:
             say(screens.place("What its critic sees", folder))
 
 
 def _explored(looked: Inspection, folder: Path) -> Path:
-    """Writes what a run's critic sees, a file a picture, into a folder below the run's, or an absolute one."""
+    """Writes what a run's critic sees, a file a picture."""
     if looked.source is None or looked.generated is None:
         why = looked.unopened or looked.problem
         raise InputError(f"Expected a run whose critic and data can be opened, with pictures=. Got: {why}")
     seen = explore(looked.run.critic, looked.source, looked.generated, certificate=looked.certificate)
-    folder = looked.run.directory / folder
     try:
         seen.save(folder)
     except OSError as error:

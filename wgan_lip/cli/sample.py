@@ -54,6 +54,7 @@ def sample(config: DictConfig) -> None:
         blocks = sample_by_seeds(generator, chain.from_iterable(seeds), label=label)
         width = max(4, len(str(max(part[-1] for part in seeds))))
         names = (f"seed{seed:0{width}d}.png" for seed in chain.from_iterable(seeds))
+    blocks = _finite(blocks, run)
     if out.suffix == ".npy":
         _write_rows(out, blocks, count)
     elif out.suffix == ".png":
@@ -90,6 +91,17 @@ def _place(given: str, count: int) -> Path:
     if out.suffix == ".png" and count > GRID:
         raise InputError(f"Expected at most {GRID} samples in a grid. Got {count}. Take out=FOLDER/ or out=FILE.npy.")
     return out
+
+
+def _finite(blocks: Iterable[Tensor], run: Run) -> Iterator[Tensor]:
+    """The blocks, as long as they hold numbers. Raises :class:`InputError` at the first that does not."""
+    for block in blocks:
+        if not bool(torch.isfinite(block).all()):
+            raise InputError(
+                f"Expected finite samples. Got NaN or infinity from the generator of {run.directory} at step "
+                f"{run.step}. Take checkpoint=best, or train again."
+            )
+        yield block
 
 
 def _write_rows(out: Path, blocks: Iterator[Tensor], count: int) -> None:

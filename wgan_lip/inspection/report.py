@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wgan_lip.inspection.look import Inspection, look_at
@@ -10,7 +11,7 @@ from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import utf8, write_whole
 
-__all__ = ["report", "write_report"]
+__all__ = ["place_in", "report", "write_report"]
 
 
 def report(run: Run | str | Path, out: str | Path = "report.html", *, data: bool = True) -> Path:
@@ -31,9 +32,18 @@ def report(run: Run | str | Path, out: str | Path = "report.html", *, data: bool
     return write_report(look_at(run if isinstance(run, Run) else Run(run), data=data), out)
 
 
+def place_in(run: Run, given: str | Path) -> Path:
+    """A path below the run's folder, or an absolute one. Raises :class:`InputError` where a link leads out of it."""
+    path = Path(given).expanduser()
+    stated = Path(os.path.normpath(run.directory.resolve() / path))
+    if not path.is_absolute() and (led := stated.resolve()) != stated:
+        raise InputError(f"Expected to write {given} in {run.directory}. Got a link there, to {led}. Give that path.")
+    return run.directory / path
+
+
 def write_report(looked: Inspection, out: str | Path) -> Path:
     """Writes the page about a run that was looked at; see :func:`report`."""
-    path = looked.run.directory / Path(out).expanduser()
+    path = place_in(looked.run, out)
     try:
         return write_whole(path, utf8(run_page(looked)).encode())
     except OSError as error:

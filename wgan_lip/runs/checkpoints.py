@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import shutil
@@ -50,6 +51,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         sizes = {"image_shape": sizes["image_shape"], **sizes}
         if type(game["step"]) is not int or game["step"] < 0:
             raise ValueError(f"its step is {game['step']!r}")
+        _check_sizes(**sizes)
         return {"sizes": sizes, "game": game}
     except Exception as error:  # zipfile and torch.load raise many unrelated types on a damaged file
         if out_of_memory(error):
@@ -58,6 +60,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {one_line(error)}. "
             "Restore it, or train again."
         ) from None
+
+
+def _check_sizes(*, image_shape: Any, dim: Any = None, low: Any = None, high: Any = None, **others: Any) -> None:
+    """Raises ValueError on sizes that no data have."""
+    if dim is not None and (type(dim) is not int or dim < 1):
+        raise ValueError(f"its dim is {dim!r}")
+    if image_shape is not None:
+        sides = list(image_shape) if isinstance(image_shape, list | tuple) else []
+        if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
+            raise ValueError(f"its image_shape is {image_shape!r}")
+        if dim is not None and math.prod(sides) > dim:  # labels may stand behind the pixels
+            raise ValueError(f"its image_shape is {image_shape!r}, in dimension {dim}")
+    for name, value in (("low", low), ("high", high)):
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise ValueError(f"its {name} is {value!r}")
 
 
 def _check_archive(stream: BinaryIO, block: int = 2**20) -> None:

@@ -125,7 +125,8 @@ def _figures(looked: Inspection) -> dict[str, str]:
             told["Excess over the floor"] = f"{generated}; of real samples {real}; {draws}"
         if math.isfinite(run.blurred):
             told["Excess of blurred real images"] = f"{_number(run.blurred)}, by a Gaussian filter of one pixel"
-        told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before the critic was fitted to them"
+        if run.lower_as_trained != run.lower:
+            told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before a copy was fitted to them"
     if math.isfinite(run.lipschitz):
         told["Critic"] = f"Lip(f) ≤ {rounded_up(run.lipschitz, 7)}; {run.guarantee}"
     if math.isfinite(run.tightness):

@@ -15,6 +15,8 @@ from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, open_regular, read_regular, write_whole
 
+LARGEST = 2**30  # bytes of records that are read; a million of them have about as many
+
 
 class JsonLinesTracker(Tracker):
     """Writes each record as one line of strict JSON: `{"step": 3, "time": 1.52, "w1/lower": 0.41, ...}`.
@@ -75,7 +77,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         InputError: A line that is not the last one is no record, or the file can't be read.
     """
     try:
-        content = read_regular(path)
+        content = read_regular(path, limit=LARGEST)
     except OSError as error:
         raise InputError(f"Expected to read the records in {path}. Got: {error.strerror}.") from None
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]

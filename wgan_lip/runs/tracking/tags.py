@@ -93,8 +93,8 @@ MEANINGS = {
     "over several draws. It *rewards blur*: read `at_end/excess` instead.",
     "at_end/recall": "Share of real samples near a generated one. *Higher is better*, up to that of real samples.",
     "at_end/w1_exact": "Exact W1 between the averaged generator and the test set. *Lower is better.*",
-    "at_end/w1_lower": "Certified lower end for the same samples, by a critic fitted to them. *Closer to "
-    "`at_end/w1_exact` is tighter.*",
+    "at_end/w1_lower": "Certified lower end for the same samples, by the critic or a copy fitted to them, whichever "
+    "proves more. *Closer to `at_end/w1_exact` is tighter.*",
     "at_end/steepest_slope": "The steepest slope of the critic that a search has found, at most the certified "
     "constant. *Close to it, the certificate is tight.*",
     "at_end/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
