@@ -537,6 +537,19 @@ def test_a_pipe_that_is_closed_early_leaves_a_finished_run_and_status_0():
     assert Path("status").read_text() == "0\n" and Run("run").status["state"] == "finished"
 
 
+def test_a_run_without_a_console_is_finished():
+    command = f"{sys.executable} -m wgan_lip train {' '.join(LONGER)} training.steps=2 hydra.run.dir=run"
+    assert subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"]).returncode == 0
+    assert Run("run").status["state"] == "finished"
+
+
+@pytest.mark.parametrize("shown", ["--help", "--cfg job"])
+def test_help_of_which_nobody_reads_the_end_is_no_failure(shown):
+    command = f"{sys.executable} -m wgan_lip train {shown} 2>errors; echo $? > status"
+    subprocess.run(["bash", "-c", f"({command}) | true"], check=True)
+    assert Path("status").read_text() == "0\n" and Path("errors").read_text() == ""
+
+
 def test_a_result_that_a_full_disk_cannot_take_is_a_failure(tiny_run, monkeypatch):
     full = open("/dev/full", "w")  # noqa: SIM115 - closing it fails
     monkeypatch.setattr(sys, "stdout", full)

@@ -14,7 +14,7 @@ from typing import Any
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.devices import rank, world_size
-from wgan_lip.utils.terminal import say, warn
+from wgan_lip.utils.terminal import let_go, say, streams_made, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -50,6 +50,7 @@ commands:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 or 143 (stopped)."""
+    streams_made()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         say(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
@@ -103,6 +104,8 @@ def _guarded(command: str, overrides: list[str], job: str) -> int:
         return _refuse(_in_keys(command, str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explained(command, overrides, error))
+    except BrokenPipeError:  # of Hydra's own prints, as in `wgan-lip train --help | head`
+        let_go(sys.stdout)
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
     except (StoppedError, InvariantViolation, TransportError) as error:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["let_go", "printable", "say", "shown", "takeable", "warn"]
+__all__ = ["let_go", "printable", "say", "shown", "streams_made", "takeable", "warn"]
 
 
 def printable(text: str) -> str:
@@ -61,6 +61,13 @@ def shown(path: Path) -> str:
     """A path as short as it can be typed: relative to here where that is below here."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
+
+
+def streams_made() -> None:
+    """Gives a process that was started without a console, as by some services, streams that lead nowhere."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - for good
 
 
 def let_go(stream: TextIO) -> None:
