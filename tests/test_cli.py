@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_the_last_screen_says_what_a_person_needs(capsys):
     summary = Run(directory).summary
     for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Excess over the floor", "W1 over floor", "Critic, held out", "Copies", "Sliced W1, W2 ", "MMD ",
                      "Precision, recall ", "Density, coverage ", "KID of features ", "excess of W1 ", "real samples: ",
-                     "without evaluation.inception_weights=FILE", f"{directory}/samples.png",
+                     "without weights of Inception", f"{directory}/samples.png",
                      f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
         assert expected in screen
     assert f"{summary['interval']['n']} + {summary['interval']['n']} samples" in screen
@@ -268,10 +269,11 @@ def test_final_scores_beyond_the_memory_are_refused_before_the_first_step(monkey
     "settings", [["critic.width=10000000000"], ["data=moons", "training.batch_size=1000000000000"]]
 )
 def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(settings, capsys):
-    assert main(["train", *settings]) == 1
-    error = capsys.readouterr().err
-    assert "Expected sizes that fit into memory" in error
-    assert "Raise training.accumulate" in error and "lower training.batch_size" in error
+    """Sizes are told before anything of them is built."""
+    assert main(["train", *settings]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"GiB of memory for .*Got [0-9.]+ GiB available", line)
+    assert ("Lower training.batch_size" in line) == ("data=moons" in settings)
 
 
 @pytest.mark.parametrize(

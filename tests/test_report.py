@@ -206,20 +206,20 @@ def test_the_page_goes_where_it_is_asked_to_or_nowhere(plane_run, tmp_path, caps
     assert not (copy / "report.html").exists()
     assert main(["inspect", f"run={copy}", "out=nowhere/x.html", "open_data=false"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "nowhere/x.html. Got: No such file or directory. Give out=FILE, or out=null" in line
+    assert "nowhere/x.html. Got: No such file or directory. Give another place by out=" in line
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monkeypatch, capsys):
-    from wgan_lip.cli import inspect as inspecting
+    from wgan_lip.inspection import report as reporting
 
     def read_only(path, content):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(inspecting, "write_whole", read_only)
+    monkeypatch.setattr(reporting, "write_whole", read_only)
     assert main(["inspect", f"run={plane_run}", "open_data=false"]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert "Got: Permission denied. Give out=FILE" in line and "Re-proved now" in captured.out
+    assert "Got: Permission denied. Give another place by out=" in line and "Re-proved now" in captured.out
 
 
 def colours(scheme: str) -> dict[str, str]:

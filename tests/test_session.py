@@ -294,7 +294,7 @@ def test_the_report_of_a_run_is_that_of_the_command(capsys):
     path = run.report("page.html")
     assert path == Path("mine/page.html") and "Certificate" in path.read_text()
     assert wgan_lip.report("mine", "second.html") == Path("mine/second.html")
-    with pytest.raises(InputError, match="Choose another place by out="):
+    with pytest.raises(InputError, match="Give another place by out="):
         run.report("nowhere/deep/page.html")
     assert read_json(Path("mine/summary.json"))["score"]["excess"] == run.scores.excess
 

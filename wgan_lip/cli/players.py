@@ -74,7 +74,7 @@ def _check_steps(role: str, config: Mapping[str, Any], player: nn.Module, *, tru
     """Refuses an optimiser that could not take a step in a training: a number that has a gradient is moved by one."""
     number = nn.Parameter(next(player.parameters()).new_zeros(1, 1))
     number.grad = torch.zeros_like(number)
-    optimizer = build(role, config, [number], trust=trust)
+    optimizer = build(role, config, [{"params": [number], "semi_orthogonal": True}], trust=trust)  # which Muon asks for
     try:
         optimizer.step()
     except Exception as error:  # such as for want of a closure, or of sparse gradients

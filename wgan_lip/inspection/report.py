@@ -47,4 +47,4 @@ def write_report(looked: Inspection, out: str | Path) -> Path:
     try:
         return write_whole(path, utf8(run_page(looked)).encode())
     except OSError as error:
-        raise InputError(f"Expected to write {path}. Got: {error.strerror}. Choose another place by out=.") from None
+        raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give another place by out=.") from None

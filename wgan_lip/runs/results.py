@@ -196,7 +196,7 @@ def _score_rows(scores: Mapping[str, Any]) -> list[Row]:
     if "features" in scores:
         lines.append(Row("  features", "", f"of {scores['features']['extractor'].partition(', weights')[0]}"))
     if scores and "inception" not in scores:
-        lines.append(Row("FID", "none", "without weights of Inception: `inception_weights`"))
+        lines.append(Row("FID", "none", "without weights of Inception"))
     return lines
 
 

@@ -47,6 +47,8 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
         try:
             latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
             values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
+        except InputError:
+            raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # on what does not meet
             raise InputError(
                 f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
