@@ -16,8 +16,7 @@ from torch import nn
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.adversary import (
-    BREAKS,
-    KINKS,
+    STOCK_BREAKS,
     _jacobian,
     _kinks,
     _Search,
@@ -42,6 +41,7 @@ from wgan_lip.lipschitz.layers import (
     RescaledGradientFlow,
     Spline,
     Squeeze,
+    Unflatten,
     constrain_steps,
 )
 from wgan_lip.utils.checks import InputError, UncertifiableError
@@ -223,9 +223,8 @@ def test_each_layer_has_the_pieces_of_its_definition(name):
     assert enumerate_lipschitz(nn.Sequential(layer), *box(1, 9.0)).cells == pieces
 
 
-def test_every_layer_that_can_be_enumerated_is_in_this_test():
-    kinds = {type(module) for layer, _ in PIECES.values() for module in layer.modules()}
-    assert set(KINKS) | set(BREAKS) <= kinds
+def test_every_module_of_torchs_that_can_be_enumerated_is_in_this_test():
+    assert STOCK_BREAKS.keys() <= {type(module) for layer, _ in PIECES.values() for module in layer.modules()}
 
 
 LAYERS = {  # on 4 channels, with weights that make every kind of piece
@@ -368,6 +367,14 @@ REFUSED = {
     "stock": (lambda: nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Tanh())), "0.1"),
     "unknown": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "1"),
     "subclass": (lambda: nn.Sequential(type("Mine", (nn.ReLU,), {})()), "0"),
+    "subclass of a layer": (lambda: nn.Sequential(type("Mine", (MaxMin,), {"forward": lambda _, x: x**2})(2)), "0"),
+    "sorted images": (lambda: nn.Sequential(Unflatten((2, 1, 2)), MaxMin(2, Norm.euclidean())), "1"),
+    "inner subclass": (
+        lambda: nn.Sequential(
+            GradientFlow(2, 1, activation=type("Mine", (Absolute,), {"forward": lambda _, x: x**2})())
+        ),
+        "0",
+    ),
 }
 
 
@@ -375,7 +382,7 @@ REFUSED = {
 def test_layers_whose_kinks_are_not_known_are_refused_by_path(name):
     make, path = REFUSED[name]
     with pytest.raises(UncertifiableError, match=f"At '{path}': Expected a piecewise-linear layer.*estimate_lipschitz"):
-        enumerate_lipschitz(make(), *box(2))
+        enumerate_lipschitz(make(), *box(4 if name == "sorted images" else 2))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import Cones, Flatten, GradientFlow, Solver, Squeeze
+from wgan_lip.lipschitz.layers import Flatten, LipschitzLayer, Solver, Squeeze
 from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.clusters import middle_and_spread
 from wgan_lip.utils.rebuilding import Rebuildable
@@ -43,61 +43,60 @@ class Critic(Rebuildable, nn.Sequential):
         super().__init__(OrderedDict({"flatten": Flatten(dim), **layers, **end}))
         self.dim, self.heads = dim, heads
 
+    @classmethod
+    def examples(cls) -> Iterator[Critic]:
+        """A few small critics of this class, which the tests try to break: by default one, of dimension 3, where that
+        is the one argument without a default."""
+        yield cls(3)
+
     @torch.no_grad()
     def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
-        """Starts folds and cones where the samples are; weights stay. Random, from torch's global generator.
+        """Starts each layer at the states that reach it. Random, from torch's global generator.
 
-        Also takes the samples' spread, for learning rates.
-
-        A residual layer gets the biases with which each row of W folds some share of the states that reach it: 2 %
-        before cones, so that distances between states survive, any share otherwise. For cones see
-        :meth:`wgan_lip.lipschitz.layers.Cones.start_at`. Other layers start as they were built.
+        Also takes the samples' spread, for learning rates. What a layer does, its own `start_at` says: residual layers
+        (:meth:`wgan_lip.lipschitz.layers.GradientFlow.start_at`) put their folds where the states are, cones
+        (:meth:`wgan_lip.lipschitz.layers.Cones.start_at`) their tips. Others start as they were built.
 
         Arguments:
             x: Samples of P, shape (n, d).
             y: Samples of Q, shape (m, d).
-            solver: Puts cones on the potential of an exact plan between their states; see
-                :meth:`wgan_lip.lipschitz.layers.Cones.start_at`. Other layers do not use it.
+            solver: Puts cones on the potential of an exact plan between their states.
 
         Raises:
             InputError: Unusable samples, or of another dimension.
         """
-        states, n = self._states(x, y), len(x)
+        states = self._states(x, y)
         self.spread = middle_and_spread(states)[1] or 1.0
-        with_cones = any(isinstance(layer, Cones) for layer in self)
-        for layer in self:
-            if isinstance(layer, Cones):
-                layer.start_at(states[:n], states[n:], solver=solver)
-            elif isinstance(layer, GradientFlow):
-                rows = (states @ layer.weight.T).sort(dim=0).values  # (n + m, rows of W)
-                share = rows.new_full(rows.shape[1:], 0.02) if with_cones else torch.rand_like(rows[0])
-                layer.bias.copy_(-rows.gather(0, ((1 - share) * (len(rows) - 1)).round().long()[None])[0])
-            states = layer(states)
+        last = max((i for i, layer in enumerate(self) if getattr(layer, "reads_distances", False)), default=0)
+        for index, layer, at_x, at_y in self._visited(states, len(x)):
+            layer.start_at(at_x, at_y, solver=solver, keep_distances=index < last)
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
-        """Moves cones that no sample feels to where samples are; f stays. Other layers have nothing to renew.
+        """Renews each layer at the states that reach it: moves what no sample feels to where samples are; f stays.
 
-        See :meth:`wgan_lip.lipschitz.layers.Cones.renew`.
+        See :meth:`wgan_lip.lipschitz.layers.Cones.renew`; other layers of the package have nothing to renew.
 
         Arguments:
             x: Samples of P, shape (n, d).
             y: Samples of Q, shape (m, d).
 
         Returns:
-            How many cones moved.
+            How many cones, or other parts of layers, moved.
 
         Raises:
             InputError: Unusable samples, or of another dimension.
         """
-        states, moved = self._states(x, y), 0
-        if not any(isinstance(layer, Cones) for layer in self):
-            return 0
-        for layer in self:
-            if isinstance(layer, Cones):
-                moved += layer.renew(states[: len(x)], states[len(x) :])
+        visited = self._visited(self._states(x, y), len(x))
+        return sum(layer.renew(at_x, at_y) for _, layer, at_x, at_y in visited)
+
+    def _visited(self, states: Tensor, n: int) -> Iterator[tuple[int, LipschitzLayer, Tensor, Tensor]]:
+        """Each certified layer, by its number, with the states of the n samples of P and those of Q that reach it, once
+        the layers before it have been visited."""
+        for index, layer in enumerate(self):
+            if isinstance(layer, LipschitzLayer):
+                yield index, layer, states[:n], states[n:]
             states = layer(states)
-        return moved
 
     def _states(self, x: Tensor, y: Tensor) -> Tensor:
         """Both sample sets (n + m, d), checked, as the parameters are."""

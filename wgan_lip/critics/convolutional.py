@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wgan_lip.critics.base import Critic
@@ -110,6 +110,11 @@ class ConvolutionalCritic(Critic):
             layers[f"block_{index + 1}"] = GradientFlow(width, max(1, width // 2), **common)
         layers["readout"] = Linear(state, Norm((1,) * heads))
         super().__init__(dim, layers, heads)
+
+    @classmethod
+    def examples(cls) -> Iterator[ConvolutionalCritic]:
+        yield cls((1, 5, 6), channels=4, width=6, depth=1)
+        yield cls((1, 5, 5), channels=4, width=6, depth=1, label_count=2)
 
 
 def _margin(pixels: int, patch: int) -> int:

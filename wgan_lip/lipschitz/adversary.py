@@ -24,29 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import (
-    Absolute,
-    Flatten,
-    GradientFlow,
-    GroupSort,
-    Householder,
-    Identity,
-    Linear,
-    MaxMin,
-    Normalize,
-    Parallel,
-    Pointwise,
-    RescaledGradientFlow,
-    Spline,
-    Squeeze,
-)
+from wgan_lip.lipschitz.layers.base import Kinks, LipschitzLayer, kinks_at, overridden_below
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.numbers import rounded, rounded_down
 from wgan_lip.utils.printing import Printed, Row
 
 __all__ = [
-    "BREAKS",
-    "KINKS",
+    "STOCK_BREAKS",
     "Enumeration",
     "SteepestSlope",
     "enumerate_lipschitz",
@@ -310,7 +294,8 @@ def enumerate_lipschitz(
     if no third one lies on all facets that they share.
 
     Arguments:
-        critic: An `nn.Sequential` of the layers in :data:`KINKS`; one head or several, of which the steepest counts.
+        critic: An `nn.Sequential` of layers that state their `kinks()`, and of torch's in :data:`STOCK_BREAKS`; one
+            head or several, of which the steepest counts.
         low: Lower corner of the box, shape (d,), or one number.
         high: Upper corner of the box, shape (d,), or one number.
         most_cells: Refuse when there are more.
@@ -363,82 +348,37 @@ def enumerate_lipschitz(
     return Enumeration(float(steepest[worst]), len(cells), centres[worst])
 
 
-Kinks = tuple[Tensor, Tensor]
-"""Rows (k, h) and offsets (k,): on {y : rows @ y + offsets = 0} a layer's formula may change, and nowhere else."""
-
-BREAKS: dict[type[nn.Module], Callable[[Any], Sequence[float] | None]] = {
-    Absolute: lambda _: (0.0,),
-    Pointwise: lambda module: {"relu": (0.0,), "leaky_relu": (0.0,), "hardtanh": (-1.0, 1.0)}.get(module.name),
-    Spline: lambda module: np.linspace(-module.radius, module.radius, module.slope.shape[1] - 1).tolist(),
+STOCK_BREAKS: dict[type[nn.Module], Callable[[Any], Sequence[float]]] = {
+    nn.Flatten: lambda _: (),
     nn.Hardtanh: lambda module: (module.min_val, module.max_val),
+    nn.Identity: lambda _: (),
     nn.LeakyReLU: lambda _: (0.0,),
+    nn.Linear: lambda _: (),
     nn.PReLU: lambda _: (0.0,),
     nn.ReLU: lambda _: (0.0,),
     nn.ReLU6: lambda _: (0.0, 6.0),
     nn.Softshrink: lambda module: (-module.lambd, module.lambd),
 }
-"""Where a coordinatewise map changes its slope; None if it is not piecewise linear. A new one is one entry."""
+"""Where a module of torch's changes its slope, in each coordinate. A layer of the package says so itself."""
 
-
-def _no_kinks(module: nn.Module, width: int) -> Kinks:
-    return torch.zeros(0, width, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-
-
-def _at_breaks(activation: nn.Module, rows: Tensor, offsets: Tensor) -> Kinks:
-    """The kinks of x ↦ activation(rows @ x + offsets)."""
-    known = BREAKS.get(type(activation))
-    breaks = known(activation) if known else None
-    if breaks is None:
-        raise UncertifiableError(
-            f"Expected a piecewise-linear layer whose kinks are known. Got {activation}. Search with "
-            "estimate_lipschitz instead, or add the layer to KINKS or BREAKS of wgan_lip.lipschitz.adversary."
-        )
-    return rows.repeat(len(breaks), 1), torch.cat([offsets - position for position in breaks])
-
-
-def _coordinate_kinks(module: nn.Module, width: int) -> Kinks:
-    return _at_breaks(module, torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
-
-
-def _max_min_kinks(module: MaxMin, width: int) -> Kinks:
-    first, second = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, 2, module.stride)).unbind(1)
-    return (first - second).flatten(0, 1), torch.zeros(width // 2, dtype=torch.float64)
-
-
-def _group_sort_kinks(module: GroupSort, width: int) -> Kinks:
-    groups = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, module.group))
-    first, second = torch.triu_indices(module.group, module.group, 1)
-    rows = (groups[:, first] - groups[:, second]).flatten(0, 1)
-    return rows, rows.new_zeros(len(rows))
-
-
-def _householder_kinks(module: Householder, width: int) -> Kinks:
-    first, second = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, 2)).unbind(1)
-    half = module.angle.detach()[:, None] / 2
-    return half.sin() * first - half.cos() * second, torch.zeros(width // 2, dtype=torch.float64)
-
-
-def _parallel_kinks(module: Parallel, width: int) -> Kinks:
-    parts = [_kinks(layer, size) for layer, size in zip(module.layers, module.widths)]
-    return torch.block_diag(*(rows for rows, _ in parts)), torch.cat([offsets for _, offsets in parts])
-
-
-KINKS: dict[type[nn.Module], Callable[[Any, int], Kinks]] = {
-    **dict.fromkeys((Flatten, Identity, Linear, Normalize, Squeeze, nn.Flatten, nn.Identity, nn.Linear), _no_kinks),
-    GradientFlow: lambda module, _: _at_breaks(module.activation, module.weight.detach(), module.bias.detach()),
-    GroupSort: _group_sort_kinks,
-    Householder: _householder_kinks,
-    MaxMin: _max_min_kinks,
-    Parallel: _parallel_kinks,
-    RescaledGradientFlow: lambda module, _: _at_breaks(
-        module.activation, module.rescaled().detach(), module.bias.detach()
-    ),
-}
-"""The kinks of a layer, in float64, by its width of input. A new piecewise-linear layer is one entry."""
+KINKS = {"kinks", "breaks"}  # a class that overrides what its base computes with overrides one of them
 
 
 def _kinks(module: nn.Module, width: int) -> Kinks:
-    return KINKS.get(type(module), _coordinate_kinks)(module, width)
+    found = None
+    if isinstance(module, LipschitzLayer):
+        if not any(
+            overridden_below(type(part), KINKS) for part in module.modules() if isinstance(part, LipschitzLayer)
+        ):
+            found = module.kinks(width)
+    elif type(module) in STOCK_BREAKS:
+        found = kinks_at(STOCK_BREAKS[type(module)](module), torch.eye(width), torch.zeros(width))
+    if found is None:
+        raise UncertifiableError(
+            f"Expected a piecewise-linear layer whose kinks are known. Got {module}. Search with estimate_lipschitz "
+            "instead, or write the kinks() of a layer of your own."
+        )
+    return found
 
 
 def _layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -21,7 +21,7 @@ from torch.nn.modules import module as _module_state
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
 from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
-from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed
+from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed, overridden_below
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.files import read_regular, write_json
 from wgan_lip.utils.numbers import rounded_up
@@ -551,21 +551,15 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
                 f"Expected a plain module at '{path or kind.__name__}': its class's forward on its own weights. "
                 f"Got {what}. Remove it; a parametrization by torch.nn.utils.parametrize.remove_parametrizations."
             )
-    if isinstance(module, LipschitzLayer):
-        order = kind.__mro__
-        proves = next(i for i, cls in enumerate(order) if PROOFS & cls.__dict__.keys())
-        names = {name for cls in order[:proves] for name in cls.__dict__ if hasattr(order[proves], name)}
-        overridden = sorted(name for name in names - INERT if not name.startswith("__"))
-        if overridden:
-            raise UncertifiableError(
-                f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "
-                "override claim() as well. An inherited proof is about another function."
-            )
+    if isinstance(module, LipschitzLayer) and (overridden := overridden_below(kind, PROOFS)):
+        raise UncertifiableError(
+            f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "
+            "override claim() as well. An inherited proof is about another function."
+        )
 
 
 SEQUENTIAL_ITER = nn.Sequential.__iter__
 PROOFS = {"claim", "slopes"}  # a class that overrides what its base computes with overrides one of them
-INERT = {"_abc_impl", "constraints", "extra_repr"}  # no function depends on them
 
 
 def _plain(weight: Tensor) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.layers import LipschitzLayer
-from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, SemiOrthogonal, UnitRows
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["LEARNING_RATE", "Muon", "parameter_groups", "rescale_lengths"]
@@ -90,10 +89,10 @@ def _shaped(layer: nn.Module) -> dict[int, bool]:
         return {}
     found: dict[int, bool] = {}
     for constraint in layer.constraints():
-        if isinstance(constraint, (SemiOrthogonal, UnitRows, BoundedConvolution)):
+        if constraint.of_norm_1:
             part = constraint.part
             whole = part if part._base is None else part._base
-            found[id(whole)] = isinstance(constraint, SemiOrthogonal) and part.shape == whole.shape
+            found[id(whole)] = constraint.semi_orthogonal and part.shape == whole.shape
     return found
 
 

@@ -1,10 +1,16 @@
 """1-Lipschitz maps by construction; each knows its norm in, norm out and constant.
 
-A layer is one class with three parts, and is all that a new layer needs:
+A layer is one class in one file, and no other line anywhere names it. It says:
 
 - `forward`, its formula;
 - `claim()`, what can be proved about it for the weights as they are stored now;
-- `constraints()`, the sets its parameters are pulled back to after every optimiser step (see :class:`Retraction`).
+- `constraints()`, the sets its parameters are pulled back to after every optimiser step (see :class:`Retraction`);
+- `kinks()`, where a piecewise affine one changes its formula, for :func:`wgan_lip.enumerate_lipschitz`;
+- `start_at()` and `renew()`, what a critic that is started at samples, or renewed in training, does to it;
+- `lengths`, which of its parameters have the units of the samples, for :func:`wgan_lip.parameter_groups`;
+- `summary`, its row in the table of layers, and `examples()`, small ones that the tests try to break.
+
+All but the first two have defaults; see :class:`LipschitzLayer`.
 
 Nothing rests on the constraints being kept: a claim is computed from the weights, so weights that were spiked, loaded
 or trained without retraction give a larger constant, never a wrong one.
@@ -14,8 +20,8 @@ Channels are the second axis: vectors are (b, d), images (b, c, h, w).
 
 from wgan_lip.lipschitz.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
 from wgan_lip.lipschitz.layers.affine import Linear
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
-from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension, Solver
+from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Solver, Summary, new_bias, no_kinks
+from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension
 from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.lipschitz.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
@@ -48,6 +54,7 @@ __all__ = [
     "GroupSort",
     "Householder",
     "Identity",
+    "Kinks",
     "L2Pool2d",
     "LabelPlanes",
     "Linear",
@@ -67,7 +74,9 @@ __all__ = [
     "Solver",
     "Spline",
     "Squeeze",
+    "Summary",
     "Unflatten",
     "constrain_steps",
     "new_bias",
+    "no_kinks",
 ]

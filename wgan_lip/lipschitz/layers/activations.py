@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers.base import ANY_AXES, CHANNELS_FIRST, Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import (
+    ANY_AXES,
+    CHANNELS_FIRST,
+    Claim,
+    Kinks,
+    LipschitzLayer,
+    Rounding,
+    Summary,
+    kinks_at,
+)
 from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.utils.checks import InputError, check_choice
 
@@ -28,6 +37,7 @@ class Activation(LipschitzLayer):
 
     axes: ClassVar[range] = ANY_AXES
     """The numbers of axes of a sample that it takes; see :class:`Claim`."""
+    summary = Summary("a function of each coordinate", "any", "its steepest slope")
 
     @property
     def roundings(self) -> int:
@@ -41,6 +51,18 @@ class Activation(LipschitzLayer):
     @abstractmethod
     def at_zero(self) -> float:
         """A bound on |σ(0)|, over all coordinates."""
+
+    def breaks(self) -> Sequence[float] | None:
+        """Where a piecewise linear σ changes its slope, in any coordinate; None, the default, for any other σ."""
+        return None
+
+    def kinks(self, width: int) -> Kinks | None:
+        return self.kinks_along(torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64))
+
+    def kinks_along(self, rows: Tensor, offsets: Tensor) -> Kinks | None:
+        """The kinks of x ↦ σ(rows @ x + offsets), for rows (m, h) and offsets (m,)."""
+        breaks = self.breaks()
+        return None if breaks is None else kinks_at(breaks, rows, offsets)
 
     def claim(self) -> Claim:
         low, high = self.slopes()
@@ -56,19 +78,20 @@ class Activation(LipschitzLayer):
 # last place, piecewise-linear ones are exact but for one product.
 @dataclass(frozen=True)
 class Formula:
-    """A function of one variable, with what is proved about it: the range of its slopes, a bound on |σ(0)|, and the
-    roundings of an evaluation."""
+    """A function of one variable, with what is proved about it: the range of its slopes, a bound on |σ(0)|, the
+    roundings of an evaluation, and, where it is piecewise linear, where its slope changes."""
 
     function: Callable[[Tensor], Tensor]
     slopes: tuple[float, float]
     at_zero: float = 0.0
     roundings: int = 1
+    breaks: tuple[float, ...] | None = None
 
 
 ACTIVATIONS: Mapping[str, Formula] = MappingProxyType({
-    "relu": Formula(torch.relu, (0.0, 1.0)),
-    "leaky_relu": Formula(lambda t: F.leaky_relu(t, 0.1), (0.1, 1.0)),
-    "hardtanh": Formula(F.hardtanh, (0.0, 1.0)),
+    "relu": Formula(torch.relu, (0.0, 1.0), breaks=(0.0,)),
+    "leaky_relu": Formula(lambda t: F.leaky_relu(t, 0.1), (0.1, 1.0), breaks=(0.0,)),
+    "hardtanh": Formula(F.hardtanh, (0.0, 1.0), breaks=(-1.0, 1.0)),
     "tanh": Formula(torch.tanh, (0.0, 1.0), roundings=16),
     "softplus": Formula(
         lambda t: torch.logaddexp(t, t.new_zeros(())), (0.0, 1.0), at_zero=math.log(2.0), roundings=32
@@ -101,6 +124,14 @@ class Pointwise(Activation):
     def at_zero(self) -> float:
         return ACTIVATIONS[self.name].at_zero
 
+    def breaks(self) -> Sequence[float] | None:
+        return ACTIVATIONS[self.name].breaks
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        for name in ACTIVATIONS:
+            yield cls(name), (3,)
+
     def extra_repr(self) -> str:
         return self.name
 
@@ -113,6 +144,13 @@ class Absolute(Activation):
     """
 
     roundings = 0
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(), (3,)
+
+    def breaks(self) -> Sequence[float]:
+        return (0.0,)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
@@ -187,6 +225,15 @@ class Spline(Activation):
 
     def constraints(self) -> Iterator[Constraint]:
         yield Box(self.slope, 0.0, 1.0)
+
+    def breaks(self) -> Sequence[float]:
+        half = self.slope.shape[1] // 2 - 1
+        return [self.radius * knot / half for knot in range(-half, half + 1)]
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(4, knots=5), (4,)
+        yield cls(2), (2, 1, 3)
 
     def extra_repr(self) -> str:
         width, pieces = self.slope.shape

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_operator_norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Summary, no_kinks
 from wgan_lip.lipschitz.layers.constraints import Constraint, SemiOrthogonal, UnitRows, Zero
 from wgan_lip.lipschitz.layers.retraction import Retraction
 
@@ -35,6 +35,8 @@ class Linear(LipschitzLayer):
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorems 3.1 and 4.1
     """
+
+    summary = Summary("Ax + b", "any block-max to any", "max over rows of blocks of Σ‖A_ij‖")
 
     def __init__(self, norm_in: Norm, norm_out: Norm) -> None:
         super().__init__()
@@ -69,6 +71,15 @@ class Linear(LipschitzLayer):
                 yield SemiOrthogonal(block[:, largest])
                 others = (block[:, : largest.start], block[:, largest.stop :])
                 yield from (Zero(other) for other in others if other.numel())
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        norms = ((3,), (5,)), ((5,), (3,)), ((4,), (1, 1, 1, 4)), ((2, 1, 3), (3, 3, 1)), ((1,) * 4, (1,) * 3)
+        for blocks_in, blocks_out in norms:
+            yield cls(Norm(blocks_in), Norm(blocks_out)), (sum(blocks_in),)
 
     def extra_repr(self) -> str:
         return f"{self.norm_in} -> {self.norm_out}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 from weakref import WeakKeyDictionary
@@ -22,12 +22,18 @@ __all__ = [
     "IMAGES",
     "VECTORS",
     "Claim",
+    "Kinks",
     "LipschitzLayer",
     "Rounding",
+    "Solver",
+    "Summary",
     "check_axes",
     "check_images",
+    "kinks_at",
     "members_changed",
     "new_bias",
+    "no_kinks",
+    "overridden_below",
     "remember_members",
 ]
 
@@ -36,6 +42,12 @@ VECTORS = range(1, 2)  # (b, d)
 IMAGES = range(3, 4)  # (b, c, h, w)
 CHANNELS_FIRST = range(1, 64)  # (b, c) and (b, c, …)
 ANY_AXES = range(64)
+
+Kinks = tuple[Tensor, Tensor]
+"""Rows (k, h) and offsets (k,), float64: a layer's formula may change on {y : rows @ y + offsets = 0} alone."""
+
+Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
+"""Solves the transport between samples (n, d) and (m, d): gives a potential, (k, d) → (k,), in float64."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,32 @@ class Claim:
             object.__setattr__(self, "axes", VECTORS if self.norm_in is not None and self.norm_in.blocks else ANY_AXES)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """The row of a layer in the table of layers, in words; layers with equal rows share one.
+
+    Attributes:
+        map: What it does to x.
+        norm: The norm that its constant is about, from input to output where they differ.
+        constant: The constant.
+    """
+
+    map: str
+    norm: str = "Euclidean"
+    constant: str = "1"
+
+
+def no_kinks(width: int) -> Kinks:
+    """Those of a map that is affine on states of so many coordinates."""
+    return torch.zeros(0, width, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+
+
+def kinks_at(breaks: Sequence[float], rows: Tensor, offsets: Tensor) -> Kinks:
+    """Those of a function of each coordinate whose slope changes at `breaks`, behind x ↦ rows @ x + offsets."""
+    rows, offsets = rows.detach().double(), offsets.detach().double()
+    return rows.repeat(len(breaks), 1), torch.cat([offsets[:0], *(offsets - position for position in breaks)])
+
+
 def check_axes(axes: range, found: int, shape: tuple[int, ...] | None = None) -> None:
     """Raises :class:`InputError` where a layer that takes samples of so many `axes` meets samples of `found` axes."""
     if found in axes:
@@ -112,12 +150,23 @@ def new_bias(size: int, scale: float) -> Tensor:
 class LipschitzLayer(nn.Module, ABC):
     """A map with a provable Lipschitz constant between two normed spaces.
 
+    A subclass writes `forward` and :meth:`claim`. Whatever else the package does with a layer it asks the layer, by the
+    methods and attributes below; their defaults suit a layer with nothing to say. `tests/test_contract.py` finds every
+    subclass, and tries to break the claims of its :meth:`examples`.
+
     Attributes:
         lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that is trained
             as torch's own are. See :func:`wgan_lip.parameter_groups`.
+        nonexpansive: Whether its :meth:`constraints` keep the claimed constant at most 1 in training.
+        reads_distances: Whether it lives on distances between the states that reach it, as cones do, so that the layers
+            before it had better keep them when they start.
+        summary: Its row in the table of layers; by default the first line of its docstring.
     """
 
     lengths: ClassVar[tuple[str, ...] | None] = ("bias",)
+    nonexpansive: ClassVar[bool] = True
+    reads_distances: ClassVar[bool] = False
+    summary: ClassVar[Summary | None] = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -131,9 +180,55 @@ class LipschitzLayer(nn.Module, ABC):
         """The sets that keep the claimed constant at 1, as views of this layer's own parameters."""
         return iter(())
 
+    def kinks(self, width: int) -> Kinks | None:
+        """Where a piecewise affine layer changes its formula, for states of `width` coordinates, images as rows.
+
+        :func:`wgan_lip.enumerate_lipschitz` cuts space there. :func:`no_kinks` for an affine layer; None, the default,
+        where the kinks are not known, or not on hyperplanes. A subclass with another `forward` states its own.
+        """
+        return None
+
+    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None, keep_distances: bool = False) -> None:
+        """Sets parameters, in place, to suit the states of P and of Q that reach the layer; by default none.
+
+        Called by :meth:`wgan_lip.critics.Critic.start_at`, without gradients, once the layers before it have started.
+
+        Arguments:
+            x: States of P, shape (n, …).
+            y: States of Q, shape (m, …).
+            solver: Solves the transport between states, for a layer that starts at a potential.
+            keep_distances: Whether a later layer lives on distances between states; see `reads_distances`.
+        """
+
+    def renew(self, x: Tensor, y: Tensor) -> int:
+        """Moves parts of the layer that no state makes use of to where states are, in place; by default there are none.
+
+        Called by :meth:`wgan_lip.critics.Critic.renew`, without gradients; the layer's values at the states stay.
+
+        Arguments:
+            x: States of P, shape (n, …).
+            y: States of Q, shape (m, …).
+
+        Returns:
+            How many parts moved.
+        """
+        return 0
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        """A few small layers of this class, one a kind of setting, each with the shape of a sample that it takes."""
+        raise NotImplementedError(
+            f"{cls.__name__} has no examples, so nothing tries to break its claim. Write a classmethod examples that "
+            "yields small layers with the shape of one sample each, as in: yield cls(4), (4,)"
+        )
+
 
 # What the classes of layers and their bases were when they were defined. What a claim proves is about these.
 _MEMBERS: WeakKeyDictionary[type, dict[str, object]] = WeakKeyDictionary()
+INERT = frozenset({  # no function depends on these, and no proof
+    "_abc_impl", "constraints", "examples", "extra_repr", "kinks", "lengths", "nonexpansive", "reads_distances",
+    "renew", "start_at", "summary",
+})  # fmt: skip
 CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way to forward and to the weights
 
 
@@ -154,6 +249,15 @@ def members_changed(kind: type) -> list[str]:
             names = (name for name in then.keys() | now.keys() if then.get(name) is not now.get(name))
             changed += sorted(f"{base.__qualname__}.{name}" for name in names)
     return changed
+
+
+def overridden_below(kind: type, answers: Collection[str]) -> list[str]:
+    """What `kind` replaces of the class that defines the first of `answers` it has: what is inherited of them may be
+    about another function."""
+    order = kind.__mro__
+    given = next(i for i, base in enumerate(order) if set(answers) & vars(base).keys())
+    names = {name for base in order[:given] for name in vars(base) if hasattr(order[given], name)}
+    return sorted(name for name in names - INERT if not name.startswith("__"))
 
 
 def _members(kind: type) -> dict[str, object]:

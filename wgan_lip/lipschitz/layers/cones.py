@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, Solver, Summary
 from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.utils.checks import InputError, check_pair, check_samples
 from wgan_lip.utils.clusters import k_means
 
-__all__ = ["Cones", "LipschitzExtension", "Solver"]
+__all__ = ["Cones", "LipschitzExtension"]
 
 _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
 _WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
@@ -25,9 +25,6 @@ _SOLVED = 2048  # states of each law whose transport is solved exactly
 _REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move likewise, at most
 _SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
 _IDLE = 0.1  # a cone whose largest share at the samples is below this part of an equal share moves to where they are
-
-Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
-"""Solves the transport between samples (n, d) and (m, d): gives a potential, (k, d) → (k,), in float64."""
 
 
 class LipschitzExtension(LipschitzLayer):
@@ -54,6 +51,8 @@ class LipschitzExtension(LipschitzLayer):
     """
 
     lengths = ("centers", "offsets")
+    reads_distances = True
+    summary = Summary("min_j(‖z − c_j‖ + b_j)", "Euclidean to scalars")
 
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
         super().__init__()
@@ -94,6 +93,11 @@ class LipschitzExtension(LipschitzLayer):
         offset = each * (size + 1e-130) if size < 1e130 else math.inf
         rounding = Rounding(dim + 8, each, offset)
         return Claim(1.0, "minimum of cones", Norm.euclidean(dim), Norm((1,) * heads), rounding)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(5, 4), (5,)
+        yield cls(5, 4, heads=3), (5,)
 
     def extra_repr(self) -> str:
         return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"
@@ -147,6 +151,10 @@ class Cones(LipschitzLayer):
     """
 
     lengths = ()  # see Note [Units]
+    reads_distances = True
+    summary = Summary(
+        "soft minimum of rising cones ‖z − c_j‖ + b_j and of a soft maximum of falling ones", "Euclidean to scalars"
+    )
     unit: Tensor
 
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0, cooling: float = 6.0) -> None:
@@ -181,7 +189,7 @@ class Cones(LipschitzLayer):
         return function(x.to(single), centers, offsets, self.temperature.to(single), self.rising).to(x.dtype)
 
     @torch.no_grad()
-    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
+    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None, keep_distances: bool = False) -> None:
         """Falling cones start at states of P, rising ones at states of Q: there their tips are in an optimal potential.
 
         Without a solver, tips are states drawn at random. Every cone starts with mean 0 over all states, and so do
@@ -198,6 +206,7 @@ class Cones(LipschitzLayer):
             y: States of Q, shape (m, dim).
             solver: Gives a potential of optimal transport between two sample sets, a function (k, dim) → (k,), such as
                 `lambda x, y: wgan_lip.transport.solve(x, y).potential`.
+            keep_distances: Nothing to cones, which end a critic.
 
         Raises:
             InputError: States that are not finite, or of another width.
@@ -314,6 +323,11 @@ class Cones(LipschitzLayer):
 
     def constraints(self) -> Iterator[Constraint]:
         yield Box(self.coldness, 0.0, _COLDEST / self.cooling)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(5, 9), (5,)
+        yield cls(5, 4, heads=3), (5,)
 
     def extra_repr(self) -> str:
         return f"dim={self.centers.shape[1]}, centers={len(self.centers)}, heads={len(self.offsets)}"

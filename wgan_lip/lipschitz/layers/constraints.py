@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,8 +38,13 @@ class Constraint(ABC):
 
     Attributes:
         part: The parameter, or a view of it.
+        of_norm_1: Whether parts in the set have norm 1, or nearly so, whatever their shape: their entries are then of
+            the size that :func:`wgan_lip.parameter_groups` goes by.
+        semi_orthogonal: Whether they are semi-orthogonal matrices.
     """
 
+    of_norm_1: ClassVar[bool] = False
+    semi_orthogonal: ClassVar[bool] = False
     part: Tensor
 
     @abstractmethod
@@ -73,6 +79,8 @@ class SemiOrthogonal(Constraint):
     References:
         An iterative algorithm for computing the best estimate of an orthogonal matrix (Björck, Bowie, 1971)
     """
+
+    of_norm_1 = semi_orthogonal = True
 
     @property
     def kind(self) -> tuple[int, int, torch.dtype, torch.device]:
@@ -123,6 +131,7 @@ class BoundedConvolution(Constraint):
         Almost-orthogonal layers for efficient general-purpose Lipschitz networks (Prach, Lampert, 2022)
     """
 
+    of_norm_1 = True
     stride: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
@@ -163,6 +172,7 @@ class UnitRows(Constraint):
     which is g − ⟨g, w⟩ w for a single block, and g − ⟨g, w⟩ sign(w) for blocks of size 1.
     """
 
+    of_norm_1 = True
     norm: Norm
 
     def retract(self) -> None:

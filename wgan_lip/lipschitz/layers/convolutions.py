@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_convolution_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.activations import Activation, as_activation
-from wgan_lip.lipschitz.layers.base import IMAGES, Claim, LipschitzLayer, Rounding, check_images, new_bias
+from wgan_lip.lipschitz.layers.base import (
+    IMAGES,
+    Claim,
+    Kinks,
+    LipschitzLayer,
+    Rounding,
+    Summary,
+    check_images,
+    new_bias,
+    no_kinks,
+)
 from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, Box, Constraint, SemiOrthogonal
 from wgan_lip.lipschitz.layers.flows import euler_step_constant
 from wgan_lip.lipschitz.layers.retraction import Retraction
@@ -155,6 +165,8 @@ class Conv2d(LipschitzLayer):
         isometry and a mean field theory of CNNs (Xiao et al., 2018), for the start of overlapping kernels
     """
 
+    summary = Summary("Kx + b", "Euclidean, any size", "‖K‖ on the torus")
+
     def __init__(
         self,
         in_channels: int,
@@ -191,6 +203,16 @@ class Conv2d(LipschitzLayer):
     def constraints(self) -> Iterator[Constraint]:
         return self.convolution.constraint(self.weight)
 
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(2, 4, 2, stride=2, padding=1, groups=2), (2, 3, 3)
+        yield cls(3, 2, 1), (3, 2, 1)
+        yield cls(2, 2, 3, padding=1, dilation=(1, 2)), (2, 3, 3)
+        yield cls(2, 1, 3, padding=1, stride=2, padding_mode="circular"), (2, 3, 4)
+
     def extra_repr(self) -> str:
         channels_out, channels_in = len(self.weight), self.weight.shape[1] * self.convolution.groups
         return f"{channels_in}, {channels_out}, {self.convolution}"
@@ -223,6 +245,10 @@ class ConvGradientFlow(LipschitzLayer):
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), section 2
     """
+
+    summary = Summary(
+        "x − τKᵀσ(Kx + b), any kernel, stride, padding, dilation, groups", "Euclidean, any size", "max(1, τ‖K‖² − 1)"
+    )
 
     def __init__(
         self,
@@ -280,6 +306,13 @@ class ConvGradientFlow(LipschitzLayer):
     def constraints(self) -> Iterator[Constraint]:
         yield from self.convolution.constraint(self.weight)
         yield Box(self.tau, 0.0, 2.0)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(1, 2, shift=1), (1, 4, 3)
+        yield cls(2, 2, 3, stride=1, padding=1, activation="tanh"), (2, 3, 3)
+        wrapped = cls(2, 4, (1, 3), stride=(1, 2), padding=(0, 1), groups=2, padding_mode="circular")
+        yield wrapped, (2, 2, 4)
 
     def extra_repr(self) -> str:
         hidden, channels = len(self.weight), self.weight.shape[1] * self.convolution.groups

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up, upper_bound_norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.activations import Activation, as_activation
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.activations import ACTIVATIONS, Activation, as_activation
+from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Solver, Summary, new_bias
 from wgan_lip.lipschitz.layers.constraints import Box, Constraint, SemiOrthogonal
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.utils.checks import InputError, UncertifiableError
@@ -41,6 +41,8 @@ class GradientFlow(LipschitzLayer):
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), section 2
     """
+
+    summary = Summary("x − τWᵀσ(Wx + b)", constant="max(1, τ‖W‖² − 1)")
 
     def __init__(
         self, dim: int, hidden: int, *, activation: str | Activation = "relu", bias_scale: float = 1.0
@@ -80,6 +82,31 @@ class GradientFlow(LipschitzLayer):
         yield SemiOrthogonal(self.weight)
         yield Box(self.tau, 0.0, 2.0)
 
+    def kinks(self, width: int) -> Kinks | None:
+        return self.activation.kinks_along(self.weight, self.bias)
+
+    @torch.no_grad()
+    def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None, keep_distances: bool = False) -> None:
+        """Takes the biases with which each row of W folds some share of the states, drawn from torch's generator.
+
+        Arguments:
+            x: States of P, shape (n, h).
+            y: States of Q, shape (m, h).
+            solver: Nothing to this layer.
+            keep_distances: Whether each row folds 2 % of the states only, so that distances between them survive; any
+                share otherwise.
+        """
+        rows = (torch.cat((x, y)) @ self.weight.T).sort(dim=0).values  # (n + m, rows of W)
+        share = rows.new_full(rows.shape[1:], 0.02) if keep_distances else torch.rand_like(rows[0])
+        self.bias.copy_(-rows.gather(0, ((1 - share) * (len(rows) - 1)).round().long()[None])[0])
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        for activation in (*ACTIVATIONS, "spline"):
+            yield cls(5, 3, activation=activation), (5,)
+        yield cls(3, 7), (3,)
+        yield cls(1, 1), (1,)
+
     def extra_repr(self) -> str:
         hidden, dim = self.weight.shape
         return f"dim={dim}, hidden={hidden}"
@@ -113,6 +140,10 @@ class RescaledGradientFlow(LipschitzLayer):
         A unified algebraic perspective on Lipschitz neural networks (Araujo, Havens, Delattre, Allauzen, Hu, 2023)
         Almost-orthogonal layers for efficient general-purpose Lipschitz networks (Prach, Lampert, 2022)
     """
+
+    summary = Summary(
+        "x − 2Vᵀσ(Vx + b), V = T^(−1/2) W, T the absolute row sums of WWᵀ", constant="1, without retraction"
+    )
 
     def __init__(
         self, dim: int, hidden: int, *, activation: str | Activation = "relu", bias_scale: float = 1.0
@@ -150,6 +181,14 @@ class RescaledGradientFlow(LipschitzLayer):
             offset=1.01 * 2 * (size + per_rounding) * (steepest * bias + at_zero),
         )
         return Claim(constant, "rows over the root of their sum in |W W^T|, tau = 2", norm, norm, rounding)
+
+    def kinks(self, width: int) -> Kinks | None:
+        return self.activation.kinks_along(self.rescaled(), self.bias)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(5, 3), (5,)
+        yield cls(3, 7), (3,)
 
     def _drift(self, unit: float) -> float:
         """A bound on ‖V̂ − V‖ for the computed V̂.

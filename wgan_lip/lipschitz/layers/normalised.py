@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.bounds.dense import scaled_float64
-from wgan_lip.lipschitz.layers.base import Claim, LipschitzLayer, Rounding, new_bias
+from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Summary, new_bias, no_kinks
 from wgan_lip.lipschitz.layers.constraints import Box, Constraint, Point
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
@@ -36,6 +36,8 @@ class ClippedLinear(nn.Linear, LipschitzLayer):
     """
 
     lengths = None
+    nonexpansive = False
+    summary = Summary("Ax + b, entries clamped", constant="‖A‖")
 
     def __init__(self, dim_in: int, dim_out: int, clip: float) -> None:
         super().__init__(dim_in, dim_out)
@@ -50,6 +52,13 @@ class ClippedLinear(nn.Linear, LipschitzLayer):
     def constraints(self) -> Iterator[Constraint]:
         yield Box(self.weight, -self.clip, self.clip)
         yield Box(self.bias, -self.clip, self.clip)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(4, 3, 0.05), (4,)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, clip={self.clip}"
@@ -82,6 +91,8 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
     """
 
     lengths = None
+    nonexpansive = False
+    summary = Summary("Ax/σ̂ + b, σ̂ ≤ ‖A‖ by power iteration", constant="‖A‖/σ̂")
     u: Tensor
     FLOOR: ClassVar[float] = 1e-6
     SETTLING: ClassVar[int] = 30
@@ -131,6 +142,13 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
             after = torch.where(after.any(), after, self.u)  # a zero weight has no direction
         yield Point(self.u, after)
 
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(4, 3), (4,)
+
 
 class BjorckLinear(LipschitzLayer):
     r"""Affine map with the weight that Björck's iteration makes of W in each evaluation, all of it differentiated.
@@ -157,6 +175,7 @@ class BjorckLinear(LipschitzLayer):
     """
 
     lengths = None
+    summary = Summary("Vx + b, V orthonormalised from W by Björck's iteration", constant="1, without retraction")
 
     def __init__(self, dim_in: int, dim_out: int, *, iterations: int = 12, bias_scale: float = 0.1) -> None:
         super().__init__()
@@ -179,6 +198,14 @@ class BjorckLinear(LipschitzLayer):
         rounding = Rounding(operations, gain, upper_bound_vector_norm(self.bias))
         norms = Norm.euclidean(columns), Norm.euclidean(rows)
         return Claim(1.0, f"{self.iterations} Björck steps from a norm of at most 1", *norms, rounding)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(5, 3), (5,)
+        yield cls(3, 7), (3,)
 
     def _drift(self, unit: float) -> float:
         """A bound on ‖V̂_K − V_K‖_F for the computed V̂_K, valid where it is below 0.01.

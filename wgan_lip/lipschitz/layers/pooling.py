@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import Norm
-from wgan_lip.lipschitz.layers.base import IMAGES, Claim, LipschitzLayer, Rounding, check_images
+from wgan_lip.lipschitz.layers.base import (
+    IMAGES,
+    Claim,
+    Kinks,
+    LipschitzLayer,
+    Rounding,
+    Summary,
+    check_images,
+    no_kinks,
+)
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["L2Pool2d", "MaxPool2d", "ScaledAvgPool2d"]
@@ -22,6 +32,8 @@ class Pool2d(LipschitzLayer):
     Arguments:
         kernel_size: Height and width of a window, or one number for both.
     """
+
+    summary = Summary("disjoint windows")
 
     def __init__(self, kernel_size: int | tuple[int, int]) -> None:
         super().__init__()
@@ -36,6 +48,11 @@ class Pool2d(LipschitzLayer):
 
     @abstractmethod
     def claim(self) -> Claim: ...
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(2), (2, 2, 4)
+        yield cls((1, 3)), (1, 2, 5)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}"
@@ -55,6 +72,9 @@ class ScaledAvgPool2d(Pool2d):
     def claim(self) -> Claim:
         rounding = Rounding(self.pixels + 6, 1.01)
         return Claim(1.0, "unit rows on disjoint windows", Norm.euclidean(), Norm.euclidean(), rounding, IMAGES)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
 
 
 class L2Pool2d(Pool2d):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import CHANNELS_FIRST, VECTORS, Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import CHANNELS_FIRST, VECTORS, Claim, Kinks, LipschitzLayer, Rounding, Summary
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["GroupSort", "Householder", "MaxMin"]
@@ -33,6 +34,8 @@ class MaxMin(LipschitzLayer):
         Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019)
     """
 
+    summary = Summary("pairs, or groups, in order of size", "Euclidean or maximum")
+
     def __init__(self, dim: int, norm: Norm | None = None, *, stride: int = 1) -> None:
         super().__init__()
         if stride < 1 or dim < 2 * stride or dim % (2 * stride):
@@ -47,6 +50,18 @@ class MaxMin(LipschitzLayer):
 
     def claim(self) -> Claim:
         return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm, axes=_axes(self.norm))
+
+    def kinks(self, width: int) -> Kinks | None:
+        if width != self.dim:
+            return None  # of images
+        first, second = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, 2, self.stride)).unbind(1)
+        return (first - second).flatten(0, 1), torch.zeros(width // 2, dtype=torch.float64)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(6), (6,)
+        yield cls(8, Norm.euclidean(8), stride=2), (8,)
+        yield cls(2, Norm.euclidean()), (2, 1, 3)
 
     def extra_repr(self) -> str:
         return f"{self.norm}" + (f", stride={self.stride}" if self.stride > 1 else "")
@@ -69,6 +84,8 @@ class GroupSort(LipschitzLayer):
         Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019)
     """
 
+    summary = MaxMin.summary
+
     def __init__(self, dim: int, group: int, norm: Norm | None = None) -> None:
         super().__init__()
         if dim < 1 or group < 1 or dim % group:
@@ -83,6 +100,20 @@ class GroupSort(LipschitzLayer):
 
     def claim(self) -> Claim:
         return Claim(1.0, "sorting is nonexpansive", self.norm, self.norm, axes=_axes(self.norm))
+
+    def kinks(self, width: int) -> Kinks | None:
+        if width != self.dim:
+            return None  # of images
+        groups = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, self.group))
+        first, second = torch.triu_indices(self.group, self.group, 1)
+        rows = (groups[:, first] - groups[:, second]).flatten(0, 1)
+        return rows, rows.new_zeros(len(rows))
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(6, 3), (6,)
+        yield cls(6, 6, Norm.euclidean(6)), (6,)
+        yield cls(4, 4, Norm.euclidean()), (4, 2, 1)
 
     def extra_repr(self) -> str:
         return f"{self.norm}, group={self.group}"
@@ -105,6 +136,8 @@ class Householder(LipschitzLayer):
     References:
         Improved deterministic ℓ2 robustness on CIFAR-10 and CIFAR-100 (Singla, Singla, Feizi, 2022)
     """
+
+    summary = Summary("reflects one side of a learned line")
 
     def __init__(self, dim: int, norm: Norm | None = None) -> None:
         super().__init__()
@@ -129,6 +162,18 @@ class Householder(LipschitzLayer):
         # sine and cosine 16 roundings each, twice; products and sums 6
         rounding = Rounding(40, 6.0)
         return Claim(1.0, "reflections on one side", self.norm, self.norm, rounding, axes=_axes(self.norm))
+
+    def kinks(self, width: int) -> Kinks | None:
+        if width != 2 * len(self.angle):
+            return None  # of images
+        first, second = torch.eye(width, dtype=torch.float64).unflatten(0, (-1, 2)).unbind(1)
+        half = self.angle.detach().double()[:, None] / 2
+        return half.sin() * first - half.cos() * second, torch.zeros(width // 2, dtype=torch.float64)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(4), (4,)
+        yield cls(2, Norm.euclidean()), (2, 2, 1)
 
     def extra_repr(self) -> str:
         return f"{self.norm}"

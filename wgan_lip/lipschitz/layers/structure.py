@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import cast
 
@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.bounds import Norm, product_up, upper_bound_vector_norm
-from wgan_lip.lipschitz.layers.base import CHANNELS_FIRST, IMAGES, Claim, LipschitzLayer, Rounding
+from wgan_lip.lipschitz.layers.base import (
+    CHANNELS_FIRST,
+    IMAGES,
+    Claim,
+    Kinks,
+    LipschitzLayer,
+    Rounding,
+    Summary,
+    no_kinks,
+)
 from wgan_lip.utils.checks import InputError
 
 __all__ = [
@@ -32,6 +41,8 @@ __all__ = [
 class Identity(LipschitzLayer):
     """x ↦ x on a state of the given norm."""
 
+    summary = Summary("x", "any")
+
     def __init__(self, norm: Norm) -> None:
         super().__init__()
         self.norm = norm
@@ -41,6 +52,13 @@ class Identity(LipschitzLayer):
 
     def claim(self) -> Claim:
         return Claim(1.0, "identity", self.norm, self.norm)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(Norm((1, 2))), (3,)
 
     def extra_repr(self) -> str:
         return str(self.norm)
@@ -55,6 +73,8 @@ class Parallel(LipschitzLayer):
         Constant max_i Lip(φ_i) in the block-max norm that joins the blocks of all parts. Not valid in the Euclidean
         norm of the whole state unless every part is Euclidean; it is not claimed there.
     """
+
+    summary = Summary("layers side by side, each on its blocks", "block-max", "the largest")
 
     def __init__(self, *layers: LipschitzLayer) -> None:
         super().__init__()
@@ -83,6 +103,21 @@ class Parallel(LipschitzLayer):
         )
         return Claim(worst.lipschitz, f"largest of {len(claims)} parts: {worst.method}", norm_in, norm_out, rounding)
 
+    def kinks(self, width: int) -> Kinks | None:
+        parts = [layer.kinks(size) for layer, size in zip(self.layers, self.widths)]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return torch.block_diag(*(rows for rows, _ in known)), torch.cat([offsets for _, offsets in known])
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        from wgan_lip.lipschitz.layers.affine import Linear  # which builds on this module
+        from wgan_lip.lipschitz.layers.flows import GradientFlow
+
+        yield cls(Identity(Norm((1, 1))), Identity(Norm((1,))), GradientFlow(4, 2)), (7,)
+        yield cls(Linear(Norm((3,)), Norm((1, 2))), GradientFlow(2, 2)), (5,)
+
 
 class Flatten(LipschitzLayer):
     """Takes samples of any shape (b, …) with `dim` entries each to rows (b, dim); an isometry.
@@ -90,6 +125,8 @@ class Flatten(LipschitzLayer):
     Raises:
         InputError: The entries of a sample are not `dim` in number.
     """
+
+    summary = Summary("moves coordinates")
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -108,6 +145,14 @@ class Flatten(LipschitzLayer):
         norm = Norm.euclidean(self.dim)
         return Claim(1.0, "isometry", norm, norm, axes=CHANNELS_FIRST, axes_added=None)
 
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(4), (4,)
+        yield cls(6), (1, 2, 3)
+
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
@@ -118,6 +163,8 @@ class Unflatten(LipschitzLayer):
     Arguments:
         shape: Shape of one sample, such as (c, h, w).
     """
+
+    summary = Flatten.summary
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -131,6 +178,13 @@ class Unflatten(LipschitzLayer):
     def claim(self) -> Claim:
         norm = Norm.euclidean(math.prod(self.shape))
         return Claim(1.0, "isometry", norm, norm, axes_added=len(self.shape) - 1)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls((2, 1, 3)), (6,)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}"
@@ -148,6 +202,8 @@ class LabelPlanes(LipschitzLayer):
         image_shape: (c, h, w) of the pixels.
         label_count: K.
     """
+
+    summary = Summary("(x, u) ↦ image x with each uᵢ/√(hw) as a plane more")
 
     def __init__(self, image_shape: Sequence[int], label_count: int) -> None:
         super().__init__()
@@ -179,6 +235,13 @@ class LabelPlanes(LipschitzLayer):
         lipschitz = 1.0 if stretch <= 1 else math.sqrt(stretch) * (1 + 2.0**-50)
         return Claim(lipschitz, "isometry", *norms, Rounding(1, lipschitz, 0.0), axes_added=2)
 
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls((2, 2, 3), 3), (15,)
+
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, label_count={self.label_count}"
 
@@ -189,6 +252,8 @@ class PixelUnshuffle(LipschitzLayer):
     Arguments:
         factor: Divides height and width of the images, shape (b, c, h, w).
     """
+
+    summary = Flatten.summary
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -201,6 +266,13 @@ class PixelUnshuffle(LipschitzLayer):
 
     def claim(self) -> Claim:
         return Claim(1.0, "isometry", Norm.euclidean(), Norm.euclidean(), axes=IMAGES)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(2), (4, 2, 4)  # either way
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"
@@ -218,6 +290,9 @@ class PixelShuffle(PixelUnshuffle):
 
     def claim(self) -> Claim:
         return super().claim()
+
+    def kinks(self, width: int) -> Kinks:
+        return super().kinks(width)
 
 
 class Normalize(LipschitzLayer):
@@ -239,6 +314,8 @@ class Normalize(LipschitzLayer):
         4.0
     """
 
+    nonexpansive = False
+    summary = Summary("(x − mean)/std, a channel each", "any", "1/least std")
     mean: Tensor
     std: Tensor
 
@@ -271,6 +348,14 @@ class Normalize(LipschitzLayer):
         rounding = Rounding(4, largest, product_up(largest, shift))
         return Claim(largest, "1/min(std)", rounding=rounding, axes=CHANNELS_FIRST)
 
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls([0.5, -1.0], [2.0, 0.3]), (2, 2, 3)
+        yield cls([0.5], [0.25]), (3,)
+
     def extra_repr(self) -> str:
         return f"channels={len(self.std)}"
 
@@ -278,11 +363,20 @@ class Normalize(LipschitzLayer):
 class Squeeze(LipschitzLayer):
     """Takes a column (b, 1) to the values of a potential (b,)."""
 
+    summary = Summary("a column (b, 1) to values (b,)", "any")
+
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(-1)
 
     def claim(self) -> Claim:
         return Claim(1.0, "isometry", Norm((1,)), Norm((1,)), axes_added=-1)
+
+    def kinks(self, width: int) -> Kinks:
+        return no_kinks(width)
+
+    @classmethod
+    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
+        yield cls(), (1,)
 
 
 def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
