@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import wgan_lip.cli.estimate as command
 from wgan_lip.cli import main
-from wgan_lip.data import ORACLES, SOURCES
+from wgan_lip.data import ORACLES, named_sources
 from wgan_lip.lipschitz.certificates import Certificate
 from wgan_lip.runs.tracking import IntervalConsole, read_records
 from wgan_lip.transport import narrowing
@@ -499,7 +499,7 @@ def test_help_explains_every_key_with_its_default_and_every_name(capsys):
     assert len(defaults) == len(command.ROOT)
     for default in defaults[2:]:
         assert f"  {default}  " in text or f"  {default}\n" in text
-    assert {*ORACLES, *SOURCES} - {"file", "image_folder"} <= set(re.findall(r"\w+", text))
+    assert {*ORACLES, *named_sources()} - {"file", "image_folder"} <= set(re.findall(r"\w+", text))
     assert max(map(len, text.splitlines())) <= 120
 
 

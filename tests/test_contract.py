@@ -128,7 +128,8 @@ def always_1(layer):
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(3)
-    return any(True for _ in layer.parameters()) and other.claim().lipschitz == layer.claim().lipschitz
+    unchanged = math.isclose(other.claim().lipschitz, layer.claim().lipschitz, rel_tol=1e-9)
+    return any(True for _ in layer.parameters()) and unchanged
 
 
 LAYERS = {

@@ -13,16 +13,17 @@ import torch
 
 from wgan_lip.data import (
     MNIST,
-    SOURCES,
     Checkerboard,
     Digits,
     Gaussians8,
     Gaussians25,
+    ImageFolder,
     Moons,
     Source,
     SwissRoll,
     VectorFile,
     import_torchvision,
+    named_sources,
     read_samples,
 )
 from wgan_lip.utils.checks import InputError
@@ -126,7 +127,7 @@ def test_toy_training_test_and_reference_never_meet(toy):
 # --- every source -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", SOURCES.values())
+@pytest.mark.parametrize("source", [*named_sources().values(), VectorFile, ImageFolder])
 def test_constructor_is_configurable(source):
     parameters = inspect.signature(source).parameters.values()
     for parameter in parameters:
@@ -135,7 +136,7 @@ def test_constructor_is_configurable(source):
             *("bool | int | str | None", "Sequence[int | str] | None"),
         )
         assert f"{parameter.name}" in source.__doc__
-    assert SOURCES[source.name] is source and issubclass(source, Source)
+    assert named_sources().get(source.name, source) is source and issubclass(source, Source)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from test_data import MATRIX, SHARED_DATA, Evil, rng, write, write_idx
 from wgan_lip.data import (
     MNIST,
     ORACLES,
-    SOURCES,
     Checkerboard,
     Digits,
     ImageSource,
@@ -33,6 +32,7 @@ from wgan_lip.data import (
     law_of_oracle,
     law_of_rows,
     law_of_source,
+    named_sources,
     open_samples,
     read_samples,
 )
@@ -40,7 +40,7 @@ from wgan_lip.data.tables import TableOptions
 from wgan_lip.utils.checks import InputError
 
 ELSEWHERE = ("file", "image_folder", "mnist", "fashion_mnist", "cifar10", "celeba")  # files that a test has to bring
-NAMED = [f"data/{name}" for name in SOURCES if name not in ELSEWHERE] + [f"oracle/{name}" for name in ORACLES]
+NAMED = [f"data/{name}" for name in named_sources() if name not in ELSEWHERE] + [f"oracle/{name}" for name in ORACLES]
 
 
 def refusal(*arguments, **options) -> str:

@@ -7,13 +7,12 @@ through :func:`wgan_lip.benchmarks.machine.write_results`, and returns its table
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
 from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.utils.discovery import import_all
 from wgan_lip.utils.files import write_whole
 
 __all__ = ["benchmark", "suites"]
@@ -21,10 +20,9 @@ __all__ = ["benchmark", "suites"]
 
 def suites() -> dict[str, Callable[..., str]]:
     """Every suite of this room, by name."""
-    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     return {
         f"{module.__name__.rpartition('.')[2]}{name.removeprefix('measure')}": function
-        for module in modules
+        for module in import_all(__name__)
         for name, function in vars(module).items()
         if name.startswith("measure") and getattr(function, "__module__", None) == module.__name__
     }

@@ -13,7 +13,7 @@ from wgan_lip.data.adapters import LoaderSource, TensorSource
 from wgan_lip.data.folders import ImageFolder
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
-from wgan_lip.data.opening import SOURCES, Opened, check_shapes, known_w1, matched, open_samples
+from wgan_lip.data.opening import Opened, check_shapes, known_w1, matched, named_sources, open_samples
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
 from wgan_lip.data.readers import VectorFile, options_of, read_file, read_samples
 from wgan_lip.data.sources import FiniteSource, Source
@@ -25,7 +25,6 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "ORACLES",
-    "SOURCES",
     "CelebA",
     "Checkerboard",
     "Digits",
@@ -59,6 +58,7 @@ __all__ = [
     "law_of_rows",
     "law_of_source",
     "matched",
+    "named_sources",
     "open_samples",
     "options_of",
     "read_file",

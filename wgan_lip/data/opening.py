@@ -14,31 +14,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wgan_lip.data.folders import ImageFolder, list_images, read_pixels
-from wgan_lip.data.images import Digits, FakeImages, ImageSource, image_rows
+from wgan_lip.data.folders import list_images, read_pixels
+from wgan_lip.data.images import ImageSource, image_rows
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.oracles import ORACLES, Oracle
 from wgan_lip.data.readers import ENDINGS, VectorFile, ending_of, holds_parquet, map_rows, read_file, reading
-from wgan_lip.data.sources import FiniteSource, Source, as_samples
+from wgan_lip.data.sources import FiniteSource, Source, as_samples, required
 from wgan_lip.data.tables import TableOptions
-from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST
-from wgan_lip.data.toy import Checkerboard, Gaussians8, Gaussians25, Moons, SwissRoll
 from wgan_lip.utils.checks import InputError, as_tensor, available_memory, check_memory, check_samples, match_columns
+from wgan_lip.utils.discovery import concrete_subclasses, import_all
 from wgan_lip.utils.printing import Printed, Row
 
-__all__ = ["SOURCES", "Opened", "check_shapes", "known_w1", "matched", "open_samples"]
+__all__ = ["Opened", "check_shapes", "known_w1", "matched", "named_sources", "open_samples"]
 
-TORCHVISION = (MNIST, FashionMNIST, CIFAR10, CelebA)
-SOURCES: dict[str, type[Source]] = {
-    source.name: source
-    for source in (
-        *(Gaussians8, Gaussians25, SwissRoll, Moons, Checkerboard),
-        *(Digits, *TORCHVISION, FakeImages),
-        *(VectorFile, ImageFolder),
-    )
-}
-ALL_HELD_OUT = {source.name: {"test_size": None} for source in TORCHVISION}  # whose default leaves samples out
 FOR_TRAINING = {"test_size", "seed", "flip", "shift", "label_scale"}  # parameters that leave all its samples the same
+
+
+def named_sources() -> dict[str, type[Source]]:
+    """The sources that can be opened by name: every class that has one and needs no argument, also one of your own.
+
+    Where two classes have one name, the package's goes first, and then the one that was defined last.
+    """
+    import_all("wgan_lip.data")
+    kinds = [kind for kind in concrete_subclasses(Source) if hasattr(kind, "name") and not required(kind)]
+    kinds.sort(key=lambda kind: kind.__module__.startswith("wgan_lip."))  # the last one of a name stays
+    return {kind.name: kind for kind in kinds}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +92,7 @@ def open_samples(
     ================================  ==================================================================
     `points.npy`                      a file, or a folder of Parquet files, that :func:`read_file` reads
     `faces/`                          a folder of images, with those in folders below it
-    `data/digits`                     a set or a law of :data:`SOURCES`: all its images, or its law
+    `data/digits`                     a set or a law of :func:`named_sources`: all its images, or its law
     `data/digits:0-4`                 some of its classes; `+` joins several, as in `data/mnist:0-2+7`
     `data/moons:radius:2:noise:0.1`   parameters, as name and value in turn, after the classes
     `oracle/shift`                    a side of an oracle of :data:`ORACLES`
@@ -189,9 +189,9 @@ def _open_named(spec: str, side: int, dim: int | None, openers: Mapping[str, Cal
     room, _, name = kind.partition("/")
     if rest and kind in openers:
         return openers[kind](rest)
-    if room == "data" and name in _ROOMS["data"]:
+    if room == "data" and name in named_sources():
         return _open_source(name, rest)
-    if room == "oracle" and name in _ROOMS["oracle"]:
+    if room == "oracle" and name in ORACLES:
         return _open_oracle(name, rest, side, dim)
     return None
 
@@ -280,8 +280,9 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
 
 def _open_source(name: str, options: str) -> Opened:
     classes, words = _parsed(f"data/{name}", options)
-    given = _parameters(SOURCES[name], f"data/{name}", words, hidden=FOR_TRAINING)
-    source = SOURCES[name](**given, **ALL_HELD_OUT.get(name, {}))
+    kind = named_sources()[name]
+    given = _parameters(kind, f"data/{name}", words, hidden=FOR_TRAINING)
+    source = kind(**given, **kind.whole)
     title = ":".join(filter(None, [name, options]))
     if not isinstance(source, FiniteSource):
         if classes is not None:
@@ -322,7 +323,8 @@ def _parameters(
     kind: type[Source] | type[Oracle], name: str, words: Mapping[str, str], hidden: Collection[str] = ()
 ) -> dict[str, Any]:
     """Arguments of a constructor from text, by its annotations."""
-    legal = {key: p.annotation for key, p in inspect.signature(kind).parameters.items() if key not in hidden}
+    parameters = {key: p.annotation for key, p in inspect.signature(kind).parameters.items() if key not in hidden}
+    legal = {key: kind if isinstance(kind, str) else inspect.formatannotation(kind) for key, kind in parameters.items()}
     given: dict[str, Any] = {}
     for key, word in words.items():
         if key not in legal:
@@ -360,23 +362,17 @@ def _in_classes(labels: Tensor, classes: str, name: str) -> Tensor:
     return chosen
 
 
-_ROOMS = {
-    "data": [name for name in SOURCES if name not in (VectorFile.name, ImageFolder.name)],
-    "oracle": list(ORACLES),
-}
-"""What may follow `data/` and `oracle/`; files and folders go by their paths."""
-
-
 def _unknown(spec: str, prefixes: list[str]) -> str:
     """Says what could have been meant."""
     kind = spec.partition(":")[0]
     room = kind.partition("/")[0]
-    if room in _ROOMS and "/" in kind:
-        forms = f"{room}/NAME with a name among {', '.join(_ROOMS[room])}"
+    rooms = {"data": named_sources(), "oracle": ORACLES}
+    if room in rooms and "/" in kind:
+        forms = f"{room}/NAME with a name among {', '.join(rooms[room])}"
     else:
         others = "".join(f", {prefix}:…" for prefix in prefixes)
         forms = f"a file ({' '.join(ENDINGS)}), a folder of images, data/NAME, oracle/NAME{others}"
-    whole = {form: f"{room}/{name}" for room in _ROOMS for name in _ROOMS[room] for form in (name, f"{room}/{name}")}
+    whole = {form: f"{room}/{name}" for room in rooms for name in rooms[room] for form in (name, f"{room}/{name}")}
     close = get_close_matches(kind, whole, n=1)
     hint = f"Did you mean {whole[close[0]]}?" if close else f"Check the path, seen from {Path.cwd()}."
     return f"Expected {forms}. Got {spec!r}. {hint}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ __all__ = [
     "check_positive",
     "derived_generator",
     "digest_of",
+    "required",
     "split_rows",
     "warn_of_scales",
 ]
@@ -58,7 +62,8 @@ class Source(Rebuildable, ABC):
     """Where real samples come from.
 
     Attributes:
-        name: Its name among :data:`SOURCES`.
+        name: Its name. A class that needs no argument is found by it; see :func:`wgan_lip.data.named_sources`.
+        whole: Arguments with which `test` and the training samples together are all samples there are.
         dim: The dimension d of a sample.
         test: Held-out samples, shape (m, d), on the CPU. Never drawn by `sample` or `reference`.
         size: Number of training samples where they are a finite set, else None.
@@ -74,6 +79,7 @@ class Source(Rebuildable, ABC):
     """
 
     name: str
+    whole: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     dim: int
     test: Tensor
     size: int | None = None
@@ -103,6 +109,13 @@ class Source(Rebuildable, ABC):
     @abstractmethod
     def reference(self, n: int, seed: int) -> Tensor:
         """Draws n distinct samples of the training law, shape (n, d), on the CPU, fixed by `seed`."""
+
+    @classmethod
+    def examples(cls) -> Iterator[Source]:
+        """A few sources of this class, which the tests hold against what is promised here: by default the one that
+        needs no argument, if there is one."""
+        if not required(cls):
+            yield cls()
 
     def fingerprint(self) -> str:
         """In words, what tells these data from others, so that a training goes on with those that it began with.
@@ -218,6 +231,12 @@ class FiniteSource(Source):
             return samples
         unit = torch.nn.functional.one_hot(labels, len(self.label_shares)).to(samples, non_blocking=True)
         return torch.cat([samples, self.label_scale * unit], dim=1)
+
+
+def required(kind: type) -> list[str]:
+    """The arguments without which no object of a class can be built."""
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def as_samples(stored: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from wgan_lip.data.folders import load_pixels
 from wgan_lip.data.images import ImageSource
-from wgan_lip.data.sources import TEST, derived_generator
+from wgan_lip.data.sources import TEST, Source, derived_generator
 from wgan_lip.utils.checks import InputError, check_choice, one_line
 
 __all__ = ["CIFAR10", "MNIST", "CelebA", "FashionMNIST", "import_torchvision"]
@@ -42,6 +43,7 @@ class TorchvisionImages(ImageSource):
     With the files in place no network is used.
     """
 
+    whole = MappingProxyType({"test_size": None})
     place: ClassVar[str]  # of its files, below the root
     files: ClassVar[str]  # what has to be there
 
@@ -67,6 +69,10 @@ class TorchvisionImages(ImageSource):
                 f"Expected {type(self).__name__} in {folder / self.place}. Got {one_line(error)}. "
                 f"Put {self.files} there{'' if download else ' or set download=true'}."
             ) from error
+
+    @classmethod
+    def examples(cls) -> Iterator[Source]:
+        return iter(())  # they read files; tests/test_images.py writes small ones
 
     @abstractmethod
     def _read(self, datasets: ModuleType, root: str, split: str, download: bool) -> tuple[Tensor, Tensor | None]:

@@ -25,11 +25,11 @@ Note [Units]
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,9 @@ from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
 from wgan_lip.transport import Potential, Problem, Transport, solve_problem
 from wgan_lip.utils.clusters import fast_distances, k_means, middle_and_spread
+from wgan_lip.utils.discovery import concrete_subclasses, import_all
 
-__all__ = ["Candidate", "OwnCandidate", "Units", "candidates"]
+__all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names"]
 
 SOLVED = 800  # samples of each law whose transport is solved exactly
 WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
@@ -81,10 +82,41 @@ class Units:
         return nn.Sequential(OrderedDict(**parts, rescale=rescale, squeeze=Squeeze()))
 
 
-class Candidate:
-    """What is trained, in its own units, and the certified critic it becomes.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What candidates are built from.
 
     Attributes:
+        units: Those of x and y.
+        x: Samples of P in these units, shape (n, d).
+        y: Samples of Q, shape (m, d).
+        rng: For what is drawn.
+        time_left: The seconds left.
+        asked_for: Whether the family was named, not one of several that compete.
+    """
+
+    units: Units
+    x: Tensor
+    y: Tensor
+    rng: torch.Generator
+    time_left: Callable[[], float]
+    asked_for: bool = False
+
+    @property
+    def dim(self) -> int:
+        return self.x.shape[1]
+
+
+class Candidate(ABC):
+    """What is trained, in its own units, and the certified critic it becomes.
+
+    A class of candidates is found by its `family`: no other line names it.
+
+    Attributes:
+        family: By what name `critic` of :func:`wgan_lip.estimate_w1` asks for this class; None for a class that is not
+            asked for by name.
+        simplicity: Its place among the classes that compete under `auto`, the simplest first; None for one that does
+            not.
         name: The candidate's name.
         module: What is trained: (b, d) → (b,).
         units: Those of the module.
@@ -92,10 +124,17 @@ class Candidate:
         spread: Of the samples in the module's units, about; for its learning rates.
     """
 
+    family: ClassVar[str | None] = None
+    simplicity: ClassVar[int | None] = None
     name: str
     module: nn.Module
     units: Units
     spread: float = 1.0
+
+    @classmethod
+    def proposed(cls, start: Start) -> Iterator[Candidate]:
+        """Its candidates, the simplest first, each built when it is asked for."""
+        return iter(())
 
     @property
     def unit(self) -> float:
@@ -118,8 +157,43 @@ class Candidate:
 class _Network(Candidate):
     """A critic of the package."""
 
-    def __init__(self, name: str, module: nn.Module, units: Units) -> None:
-        self.name, self.module, self.units = name, module, units
+    def __init__(self, module: nn.Module, units: Units) -> None:
+        self.name, self.module, self.units = str(self.family), module, units
+
+    @classmethod
+    def proposed(cls, start: Start) -> Iterator[Candidate]:
+        if start.asked_for or start.dim * _width(start.dim) ** 2 < PROOF_SPEED * start.time_left():
+            yield cls(cls.built(start.dim), start.units)
+
+    @staticmethod
+    @abstractmethod
+    def built(dim: int) -> nn.Module:
+        """The critic, for samples of dimension d."""
+
+
+class _ResNet(_Network):
+    family = "resnet"
+    simplicity = 2
+
+    @staticmethod
+    def built(dim: int) -> nn.Module:
+        return ResNetCritic(dim, width=_width(dim), depth=4, bias_scale=_bias_scale(dim))
+
+
+class _Sorting(_Network):
+    family = "sorting"
+
+    @staticmethod
+    def built(dim: int) -> nn.Module:
+        return SortingCritic(dim, width=_width(dim), depth=4, bias_scale=_bias_scale(dim))
+
+
+class _FixedWidth(_Network):
+    family = "fixed_width"
+
+    @staticmethod
+    def built(dim: int) -> nn.Module:
+        return FixedWidthCritic(dim)
 
 
 class OwnCandidate(Candidate):
@@ -143,12 +217,18 @@ class OwnCandidate(Candidate):
 class _LinearCandidate(Candidate):
     """The projection on the direction between the means, which needs no training."""
 
+    simplicity = 0
+
     def __init__(self, x: Tensor, y: Tensor, units: Units) -> None:
         direction = x.mean(dim=0) - y.mean(dim=0)
         if not direction.any():
             direction[0] = 1
         module = nn.Sequential(_projection(direction), Squeeze())
         self.name, self.module, self.units = "linear", module, units
+
+    @classmethod
+    def proposed(cls, start: Start) -> Iterator[Candidate]:
+        yield cls(start.x, start.y, start.units)
 
 
 class _Cones(nn.Module):
@@ -174,6 +254,9 @@ class _Cones(nn.Module):
 class _ConesCandidate(Candidate):
     """Cones, trained as :class:`_Cones`, finished as :class:`LipschitzExtension`; behind a fixed layer, or none."""
 
+    family = "cones"
+    simplicity = 1
+
     def __init__(
         self,
         name: str,
@@ -186,6 +269,10 @@ class _ConesCandidate(Candidate):
         heights, _ = potential.enclosed(centers.double())
         cones = _Cones(centers, sign * heights.float(), sign)
         self.name, self.module, self.units = name, nn.Sequential(*before, cones), units
+
+    @classmethod
+    def proposed(cls, start: Start) -> Iterator[Candidate]:
+        return _cones(start.units, start.x, start.y, start.rng)
 
     def constant(self, module: nn.Module) -> float:
         return 1.0  # that of cones, and at most that of the layer before them
@@ -205,27 +292,46 @@ def candidates(
     Where several compete, those that cannot be built and proved in the `time_left`, in seconds, are left out; the first
     one never is.
     """
-    x, y, dim = units.normalised(x), units.normalised(y), x.shape[1]
-    shape: dict[str, Any] = {"width": min(WIDTH, max(64, dim)), "depth": 4}
-    bias_scale = 2 / math.sqrt(shape["width"])  # what a unit row makes of samples of norm 1, in as many dimensions
-    networks: dict[str, Callable[[], nn.Module]] = {
-        "resnet": partial(ResNetCritic, dim, **shape, bias_scale=bias_scale),
-        "sorting": partial(SortingCritic, dim, **shape, bias_scale=bias_scale),
-        "fixed_width": partial(FixedWidthCritic, dim),
-    }
-    if critic in networks:
-        yield _Network(critic, networks[critic](), units)
-        return
-    if critic != "cones":
-        yield _LinearCandidate(x, y, units)
-        if time_left() <= 0:
-            return
-    for cones in _cones(units, x, y, rng):
-        yield cones
-        if time_left() <= 0:
-            return
-    if critic != "cones" and dim * shape["width"] ** 2 < PROOF_SPEED * time_left():
-        yield _Network("resnet", networks["resnet"](), units)
+    start = Start(units, units.normalised(x), units.normalised(y), rng, time_left, asked_for=critic != "auto")
+    for kind in [_families()[critic]] if start.asked_for else _competing():
+        for candidate in kind.proposed(start):
+            yield candidate
+            if time_left() <= 0:
+                return
+
+
+def critic_names() -> list[str]:
+    """What `critic` may name: `auto` for all that compete, or one family."""
+    return ["auto", *_families()]
+
+
+def _kinds() -> list[type[Candidate]]:
+    import_all(__package__)
+    return concrete_subclasses(Candidate)
+
+
+def _families() -> dict[str, type[Candidate]]:
+    """By name, in order of simplicity."""
+    kinds = sorted(_kinds(), key=_place)
+    return {kind.family: kind for kind in kinds if "family" in vars(kind)}
+
+
+def _competing() -> list[type[Candidate]]:
+    kinds = [kind for kind in _kinds() if "simplicity" in vars(kind)]
+    return sorted(kinds, key=_place)
+
+
+def _place(kind: type[Candidate]) -> float:
+    return math.inf if kind.simplicity is None else kind.simplicity
+
+
+def _width(dim: int) -> int:
+    """Of the networks' states, for samples of dimension d."""
+    return min(WIDTH, max(64, dim))
+
+
+def _bias_scale(dim: int) -> float:
+    return 2 / math.sqrt(_width(dim))  # what a unit row makes of samples of norm 1, in as many dimensions
 
 
 def _cones(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Candidate]:

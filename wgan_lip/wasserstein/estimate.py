@@ -227,7 +227,7 @@ def estimate_w1(
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
             as probabilities. Uniform by default.
         b: Non-negative weights of y, shape (m,), likewise.
-        critic: A name of :data:`wgan_lip.wasserstein.fitting.CRITICS`, an own critic (b, d) → (b,) that can be
+        critic: A name of :func:`wgan_lip.wasserstein.candidates.critic_names`, an own critic (b, d) → (b,) that can be
             certified, which is then trained, or None for none.
         critic_steps: Ascents of each candidate in the first round, `steps` of
             :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of

@@ -30,16 +30,15 @@ from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_sa
 from wgan_lip.utils.clusters import middle_and_spread
 from wgan_lip.utils.numbers import rounded
 from wgan_lip.utils.printing import Printed, Row
-from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates
+from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates, critic_names
 from wgan_lip.wasserstein.dual import ascend
 
-__all__ = ["CRITICS", "Fit", "FitProgress", "Sampler", "check_critic", "fit_checked", "fit_critic"]
+__all__ = ["Fit", "FitProgress", "Sampler", "check_critic", "fit_checked", "fit_critic"]
 
 Value = TypeVar("Value", float, Tensor)
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws n fresh samples of a law, shape (n, d), with a CPU generator."""
 
-CRITICS = ("auto", "cones", "resnet", "sorting", "fixed_width")
 BATCH = 512
 LEARNING_RATE = 0.2  # the c of parameter_groups
 CHECK_EVERY = 25  # ascents between two looks at the validation samples
@@ -194,7 +193,7 @@ def check_critic(critic: str | nn.Module, dim: int) -> None:
     if isinstance(critic, nn.Module):
         certify(critic).check_potential(dim)
     elif isinstance(critic, str):
-        check_choice(critic, CRITICS, "critic")
+        check_choice(critic, critic_names(), "critic")
     else:
         raise InputError(f"Expected critic to be a name or a torch module. Got {critic!r:.60}. Build it first.")
 
