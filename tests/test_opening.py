@@ -133,7 +133,7 @@ def test_parameters_reach_what_they_name():
     "spec, message",
     [
         ("data/mooons", "Did you mean data/moons?"),
-        ("data/mooons", "gaussians8, gaussians25, swissroll, moons, checkerboard, digits, mnist"),
+        ("data/mooons", "checkerboard, cifar10, digits, fake, "),
         ("oracle/ray", "ray_monotone"),
         ("oracle/dilaton:dim:3", "Did you mean oracle/dilation?"),
         ("moons", "Did you mean data/moons?"),

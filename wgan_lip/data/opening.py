@@ -38,7 +38,7 @@ def named_sources() -> dict[str, type[Source]]:
     import_all("wgan_lip.data")
     kinds = [kind for kind in concrete_subclasses(Source) if hasattr(kind, "name") and not required(kind)]
     kinds.sort(key=lambda kind: kind.__module__.startswith("wgan_lip."))  # the last one of a name stays
-    return {kind.name: kind for kind in kinds}
+    return dict(sorted({kind.name: kind for kind in kinds}.items()))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -375,8 +375,8 @@ def _kinks(module: nn.Module, width: int) -> Kinks:
         found = kinks_at(STOCK_BREAKS[type(module)](module), torch.eye(width), torch.zeros(width))
     if found is None:
         raise UncertifiableError(
-            f"Expected a piecewise-linear layer whose kinks are known. Got {module}. Search with estimate_lipschitz "
-            "instead, or write the kinks() of a layer of your own."
+            f"Expected a piecewise-linear layer whose kinks are known. Got {' '.join(repr(module).split())}. "
+            "Search with estimate_lipschitz instead; a layer of your own states its kinks()."
         )
     return found
 
