@@ -87,6 +87,18 @@ def test_subclasses_of_subclasses_are_found_once():
     assert len(kinds) == 3 and set(kinds) == {Middle, Last, Both}
 
 
+def test_a_class_that_is_defined_again_counts_as_it_is_now():
+    class Kind: ...
+
+    def cell():
+        class Ring(Kind): ...
+
+        return Ring
+
+    cells = [cell(), cell()]
+    assert concrete_subclasses(Kind) == cells[1:]
+
+
 # --- a layer
 
 
@@ -234,6 +246,14 @@ def assert_critic(make):
 def test_a_critic_keeps_the_contract(name):
     kind, index = CRITICS[name]
     assert_critic(lambda: list(kind.examples())[index])
+
+
+def test_a_critic_that_needs_more_than_a_dimension_is_told_what_to_add():
+    kind = type("Bare", (Critic,), {"__init__": lambda self, dim, rank: None})
+    with pytest.raises(
+        NotImplementedError, match="Bare has no examples, and Bare.3. fails: .*rank.*Write a classmethod"
+    ):
+        next(kind.examples())
 
 
 def test_every_critic_has_an_example():

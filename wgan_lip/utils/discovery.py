@@ -25,12 +25,16 @@ def import_all(package: str) -> list[ModuleType]:
 
 
 def concrete_subclasses(base: type[Kind]) -> list[type[Kind]]:
-    """All classes below `base` that exist now and lack no method, by the names of their modules."""
-    found: dict[type[Kind], None] = {}  # a class with two bases comes once
-    below = [base]
+    """All classes below `base` that lack no method, by the names of their modules.
+
+    One that was defined anew, as by a notebook's cell that ran twice, counts as it was defined last.
+    """
+    found: dict[tuple[str, str], type[Kind]] = {}
+    seen, below = {base}, [base]
     while below:
         for kind in below.pop(0).__subclasses__():
-            if kind not in found:
-                found[kind] = None
+            if kind not in seen:  # by another of its bases
+                seen.add(kind)
                 below.append(kind)
-    return sorted((kind for kind in found if not inspect.isabstract(kind)), key=lambda kind: kind.__module__)
+                found[kind.__module__, kind.__qualname__] = kind
+    return sorted((kind for kind in found.values() if not inspect.isabstract(kind)), key=lambda kind: kind.__module__)

@@ -15,7 +15,7 @@ def layer_table(package: str = __package__) -> str:
     """A row in Markdown for every layer that `package`, a package or a module, defines; equal rows are joined."""
     import_all(package)
     names: dict[Summary, list[str]] = {}
-    for kind in concrete_subclasses(LipschitzLayer):
+    for kind in concrete_subclasses(LipschitzLayer):  # type: ignore[type-abstract]
         if f"{kind.__module__}.".startswith(f"{package}."):
             summary = kind.summary or Summary((inspect.getdoc(kind) or "").partition("\n")[0])
             names.setdefault(summary, []).append(f"`{kind.__name__}`")
