@@ -226,8 +226,8 @@ class LipschitzLayer(nn.Module, ABC):
 # What the classes of layers and their bases were when they were defined. What a claim proves is about these.
 _MEMBERS: WeakKeyDictionary[type, dict[str, object]] = WeakKeyDictionary()
 INERT = frozenset({  # no function depends on these, and no proof
-    "_abc_impl", "constraints", "examples", "extra_repr", "kinks", "lengths", "nonexpansive", "reads_distances",
-    "renew", "start_at", "summary",
+    "_abc_impl", "breaks", "constraints", "examples", "extra_repr", "kinks", "kinks_along", "lengths", "nonexpansive",
+    "reads_distances", "renew", "start_at", "summary",
 })  # fmt: skip
 CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way to forward and to the weights
 
