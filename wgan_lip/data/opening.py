@@ -36,7 +36,8 @@ def named_sources() -> dict[str, type[Source]]:
     Where two classes have one name, the package's goes first, and then the one that was defined last.
     """
     import_all("wgan_lip.data")
-    kinds = [kind for kind in concrete_subclasses(Source) if hasattr(kind, "name") and not required(kind)]
+    found = concrete_subclasses(Source)  # type: ignore[type-abstract]
+    kinds = [kind for kind in found if hasattr(kind, "name") and not required(kind)]
     kinds.sort(key=lambda kind: kind.__module__.startswith("wgan_lip."))  # the last one of a name stays
     return dict(sorted({kind.name: kind for kind in kinds}.items()))
 
@@ -366,7 +367,7 @@ def _unknown(spec: str, prefixes: list[str]) -> str:
     """Says what could have been meant."""
     kind = spec.partition(":")[0]
     room = kind.partition("/")[0]
-    rooms = {"data": named_sources(), "oracle": ORACLES}
+    rooms: dict[str, list[str]] = {"data": list(named_sources()), "oracle": list(ORACLES)}
     if room in rooms and "/" in kind:
         forms = f"{room}/NAME with a name among {', '.join(rooms[room])}"
     else:

@@ -313,7 +313,7 @@ def _kinds() -> list[type[Candidate]]:
 def _families() -> dict[str, type[Candidate]]:
     """By name, in order of simplicity."""
     kinds = sorted(_kinds(), key=_place)
-    return {kind.family: kind for kind in kinds if "family" in vars(kind)}
+    return {kind.family: kind for kind in kinds if "family" in vars(kind) and kind.family is not None}
 
 
 def _competing() -> list[type[Candidate]]:

@@ -104,7 +104,7 @@ class Parallel(LipschitzLayer):
         return Claim(worst.lipschitz, f"largest of {len(claims)} parts: {worst.method}", norm_in, norm_out, rounding)
 
     def kinks(self, width: int) -> Kinks | None:
-        parts = [layer.kinks(size) for layer, size in zip(self.layers, self.widths)]
+        parts = [cast(LipschitzLayer, layer).kinks(size) for layer, size in zip(self.layers, self.widths)]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
