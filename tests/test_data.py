@@ -127,7 +127,10 @@ def test_toy_training_test_and_reference_never_meet(toy):
 # --- every source -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", [*named_sources().values(), VectorFile, ImageFolder])
+@pytest.mark.parametrize(
+    "source",
+    [*(kind for kind in named_sources().values() if kind.__module__.startswith("wgan_lip.")), VectorFile, ImageFolder],
+)
 def test_constructor_is_configurable(source):
     parameters = inspect.signature(source).parameters.values()
     for parameter in parameters:

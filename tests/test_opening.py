@@ -40,7 +40,8 @@ from wgan_lip.data.tables import TableOptions
 from wgan_lip.utils.checks import InputError
 
 ELSEWHERE = ("file", "image_folder", "mnist", "fashion_mnist", "cifar10", "celeba")  # files that a test has to bring
-NAMED = [f"data/{name}" for name in named_sources() if name not in ELSEWHERE] + [f"oracle/{name}" for name in ORACLES]
+OWN = [name for name, kind in named_sources().items() if kind.__module__.startswith("wgan_lip.")]  # others are of tests
+NAMED = [f"data/{name}" for name in OWN if name not in ELSEWHERE] + [f"oracle/{name}" for name in ORACLES]
 
 
 def refusal(*arguments, **options) -> str:
