@@ -211,7 +211,7 @@ def test_another_configuration_is_refused_by_every_key_that_differs(interrupted,
     before = {path: path.read_bytes() for path in interrupted.iterdir()}
     changes = ["critic_optimizer.lr=0.5", "training.batch_size=8", "critic=fixed_width", "training.steps=14"]
     line = refused(capsys, "resume=run", *changes)
-    assert "training.batch_size was 16, now 8" in line and "critic_optimizer.lr was 0.1, now 0.5" in line
+    assert "training.batch_size was 16, now 8" in line and "critic_optimizer.lr was 0.03, now 0.5" in line
     assert "critic._target_ was 'wgan_lip.critics.ResNetCritic', now 'wgan_lip.critics.FixedWidthCritic'" in line
     assert "training.steps was 12, now 14, which needs training.critic_schedule=constant from the start" in line
     assert "resume" not in line.split("Leave")[0] and "seed" not in line
