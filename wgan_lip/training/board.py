@@ -77,11 +77,11 @@ class TrainingBoard:
         training = settings["training"]
         audits = math.ceil(training["steps"] / training["audit_every"])
         self._stride = training["audit_every"] * math.ceil(audits / PICTURED)
+        tracker.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
         if not goes_on:
             tracker.text("about/configuration", f"```yaml\n{yaml_text(settings)}```")
             tracker.text("about/environment", _environment(settings, command))
             tracker.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
-            tracker.hparams(_hyperparameters({key: value for key, value in settings.items() if key not in FREE}))
 
     def record(self, record: Record, *, pictured: bool = False) -> None:
         """Shows a record, before the training goes on; `pictured` asks for pictures where none would be due."""

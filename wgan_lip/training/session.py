@@ -207,10 +207,15 @@ class Session:
 
     def _watched(self, directory: Path, first: int | None) -> Trackers:
         """The trackers that were asked for by name or are at hand."""
-        return Trackers(*(
-            open_tracker(tracker, directory, resume_step=first) if isinstance(tracker, str) else tracker
-            for tracker in self.tracking
-        ))  # fmt: skip
+        with ExitStack() as opened:
+            trackers = [
+                opened.enter_context(open_tracker(tracker, directory, resume_step=first))
+                if isinstance(tracker, str)
+                else tracker
+                for tracker in self.tracking
+            ]
+            opened.pop_all()  # all of them were opened
+        return Trackers(*trackers)
 
     def _train(
         self, run: Run, records: Iterator[Record], saver: Checkpoints, stop: StopRequests, ranks: Ranks,

@@ -1,4 +1,4 @@
-"""Records as a live bar, or as plain lines."""
+"""Records as a live bar on a terminal or in a notebook, or as plain lines."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING
+from html import escape
 from typing import Any, TextIO
 
 from wgan_lip.runs.tracking.records import RecordLike, StagedRecordLike, Tracker
 from wgan_lip.utils.numbers import clock_time, interval_text, rounded
-from wgan_lip.utils.terminal import let_go, say, takeable
+from wgan_lip.utils.printing import BLUE
+from wgan_lip.utils.terminal import let_go, printable, say, takeable
+
+REFRESH = 0.25  # seconds between two states of a notebook's bar
 
 
 class _Screen(Tracker):
-    """A line that says how things stand: below a live bar on a terminal, printed from time to time elsewhere."""
+    """A line that says how things stand: below a live bar on a terminal or in a notebook, printed from time to time
+    elsewhere.
+    """
 
     def __init__(self, stream: TextIO | None, interval: float, clock: Callable[[], float]) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._interval, self._clock = interval, clock
+        self._cell = stream is None and _in_notebook()
+        self._interval, self._clock = REFRESH if self._cell else interval, clock
         self._start, self._printed_at = clock(), -math.inf
         self._latest: dict[str, float] = {}
         self._unprinted = False
         self._terminal = self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self._live: Any = None
+        self._output: Any = None
 
     @abstractmethod
     def _status(self) -> str:
@@ -37,7 +45,7 @@ class _Screen(Tracker):
         """How much of the bar is done, from 0 to 1."""
 
     def close(self) -> None:
-        """Gives the terminal back; elsewhere prints the last record, if that is still to do."""
+        """Gives the terminal back; elsewhere shows the last record, if that is still to do."""
         live, self._live = self._live, None
         if live is not None:
             try:
@@ -57,7 +65,14 @@ class _Screen(Tracker):
 
     def _print(self) -> None:
         self._unprinted, self._printed_at = False, self._clock()
-        say(self._status(), self._stream)
+        if not self._cell:
+            say(self._status(), self._stream)
+        elif self._output is None:
+            from IPython.display import display
+
+            self._output = display(_Bar(self._share(), self._status()), display_id=True)
+        else:
+            self._output.update(_Bar(self._share(), self._status()))
 
     def _start_live(self) -> Any:
         from rich import console, live, progress_bar, table, text
@@ -73,8 +88,32 @@ class _Screen(Tracker):
         return display
 
 
+class _Bar:
+    """How things stand, as a notebook shows it, on light and on dark pages."""
+
+    def __init__(self, share: float, status: str) -> None:
+        self._percent, self._status = round(100 * share), printable(status)
+
+    def __repr__(self) -> str:
+        done = self._percent // 4
+        return f"{'█' * done}{'░' * (25 - done)}  {self._status}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div role="progressbar" aria-valuenow="{self._percent}" style="max-width: 50em; height: 0.5em; '
+            f'border: 1px solid {BLUE}; border-radius: 0.25em; margin: 0.3em 0"><div style="width: {self._percent}%; '
+            f'height: 100%; background: {BLUE}"></div></div><div>{escape(self._status)}</div>'
+        )
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this, for a page that updates what it shows."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 class Console(_Screen):
-    """Shows where the run stands: a live bar on a terminal, plain lines elsewhere.
+    """Shows where the run stands: a live bar on a terminal and in a notebook, plain lines elsewhere.
 
     Plain lines come with every record that holds an audit (`w1/exact`), with the last step, and otherwise at most one
     in `interval` seconds. Bounds are rounded outward: what is printed is never tighter than what was proved.
@@ -126,7 +165,7 @@ class Console(_Screen):
 
 
 class IntervalConsole(_Screen):
-    """Shows how an estimate of W1 stands: a live bar on a terminal, plain lines elsewhere.
+    """Shows how an estimate of W1 stands: a live bar on a terminal and in a notebook, plain lines elsewhere.
 
     The line holds the stage, the time, the interval and its width over its upper end. The time goes on between records
     on a terminal. Plain lines come with every stage of a new name (a number at its end makes no new name), with the

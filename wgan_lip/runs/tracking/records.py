@@ -68,7 +68,7 @@ class Tracker(Closing):
         """Takes a surface of triangles over the plane; see :meth:`TensorBoardTracker.surface`."""
 
     def hparams(self, params: Mapping[str, Any]) -> None:
-        """Takes the settings of the run, by name, once and before any record."""
+        """Takes the settings of the run, by name, once and before all else; again where a run goes on."""
 
 
 class Trackers(Tracker):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,111 +15,197 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wgan_lip.runs.folder import read_status
 from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.runs.tracking.tensorboard import TensorBoardTracker
-from wgan_lip.utils.checks import InputError, check_choice
+from wgan_lip.utils.checks import InputError, check_choice, one_line
+from wgan_lip.utils.terminal import warn
 
 __all__ = ["TRACKERS", "check_tracking", "open_tracker"]
 
 PROJECT = "wgan_lip"
 
 
-def _name(directory: Path) -> str:
-    """A name by which a service finds the run of a folder again: the folder's, and a hash of where it lies."""
-    place = directory.resolve()
-    return f"{place.name}-{sha256(os.fsencode(place)).hexdigest()[:8]}"
+class Service(Tracker):
+    """A service that knows many runs, this one by the same name again when it goes on.
+
+    Infinities and NaN, at which charts break off, are left out; `metrics.jsonl` keeps everything. Services forget
+    nothing: what an interrupted run recorded after its last checkpoint stands there a second time when it goes on.
+
+    Arguments:
+        directory: The run's folder. Another run that is trained there later, in its place, is another run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        place = f"{directory.name} {read_status(directory).get('started')!r}"
+        self.name, self.id = directory.name, sha256(os.fsencode(place)).hexdigest()[:12]
 
 
-class WandbTracker(Tracker):
-    """Weights & Biases, as its own environment variables say; `WANDB_MODE=offline` keeps all in the run's folder."""
+class WandbTracker(Service):
+    """Weights & Biases, as its own environment variables say; `WANDB_MODE=offline` keeps all in the run's folder.
+
+    The axis of its charts is `step`, for its own counts calls and would refuse steps that are recorded again. A text is
+    part of the summary.
+    """
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
         import wandb
 
-        self._wandb, name = wandb, _name(directory)
+        super().__init__(directory)
+        self._wandb = wandb
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), dir=directory, id=name, name=directory.name,
-            resume="allow",
+            project=os.environ.get("WANDB_PROJECT", PROJECT), dir=directory, id=self.id, name=self.name,
+            resume="allow", reinit="create_new", settings=wandb.Settings(console="off"),
         )  # fmt: skip
+        self._run.define_metric("*", step_metric="step")
 
     def record(self, record: RecordLike) -> None:
-        self._run.log(dict(record.scalars), step=record.step)
+        self._run.log({"step": record.step, **_finite(record)})
 
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
-        self._run.log({tag: self._wandb.Image(array)}, step=step)
+        self._run.log({"step": step, tag: self._wandb.Image(array)})
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         self._run.summary[tag] = markdown
 
     def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
-        values = np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-        if (finite := values[np.isfinite(values)]).size:
-            self._run.log({tag: self._wandb.Histogram(finite)}, step=step)
+        if (finite := _finite_values(values)).size:
+            self._run.log({"step": step, tag: self._wandb.Histogram(finite)})
 
-    def hparams(self, params: Any) -> None:
+    def hparams(self, params: Mapping[str, Any]) -> None:
         self._run.config.update(dict(params), allow_val_change=True)
 
     def close(self) -> None:
         self._run.finish()
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> None:
         self._run.finish(exit_code=0 if failure[0] is None else 1)
 
 
-class TrackioTracker(Tracker):
-    """Trackio, which keeps all on this machine."""
+class TrackioTracker(Service):
+    """Trackio, which keeps all on this machine, in `TRACKIO_DIR`, and shows a run that stopped early by an alert."""
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
         import trackio
 
+        super().__init__(directory)
         self._trackio = trackio
-        trackio.init(project=PROJECT, name=_name(directory), resume="allow", embed=False)
+        with redirect_stdout(sys.stderr):  # which it tells where it keeps all
+            self._run = trackio.init(project=PROJECT, name=f"{self.name}-{self.id}", resume="allow", embed=False)
 
     def record(self, record: RecordLike) -> None:
-        self._trackio.log(dict(record.scalars), step=record.step)
+        self._run.log(_finite(record), step=record.step)
 
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
-        self._trackio.log({tag: self._trackio.Image(array)}, step=step)
+        self._run.log({tag: self._trackio.Image(array)}, step=step)
 
-    def hparams(self, params: Any) -> None:
-        self._trackio.context_vars.current_run.get().config.update(params)
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        self._run.log({tag: self._trackio.Markdown(markdown)}, step=step)
+
+    def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
+        if (finite := _finite_values(values)).size:
+            self._run.log({tag: self._trackio.Histogram(finite)}, step=step)
+
+    def hparams(self, params: Mapping[str, Any]) -> None:
+        self._run.config.update({name: value for name, value in params.items() if not name.startswith("_")})
 
     def close(self) -> None:
-        self._trackio.finish()
+        with redirect_stdout(sys.stderr):
+            self._trackio.finish()
+
+    def __exit__(self, *failure: Any) -> None:
+        if failure[0] is not None:
+            with redirect_stdout(sys.stderr):
+                self._run.alert("The training stopped early", one_line(failure[1]), self._trackio.AlertLevel.ERROR)
+        self.close()
 
 
-class MlflowTracker(Tracker):
-    """MLflow, at `MLFLOW_TRACKING_URI` or in files here."""
+class MlflowTracker(Service):
+    """MLflow, at `MLFLOW_TRACKING_URI`, or in its database in the current folder, `mlflow.db`.
+
+    It tells its makers of its use, for which it needs a network, only where `MLFLOW_DISABLE_TELEMETRY=false` asks for it.
+    """
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
-        self._client, name = MlflowClient(), _name(directory)
-        found = self._client.get_experiment_by_name(PROJECT)
-        experiment = self._client.create_experiment(PROJECT) if found is None else found.experiment_id
-        before = self._client.search_runs([experiment], f"tags.folder = '{name}'")
-        run = before[0] if before else self._client.create_run(experiment, tags={"folder": name}, run_name=name)
-        self._run = run.info.run_id
+        super().__init__(directory)
+        project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        self._client = MlflowClient()
+        found = self._client.get_experiment_by_name(project)
+        experiment = self._client.create_experiment(project) if found is None else found.experiment_id
+        before = self._client.search_runs([experiment], f"tags.{PROJECT} = '{self.id}'")
+        run = before[0] if before else self._client.create_run(experiment, tags={PROJECT: self.id}, run_name=self.name)
+        self._run, self._params = run.info.run_id, set(run.data.params)
+        self._client.update_run(self._run, "RUNNING")
 
     def record(self, record: RecordLike) -> None:
-        for tag, value in record.scalars.items():
-            self._client.log_metric(self._run, tag, value, step=record.step)
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        scalars = [Metric(tag, value, now, record.step) for tag, value in _finite(record).items()]
+        self._client.log_batch(self._run, metrics=scalars)
 
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
-        self._client.log_image(self._run, array, f"{tag}/{step:08d}.png")
+        self._client.log_image(self._run, array, key=tag, step=step)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         self._client.log_text(self._run, markdown, f"{tag}.md")
 
-    def hparams(self, params: Any) -> None:
-        for name, value in params.items():
-            self._client.log_param(self._run, name, value)
+    def hparams(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        new = [Param(name, str(value)) for name, value in params.items() if name not in self._params]  # never changed
+        self._client.log_batch(self._run, params=new)
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
 
-    def __exit__(self, *failure: object) -> None:
-        self._client.set_terminated(self._run, "FINISHED" if failure[0] is None else "FAILED")
+    def __exit__(self, *failure: Any) -> None:
+        state = "FINISHED" if failure[0] is None else "FAILED" if issubclass(failure[0], Exception) else "KILLED"
+        self._client.set_terminated(self._run, state)
+
+
+class _Spared(Tracker):
+    """A service whose failures end the tracking, in a line, and not the training."""
+
+    def __init__(self, name: str, service: Tracker) -> None:
+        self._name, self._service = name, service
+        self._failed = False
+
+    def _tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
+        if self._failed:
+            return
+        try:
+            getattr(self._service, method)(*arguments, **keywords)
+        except Exception as error:  # of classes that only the service knows
+            self._failed = True
+            warn(f"{self._name} is told nothing more, for it failed: {one_line(error)}. The training goes on.")
+
+    def record(self, record: RecordLike) -> None:
+        self._tell("record", record)
+
+    def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
+        self._tell("image", tag, array, step, colors=colors)
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        self._tell("text", tag, markdown, step)
+
+    def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
+        self._tell("histogram", tag, values, step)
+
+    def hparams(self, params: Mapping[str, Any]) -> None:
+        self._tell("hparams", params)
+
+    def flush(self) -> None:
+        self._tell("flush")
+
+    def close(self) -> None:
+        self._tell("close")
+
+    def __exit__(self, *failure: Any) -> None:
+        self._tell("__exit__", *failure)
 
 
 TRACKERS: dict[str, Callable[[Path, int | None], Tracker]] = {
@@ -125,7 +214,10 @@ TRACKERS: dict[str, Callable[[Path, int | None], Tracker]] = {
     "wandb": WandbTracker,
     "mlflow": MlflowTracker,
 }
-"""Name → what opens the tracker of a run's folder, given the first step that will be recorded again, if any."""
+"""Name → what opens the tracker of a run's folder, given the first step that will be recorded again, if any.
+
+All of them work without a network: wandb with `WANDB_MODE=offline`, after which `wandb sync` uploads the run.
+"""
 
 
 def check_tracking(tracking: Sequence[str | Tracker]) -> None:
@@ -134,14 +226,40 @@ def check_tracking(tracking: Sequence[str | Tracker]) -> None:
     Raises:
         InputError: The name, and what to install.
     """
-    if isinstance(tracking, str):
-        raise InputError(f"Expected a list of trackers, such as [tensorboard]. Got {tracking!r}.")
-    for name in tracking:
-        if isinstance(name, str) and importlib.util.find_spec(check_choice(name, list(TRACKERS), "tracking")) is None:
+    if isinstance(tracking, str) or not isinstance(tracking, Sequence):
+        raise InputError(f"Expected tracking to be a list of trackers, such as [tensorboard]. Got {tracking!r}.")
+    for number, name in enumerate(tracking):
+        if isinstance(name, Tracker):
+            continue
+        if not isinstance(name, str):
+            raise InputError(f"Expected tracking to hold trackers, or names of some. Got {name!r}.")
+        if name in tracking[:number]:
+            raise InputError(f"tracking names {name} twice. Name it once.")
+        spec = importlib.util.find_spec(check_choice(name, list(TRACKERS), "tracking"))
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own of runs, is no package
             raise InputError(f"tracking={name} needs the package {name}, which is not installed: pip install {name}")
 
 
 def open_tracker(name: str, directory: Path, *, resume_step: int | None = None) -> Tracker:
-    """The tracker of that name for the run in `directory`; see :data:`TRACKERS`."""
+    """The tracker of that name for the run in `directory`; see :data:`TRACKERS`.
+
+    Raises:
+        InputError: There is none, or the service refuses: nobody is logged in, say.
+    """
     check_tracking([name])
-    return TRACKERS[name](directory, resume_step)
+    if name == "tensorboard":
+        return TRACKERS[name](directory, resume_step)
+    try:
+        return _Spared(name, TRACKERS[name](directory, resume_step))
+    except Exception as error:  # of classes that only the service knows
+        raise InputError(f"tracking={name} can't be started: {one_line(error)}.") from error
+
+
+def _finite(record: RecordLike) -> dict[str, float]:
+    scalars = {tag: float(value) for tag, value in record.scalars.items()}
+    return {tag: value for tag, value in scalars.items() if np.isfinite(value)}
+
+
+def _finite_values(values: Tensor | np.ndarray) -> np.ndarray:
+    values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    return values[np.isfinite(values)]
