@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sqlite3
 import struct
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +24,8 @@ from wgan_lip import Evaluation, InputError, ResNetCritic, Tracker
 from wgan_lip.cli import main
 from wgan_lip.data import Moons
 from wgan_lip.generators import MLPGenerator
-from wgan_lip.runs.tracking import TRACKERS, read_records
+from wgan_lip.runs.folder import create_run
+from wgan_lip.runs.tracking import TRACKERS, open_tracker, read_records
 from wgan_lip.training.board import TrainingBoard
 
 pytestmark = pytest.mark.filterwarnings("default")  # of packages that are none of ours
@@ -46,7 +50,9 @@ class Stored:
 def stored_by_trackio(name: str) -> list[Stored]:
     database = sqlite3.connect("trackio/wgan_lip.db")
     runs: dict[str, Stored] = defaultdict(Stored)
-    for run, step, line in database.execute("SELECT run_id, step, metrics FROM metrics WHERE run_name LIKE ?", [f"{name}-%"]):
+    for run, step, line in database.execute(
+        "SELECT run_id, step, metrics FROM metrics WHERE run_name LIKE ?", [f"{name}-%"]
+    ):
         for tag, value in json.loads(line).items():
             kind = value["_type"].partition(".")[2] if isinstance(value, dict) else "scalar"
             if kind == "scalar":
@@ -75,7 +81,9 @@ def stored_by_mlflow(name: str) -> list[Stored]:
     for run in client.search_runs([experiment], f"attributes.run_name = '{name}'"):
         stored = Stored(settings=run.data.params, failed=run.info.status != "FINISHED")
         for tag in run.data.metrics:
-            stored.scalars[tag] = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, tag)]
+            stored.scalars[tag] = [
+                (point.step, point.value) for point in client.get_metric_history(run.info.run_id, tag)
+            ]
         for entry in client.list_artifacts(run.info.run_id, "images"):
             tag, _, step, *_ = Path(entry.path).name.replace("~", "/").split("+")
             if entry.path.endswith(".png"):
@@ -118,9 +126,7 @@ def stored_by_wandb(name: str) -> list[Stored]:
                 value = json.loads(item.value_json)
                 if isinstance(value, str):
                     run.texts[item.key or item.nested_key[0]] = value
-            line = {
-                tuple(item.nested_key) or (item.key,): json.loads(item.value_json) for item in record.history.item
-            }
+            line = {tuple(item.nested_key) or (item.key,): json.loads(item.value_json) for item in record.history.item}
             for (tag, *part), value in line.items():
                 if part == ["_type"]:
                     shown = {"image-file": run.pictures, "histogram": run.histograms}[value]
@@ -184,21 +190,12 @@ def test_a_run_is_one_run_there_with_all_that_it_recorded(service, capsys):
     assert not capsys.readouterr().out.strip(), "the standard output is for results"
 
 
-def test_a_run_that_fails_has_failed_there(service):
-    with pytest.raises(RuntimeError, match="boom"):
-        trained(f"failed_{service.name}", [service.name], (4, RuntimeError("boom")))
-    (stored,) = service.stored(f"failed_{service.name}")
-    assert stored.failed and [step for step, _ in stored.scalars["w1/critic"]] == [1, 2, 3, 4]
-
-
-def test_a_run_that_goes_on_is_the_same_run_there(service):
+def test_a_run_that_fails_and_goes_on_is_one_run_there(service):
     name = f"resumed_{service.name}"
-    with pytest.raises(KeyboardInterrupt):
-        trained(name, [service.name], (5, KeyboardInterrupt()))
+    with pytest.raises(RuntimeError, match="boom"):
+        trained(name, [service.name], (5, RuntimeError("boom")))
     (stored,) = service.stored(name)
-    assert stored.failed
-    moved = Path(name).rename(f"elsewhere_{service.name}")
-    moved.rename(name)
+    assert stored.failed and [step for step, _ in stored.scalars["w1/critic"]] == [1, 2, 3, 4, 5]
     run = trained(name, [service.name], resume="auto")
     (stored,) = service.stored(name)
     recorded = {(line["step"], line["w1/critic"]) for line in read_records(run.directory / "metrics.jsonl")}
@@ -208,14 +205,24 @@ def test_a_run_that_goes_on_is_the_same_run_there(service):
     assert service.name == "trackio" or not stored.failed  # its alert stays
 
 
-def test_another_run_in_the_same_place_is_another_run(service, tmp_path, monkeypatch):
-    name = f"again_{service.name}"
+def test_another_run_in_the_same_place_is_another_run(service):
+    """Settings before all else, no infinity, and an interrupt."""
+    name, ids = f"again_{service.name}", []
     for seed in (0, 1):
-        trained(name, [service.name], seed=seed)
+        create_run(name, {"seed": seed}, [])
+        with suppress(KeyboardInterrupt), open_tracker(service.name, Path(name)) as tracker:
+            tracker.hparams({"training.steps": seed})
+            tracker.record(
+                SimpleNamespace(step=3, scalars={"w1/lower": 0.5, "w1/upper": math.inf, "at_end/x": math.nan})
+            )
+            raise KeyboardInterrupt
+        ids.append(tracker._service.id)
         stored = service.stored(name)
-        (kept := Path(name)).rename(f"{name}_{seed}")
-    assert len(stored) == (1 if service.name == "wandb" else 2)  # in the run's folder, which was moved
-    assert not kept.exists()
+        shutil.move(name, f"{name}_{seed}")
+        assert all(run.failed and dict(run.scalars) == {"w1/lower": [(3, 0.5)]} for run in stored)
+    assert len(stored) == (1 if service.name == "wandb" else 2), "wandb's lie in the run's folder"
+    assert {run.settings["training.steps"] for run in stored} == ({"1"} if service.name == "wandb" else {"0", "1"})
+    assert len(set(ids)) == 2
 
 
 @pytest.fixture
@@ -248,7 +255,9 @@ def test_a_service_that_fails_is_left_and_the_training_goes_on(json_service, cap
                      "goes on."]  # fmt: skip
 
 
-def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_closed(json_service, tmp_path, monkeypatch):
+def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_closed(
+    json_service, tmp_path, monkeypatch
+):
     closed = []
 
     class Closing(TRACKERS["tensorboard"]):
@@ -274,7 +283,9 @@ def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_cl
         (None, "Expected tracking to be a list of trackers, such as [tensorboard]. Got None."),
     ],
 )  # fmt: skip
-def test_names_that_make_no_sense_are_refused_before_anything_is_written(tracking, message, tmp_path, monkeypatch, capsys):
+def test_names_that_make_no_sense_are_refused_before_anything_is_written(
+    tracking, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     if tracking == ["not_installed"]:
@@ -297,3 +308,35 @@ def test_no_service_is_imported_by_asking_whether_it_is_there():
         "assert not {'wandb', 'trackio', 'mlflow', 'IPython'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+NOTEBOOK = """
+import io, sys, time
+from types import SimpleNamespace as Record
+from wgan_lip.runs.tracking import Console, IntervalConsole
+with Console(400) as console:
+    for step in range(1, 301):
+        console.record(Record(step=step, scalars={"w1/lower": 0.41, "w1/upper": 0.47, "w1/exact": 0.43}))
+---
+with IntervalConsole(60.0) as console:
+    for k in range(40):
+        console.record(Record(step=k, stage="critic: <fitting>", scalars={"w1/lower": 0.4, "w1/upper": 0.5}))
+---
+with Console(400, stream := io.StringIO()) as console:
+    console.record(Record(step=400, scalars={"w1/critic": 0.25}))
+print(stream.getvalue(), end="")
+"""
+
+
+def test_progress_in_a_notebook_is_one_output_that_changes():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    cells = [nbformat.v4.new_code_cell(code) for code in NOTEBOOK.split("---\n")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    (training,), (estimate,), (plain,) = (cell.outputs for cell in notebook.cells)
+    assert training.output_type == estimate.output_type == "display_data"
+    assert "step 300/400  75.0%" in training.data["text/plain"] and "████" in training.data["text/plain"]
+    assert "0.4100 ≤ W1 = 0.4300 ≤ 0.4700" in training.data["text/html"] and "width: 75%" in training.data["text/html"]
+    assert "critic: &lt;fitting&gt;  0:00:0" in estimate.data["text/html"]
+    assert plain.text.startswith("step 400/400"), "a stream that was given gets lines"

@@ -123,7 +123,7 @@ class TrackioTracker(Service):
 class MlflowTracker(Service):
     """MLflow, at `MLFLOW_TRACKING_URI`, or in its database in the current folder, `mlflow.db`.
 
-    It tells its makers of its use, for which it needs a network, only where `MLFLOW_DISABLE_TELEMETRY=false` asks for it.
+    It reports its use to its makers, over the network, only where `MLFLOW_DISABLE_TELEMETRY=false` asks for that.
     """
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
