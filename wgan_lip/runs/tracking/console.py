@@ -102,7 +102,8 @@ class _Bar:
         return (
             f'<div role="progressbar" aria-valuenow="{self._percent}" style="max-width: 50em; height: 0.5em; '
             f'border: 1px solid {BLUE}; border-radius: 0.25em; margin: 0.3em 0"><div style="width: {self._percent}%; '
-            f'height: 100%; background: {BLUE}"></div></div><div>{escape(self._status)}</div>'
+            f'height: 100%; background: {BLUE}"></div></div>'
+            f'<div style="white-space: pre-wrap">{escape(self._status)}</div>'
         )
 
 
