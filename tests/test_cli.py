@@ -215,7 +215,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
         (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),
-        (["train", "+generator.dim=5"], "Expected players that fit the samples, (2, 64), torch.float32"),
+        (["train", "+generator.dim=5"], "The generator makes samples of shape (b, 5), and the data have (b, 64)"),
         (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 2. Got -4"),
         (["train", "evaluation.neighbour=0"], "Expected evaluation.neighbour of at least 1. Got 0"),
         (

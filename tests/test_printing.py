@@ -29,6 +29,7 @@ from wgan_lip.data.opening import Opened
 from wgan_lip.lipschitz.adversary import SteepestSlope, find_steepest_slope
 from wgan_lip.lipschitz.certificates import Certificate, LayerCertificate, certify, prove
 from wgan_lip.metrics.scores import Compared
+from wgan_lip.runs.export import Exported
 from wgan_lip.training import Record
 from wgan_lip.transport import Transport, solve
 from wgan_lip.utils.numbers import percent
@@ -86,7 +87,7 @@ def results(shifted, estimate):
         metrics.memorisation(many[:50], many[:200], many[200:]), metrics.mode_coverage(many, many[:3], 0.1),
         metrics.neighbourhoods(many[:50], many[50:100]),
         Compared({HOSTILE: 0.5, "mmd": 0.1}, {HOSTILE: 0.25}, 9, HOSTILE),
-        wgan_lip.runs.export.Exported(critic, nn.Linear(2, 2), certificate_of(units=HOSTILE), {}),
+        Exported(critic, nn.Linear(2, 2), certificate_of(units=HOSTILE), {}),
         certificate_of(400, units=HOSTILE), wgan_lip.explore(critic, Moons(), many[:30], count=30),
     ]  # fmt: skip
 

@@ -77,7 +77,7 @@ def test_seeds_that_torch_takes_for_others_are_refused(tiny_run, seed):
 
 
 def test_no_samples_are_refused(tiny_run):
-    with pytest.raises(InputError, match="at least one sample. Got n=0"):
+    with pytest.raises(InputError, match="Expected n samples, a whole number of at least one. Got n=0"):
         load_run(tiny_run).sample(0)
 
 

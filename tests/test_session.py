@@ -124,8 +124,9 @@ def test_a_run_of_plain_parts_opens_from_its_folder_alone_for_every_command(caps
 def test_what_no_configuration_can_build_is_handed_over_again(capsys):
     source, generator = TensorSource(ROWS), by_hand()
     run = trained(source=source, generator=generator)
-    assert run.config["generator"] == {"_target_": "in_python.Sequential"}
-    assert run.config["data"] == {"_target_": "in_python.TensorSource"}
+    assert run.config["generator"] == {"_target_": "in_python.Sequential", "parameters": 6}
+    assert run.config["data"] == {"_target_": "in_python.TensorSource", "fingerprint": source.fingerprint()}
+    assert run.summary["guarantee"] == "certified"
     with pytest.raises(InputError, match=r"generator of this run is a Sequential that was built in Python.*generator="):
         wgan_lip.load_run("mine")
     with pytest.raises(InputError, match="data of this run is a TensorSource that was built in Python.*source="):
@@ -177,10 +178,27 @@ def test_a_finished_run_is_returned_and_another_configuration_is_refused(capsys)
     assert "nothing is left to train" in capsys.readouterr().out and again.scores == first.scores
     with pytest.raises(InputError, match=r"training.batch_size was 16, now 8; critic.width was 8, now 4"):
         trained(resume="auto", batch_size=8, critic=players(width=4)[1])
-    with pytest.raises(InputError, match="Expected the data that this training began with"):
-        trained("rows", source=TensorSource(ROWS), steps=6, generator=by_hand())
-        (Path("rows") / "summary.json").unlink()
-        trained("rows", source=TensorSource(ROWS + 1), steps=6, generator=by_hand(), resume="auto")
+    rows = trained("rows", source=TensorSource(ROWS), generator=by_hand())
+    with pytest.raises(InputError, match="data.fingerprint was '96 \\+ 24 samples"):
+        trained("rows", source=TensorSource(ROWS + 1), generator=by_hand(), resume="auto")
+    moved = trained("moved", source=TensorSource(ROWS + 1), generator=by_hand())
+    compared = compare_runs([rows, moved])
+    assert len(compared.groups) == 2, "other data are another group, of another league"
+
+
+def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_not():
+    from wgan_lip.lipschitz.bounds import Norm
+    from wgan_lip.lipschitz.layers import GradientFlow, Linear, Squeeze
+    from wgan_lip.lipschitz.layers.base import kept_by_training
+
+    layers = [
+        Linear(Norm.euclidean(2), Norm.euclidean(8)),
+        GradientFlow(8, 4),
+        Linear(Norm.euclidean(8), Norm.euclidean(1)),
+    ]
+    assert kept_by_training(nn.Sequential(*layers, Squeeze())) == "certified"
+    assert kept_by_training(nn.Sequential(*layers, nn.Linear(1, 1))) == "not certified"
+    assert kept_by_training(players()[1]) == "certified"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +208,7 @@ def test_a_finished_run_is_returned_and_another_configuration_is_refused(capsys)
         ({"steps": 2.5}, "Expected `steps` to be a whole number. Got 2.5"),
         ({"ema_ramp": 2}, "`ema_ramp` of at most 1"),
         ({"critic_schedule": "fast"}, "`critic_schedule` to be one of constant"),
-        ({"resume": "yes"}, "resume to be one of auto"),
+        ({"resume": "yes"}, "resume to be 'auto' or None. Got 'yes'"),
         ({"seed": -1}, "seed of at least 0"),
         ({"tracking": ["tensorbord"]}, "tracking to be one of tensorboard, trackio, wandb, mlflow"),
         ({"tracking": "tensorboard"}, r"list of trackers, such as \[tensorboard\]"),
@@ -198,6 +216,25 @@ def test_a_finished_run_is_returned_and_another_configuration_is_refused(capsys)
         ({"source": ROWS}, "The source must be a Source. Got Tensor. wgan_lip.data.TensorSource makes one"),
         ({"critic": nn.Sequential(nn.Bilinear(2, 2, 1))}, "Bilinear"),
         ({"threads": 0}, "threads of at least 1"),
+        ({"seed": "a"}, "seed of at least 0 and below 2.31. Got 'a'"),
+        ({"out": ""}, "out to be the folder of the run, such as outputs/mine. Got ''"),
+        ({"evaluation": {"size": 50}}, "evaluation to be a wgan_lip.Evaluation"),
+        ({"checkpoint": 100}, "checkpoint to be a wgan_lip.Checkpointing. Got 100"),
+        ({"callbacks": print}, "callbacks to be a list of callables"),
+        ({"callbacks": [3]}, "callbacks that can be called with a record. Got 3"),
+        ({"generator_optimizer": "adam"}, "generator_optimizer to be a torch optimiser. Got 'adam'"),
+        (
+            {"critic_optimizer": torch.optim.SGD([torch.ones(1, requires_grad=True)])},
+            "over the parameters of the ResNetCritic",
+        ),
+        (
+            {"generator": MLPGenerator(3, latent_dim=2, width=8)},
+            r"samples of shape \(b, 3\), and the data have \(b, 2\)",
+        ),
+        (
+            {"generator": MLPGenerator(2, latent_dim=2, width=8).requires_grad_(False)},
+            "a generator with parameters to train",
+        ),
         ({"batch_size": 10**6, "source": TensorSource(ROWS)}, "batch no larger than the training set"),
         ({"evaluation": Evaluation(neighbour=400)}, "`neighbour` below the number of samples"),
         ({"out": "/proc/mine"}, "Expected a folder that can be written to"),
@@ -207,7 +244,7 @@ def test_mistakes_are_told_before_anything_is_written(settings, says):
     with pytest.raises(InputError, match=says):
         trained(**settings)
     assert not Path("mine").exists()
-    with pytest.raises(TypeError, match="stpes"):
+    with pytest.raises(TypeError, match=r"train\(\) has no setting stpes. Did you mean steps\?"):
         trained(stpes=3)
 
 
@@ -311,5 +348,5 @@ def test_arguments_are_kept_as_plain_data_only():
 
     assert recipe("critic", copy.deepcopy(critic)) == recipe("critic", critic)
     assert recipe("data", Gaussians8()) == {"_target_": "wgan_lip.data.Gaussians8"}
-    assert recipe("data", TensorSource(ROWS)) == {"_target_": "in_python.TensorSource"}
-    assert recipe("generator", nn.Linear(2, 2)) == {"_target_": "in_python.Linear"}
+    assert recipe("data", TensorSource(ROWS))["_target_"] == "in_python.TensorSource"
+    assert recipe("generator", nn.Linear(2, 2)) == {"_target_": "in_python.Linear", "parameters": 6}

@@ -87,7 +87,7 @@ def test_own_players_and_data_train_and_reload_only_by_trust_stated_anew(own, ca
         *shrunk("generator", "critic.", "data"),
     ]  # fmt: skip
     assert main(["train", *settings]) == 0
-    assert "not certified by its training" in capsys.readouterr().out  # nothing is known of how it is built
+    assert "Certified critic" in capsys.readouterr().out  # all its parameters are those of layers with a claim
     directory = only_run()
     config = Run(directory).config
     assert config["generator"] == {"_target_": f"{own}.nets.Fold", "colour": "red", "slope": 2.0}
@@ -135,7 +135,7 @@ def test_own_choices_join_a_group_by_a_folder(own, capsys):
         (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It has to be a class of OWN.nets, and a wgan_lip.data.Source."),
         (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim of type int"),
         (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "critic.dim, critic.width. Got critic.widht"),
-        (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "Expected players that fit the samples"),
+        (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "The critic fails on its input"),
         (["trust=[O]", "generator._target_=OWN.nets.Fold"], "say so by trust=[OWN]"),
         (["trust=[os]", "generator._target_=os.system"], "It has to be a class of os"),
         (["trust=['a b']"], "Expected trust to name packages, as in trust=[mypackage]. Got 'a b'"),

@@ -232,12 +232,18 @@ def test_a_critic_without_a_proof_is_refused_before_training():
         ({"critic": ResNetCritic(3, width=8, depth=1)}, r"shape \(b, 3\).*Got \(4, 2\)"),
         (
             {"critic": nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))},
-            r"fit the samples, \(2, 2\), torch.float32.* shapes",
+            r"critic fails on its input, \(4, 2\), torch.float32.* shapes",
         ),
-        ({"critic": ResNetCritic(2, width=8, depth=1).double()}, "fit the samples.*same dtype.*Build them for"),
+        (
+            {"critic": ResNetCritic(2, width=8, depth=1).double()},
+            "The critic fails on its input.*same dtype.*Build it for",
+        ),
         ({"critic": nn.Sequential(Linear(Norm((1, 1)), Norm((1,))), Squeeze())}, r"on Euclidean\(2\). Got .* max\(2\)"),
         ({"generator": nn.Linear(2, 2)}, "Expected a generator with latent_dim. Got Linear"),
-        ({"generator": MLPGenerator(3, latent_dim=2, width=4)}, r"fit the samples, \(2, 2\).*Sizes of tensors"),
+        (
+            {"generator": MLPGenerator(3, latent_dim=2, width=4)},
+            r"samples of shape \(b, 3\), and the data have \(b, 2\)",
+        ),
     ],
 )
 def test_players_that_do_not_fit_are_refused_at_the_call(player, message):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -185,9 +184,6 @@ def _entry(run: Run) -> Entry:
     course = [(r.get("time", math.nan), r["step"] * batch, r["eval/excess"]) for r in scored]
     last = run.metrics[-1].get("time", math.nan) if run.metrics else math.nan
     data = [f"{key[5:]}={_shown(value)}" for key, value in every.items() if key.startswith("data.")]
-    if str(every["data._target_"]).startswith(f"{IN_PYTHON}."):  # which the class alone does not tell apart
-        with suppress(InputError):
-            data.append(str(run.checkpoint["game"].get("data")))
     return Entry(
         directory=run.directory,
         settings=settings,

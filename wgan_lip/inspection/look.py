@@ -11,6 +11,7 @@ from torch import Tensor
 from wgan_lip.data import Source
 from wgan_lip.inspection.findings import Finding, Standing, find
 from wgan_lip.lipschitz.certificates import Certificate, certify
+from wgan_lip.lipschitz.layers.base import kept_by_training
 from wgan_lip.metrics import spread_over_real
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError, one_line
@@ -87,6 +88,6 @@ def look_at(run: Run, *, data: bool = True) -> Inspection:
 
 def _guarantee(run: Run) -> str:
     try:
-        return getattr(run.critic, "guarantee", "not certified")
+        return kept_by_training(run.critic)
     except InputError:
         return "unknown"

@@ -63,7 +63,8 @@ def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list
     taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if os.path.lexists(directory / name)]
     if taken:
         raise InputError(
-            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. Choose another folder."
+            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. Choose another folder, or "
+            "resume it."
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)

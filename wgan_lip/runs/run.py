@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import numbers
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -110,6 +111,9 @@ class Run(Printed):
         source: Source | None = None,
     ) -> None:
         self.trust, self._handed_over = check_trust(trust), {"critic": critic, "generator": generator}
+        for name, given in self._handed_over.items():
+            if given is not None and not isinstance(given, nn.Module):
+                raise InputError(f"Expected {name}= to be a torch module, built. Got {given!r:.60}.")
         self._source = source
         self._file = {"last": CHECKPOINT, "best": BEST}[check_choice(checkpoint, ["last", "best"], "checkpoint")]
         self.directory = Path(directory).expanduser()
@@ -141,6 +145,12 @@ class Run(Printed):
             return read_json_list(self.directory / OVERRIDES)
         except FileNotFoundError as error:
             raise self._damaged(OVERRIDES, str(error.strerror)) from None
+
+    @property
+    def command(self) -> str:
+        """What started it: a command line, or a call in Python. A record, as :attr:`overrides` is."""
+        called = self.overrides[:1] and self.overrides[0].startswith("wgan_lip.train(")
+        return self.overrides[0] if called else " ".join(["wgan-lip train", *self.overrides])
 
     @property
     def status(self) -> dict[str, Any]:
@@ -268,8 +278,8 @@ class Run(Printed):
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""
-        if n < 1:
-            raise InputError(f"Expected at least one sample. Got n={n}.")
+        if not isinstance(n, numbers.Integral) or n < 1:
+            raise InputError(f"Expected n samples, a whole number of at least one. Got n={n!r:.60}.")
         return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
 
     def report(self, out: str | Path = "report.html") -> Path:
@@ -291,14 +301,19 @@ class Run(Printed):
 
     def picture(self) -> str:
         """The interval, and the samples as they are drawn in the run's folder."""
-        summary, pixels = self._read("summary", None), b""
+        line = "" if self._read("summary", None) is None else self.interval.picture()
+        drawn = self.drawn_samples()
+        return f'{line}<div style="max-width: 24em">{drawn}</div>' if drawn else line
+
+    def drawn_samples(self) -> str:
+        """The picture of samples in the run's folder as HTML; nothing where there is none."""
+        pixels = b""
         with suppress(OSError):
             pixels = read_regular(self.directory / SAMPLES, limit=LARGEST_PICTURE)
-        line = "" if summary is None else self.interval.picture()
         if not pixels.startswith(PNG):
-            return line
+            return ""
         source = f"data:image/png;base64,{b64encode(pixels).decode()}"
-        return f'{line}<div><img style="max-width: 24em" alt="samples" src="{source}"></div>'
+        return f'<img style="max-width: 100%" alt="Samples, as they were drawn at the end" src="{source}">'
 
     def _read(self, name: str, otherwise: Any) -> Any:
         """An attribute, or something else where its file is damaged: printing fails nowhere."""

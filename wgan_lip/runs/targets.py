@@ -137,8 +137,13 @@ def recipe(role: str, thing: object) -> dict[str, Any]:
 
 
 def made_in_python(thing: object) -> dict[str, Any]:
-    """The section of a thing that no configuration can build."""
-    return {"_target_": f"{IN_PYTHON}.{type(thing).__name__}"}
+    """The section of a thing that no configuration can build: its class, and what tells it from others of the class."""
+    section: dict[str, Any] = {"_target_": f"{IN_PYTHON}.{type(thing).__name__}"}
+    if isinstance(thing, Source):
+        return section | {"fingerprint": thing.fingerprint()}
+    if isinstance(thing, nn.Module):
+        return section | {"parameters": sum(parameter.numel() for parameter in thing.parameters())}
+    return section
 
 
 def class_named(section: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -25,7 +27,7 @@ from wgan_lip.training.game import Record
 from wgan_lip.training.scoring import Evaluation
 from wgan_lip.training.session import Players, Session
 from wgan_lip.training.settings import Training
-from wgan_lip.utils.checks import InputError, check_choice, check_seed
+from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import keep_freed_memory, set_threads
 
 __all__ = ["train"]
@@ -60,8 +62,19 @@ class Arguments(Training):
             if not isinstance(thing := getattr(self, name), kind):
                 remedy = "Build it first." if kind is nn.Module else "wgan_lip.data.TensorSource makes one of a tensor."
                 raise InputError(f"The {name} must be a {kind.__name__}. Got {type(thing).__name__}. {remedy}")
-        if self.resume is not None:
-            check_choice(self.resume, ["auto"], "resume")
+        for name, kind in (("evaluation", Evaluation), ("checkpoint", Checkpointing)):
+            if not isinstance(given := getattr(self, name), kind):
+                raise InputError(f"Expected {name} to be a wgan_lip.{kind.__name__}. Got {given!r:.60}.")
+        if not isinstance(self.out, str | Path) or not str(self.out).strip():
+            raise InputError(f"Expected out to be the folder of the run, such as outputs/mine. Got {self.out!r}.")
+        if self.resume not in (None, "auto"):
+            raise InputError(f"Expected resume to be 'auto' or None. Got {self.resume!r}.")
+        for name, player in (("generator_optimizer", self.generator), ("critic_optimizer", self.critic)):
+            _check_optimizer(name, getattr(self, name), player)
+        if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
+            raise InputError(f"Expected callbacks to be a list of callables on records. Got {self.callbacks!r:.60}.")
+        if uncallable := [callback for callback in self.callbacks if not callable(callback)]:
+            raise InputError(f"Expected callbacks that can be called with a record. Got {uncallable[0]!r:.60}.")
         check_seed(self.seed)
         check_tracking(self.tracking)
 
@@ -71,6 +84,7 @@ class Arguments(Training):
         players = self._players()
         self.evaluation.check(players.source)
         config = self._config(players)
+        command = f"wgan_lip.train({type(self.source).__name__}, ..., out={str(out)!r})"
         session = Session(
             directory=out,
             config=config,
@@ -80,7 +94,8 @@ class Arguments(Training):
             evaluation=self.evaluation,
             checkpoint=self.checkpoint,
             seed=self.seed,
-            command=f"wgan_lip.train({type(self.source).__name__}, ..., out={str(out)!r})",
+            overrides=[command],
+            command=command,
             way_back=lambda directory: f"wgan_lip.train(..., out={str(directory)!r}, resume='auto')",
             tracking=self.tracking,
             callbacks=self.callbacks,
@@ -93,8 +108,10 @@ class Arguments(Training):
     def _players(self) -> Players:
         """The players on the critic's device, with their optimisers: Adam where none is given."""
         parameter = next(self.critic.parameters(), None)
-        if parameter is None or next(self.generator.parameters(), None) is None:
-            raise InputError("Expected a critic and a generator with parameters to train. Got one with none.")
+        for name in ("critic", "generator"):
+            if not any(parameter.requires_grad for parameter in getattr(self, name).parameters()):
+                raise InputError(f"Expected a {name} with parameters to train. Got one with none.")
+        assert parameter is not None
         ascent, descent = self.critic_optimizer, self.generator_optimizer
         if ascent is None:
             ascent = torch.optim.Adam(parameter_groups(self.critic, CRITIC_RATE), **ADAM)
@@ -121,6 +138,17 @@ class Arguments(Training):
         }
 
 
+def _check_optimizer(name: str, given: object, player: nn.Module) -> None:
+    if given is None:
+        return
+    if not isinstance(given, Optimizer):
+        raise InputError(f"Expected {name} to be a torch optimiser. Got {given!r:.60}.")
+    own = {id(parameter) for parameter in player.parameters()}
+    if not any(id(parameter) in own for group in given.param_groups for parameter in group["params"]):
+        what = type(player).__name__
+        raise InputError(f"Expected {name} over the parameters of the {what}. Got those of something else.")
+
+
 def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
     """The section of an optimiser: of one that was given its class, else all that the default takes."""
     if given is not None:
@@ -144,8 +172,13 @@ def _as_function(arguments: Callable[P, Arguments]) -> Callable[P, Run]:
 
     @functools.wraps(arguments, assigned=(), updated=())
     def train(*args: P.args, **keywords: P.kwargs) -> Run:
+        known = inspect.signature(arguments).parameters
+        if unknown := [name for name in keywords if name not in known]:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            raise TypeError(f"train() has no setting {unknown[0]}." + f" Did you mean {close[0]}?" * bool(close))
         return arguments(*args, **keywords).run()
 
+    train.__signature__ = inspect.signature(arguments).replace(return_annotation=Run)  # type: ignore[attr-defined]
     return train
 
 

@@ -43,20 +43,20 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
     if device.type == "cpu":
         check_memory(2 * batch_size * test[0].nbytes, f"a batch of {batch_size} samples of each law",
                      "Lower `batch_size`.")  # fmt: skip
-    with torch.no_grad():
-        try:
-            latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
-            values = critic(torch.cat((test.to(device), copy.deepcopy(generator)(latents))))
-        except InputError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:  # on what does not meet
-            raise InputError(
-                f"Expected players that fit the samples, {tuple(test.shape)}, {test.dtype}. Got: {one_line(error)}. "
-                "Build them for this dimension, dtype and device."
-            ) from error
-    if values.shape != (2 * len(test),):
+    latents = draw_latents(generator, len(test), torch.Generator(device).manual_seed(0))
+    made = _tried("generator", lambda: copy.deepcopy(generator)(latents), latents)
+    if made.shape != test.shape:
         raise InputError(
-            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {2 * len(test)} samples. "
+            f"The generator makes samples of shape (b, {', '.join(map(str, made.shape[1:]))}), and the data have "
+            f"(b, {test.shape[1]}). Build it for this dimension."
+        )
+    if not bool(torch.isfinite(made).all()):
+        raise InputError("The generator's samples are not finite before the first step. Check its weights.")
+    both = torch.cat((test.to(device), made))
+    values = _tried("critic", lambda: critic(both), both)
+    if values.shape != (len(both),):
+        raise InputError(
+            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {len(both)} samples. "
             "Build it with heads=1; end your own with Squeeze()."
         )
     kr_lower_bound(critic, test, test)  # refuses what an audit would
@@ -65,6 +65,20 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
             f"Expected, with `compile`, a critic without a penalty. Got {type(critic).__name__}, which is "
             "differentiated twice: torch.compile can't. Leave `compile` out."
         )
+
+
+def _tried(name: str, play: Callable[[], Tensor], given: Tensor) -> Tensor:
+    """What a player makes of the first rows that it will be given."""
+    try:
+        with torch.no_grad():
+            return play()
+    except InputError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The {name} fails on its input, {tuple(given.shape)}, {given.dtype}: {one_line(error)}. Build it for this "
+            "dimension, dtype and device."
+        ) from error
 
 
 def method_of(critic: nn.Module, name: str, setting: str) -> Callable[[Tensor, Tensor], object]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from wgan_lip.data import FiniteSource, Source
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import prove
+from wgan_lip.lipschitz.layers.base import kept_by_training
 from wgan_lip.metrics import (
     Floor,
     Inception,
@@ -144,7 +145,7 @@ def score_run(run: Run, source: Source, evaluation: Evaluation = Evaluation()) -
         **_copies(source, generated),
         **(_kept_up(run, source, generated, fit_steps) if fit_steps > 0 else {}),
         "lipschitz": proof.certificate.lipschitz,
-        "guarantee": getattr(run.critic, "guarantee", "not certified"),
+        "guarantee": kept_by_training(run.critic),
         "largest_gradient_found": estimate_lipschitz(run.critic, test),
         "ray_gradient_norm": estimate_ray_gradient_norm(run.critic, test, generated, transport.plan),
     }  # fmt: skip

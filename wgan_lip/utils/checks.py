@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -368,9 +369,9 @@ def check_seed(seed: int) -> int:
 
     They read the low 32 bits, and bit 31 is set in the seeds of the data's own streams: `wgan_lip.data.sources`.
     """
-    if not 0 <= seed < 2**31:
-        raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed}.")
-    return seed
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+        raise InputError(f"Expected a seed of at least 0 and below 2^31. Got {seed!r:.60}.")
+    return int(seed)
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:

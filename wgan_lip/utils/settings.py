@@ -62,6 +62,9 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
                 kind = "a whole number" if whole else "a number"
                 raise InputError(f"Expected `{setting.name}` to be {kind}. Got {value!r:.60}.")
+            if type(value) not in (int, float):  # such as numpy's
+                value = int(float(value)) if whole else float(value)
+                object.__setattr__(self, setting.name, value)
             remedy = " Leave it null for no limit." if limits["optional"] else ""
             low = limits.get("above", limits.get("least", -math.inf))
             high = min(limits["most"], COUNT) if whole else limits["most"]

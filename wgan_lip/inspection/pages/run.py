@@ -284,7 +284,9 @@ def _curves(looked: Inspection) -> str:
 def _samples(looked: Inspection) -> str:
     samples, source, shape = looked.generated, looked.source, None
     if samples is None:
-        return paragraph(f"There are none to be drawn: {looked.problem}")
+        drawn = looked.run.drawn_samples()
+        why = paragraph(f"None could be drawn anew: {looked.problem}")
+        return why + (figure(drawn, "As they were drawn at the end of the run.") if drawn else "")
     if source is not None and bool(torch.isfinite(samples).all()):
         return _scores(looked) + _pictures(looked, source, samples)
     why = looked.unopened or "some generated samples are not finite"
@@ -336,7 +338,7 @@ def _scores(looked: Inspection) -> str:
 def _configuration(looked: Inspection) -> str:
     run = looked.run
     try:
-        given = " ".join(["wgan-lip train", *run.overrides])
+        given = run.command
     except InputError as error:
         given = str(error)
     rows = [(key, _shown(value)) for key, value in flat(run.config).items()]

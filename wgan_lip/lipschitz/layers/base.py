@@ -273,3 +273,16 @@ def _members(kind: type) -> dict[str, object]:
 
 
 remember_members(LipschitzLayer, nn.Sequential)
+
+
+def kept_by_training(critic: nn.Module) -> str:
+    """What constrained steps keep of a critic's constant, in words; see Note [Guarantees] of the baselines.
+
+    A critic that does not say so itself is certified where all its parameters are those of layers with constraints of
+    their own.
+    """
+    own = all(
+        isinstance(module, LipschitzLayer) or next(module.parameters(recurse=False), None) is None
+        for module in critic.modules()
+    )
+    return str(getattr(critic, "guarantee", "certified" if own else "not certified"))

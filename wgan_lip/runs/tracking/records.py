@@ -55,6 +55,9 @@ class Tracker(Closing):
     def __call__(self, record: RecordLike) -> None:
         self.record(record)
 
+    def close(self) -> None:
+        """Ends the run there; by default there is nothing to end."""
+
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
         """Takes a picture: uint8, shape (h, w, 3), which so many `colors` are enough for."""
 
