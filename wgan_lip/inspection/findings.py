@@ -48,8 +48,9 @@ class Standing:
         modes: Modes of the data, None where it has none or their number is not at hand.
         spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
         precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
-        recall: Share of real samples in neighbourhoods of generated ones, likewise.
-        density: Mean number of neighbourhoods of real samples that a generated one lies in, likewise.
+        recall: Share of real samples in neighbourhoods of generated ones, over that of real samples in their place.
+        density: Mean number of neighbourhoods of real samples that a generated one lies in, over that of real
+            samples in their place.
         coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
             place; see :func:`wgan_lip.metrics.neighbourhoods`.
         width: Standard deviation within the modes over that of the data; NaN where it has none.

@@ -71,7 +71,7 @@ def compare(
     inception: Inception | None = None,
     seed: int = 0,
 ) -> dict[str, Compared]:
-    """Compares generated samples with as many held-out ones, and real samples of the training law likewise.
+    """Compares generated samples with as many held-out ones, and real samples of the training law with the same.
 
     Arguments:
         generated: Samples, shape (n, d), on the CPU; n at most the number of held-out and of training samples.

@@ -32,7 +32,7 @@ from wgan_lip.utils.devices import keep_freed_memory, set_threads
 
 __all__ = ["train"]
 
-CRITIC_RATE = 0.03  # c of parameter_groups: on digits, 0.1 and 0.01 leave a larger excess over the floor
+CRITIC_RATE = 0.03  # c of parameter_groups; see outputs/reference/wgan/critic_rate.json
 ADAM: dict[str, Any] = {"betas": [0.5, 0.9], "fused": True}  # where no optimiser is given
 
 P = ParamSpec("P")
@@ -83,7 +83,7 @@ class Arguments(Training):
         out = Path(self.out).expanduser()
         players = self._players()
         self.evaluation.check(players.source)
-        config = self._config(players)
+        config = self._config()
         command = f"wgan_lip.train({type(self.source).__name__}, ..., out={str(out)!r})"
         session = Session(
             directory=out,
@@ -107,19 +107,18 @@ class Arguments(Training):
 
     def _players(self) -> Players:
         """The players on the critic's device, with their optimisers: Adam where none is given."""
-        parameter = next(self.critic.parameters(), None)
         for name in ("critic", "generator"):
             if not any(parameter.requires_grad for parameter in getattr(self, name).parameters()):
                 raise InputError(f"Expected a {name} with parameters to train. Got one with none.")
-        assert parameter is not None
         ascent, descent = self.critic_optimizer, self.generator_optimizer
         if ascent is None:
             ascent = torch.optim.Adam(parameter_groups(self.critic, CRITIC_RATE), **ADAM)
         if descent is None:
             descent = torch.optim.Adam(self.generator.parameters(), lr=1e-3, **ADAM)
-        return Players(self.source.to(parameter.device), self.generator, self.critic, descent, ascent)
+        device = next(self.critic.parameters()).device
+        return Players(self.source.to(device), self.generator, self.critic, descent, ascent)
 
-    def _config(self, players: Players) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         """The settings as a run's folder holds them, with the sections that the command line has."""
         return {
             "seed": self.seed,

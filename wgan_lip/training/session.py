@@ -112,7 +112,7 @@ class Session:
     way_back: Callable[[Path], str]
     tracking: Sequence[str | Tracker] = ("tensorboard",)
     callbacks: Sequence[Callable[[Record], object]] = ()
-    told: Callable[[Run], object] = bool
+    told: Callable[[Run], object] | None = None
 
     def run(self) -> Run:
         """Trains, scores and draws; returns the run.
@@ -164,7 +164,8 @@ class Session:
                 steps = records if past.first is None else _gone_on(records)
                 self._train(run, steps, saver, stop, ranks, board, past.first)
                 self._conclude(run, board)
-            self.told(run)
+            if self.told is not None:
+                self.told(run)
             return run
 
     def _past(self, held: ExitStack) -> Past:

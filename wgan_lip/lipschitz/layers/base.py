@@ -278,8 +278,9 @@ remember_members(LipschitzLayer, nn.Sequential)
 def kept_by_training(critic: nn.Module) -> str:
     """What constrained steps keep of a critic's constant, in words; see Note [Guarantees] of the baselines.
 
-    A critic that does not say so itself is certified where all its parameters are those of layers with constraints of
-    their own.
+    A critic that does not say so itself is certified where all its parameters are those of layers that prove their
+    constant: then a bound holds for whatever weights training leaves. That it stays at 1 is up to their constraints,
+    and told by the certificate.
     """
     own = all(
         isinstance(module, LipschitzLayer) or next(module.parameters(recurse=False), None) is None
