@@ -184,3 +184,12 @@ def test_a_suite_without_any_data_is_refused(tmp_path, capsys):
 def test_methods_can_be_told_apart_by_their_settings():
     settings = [json.dumps(method.settings(), sort_keys=True) for method in METHODS.values()]
     assert len(set(settings)) == len(settings)
+
+
+def test_settings_are_chosen_by_training_samples_only():
+    pair, tuning = ImagePair("digits", "/nowhere"), ImagePair("digits", "/nowhere", tuning=True)
+    x, y = pair.samples[:2]
+    trained_x, trained_y, judged_x, judged_y = tuning.samples
+    assert torch.equal(torch.cat((trained_x, judged_x)), x) and torch.equal(torch.cat((trained_y, judged_y)), y)
+    assert len(judged_x) == len(judged_y) == 130
+    assert repr(tuning) != repr(pair)  # a case's file says by which it was judged

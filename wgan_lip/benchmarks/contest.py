@@ -67,7 +67,8 @@ SEARCHED = 128  # points that look for the steepest slope, each in a quarter as 
 MOST_CHUNKS = 256  # after which a larger one is put up with
 COSINE_CHUNKS = 4  # on which gradients are compared
 ROUNDING = 1e-9  # by which a computed value may exceed what bounds it; relative
-WORKERS = min(2, os.cpu_count() or 1)  # cases at a time, each on one thread
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = min(2, CPUS)  # cases at a time, each on one thread
 
 
 class Trainable(Protocol):

@@ -85,6 +85,8 @@ class ImagePair:
     Arguments:
         name: A key of :data:`PAIRS`.
         root: The folder that holds the data sets, as torchvision puts them there.
+        tuning: Whether a fifth of the training samples is held out in place of those that figures are reported on:
+            settings are to be chosen by it.
 
     Raises:
         InputError: On first use: data that are not there, or cannot be read.
@@ -92,6 +94,7 @@ class ImagePair:
 
     name: str
     root: str = field(repr=False)
+    tuning: bool = False
 
     @property
     def title(self) -> str:
@@ -108,7 +111,11 @@ class ImagePair:
 
     @cached_property
     def samples(self) -> Samples:
-        return PAIRS[self.name](Path(self.root).expanduser())
+        x, y, x_test, y_test = PAIRS[self.name](Path(self.root).expanduser())
+        if not self.tuning:
+            return x, y, x_test, y_test
+        n, m = 4 * len(x) // 5, 4 * len(y) // 5
+        return x[:n], y[:m], x[n:][:HELD_OUT], y[m:][:HELD_OUT]
 
     @property
     def dim(self) -> int:

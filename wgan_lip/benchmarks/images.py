@@ -58,7 +58,7 @@ def convolutional(dim: int, *, image_shape: tuple[int, int, int], **arguments: A
     return ConvolutionalCritic(image_shape, **arguments)
 
 
-METHODS: dict[str, Method] = {
+_COMPARED: dict[str, Method] = {
     "residual": Method(ResNetCritic, learning_rate=0.2),
     "residual_muon": Method(ResNetCritic, optimizer="Muon"),
     "sorting": Method(SortingCritic, learning_rate=0.2),
@@ -70,6 +70,25 @@ METHODS: dict[str, Method] = {
     "torchlip_fast": Method(torchlip_critic, learning_rate=0.5, baseline=True),
     **{name: COMPARED[name] for name in ("gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort")},
 }
+
+_RESIDUAL, _SORTING = _COMPARED["residual"], _COMPARED["sorting"]
+
+# What else was tried, one choice turned at a time. They run where they are named.
+_VARIANTS: dict[str, Method] = {
+    "residual_slow": replace(_RESIDUAL, learning_rate=0.1),
+    "residual_fast": replace(_RESIDUAL, learning_rate=0.4),
+    "residual_narrow": replace(_RESIDUAL, arguments={"width": 64}),
+    "residual_wide": replace(_RESIDUAL, arguments={"width": 256}),
+    "residual_shallow": replace(_RESIDUAL, arguments={"depth": 3}),
+    "residual_deep": replace(_RESIDUAL, arguments={"depth": 12}),
+    "residual_leaky": replace(_RESIDUAL, arguments={"activation": "leaky_relu"}),
+    "residual_constant": replace(_RESIDUAL, schedule="constant"),
+    "sorting_16": replace(_SORTING, arguments={"group": 16}),
+    "sorting_muon": Method(SortingCritic, optimizer="Muon"),
+    "full_sort_muon": Method(SortingCritic, {"width": 128, "depth": 3, "group": 128}, optimizer="Muon"),
+}
+
+METHODS: dict[str, Method] = {**_COMPARED, **_VARIANTS}
 """By name. Nothing here depends on the pair that a critic is trained on, but for an image's shape."""
 
 
@@ -79,7 +98,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     Arguments:
         seeds: Of critics and batches; the splits stay the same.
         overrides: `pairs=digits,mnist`, `methods=residual,torchlip`, `seconds=10`, `root=DIR`, the folder that holds
-            the data sets, by default where configurations keep them. Nothing is downloaded.
+            the data sets, by default where configurations keep them; nothing is downloaded. `held_out=training` holds
+            out a fifth of the training samples instead of the test samples: to choose settings by.
         out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
 
     Raises:
@@ -90,10 +110,13 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         "methods": some_of(METHODS, "methods"),
         "seconds": positive_number("seconds"),
         "root": str,
+        "held_out": some_of(("test", "training"), "held_out"),
     }
-    chosen: dict[str, Any] = {"pairs": list(PAIRS), "methods": list(METHODS), "seconds": SECONDS, "root": ROOT}
+    chosen: dict[str, Any] = {"pairs": list(PAIRS), "methods": list(_COMPARED), "seconds": SECONDS, "root": ROOT}
     chosen |= parse_overrides(overrides, legal)
-    pairs = {name: ImagePair(name, chosen["root"]) for name in chosen["pairs"]}
+    pairs = {
+        name: ImagePair(name, chosen["root"], tuning=chosen.get("held_out") == ["training"]) for name in chosen["pairs"]
+    }
     absent = {f"pair {name}": told for name, pair in pairs.items() if (told := pair.absent())}
     if find_spec("deel") is None:
         peers = [method for method in chosen["methods"] if METHODS[method].critic is torchlip_critic]
