@@ -396,7 +396,7 @@ def test_a_damaged_status_hides_nothing_else(tiny_run, tmp_path, capsys, content
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}), ("clipped", {}),
+        ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}), ("image", {}), ("clipped", {}),
         ("gradient_penalty", {}), ("one_sided_penalty", {"one_sided": True}), ("spectral_norm", {}), ("groupsort", {}),
         ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
         ("cones", {"depth": 0, "readout": "cones", "centers": 1024}),
@@ -416,7 +416,17 @@ def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, change
 
 def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained():
     files = {path.stem: path.read_text() for path in (config_directory() / "critic").glob("*.yaml")}
-    ours = {"resnet", "resnet_plane", "resnet_wide", "cones", "cones_plane", "fixed_width", "sorting", "convolutional"}
+    ours = {
+        "resnet",
+        "resnet_plane",
+        "resnet_wide",
+        "cones",
+        "cones_plane",
+        "fixed_width",
+        "sorting",
+        "convolutional",
+        "image",
+    }
     assert files.keys() == ours | {"clipped", "gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort"}
     for text in files.values():
         head, *lines = text.splitlines()

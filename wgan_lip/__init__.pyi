@@ -4,7 +4,9 @@ from wgan_lip.critics import ClippedCritic as ClippedCritic
 from wgan_lip.critics import ConvolutionalCritic as ConvolutionalCritic
 from wgan_lip.critics import FixedWidthCritic as FixedWidthCritic
 from wgan_lip.critics import GroupSortCritic as GroupSortCritic
+from wgan_lip.critics import ImageCritic as ImageCritic
 from wgan_lip.critics import PenalizedCritic as PenalizedCritic
+from wgan_lip.critics import PrincipalCritic as PrincipalCritic
 from wgan_lip.critics import ResNetCritic as ResNetCritic
 from wgan_lip.critics import SortingCritic as SortingCritic
 from wgan_lip.critics import SpectralNormCritic as SpectralNormCritic

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -80,6 +80,14 @@ class Trainable(Protocol):
 
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """For training: n samples of P and m of Q, all independent, shapes (n, d) and (m, d)."""
+
+
+@runtime_checkable
+class Staying(Trainable, Protocol):
+    """Two laws known by samples that stay the same."""
+
+    def through(self, layers: nn.Module) -> Trainable:
+        """What layers make of them."""
 
 
 class Pair(Trainable, Protocol):
@@ -199,15 +207,22 @@ def _ascended(
     rng: torch.Generator,
     began: float,
 ) -> int:
-    """Trains until `seconds` after `began`, by the clock of this process; the number of ascents."""
-    steps = 0
+    """Trains until `seconds` after `began`, by the clock of this process; the number of ascents.
+
+    Layers that do not train are evaluated once where the samples stay.
+    """
+    steps, ascending = 0, critic
+    if isinstance(critic, Critic) and isinstance(pair, Staying):
+        front, rest = critic.split_frozen()
+        if next(front.parameters(), None) is not None:
+            pair, ascending = pair.through(front), rest
     optimizer = method.new_optimizer(critic)
-    constrain_steps(optimizer, critic)
+    constrain_steps(optimizer, ascending)
     rates = [group["lr"] for group in optimizer.param_groups]
     while (elapsed := time.process_time() - began) < seconds:
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * SCHEDULES[method.schedule](elapsed / seconds)
-        ascend(critic, optimizer, *_drawn(pair, batch, rng))
+        ascend(ascending, optimizer, *_drawn(pair, batch, rng))
         steps += 1
     return steps
 

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_lip.data import CIFAR10, MNIST, Digits, FiniteSource, ImageFolder
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.clusters import middle_and_spread
 
-__all__ = ["PAIRS", "ImagePair"]
+__all__ = ["PAIRS", "ImagePair", "Rows"]
 
 Samples = tuple[Tensor, Tensor, Tensor, Tensor]
 """Of P and Q for training, then of P and Q held out, pixels in [0, 1], shapes (n, d), (m, d), (k, d) and (l, d)."""
@@ -22,6 +22,7 @@ Samples = tuple[Tensor, Tensor, Tensor, Tensor]
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 DIGITS_TRAINED, MNIST_TRAINED, CIFAR_TRAINED, HELD_OUT = 650, 20_000, 10_000, 5_000  # of each law, at most
 MNIST_AXES, CIFAR_AXES = 64, 256
+CHUNK = 1024  # samples of one evaluation
 BLUR = 0.7  # standard deviation, in pixels
 FOLDERS = {"mnist": ("MNIST/raw",), "cifar10": ("cifar10_jpeg", "cifar-10-batches-py")}
 """First word of a pair's name → the folders of which one has to be there."""
@@ -145,8 +146,31 @@ class ImagePair:
 
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """n training samples of P and m of Q, with replacement, as critics see them."""
-        x, y = self.scaled[:2]
-        return x[torch.randint(len(x), (n,), generator=rng)], y[torch.randint(len(y), (m,), generator=rng)]
+        return Rows(*self.scaled[:2]).sample(n, m, rng)
+
+    @torch.no_grad()
+    def through(self, layers: nn.Module) -> Rows:
+        """What layers, (b, d) → (b, k), make of the training samples, computed once."""
+        x, y = (torch.cat([layers(rows) for rows in side.split(CHUNK)]) for side in self.scaled[:2])
+        return Rows(x, y)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Two laws that are uniform on rows, shapes (n, d) and (m, d)."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def dim(self) -> int:
+        return self.x.shape[1]
+
+    def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n rows of x and m of y, with replacement."""
+        sides = (self.x, n), (self.y, m)
+        x, y = (rows[torch.randint(len(rows), (size,), generator=rng)] for rows, size in sides)
+        return x, y
 
 
 def _mnist(root: Path) -> FiniteSource:

@@ -31,7 +31,7 @@ from wgan_lip.benchmarks.image_pairs import PAIRS, ImagePair
 from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.benchmarks.methods import COMPARED, Method
 from wgan_lip.benchmarks.peers import torchlip_critic
-from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ImageCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.transport import solve
@@ -58,12 +58,22 @@ def convolutional(dim: int, *, image_shape: tuple[int, int, int], **arguments: A
     return ConvolutionalCritic(image_shape, **arguments)
 
 
+def image(dim: int, *, image_shape: tuple[int, int, int], **arguments: Any) -> ImageCritic:
+    """A critic for images of that shape, c·h·w = dim."""
+    return ImageCritic(image_shape, **arguments)
+
+
+SHAPED = (convolutional, image)
+"""What needs an image's shape."""
+
+
 _COMPARED: dict[str, Method] = {
     "residual": Method(ResNetCritic, learning_rate=0.2),
     "residual_muon": Method(ResNetCritic, optimizer="Muon"),
     "sorting": Method(SortingCritic, learning_rate=0.2),
     "full_sort": Method(SortingCritic, {"width": 128, "depth": 3, "group": 128}, learning_rate=0.2),
     "cones": COMPARED["cones"],
+    "image": Method(image, learning_rate=0.2),
     "convolutional": Method(convolutional, learning_rate=0.2),
     "fixed_width": Method(FixedWidthCritic, {"depth": 2}),  # of width d + 3
     "torchlip": Method(torchlip_critic, baseline=True),
@@ -83,6 +93,14 @@ _VARIANTS: dict[str, Method] = {
     "residual_deep": replace(_RESIDUAL, arguments={"depth": 12}),
     "residual_leaky": replace(_RESIDUAL, arguments={"activation": "leaky_relu"}),
     "residual_constant": replace(_RESIDUAL, schedule="constant"),
+    "image_muon": Method(image, optimizer="Muon"),
+    "image_fast": Method(image, learning_rate=0.4),
+    "image_wide": Method(image, {"width": 160}, learning_rate=0.2),
+    "image_deep": Method(image, {"depth": 6}, learning_rate=0.2),
+    "image_96": Method(image, {"axes": 96, "width": 160, "depth": 6}, learning_rate=0.2),
+    "image_192": Method(image, {"axes": 192, "depth": 6}, learning_rate=0.2),
+    "image_4": Method(image, {"block": 4}, learning_rate=0.2),
+    "image_shifted": Method(image, {"partitions": 2}, learning_rate=0.2),
     "sorting_16": replace(_SORTING, arguments={"group": 16}),
     "sorting_muon": Method(SortingCritic, optimizer="Muon"),
     "full_sort_muon": Method(SortingCritic, {"width": 128, "depth": 3, "group": 128}, optimizer="Muon"),
@@ -160,7 +178,7 @@ class ImageCase(Case[ImagePair]):
             RuntimeError: A slope, or a value over W1, above the certified constant: a bug in a proof.
         """
         pair, method = self.pair, self.method
-        if method.critic is convolutional:
+        if method.critic in SHAPED:
             method = replace(method, arguments={**method.arguments, "image_shape": pair.image_shape})
         critic, row = trained(method, pair, seconds=self.seconds, batch=self.batch, seed=self.labels["seed"])
         row["guarantee"] = getattr(critic, "guarantee", "not certified" if method.baseline else "certified")

@@ -3,6 +3,7 @@
 from wgan_lip.critics.base import Critic
 from wgan_lip.critics.baselines import ClippedCritic, GroupSortCritic, PenalizedCritic, SpectralNormCritic
 from wgan_lip.critics.convolutional import ConvolutionalCritic
+from wgan_lip.critics.principal import ImageCritic, PrincipalCritic
 from wgan_lip.critics.resnet import FixedWidthCritic, ResNetCritic
 from wgan_lip.critics.sorting import SortingCritic
 
@@ -12,7 +13,9 @@ __all__ = [
     "Critic",
     "FixedWidthCritic",
     "GroupSortCritic",
+    "ImageCritic",
     "PenalizedCritic",
+    "PrincipalCritic",
     "ResNetCritic",
     "SortingCritic",
     "SpectralNormCritic",

@@ -97,6 +97,14 @@ class Critic(Rebuildable, nn.Sequential):
         visited = self._visited(self._states(x, y), len(x))
         return sum(layer.renew(at_x, at_y) for _, layer, at_x, at_y in visited)
 
+    def split_frozen(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """The layers before the first one that trains, and all others: what the former make of samples that stay can be
+        computed once. Both parts hold this critic's own layers."""
+        layers = list(self.named_children())
+        trains = [any(parameter.requires_grad for parameter in layer.parameters()) for _, layer in layers]
+        first = trains.index(True) if True in trains else len(layers)
+        return nn.Sequential(OrderedDict(layers[:first])), nn.Sequential(OrderedDict(layers[first:]))
+
     def _visited(self, states: Tensor, n: int) -> Iterator[tuple[int, LipschitzLayer, Tensor, Tensor]]:
         """Each certified layer, by its number, with the states of the n samples of P and those of Q that reach it, once
         the layers before it have been visited."""

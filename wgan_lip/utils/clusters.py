@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LOOKED_AT = 1024  # points, at least, for a middle and a spread
+
 
 def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iterations: int = 10) -> Tensor:
     """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration.
@@ -23,10 +25,11 @@ def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iter
 def middle_and_spread(points: Tensor) -> tuple[Tensor, float]:
     """The medians of the coordinates, shape (d,), and of the distances from there, in float64, of points (n, d).
 
-    Half of the points may lie anywhere. Where more than half of them are one point, the mean of the distances.
+    Half of the points may lie anywhere. Where more than half of them are one point, the mean of the distances. Of many
+    points every k-th is looked at, so that no more than about 2,000 are.
     """
-    points = points.double()
-    middle = points.median(dim=0).values
+    points = points[:: max(1, len(points) // LOOKED_AT)].double()
+    middle = points.T.contiguous().median(dim=1).values  # several times faster than along columns
     away = points - middle
     unit = away.abs().max().clamp_min(1e-290)  # no square over- or underflows
     lengths = unit * torch.linalg.vector_norm(away / unit, dim=1)

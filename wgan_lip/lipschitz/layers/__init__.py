@@ -25,6 +25,7 @@ from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension
 from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
 from wgan_lip.lipschitz.layers.pooling import L2Pool2d, MaxPool2d, ScaledAvgPool2d
+from wgan_lip.lipschitz.layers.principal import PrincipalEnergies, block_groups
 from wgan_lip.lipschitz.layers.retraction import Retraction, constrain_steps
 from wgan_lip.lipschitz.layers.sorting import GroupSort, Householder, MaxMin
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
@@ -67,6 +68,7 @@ __all__ = [
     "PixelShuffle",
     "PixelUnshuffle",
     "Pointwise",
+    "PrincipalEnergies",
     "RescaledGradientFlow",
     "Retraction",
     "Rounding",
@@ -76,6 +78,7 @@ __all__ = [
     "Squeeze",
     "Summary",
     "Unflatten",
+    "block_groups",
     "constrain_steps",
     "new_bias",
     "no_kinks",
