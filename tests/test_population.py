@@ -21,7 +21,7 @@ from wgan_lip.lipschitz.layers import Flatten, Linear, MaxMin, Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.population import (
-    _differences,
+    differences,
     _unit_interval,
     bernstein_lower_bound,
     betting_lower_bound,
@@ -368,7 +368,7 @@ def test_rounding_of_the_critic_never_lifts_the_bound(method, a, b, bias):
 def test_differences_are_those_of_group_means_rounded_down(n, m, seed, offset):
     rng = np.random.default_rng(seed)
     samples, count = (offset + rng.random(n), offset + rng.random(m)), min(n, m)
-    found = _differences(*samples, 1.0)
+    found = differences(*samples, 1.0)
     assert found.shape == (count,)
     edges = [np.arange(count + 1) * len(sample) // count for sample in samples]
     assert all(np.ptp(np.diff(edge)) <= 1 for edge in edges)

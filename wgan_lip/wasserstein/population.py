@@ -29,7 +29,11 @@ __all__ = [
     "PopulationBounds",
     "bernstein_lower_bound",
     "betting_lower_bound",
+    "check_level",
     "clip_range",
+    "differences",
+    "enclosed_values",
+    "log_capital",
     "normal_lower_bound",
     "population_bounds",
     "proved_bounds",
@@ -125,7 +129,7 @@ def normal_lower_bound(z: Tensor | ArrayLike, level: float, *, minus: Tensor | A
     samples = [np.ldexp(values, -exponent[..., None]) for values in samples]
     means, variances = zip(*(_moments(values) for values in samples))
     sizes = [values.shape[-1] for values in samples]
-    quantile = NormalDist().inv_cdf(_level(level))
+    quantile = NormalDist().inv_cdf(check_level(level))
     error = quantile * np.sqrt(sum(variance / size for variance, size in zip(variances, sizes)))
     rounding = sum(gamma(size + 16) for size in sizes) * (1 + abs(quantile))
     return np.ldexp(means[0] - sum(means[1:]) - error - rounding, exponent)
@@ -160,7 +164,7 @@ def bernstein_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level:
         values of several laws
     """
     unit, width = _unit_interval(z, low, high)
-    n, log = unit.shape[-1], math.log(2 / (1 - _level(level)))
+    n, log = unit.shape[-1], math.log(2 / (1 - check_level(level)))
     mean, variance = _moments(unit)
     deviation, remainder = np.sqrt(2 * variance * log / n), 7 * log / (3 * (n - 1))
     rounding = gamma(n + 32) * (mean + deviation + remainder)
@@ -205,7 +209,7 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
         process that bets upwards, alone, with the predictable plug-in bets for a fixed n
     """
     unit, width = _unit_interval(z, low, high)
-    n, log = unit.shape[-1], -math.log(1 - _level(level))
+    n, log = unit.shape[-1], -math.log(1 - check_level(level))
     count = np.arange(2, n + 2)
     guess = (0.5 + np.cumsum(unit, axis=-1)) / count
     spread = (0.25 + np.cumsum(np.square(unit - guess), axis=-1)) / count
@@ -216,13 +220,30 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
     below, above = np.zeros(unit.shape[:-1]), np.ones(unit.shape[:-1])
     for _ in range(HALVINGS):
         mean = (below + above) / 2
-        column = mean[..., None]
-        gains = np.log(1 + np.minimum(bets, LARGEST_BET / column) * (unit - column))  # each factor is at least 1/4
-        # A factor errs by less than 16 u of itself, and so does its logarithm; a sum by γ of its terms.
-        rounding = gamma(16 * n) + gamma(n + 32) * np.abs(gains).sum(axis=-1)
-        refuted = np.cumsum(gains, axis=-1).max(axis=-1) - rounding >= log * (1 + 2.0**-48)
+        refuted = log_capital(unit, bets, 0.0, mean) >= log * (1 + 2.0**-48)
         below, above = np.where(refuted, mean, below), np.where(refuted, above, mean)
     return _scaled_back(below, low, width)
+
+
+def log_capital(z: np.ndarray, bets: np.ndarray, low: np.ndarray | float, mean: np.ndarray) -> np.ndarray:
+    r"""The logarithm of the most capital there ever was, by bets that the mean of values exceeds a number.
+
+    .. math:: \max_t \sum_{i \le t} \ln \Bigl( 1 + \min\Bigl( \lambda_i, \frac{3}{4 (\mu - l_i)} \Bigr) (z_i - \mu) \Bigr)
+
+    Arguments:
+        z: The values, z_i ≥ l_i, shape (..., n), n ≥ 1.
+        bets: The λ_i ≥ 0, each fixed before its value was seen, shape (..., n).
+        low: The l_i, fixed before as well, below every mean.
+        mean: The number μ, shape (...).
+
+    Guarantee:
+        Rounding is subtracted. Every factor is at least 1/4 and decreases in μ, and so does the capital.
+    """
+    n, column = z.shape[-1], mean[..., None]
+    gains = np.log(1 + np.minimum(bets, LARGEST_BET / (column - low)) * (z - column))
+    # A factor errs by less than 16 u of itself, and so does its logarithm; a sum by γ of its terms.
+    rounding = gamma(16 * n) + gamma(n + 32) * np.abs(gains).sum(axis=-1)
+    return np.cumsum(gains, axis=-1).max(axis=-1) - rounding
 
 
 def clip_range(critic: nn.Module | Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
@@ -346,15 +367,17 @@ def proved_bounds(
         for name, samples, diameter, constant in zip("PQ", (x, y), diameters, generators)
     ]
     unbounded = [name for name, (spread, _) in zip("PQ", spreads) if spread is None]
-    each = _level(level) if unbounded else (1 + _level(level)) / 2
+    each = check_level(level) if unbounded else (1 + check_level(level)) / 2
 
-    at_x, at_y = _enclosed_values(proof, x, y, low, high, seed)
+    rng = torch.Generator().manual_seed(seed)
+    shuffled = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
+    at_x, at_y = enclosed_values(proof, *shuffled, low, high)
     if method == "normal":
         value = normal_lower_bound(at_x, each, minus=at_y)
     else:
         bound = betting_lower_bound if method == "betting" else bernstein_lower_bound
         reach = math.nextafter(high - low, math.inf)
-        value = bound(_differences(at_x, at_y, reach), -reach, reach, each)
+        value = bound(differences(at_x, at_y, reach), -reach, reach, each)
     scale = proof.certificate.lipschitz
     lower = max(0.0, float(value) / scale * (1 - 2.0**-52)) if scale > 0 else 0.0
     estimate = float(at_x.mean() - at_y.mean()) / scale if scale > 0 else 0.0
@@ -381,12 +404,8 @@ def proved_bounds(
     return PopulationBounds(lower, estimate, upper, level, method, assumptions, len(x), len(y), x.shape[1])
 
 
-def _enclosed_values(
-    proof: Proof, x: Tensor, y: Tensor, low: float, high: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Floats at most the clipped critic at x, (n,), and at least the clipped critic at y, (m,), both shuffled."""
-    rng = torch.Generator().manual_seed(seed)
-    x, y = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
+def enclosed_values(proof: Proof, x: Tensor, y: Tensor, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Floats at most the critic clipped to [low, high] at x, shape (n,), and at least it at y, shape (m,)."""
     at = proof.evaluate(torch.cat((x, y)))
     values, error = at.values.numpy(), at.error.numpy()
     with np.errstate(invalid="ignore"):
@@ -395,8 +414,8 @@ def _enclosed_values(
     return np.fmin(np.fmax(below, low), high), np.fmax(np.fmin(above, high), low)
 
 
-def _differences(at_x: np.ndarray, at_y: np.ndarray, reach: float) -> np.ndarray:
-    """Independent floats of shape (..., min(n, m)), at most the differences of means of groups of the two samples."""
+def differences(at_x: np.ndarray, at_y: np.ndarray, reach: float) -> np.ndarray:
+    """Floats of shape (..., min(n, m)), at most the differences of means of groups of the two samples, in order."""
     count = min(at_x.shape[-1], at_y.shape[-1])
     means, rounding = [], 0.0
     for values in (at_x, at_y):
@@ -441,7 +460,7 @@ def _scaled_back(bound: np.ndarray, low: float, width: float) -> np.ndarray:
     return np.maximum(np.nextafter(low + scaled, -np.inf), low)
 
 
-def _level(level: float) -> float:
+def check_level(level: float) -> float:
     if not 0 < level < 1:
         raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
     return level
