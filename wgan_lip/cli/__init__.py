@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "config_directory", "main"]
 COMMANDS = {
     "train": "train a generator against a certified critic",
     "estimate": "W1 between two sample sets or laws, with an interval that holds",
+    "test": "whether two sample sets are of one law, and how far apart their laws are at least",
     "certify": "prove the saved critic's Lipschitz constant anew",
     "inspect": "what a run did, in one screen and a page",
     "compare": "runs side by side, or those of a sweep",

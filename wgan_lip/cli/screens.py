@@ -21,8 +21,9 @@ from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
 from wgan_lip.utils.printing import FIGURE, NAME, Row
 from wgan_lip.utils.terminal import shown
 from wgan_lip.wasserstein.estimate import W1Estimate
+from wgan_lip.wasserstein.two_sample import TwoSampleTest
 
-__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place"]
+__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "tested"]
 
 
 def finished(run: Run) -> str:
@@ -104,6 +105,17 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         "Certificate": CERTIFICATE,
     }
     return "\n".join([*(line.rstrip() for line in lines), "", *_paths(directory, files)])
+
+
+def tested(result: TwoSampleTest, directory: Path, names: tuple[str, str]) -> str:
+    """The last screen of a two-sample test."""
+    lines = [
+        f"{shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
+        "",
+        _row("Samples", f"{result.n} and {result.m}", f"in dimension {result.dim}"),
+        *_lines(result.summary_rows()),
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), "", place("Result", directory / RESULT)])
 
 
 def _headline(run: Run) -> str:

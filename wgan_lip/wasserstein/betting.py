@@ -243,12 +243,12 @@ class BettingTest(Printed):
             kind.refit(x, y)
             if kind.proof is None or not kind.values:
                 continue
-            kind.values = [np.concatenate(kind.values)]
+            kind.values = [np.concatenate(kind.values)[-(self.pairs // 2) :]]  # those of better critics, and enough
             mean, variance = float(kind.values[0].mean()), _variance(kind.values[0])
             bet = math.sqrt(log / (horizon * variance))
             # What is left of the mean when the bets are through, W1 of the laws at least, or else the surer gain.
             judged = max(0.0, mean - variance * bet), mean / math.sqrt(variance)
-            if judged > best:
+            if judged > best and mean > variance * bet / 2:  # else the capital would fall
                 best, self._chosen = judged, (kind, bet)
 
 

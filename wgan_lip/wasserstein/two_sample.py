@@ -27,13 +27,13 @@ from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 from wgan_lip.wasserstein.betting import BettingTest
 from wgan_lip.wasserstein.population import check_level
 
-__all__ = ["PERMUTATIONS", "STATISTICS", "TwoSampleTest", "two_sample_test"]
+__all__ = ["TwoSampleTest", "check_test", "two_sample_test"]
 
 STATISTICS = {
     "energy": "energy distance",
     "w1": "W1 of the samples",
     "excess": "W1 in excess of its floor",
-    "sliced_w1": "mean W1 along 100 directions",
+    "sliced_w1": "mean W1 along random directions",
     "mmd": "squared MMD, a Gaussian kernel as wide as the median distance",
     "betting": "logarithm of the largest capital",
 }
@@ -114,7 +114,8 @@ class TwoSampleTest(Printed):
         verdict = "rejected" if self.rejected else "not rejected"
         permuted = "" if self.permutations is None else f", {self.permutations:,} permutations"
         rows = [
-            Row("Equal laws", f"p = {rounded_up(self.pvalue, 3)}", f"{verdict} at {percent(float(self._alpha))}"),
+            # of a whole number over another, 0.001 is shown as such though the float is above it
+            Row("Equal laws", f"p = {rounded_up(self.pvalue * (1 - 2.0**-50), 3)}", f"{verdict} at {percent(float(self._alpha))}"),
             Row("  statistic", rounded(self.statistic, 4), f"{STATISTICS[self.method]}{permuted}"),
         ]
         if self.w1_lower is not None:
@@ -131,7 +132,8 @@ class TwoSampleTest(Printed):
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data, as `result.json` holds it."""
-        return {**asdict(self), "rejected": self.rejected, "joint_level": self.joint_level, "notes": list(self.notes)}
+        plain = {**asdict(self), "seconds": round(self.seconds, 3), "notes": list(self.notes)}
+        return {**plain, "rejected": self.rejected, "joint_level": self.joint_level}
 
 
 def two_sample_test(
@@ -205,34 +207,56 @@ def two_sample_test(
         0.001
     """
     start = time.monotonic()
+    x, y, count, where, seed, note = check_test(
+        x, y, method=method, permutations=permutations, effect=effect, level=level, a=a, b=b, device=device, seed=seed
+    )
+    result = _permuted(x, y, method, count, level, where, seed) if count else _bet(x, y, level, seed)
+    if effect and count:
+        bet = _bet(x, y, level, seed)
+        result = replace(result, w1_lower=bet.w1_lower, notes=(*result.notes, *bet.notes))
+    return replace(result, seconds=time.monotonic() - start, notes=(*filter(None, [note]), *result.notes))
+
+
+def check_test(
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    *,
+    method: str,
+    permutations: int | None,
+    effect: bool,
+    level: float,
+    a: None,
+    b: None,
+    device: torch.device | str,
+    seed: int,
+) -> tuple[Tensor, Tensor, int, torch.device, int, str]:
+    """Refuses what :func:`two_sample_test` can't use, before anything is computed.
+
+    Returns:
+        The samples, float64 on the CPU, the number of permutations (0 for betting), device and seed, and a note on the
+        samples, or "".
+    """
     check_choice(method, tuple(STATISTICS), "method")
     check_level(level)
-    seed = check_seed(seed)
     if a is not None or b is not None:
         raise InputError(
             "A two-sample test takes independent samples, without weights. Got weights. Where they are counts, repeat "
-            "each sample as often, by np.repeat(x, a, axis=0); else draw from the samples in proportion to them."
+            "each sample as often, by np.repeat(x, a, axis=0)."
         )
+    if method == "betting" and permutations is not None:
+        raise InputError(f"method=betting takes no permutations. Got permutations={permutations}. Leave it out.")
+    count = PERMUTATIONS.get(method, 0) if permutations is None else permutations
+    if permutations is not None and (type(count) is not int or count < 1):
+        raise InputError(f"Expected permutations as a whole number of at least 1. Got {count!r}.")
+    if type(effect) is not bool:
+        raise InputError(f"Expected effect to be True or False. Got {effect!r}.")
     for name, samples in (("x", x), ("y", y)):
         if isinstance(samples, Law):
             raise InputError(f"Expected {name} to hold samples. Got a law. Draw from it: law.sample(n, generator).")
     x, y, note = common_origin(x, y)
     x, y = (samples.detach().cpu().double() for samples in check_pair(x, y, minimum=2))
-    unit_of(x, y)  # refuses coordinates that no sum of squares can hold
-    notes = [note] if note else []
-    if method == "betting":
-        if permutations is not None:
-            raise InputError(f"method='betting' takes no permutations. Got permutations={permutations}. Leave it out.")
-        result = _bet(x, y, level, seed)
-    else:
-        count = PERMUTATIONS[method] if permutations is None else permutations
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise InputError(f"Expected permutations as a whole number of at least 1. Got {count!r}.")
-        result = _permuted(x, y, method, count, level, find_device(str(device)), seed)
-        if effect:
-            bet = _bet(x, y, level, seed)
-            result = replace(result, w1_lower=bet.w1_lower, notes=(*result.notes, *bet.notes))
-    return replace(result, seconds=time.monotonic() - start, notes=(*notes, *result.notes))
+    unit_of(x, y)  # refuses coordinates beyond what sums of squares can hold
+    return x, y, count, find_device(str(device)), check_seed(seed), note
 
 
 def _bet(x: Tensor, y: Tensor, level: float, seed: int) -> TwoSampleTest:
@@ -264,14 +288,15 @@ def _permuted(
         values, errors = statistic(orders.to(device))
         reached += int((values + errors + error >= value).sum())
     notes = []
-    if 1 / (1 + permutations) > 1 - level:
-        remedy = "Give more samples." if every else "Raise permutations."
-        notes.append(f"p is at least 1/{1 + permutations}, so equality can't be rejected at {1 - level:.3g}. {remedy}")
     if every:
-        notes.append(f"p is exact: there are no more than {splits} splits, and all were taken.")
+        notes.append(f"p is exact: all {splits:,} splits of the samples were taken.")
     value = value if method == "mmd" else value * unit
     pvalue = (1 + reached) / (1 + permutations)
-    return TwoSampleTest(value, pvalue, None, method, level, permutations, n, m, dim, seed, notes=tuple(notes))
+    result = TwoSampleTest(value, pvalue, None, method, level, permutations, n, m, dim, seed, notes=tuple(notes))
+    if not replace(result, pvalue=1 / (1 + permutations)).rejected:
+        remedy = "give more samples" if every else "raise permutations"
+        notes.append(f"p can't be below 1/{1 + permutations}, so equality can't be rejected at this level: {remedy}.")
+    return replace(result, notes=tuple(notes))
 
 
 def _random_orders(total: int, count: int, rng: torch.Generator) -> Iterator[Tensor]:
