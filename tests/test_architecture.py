@@ -98,7 +98,7 @@ OWNERS: dict[str, set[str]] = {
     "mlflow": {"runs/tracking"},
     "IPython": {"runs/tracking"},
     "matplotlib": {"figures"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "benchmarks"},  # in benchmarks as a peer
     "torchvision": {"data"},
 }
 

@@ -21,11 +21,11 @@ from wgan_lip.lipschitz.layers import Flatten, Linear, MaxMin, Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.population import (
-    differences,
     _unit_interval,
     bernstein_lower_bound,
     betting_lower_bound,
     clip_range,
+    differences,
     normal_lower_bound,
     population_bounds,
 )

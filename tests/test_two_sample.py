@@ -16,7 +16,10 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from wgan_lip import BettingTest, InputError, law_of_rows, two_sample_test
+from wgan_lip.benchmarks import contest
+from wgan_lip.benchmarks import tests as suite
 from wgan_lip.cli import main
+from wgan_lip.cli import test as command
 from wgan_lip.transport import solve
 from wgan_lip.wasserstein.two_sample import TwoSampleTest
 
@@ -235,7 +238,7 @@ def test_more_samples_of_one_side_take_part_in_groups():
 def test_duplicated_rows_are_samples_like_others(samples):
     for method in ("energy", "betting"):
         found = two_sample_test(samples, samples, method=method)
-        assert found.pvalue == 1 or method == "betting" and found.pvalue > 0.05
+        assert found.pvalue == 1 or (method == "betting" and found.pvalue > 0.05)
 
 
 def test_kinds_of_samples():
@@ -357,5 +360,48 @@ def test_the_help_says_what_every_key_is(capsys):
     assert main(["test", "--help"]) == 0
     text = capsys.readouterr().out
     assert main(["test", "--cfg", "job"]) == 0
-    keys = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith((" ", "-"))]
-    assert len(keys) > 30 and all(key in text for key in keys if key)
+    defaults = [line.replace(": ", "=") for line in capsys.readouterr().out.strip().splitlines()]
+    assert len(defaults) == len(command.ROOT)
+    assert [default for default in defaults[2:] if f"  {default}  " not in text and f"  {default}\n" not in text] == []
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(contest, "_outcomes", lambda pieces, workers: ((piece, piece.measured()) for piece in pieces))
+
+
+def test_the_suite_writes_table_and_page(in_this_process, tmp_path, capsys):
+    cases = "'draws=4','cases=level,shift,mnist,coverage',"
+    arguments = ["benchmark", "suite=tests", f"overrides=[{cases}'root={tmp_path}']", f"out={tmp_path}"]
+    assert main(arguments) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    rows = {(row["kind"], row["pair"]): row for row in results["rows"]}
+    assert {kind for kind, _ in rows} == {"level", "level_betting", "power", "betting", "coverage"}
+    assert len(rows["level", "equal"]["pvalues"]["energy"]) == 20 and "mnist" in results["skipped"]
+    power = rows["power", "shift"]["pvalues"]
+    assert power.keys() == {"energy", "mmd", "sliced_w1", "C2ST"}
+    assert all(0 < p <= 1 for ps in power.values() for p in ps)
+    page = (tmp_path / "README.md").read_text()
+    assert (tmp_path / "table.md").read_text().strip() in page and "suite=tests" in page and "Left out: mnist" in page
+    before = (tmp_path / "results.json").read_bytes()
+    capsys.readouterr()
+    assert main(arguments) == 0  # every piece is stored
+    assert (tmp_path / "results.json").read_bytes() == before and "[" not in capsys.readouterr().err
+
+
+def test_the_classifier_sees_a_shift_and_nothing_else():
+    rng = torch.Generator().manual_seed(1)
+    x, y = torch.randn(2, 100, 3, generator=rng)
+    assert suite._classifier_pvalue(x + 2, y, 0) < 1e-6
+    known = [suite._classifier_pvalue(*torch.randn(2, 40, 3, generator=rng), k) for k in range(20)]
+    assert sum(p <= 0.05 for p in known) <= 4 and max(known) > 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in suite.LAWS if name != "mnist"])
+def test_laws_of_the_suite_give_samples_that_differ(name):
+    draw = suite.LAWS[name]("")
+    x, y = draw(50, torch.Generator().manual_seed(0))
+    assert x.shape == y.shape and len(x) == 50 and not torch.equal(x, y)
+    x, y = draw(2000, torch.Generator().manual_seed(1))
+    assert two_sample_test(x, y, permutations=99).rejected

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -44,6 +45,7 @@ __all__ = [
     "BATCH",
     "Case",
     "Pair",
+    "Piece",
     "Trainable",
     "mean_of",
     "method_table",
@@ -317,35 +319,56 @@ Laws = TypeVar("Laws", bound=Trainable)
 
 
 @dataclass(frozen=True)
-class Case(Generic[Laws]):
+class Piece(ABC):
+    """A part of a suite that is measured by itself.
+
+    Attributes:
+        labels: What its row says of it first. Its file is named after them.
+    """
+
+    labels: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
+
+    @abstractmethod
+    def measured(self) -> dict[str, Any]:
+        """The figures of its row."""
+
+    @abstractmethod
+    def in_words(self, row: Mapping[str, Any]) -> str:
+        """What its row says, in short."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that its result depends on, but for the machine and the code, as JSON holds it."""
+
+
+@dataclass(frozen=True)
+class Case(Piece, Generic[Laws]):
     """One critic on one pair, from one seed.
 
     Attributes:
-        labels: What its row says of it first, among it `method`, by name, and `seed`. Its file is named after them.
+        labels: Among them `method`, by name, and `seed`.
         pair: The laws.
         method: The critic.
         seconds: Processor time of training.
         batch: Samples of each law a step.
     """
 
-    labels: dict[str, Any]
     pair: Laws
     method: Method
     seconds: float
     batch: int = BATCH
 
-    @property
-    def name(self) -> str:
-        return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
-
     def measured(self: Case[Pair]) -> dict[str, Any]:
-        """Trains the critic; the figures of its row."""
+        """Trains the critic."""
         return train_and_measure(
             self.method, self.pair, seconds=self.seconds, batch=self.batch, seed=self.labels["seed"]
         )
 
     def in_words(self, row: Mapping[str, Any]) -> str:
-        """What its row says, in short."""
         if "failed" in row:
             return row["failed"]
         cosine = "none" if row["cosine"] is None else f"{row['cosine']:.4f}"
@@ -355,7 +378,6 @@ class Case(Generic[Laws]):
         )
 
     def settings(self) -> dict[str, Any]:
-        """All that its result depends on, but for the machine and the code, as JSON holds it."""
         return {
             **self.labels,
             "pair": repr(self.pair),
@@ -365,8 +387,8 @@ class Case(Generic[Laws]):
         }
 
 
-def run_cases(cases: Sequence[Case], out: Path, *, workers: int | None = None) -> list[dict[str, Any]]:
-    """Trains and measures all cases; their rows, in order.
+def run_cases(cases: Sequence[Piece], out: Path, *, workers: int | None = None) -> list[dict[str, Any]]:
+    """Measures all cases; their rows, in order.
 
     Every case has a process of its own, on one thread. Its row is written whole to `out/cases/NAME.json` when it
     ends: a case whose file holds the same settings is not run again. One line a case goes to standard error.
@@ -392,7 +414,7 @@ def run_cases(cases: Sequence[Case], out: Path, *, workers: int | None = None) -
     return [rows[case.name] for case in cases]
 
 
-def _stored(path: Path, case: Case) -> dict[str, Any] | None:
+def _stored(path: Path, case: Piece) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
@@ -408,11 +430,11 @@ def _stored(path: Path, case: Case) -> dict[str, Any] | None:
     return row
 
 
-def _outcomes(cases: Iterable[Case], workers: int) -> Iterator[tuple[Case, dict[str, Any]]]:
+def _outcomes(cases: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, dict[str, Any]]]:
     """The cases with their rows, as they end; `workers` processes at a time, none of which outlives the caller."""
     context = multiprocessing.get_context("spawn")
     waiting = list(cases)[::-1]
-    running: dict[Connection, tuple[Case, SpawnProcess]] = {}
+    running: dict[Connection, tuple[Piece, SpawnProcess]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -450,7 +472,7 @@ def _end(receiver: Connection, process: SpawnProcess) -> None:
     process.close()
 
 
-def _child(sender: Connection, case: Case) -> None:
+def _child(sender: Connection, case: Piece) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     keep_freed_memory()
     with sender:

@@ -194,7 +194,7 @@ class BettingTest(Printed):
     def notes(self) -> tuple[str, ...]:
         """What the reader should know, in sentences."""
         if not self._bets:
-            return (f"No bet was made on {self.pairs} pairs: critics are fitted to the first {FIRST}, and judged next.",)
+            return (f"No bet was made on {self.pairs} pairs: critics are fitted to {FIRST}, and judged by the next.",)
         return ()
 
     def headline(self) -> str:

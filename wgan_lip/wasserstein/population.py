@@ -228,7 +228,8 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
 def log_capital(z: np.ndarray, bets: np.ndarray, low: np.ndarray | float, mean: np.ndarray) -> np.ndarray:
     r"""The logarithm of the most capital there ever was, by bets that the mean of values exceeds a number.
 
-    .. math:: \max_t \sum_{i \le t} \ln \Bigl( 1 + \min\Bigl( \lambda_i, \frac{3}{4 (\mu - l_i)} \Bigr) (z_i - \mu) \Bigr)
+    .. math:: \max_t \sum_{i \le t} \ln \Bigl(
+        1 + \min\Bigl( \lambda_i, \frac{3}{4 (\mu - l_i)} \Bigr) (z_i - \mu) \Bigr)
 
     Arguments:
         z: The values, z_i ≥ l_i, shape (..., n), n ≥ 1.

@@ -113,9 +113,9 @@ class TwoSampleTest(Printed):
     def summary_rows(self) -> list[Row]:
         verdict = "rejected" if self.rejected else "not rejected"
         permuted = "" if self.permutations is None else f", {self.permutations:,} permutations"
+        p = rounded_up(self.pvalue * (1 - 2.0**-50), 3)  # 1/1000 is shown as such, though its float is above it
         rows = [
-            # of a whole number over another, 0.001 is shown as such though the float is above it
-            Row("Equal laws", f"p = {rounded_up(self.pvalue * (1 - 2.0**-50), 3)}", f"{verdict} at {percent(float(self._alpha))}"),
+            Row("Equal laws", f"p = {p}", f"{verdict} at {percent(float(self._alpha))}"),
             Row("  statistic", rounded(self.statistic, 4), f"{STATISTICS[self.method]}{permuted}"),
         ]
         if self.w1_lower is not None:
@@ -128,7 +128,8 @@ class TwoSampleTest(Printed):
     def picture(self) -> str:
         if self.w1_lower is None:
             return ""
-        return number_line([Bar("W1 of the laws", self.w1_lower, math.inf, proved=False)], self.summary_rows()[2].figure)
+        bar = Bar("W1 of the laws", self.w1_lower, math.inf, proved=False)
+        return number_line([bar], self.summary_rows()[2].figure)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data, as `result.json` holds it."""
@@ -260,8 +261,8 @@ def check_test(
 
 
 def _bet(x: Tensor, y: Tensor, level: float, seed: int) -> TwoSampleTest:
-    rng = torch.Generator().manual_seed(seed)
-    x, y = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
+    rng = _stream(seed)
+    x, y = (samples[torch.from_numpy(rng.permutation(len(samples)))] for samples in (x, y))
     test = BettingTest(level=level, expected=min(len(x), len(y))).update(x, y)
     return TwoSampleTest(
         test.statistic, test.pvalue, test.w1_lower, "betting", level, None, len(x), len(y), x.shape[1], seed,
@@ -273,7 +274,7 @@ def _permuted(
     x: Tensor, y: Tensor, method: str, permutations: int, level: float, device: torch.device, seed: int
 ) -> TwoSampleTest:
     n, m, dim = len(x), len(y), x.shape[1]
-    rng = torch.Generator().manual_seed(seed)
+    rng = _stream(seed)
     unit = unit_of(x, y)
     pooled = (torch.cat((x, y)) / unit).to(device)
     statistic = _statistic(method, pooled, n, rng)
@@ -281,7 +282,7 @@ def _permuted(
     every = method != "excess" and splits <= permutations + 1  # excess takes halves at random
     permutations = splits - 1 if every else permutations
 
-    given = torch.cat((torch.randperm(n, generator=rng), n + torch.randperm(m, generator=rng)))[None]
+    given = torch.from_numpy(np.concatenate((rng.permutation(n), n + rng.permutation(m))))[None]
     value, error = (float(part) for part in statistic(given.to(device)))
     reached = 0
     for orders in _every_other_split(n, m) if every else _random_orders(n + m, permutations, rng):
@@ -299,10 +300,15 @@ def _permuted(
     return replace(result, notes=tuple(notes))
 
 
-def _random_orders(total: int, count: int, rng: torch.Generator) -> Iterator[Tensor]:
+def _stream(seed: int) -> np.random.Generator:
+    """Random numbers that are none of those from which samples may have been drawn, by torch or NumPy from `seed`."""
+    return np.random.default_rng([seed, 0x7E57])
+
+
+def _random_orders(total: int, count: int, rng: np.random.Generator) -> Iterator[Tensor]:
     """`count` permutations of `total` samples in blocks, shape (b, total)."""
     for rows in torch.arange(count).split(max(1, CHUNK // total)):
-        yield torch.rand(len(rows), total, generator=rng, dtype=torch.float64).argsort(dim=1)
+        yield torch.from_numpy(rng.random((len(rows), total))).argsort(dim=1)
 
 
 def _every_other_split(n: int, m: int) -> Iterator[Tensor]:
@@ -312,12 +318,12 @@ def _every_other_split(n: int, m: int) -> Iterator[Tensor]:
     yield first[1:].argsort(dim=1, descending=True, stable=True)
 
 
-def _statistic(method: str, pooled: Tensor, n: int, rng: torch.Generator) -> Statistic:
+def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) -> Statistic:
     m, dim = len(pooled) - n, pooled.shape[1]
     if dim == 1 and method in ("energy", "w1", "sliced_w1"):  # every direction is the line
         return _along_lines(pooled, n, power=2 if method == "energy" else 1)
     if method == "sliced_w1":
-        theta = torch.randn(dim, DIRECTIONS, generator=rng, dtype=torch.float64)
+        theta = torch.from_numpy(rng.standard_normal((dim, DIRECTIONS)))
         return _along_lines(pooled @ (theta / torch.linalg.vector_norm(theta, dim=0)).to(pooled), n, power=1)
     pairs = len(pooled) ** 2
     need = (32 if method == "mmd" else 16) * pairs + (BYTES_PER_PAIR * n * m if method in ("w1", "excess") else 0)
