@@ -178,6 +178,28 @@ def test_values_bet_on_are_no_more_than_those_of_a_linear_critic():
     assert found == pytest.approx([float(true) for true in exact], abs=1e-12) and min(exact) >= Fraction(low)
 
 
+@pytest.mark.parametrize("dim", [1, 3, 30])
+def test_every_kind_of_critic_sees_a_difference_with_a_constant_near_1(dim):
+    """Where there is one of the kind: discriminants and projections are for more dimensions than one and six."""
+    x, y = (torch.from_numpy(samples) for samples in pair(60, dim, 1.5))
+    made = set()
+    for kind in BettingTest()._kinds:
+        kind.refit(x[:40], 0.2 * y[:40])
+        if kind.proof is not None:
+            made.add(kind.fit.__name__)
+            assert kind.proof.certificate.lipschitz == pytest.approx(1, abs=1e-9)
+            found, low = kind.differences(x[40:], 0.2 * y[40:])
+            assert found.mean() > 0 and found.min() >= low
+    wanted = {
+        "_mean",
+        "_radius",
+        "_cones",
+        *(["_discriminant"] if dim > 1 else []),
+        *(["_projected_cones"] if dim > 6 else []),
+    }
+    assert made == wanted
+
+
 def test_bets_depend_on_earlier_pairs_only():
     x, y = pair(60, 3, 1.0)
     first, second = BettingTest().update(x, y), BettingTest().update(x[:41], y[:41])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import Proof, prove
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze
-from wgan_lip.transport import solve
+from wgan_lip.transport import TransportError, solve
 from wgan_lip.transport.rounding import unit_of, vanishing
-from wgan_lip.utils.checks import InputError, UncertifiableError, check_pair, column_names, match_columns
+from wgan_lip.utils.checks import InputError, check_pair, column_names, match_columns
 from wgan_lip.utils.numbers import percent, rounded, rounded_down, rounded_up
 from wgan_lip.utils.printing import Printed, Row
 from wgan_lip.wasserstein.population import (
@@ -34,6 +35,7 @@ __all__ = ["BettingTest"]
 FIRST = 8  # pairs before the first critics
 GROWTH = 1.5  # pairs at one fit of the critics over those at the fit before
 FITTED = 1000  # pairs that critics are fitted to, at most: the latest
+SOLVED = 500  # samples of each law whose transport is solved for cones
 AXES = 6  # principal axes that cones are projected to
 RIDGE = 0.1  # added to the variances of a discriminant, relative to their mean
 
@@ -52,13 +54,11 @@ class _Kind:
 
     def refit(self, x: Tensor, y: Tensor) -> None:
         self.proof = None
-        critic = self.fit(x, y)
-        if critic is not None:
-            try:
+        with suppress(InputError, TransportError):  # constant on all samples, not finite, or not solved
+            critic = self.fit(x, y)
+            if critic is not None:
                 proof = prove(critic)
                 self.clip, self.proof = proved_range(proof, x, y), proof
-            except (InputError, UncertifiableError):  # constant on all samples, or not finite
-                self.proof = None
 
     def differences(self, x: Tensor, y: Tensor) -> tuple[np.ndarray, float]:
         """Floats at most (g(x_i) − g(y_i))/L of pairs, for the clipped critic g, and what they can't fall below, −R."""
@@ -312,13 +312,15 @@ def _projected_cones(x: Tensor, y: Tensor) -> nn.Module | None:
         return None
     both = torch.cat((x, y))
     both = both - both.mean(dim=0)
-    wide = both.shape[1] > len(both)
-    axes = torch.linalg.eigh(both @ both.T if wide else both.T @ both).eigenvectors[:, -AXES:]
-    front = _linear(torch.linalg.qr(both.T @ axes if wide else axes).Q.T)
+    axes = torch.randn(x.shape[1], AXES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for _ in range(8):  # subspace iteration: any orthonormal axes will do, and these cost little in many dimensions
+        axes = torch.linalg.qr(both.T @ (both @ axes)).Q
+    front = _linear(axes.T)
     with torch.no_grad():
         return nn.Sequential(front, _extension(front(x), front(y)), Squeeze())
 
 
 def _extension(x: Tensor, y: Tensor) -> LipschitzExtension:
-    """The least cones through an optimal potential at y."""
+    """The lowest cones through an optimal potential of some of the samples, at those of y."""
+    x, y = x[-SOLVED:], y[-SOLVED:]
     return LipschitzExtension.through(y, solve(x, y).potential(y))
