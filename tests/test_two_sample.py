@@ -119,6 +119,15 @@ def test_sliced_w1_in_the_plane_is_the_mean_over_directions():
     assert two_sample_test(x, y, method="sliced_w1").statistic == pytest.approx(5 * 2 / math.pi, rel=0.1)
 
 
+def test_duplicates_far_from_the_origin_are_ties():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2, (4, 6)).astype(float)
+    x, y = rows[rng.integers(0, 4, 5)], rows[rng.integers(0, 4, 4)]
+    for method in ("energy", "sliced_w1"):
+        near, far = (two_sample_test(offset + x, offset + y, method=method, seed=3).pvalue for offset in (0, 2.0**30))
+        assert near == far
+
+
 def test_the_level_holds_by_permutation():
     rng = np.random.default_rng(1)
     rejected = sum(two_sample_test(*rng.normal(size=(2, 12, 2)), permutations=19, seed=k).rejected for k in range(400))
@@ -311,7 +320,10 @@ def test_a_stream_refuses_samples_of_another_dimension_and_stays_what_it_was():
     for bad in ((x[:, :1], y[:, :1]), (x, y[:0]), (x * math.nan, y)):
         with pytest.raises(InputError):
             test.update(*bad)
-    assert test.pairs == 10
+    small = BettingTest().update(1e-200 * x, 1e-200 * y)
+    with pytest.raises(InputError, match="size of those before"):
+        small.update(1e200 * x, 1e200 * y)
+    assert test.pairs == small.pairs == 10
     with pytest.raises(InputError, match="expected=0"):
         BettingTest(expected=0)
 

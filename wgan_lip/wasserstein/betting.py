@@ -156,9 +156,12 @@ class BettingTest(Printed):
         x, y = (samples if order is None else samples[:, order] for samples in (x, y))
         if self._dim not in (None, x.shape[1]):
             raise InputError(f"Expected samples of dimension {self._dim}, as those before. Got {x.shape[1]}.")
+        unit = unit_of(x, y) if self._dim is None else self._unit
+        x, y = x / unit, y / unit
+        if not bool(x.isfinite().all() and y.isfinite().all()):
+            raise InputError(f"Expected samples of the size of those before, about {unit:.1g}. Got far larger ones.")
         if self._dim is None:
-            self._names, self._dim, self._unit = names, x.shape[1], unit_of(x, y)
-        x, y = x / self._unit, y / self._unit
+            self._names, self._dim, self._unit = names, x.shape[1], unit
         count = min(len(x), len(y))
         ends_x, ends_y = ([k * len(samples) // count for k in range(count + 1)] for samples in (x, y))
         done = 0

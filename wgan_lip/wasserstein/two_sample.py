@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from itertools import combinations
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -172,8 +173,7 @@ def two_sample_test(
             or an AnnData object too.
         y: Independent samples of Q, shape (m, d), m ≥ 2, independent of x. Columns that have names on both sides are
             matched by them.
-        method: energy, w1, excess, sliced_w1, mmd or betting. In our measurements energy has the most power over all;
-            see `wgan-lip benchmark suite=tests`.
+        method: energy, w1, excess, sliced_w1, mmd or betting. Which finds what: `wgan-lip benchmark suite=tests`.
         permutations: B; by default 999, for w1 and excess 199. Where there are no more splits than these and the given
             one, all are taken, and p is exact.
         effect: True: `w1_lower` by betting beside a p-value by permutation. It is a second statement: `joint_level` is
@@ -247,7 +247,7 @@ def check_test(
     if method == "betting" and permutations is not None:
         raise InputError(f"method=betting takes no permutations. Got permutations={permutations}. Leave it out.")
     count = PERMUTATIONS.get(method, 0) if permutations is None else permutations
-    if permutations is not None and (type(count) is not int or count < 1):
+    if permutations is not None and (not isinstance(count, Integral) or isinstance(count, bool) or count < 1):
         raise InputError(f"Expected permutations as a whole number of at least 1. Got {count!r}.")
     if type(effect) is not bool:
         raise InputError(f"Expected effect to be True or False. Got {effect!r}.")
@@ -257,7 +257,7 @@ def check_test(
     x, y, note = common_origin(x, y)
     x, y = (samples.detach().cpu().double() for samples in check_pair(x, y, minimum=2))
     unit_of(x, y)  # refuses coordinates beyond what sums of squares can hold
-    return x, y, count, find_device(str(device)), check_seed(seed), note
+    return x, y, int(count), find_device(str(device)), check_seed(seed), note
 
 
 def _bet(x: Tensor, y: Tensor, level: float, seed: int) -> TwoSampleTest:
@@ -278,9 +278,9 @@ def _permuted(
     unit = unit_of(x, y)
     pooled = (torch.cat((x, y)) / unit).to(device)
     statistic = _statistic(method, pooled, n, rng)
-    splits = math.comb(n + m, n)
-    every = method != "excess" and splits <= permutations + 1  # excess takes halves at random
-    permutations = splits - 1 if every else permutations
+    # Excess takes halves at random. Of many samples the number of splits would have millions of digits.
+    every = method != "excess" and math.comb(n + m, 2) <= permutations + 1 >= math.comb(n + m, n)
+    permutations = math.comb(n + m, n) - 1 if every else permutations
 
     given = torch.from_numpy(np.concatenate((rng.permutation(n), n + rng.permutation(m))))[None]
     value, error = (float(part) for part in statistic(given.to(device)))
@@ -290,7 +290,7 @@ def _permuted(
         reached += int((values + errors + error >= value).sum())
     notes = []
     if every:
-        notes.append(f"p is exact: all {splits:,} splits of the samples were taken.")
+        notes.append(f"p is exact: all {permutations + 1:,} splits of the samples were taken.")
     value = value if method == "mmd" else value * unit
     pvalue = (1 + reached) / (1 + permutations)
     result = TwoSampleTest(value, pvalue, None, method, level, permutations, n, m, dim, seed, notes=tuple(notes))
@@ -324,7 +324,8 @@ def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) ->
         return _along_lines(pooled, n, power=2 if method == "energy" else 1)
     if method == "sliced_w1":
         theta = torch.from_numpy(rng.standard_normal((dim, DIRECTIONS)))
-        return _along_lines(pooled @ (theta / torch.linalg.vector_norm(theta, dim=0)).to(pooled), n, power=1)
+        theta = (theta / torch.linalg.vector_norm(theta, dim=0)).to(pooled)
+        return _along_lines((pooled - pooled[0]) @ theta, n, power=1)  # far from the origin digits would be lost
     pairs = len(pooled) ** 2
     need = (32 if method == "mmd" else 16) * pairs + (BYTES_PER_PAIR * n * m if method in ("w1", "excess") else 0)
     check_memory(need, f"a test by {method} with the distances of {len(pooled)} samples", SUBSAMPLE)
