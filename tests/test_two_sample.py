@@ -437,5 +437,5 @@ def test_laws_of_the_suite_give_samples_that_differ(name):
     draw = suite.LAWS[name]("")
     x, y = draw(50, torch.Generator().manual_seed(0))
     assert x.shape == y.shape and len(x) == 50 and not torch.equal(x, y)
-    x, y = draw(2000, torch.Generator().manual_seed(1))
+    x, y = draw(1000, torch.Generator().manual_seed(1))
     assert two_sample_test(x, y, permutations=99).rejected

@@ -46,11 +46,11 @@ def _equal(root: str) -> Draw:
 
 
 def _blobs(root: str) -> Draw:
-    """Nine blobs on a grid, round against oblong ones, three to one"""
-    turned = math.sqrt(0.5) * torch.tensor([[3.0, 3.0], [-1.0, 1.0]], dtype=torch.float64) / math.sqrt(3)
+    """Four blobs at the corners of a square, round against oblong ones, nine to one"""
+    turned = math.sqrt(0.5) * torch.tensor([[3.0, 3.0], [-1 / 3, 1 / 3]], dtype=torch.float64)
 
     def draw(n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        x, y = (5.0 * torch.randint(3, (n, 2), generator=rng) for _ in range(2))
+        x, y = (5.0 * torch.randint(2, (n, 2), generator=rng) for _ in range(2))
         return x + _normal(n, 2, rng), y + _normal(n, 2, rng) @ turned
 
     return draw
