@@ -299,7 +299,8 @@ def test_kinds_of_samples():
         ({"a": np.ones(5)}, "weights"),
         ({"method": "ks"}, "method to be one of energy"),
         ({"method": "betting", "permutations": 9}, "takes no permutations"),
-        ({"permutations": 0}, "at least 1"),
+        ({"permutations": 0}, "from 1 to"),
+        ({"permutations": 10**12}, "from 1 to 10,000,000"),
         ({"permutations": 9.5}, "whole number"),
         ({"level": 1.0}, "between 0 and 1"),
         ({"effect": "yes"}, "effect"),
@@ -378,6 +379,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["x=x.npy"], "Expected y"),
         (["x=x.npy", "y=nowhere.npy"], "nowhere.npy"),
         (["x=x.npy", "y=x.npy", "level=2"], "between 0 and 1"),
+        (["x=x.npy", "y=x.npy", "samples=0", "permutations=1000000000000"], "from 1 to"),
+        (["x=data/moons", "y=data/moons", "samples=1000000000000"], "Lower samples"),
         (["x=x.npy", "y=x.npy", "a=w.npy"], "Expected a key of test"),
     ],
 )

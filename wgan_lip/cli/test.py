@@ -19,7 +19,7 @@ from wgan_lip.cli.estimate import _open as open_sides
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Opened
 from wgan_lip.runs.folder import RESULT, create_run, failures_recorded, set_status, versions
-from wgan_lip.utils.checks import check_seed
+from wgan_lip.utils.checks import check_memory, check_seed
 from wgan_lip.utils.devices import find_device, set_threads
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.terminal import say
@@ -68,10 +68,13 @@ def test(config: DictConfig) -> float:
 def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> tuple[dict[str, Any], list[str]]:
     """What :func:`wgan_lip.two_sample_test` takes, and what is to be said of the samples."""
     rng = torch.Generator().manual_seed(check_seed(settings["seed"]))
+    count = settings["samples"]
+    numbers = count * sum(side.law.dim for side in sides if side.rows is None)
+    check_memory(8 * numbers, f"draws of {count} samples", "Lower samples.")
     notes = [note for side in sides for note in side.notes]
     drawn: list[Tensor] = []
     for side in sides:
-        rows = side.law.sample(settings["samples"], rng) if side.rows is None else side.rows
+        rows = side.law.sample(count, rng) if side.rows is None else side.rows
         if side.rows is None and side.law.size is not None:
             notes.append(f"{len(rows):,} rows were drawn from the {side.law.size:,} of {side.name}, with replacement.")
         drawn.append(rows)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from itertools import combinations
+from itertools import combinations, islice
 from numbers import Integral
 from typing import Any
 
@@ -41,6 +41,7 @@ STATISTICS = {
 """Method → what its statistic is."""
 PERMUTATIONS = {"energy": 999, "w1": 199, "excess": 199, "sliced_w1": 999, "mmd": 999}
 """Method → permutations by default. Each of w1 and of excess takes exact plans."""
+MOST = 10_000_000  # permutations
 DIRECTIONS = 100
 CHUNK = 2**22  # entries of a block of permutations: 32 MiB
 SOLVED = 1e-9  # by which two exact values may differ and count as equal, relative to the largest distance
@@ -247,8 +248,9 @@ def check_test(
     if method == "betting" and permutations is not None:
         raise InputError(f"method=betting takes no permutations. Got permutations={permutations}. Leave it out.")
     count = PERMUTATIONS.get(method, 0) if permutations is None else permutations
-    if permutations is not None and (not isinstance(count, Integral) or isinstance(count, bool) or count < 1):
-        raise InputError(f"Expected permutations as a whole number of at least 1. Got {count!r}.")
+    whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if permutations is not None and not (whole and 1 <= count <= MOST):
+        raise InputError(f"Expected permutations as a whole number from 1 to {MOST:,}. Got {count!r:.40}.")
     if type(effect) is not bool:
         raise InputError(f"Expected effect to be True or False. Got {effect!r}.")
     for name, samples in (("x", x), ("y", y)):
@@ -307,15 +309,18 @@ def _stream(seed: int) -> np.random.Generator:
 
 def _random_orders(total: int, count: int, rng: np.random.Generator) -> Iterator[Tensor]:
     """`count` permutations of `total` samples in blocks, shape (b, total)."""
-    for rows in torch.arange(count).split(max(1, CHUNK // total)):
-        yield torch.from_numpy(rng.random((len(rows), total))).argsort(dim=1)
+    block = max(1, CHUNK // total)
+    for start in range(0, count, block):
+        yield torch.from_numpy(rng.random((min(block, count - start), total))).argsort(dim=1)
 
 
 def _every_other_split(n: int, m: int) -> Iterator[Tensor]:
-    """Every split of n + m samples into n and m but the one given, shape (b, n + m)."""
-    chosen = torch.tensor(list(combinations(range(n + m), n)))  # the first is the given one
-    first = torch.zeros(len(chosen), n + m).scatter_(1, chosen, 1.0)
-    yield first[1:].argsort(dim=1, descending=True, stable=True)
+    """Every split of n + m samples into n and m but the one given, in blocks, shape (b, n + m)."""
+    splits = combinations(range(n + m), n)
+    next(splits)  # the one given
+    while block := list(islice(splits, max(1, CHUNK // (n + m)))):
+        chosen = torch.zeros(len(block), n + m).scatter_(1, torch.tensor(block), 1.0)
+        yield chosen.argsort(dim=1, descending=True, stable=True)
 
 
 def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) -> Statistic:
