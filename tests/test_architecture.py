@@ -31,7 +31,7 @@ FLOORS: list[dict[str, set[str]]] = [
         "runs": {"data", "generators", "lipschitz", "utils"},
     },
     {
-        "wasserstein": {"critics", "data", "lipschitz", "transport", "utils"},
+        "wasserstein": {"critics", "data", "lipschitz", "metrics", "transport", "utils"},
         "inspection": {"data", "figures", "lipschitz", "metrics", "runs", "transport", "utils"},
     },
     {

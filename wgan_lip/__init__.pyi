@@ -45,7 +45,6 @@ from wgan_lip.training import train_wgan as train_wgan
 from wgan_lip.utils.checks import InputError as InputError
 from wgan_lip.utils.checks import UncertifiableError as UncertifiableError
 from wgan_lip.wasserstein.betting import BettingTest as BettingTest
-from wgan_lip.wasserstein.estimate import W1Estimate as W1Estimate
 from wgan_lip.wasserstein.estimate import estimate_w1 as estimate_w1
 from wgan_lip.wasserstein.interval import W1Interval as W1Interval
 from wgan_lip.wasserstein.interval import bracket as bracket
@@ -53,6 +52,7 @@ from wgan_lip.wasserstein.interval import kr_lower_bound as kr_lower_bound
 from wgan_lip.wasserstein.population import PopulationBounds as PopulationBounds
 from wgan_lip.wasserstein.population import clip_range as clip_range
 from wgan_lip.wasserstein.population import population_bounds as population_bounds
+from wgan_lip.wasserstein.result import W1Estimate as W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest as TwoSampleTest
 from wgan_lip.wasserstein.two_sample import two_sample_test as two_sample_test
 

@@ -40,7 +40,8 @@ from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.terminal import say
-from wgan_lip.wasserstein.estimate import Progress, W1Estimate, check_estimate, estimate_w1
+from wgan_lip.wasserstein.estimate import check_estimate, estimate_w1
+from wgan_lip.wasserstein.result import Progress, W1Estimate
 
 __all__ = ["estimate"]
 
@@ -78,10 +79,9 @@ def estimate(config: DictConfig) -> float:
     with StopRequests("writing the result") as stop:
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
         with failures_recorded(directory):
-            known = known_w1(*sides)
-            result = _run(directory, settings, arguments, sides, known, stop)
+            result = _run(directory, settings, arguments, sides, stop)
             set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
-    say(screens.estimated(result, directory, (sides[0].name, sides[1].name), known))
+    say(screens.written(directory))
     return result.value
 
 
@@ -180,12 +180,12 @@ def _run(
     settings: Mapping[str, Any],
     arguments: dict[str, Any],
     sides: tuple[Opened, Opened],
-    known: tuple[float, float] | None,
     stop: StopRequests,
 ) -> W1Estimate:
-    """Estimates under the eyes of the trackers, and writes the result."""
+    """Estimates under the eyes of the trackers, writes the result, says it, and draws the pictures last."""
+    known = known_w1(*sides)
     with Trackers(
-        IntervalConsole(settings["seconds"]),
+        console := IntervalConsole(settings["seconds"]),
         JsonLinesTracker(directory / METRICS),
         board := TensorBoardTracker(directory, charts=ESTIMATE_CHARTS),
     ) as trackers:
@@ -205,11 +205,12 @@ def _run(
         last = {"w1/lower": result.lower, "w1/upper": result.upper, "perf/seconds": result.seconds}
         if result.exact is not None:
             last["w1/exact"] = result.exact
-        if result.certificate is not None:
-            last["certificate/lipschitz"] = result.certificate.lipschitz
+        last["certificate/lipschitz"] = result.certificate.lipschitz
         trackers.record(_Record(next(steps), last, f"stopped: {result.stopped}"))
         _write(directory, sides, result, known)
         stop.deferred = False
+        console.close()  # the terminal is free for the answer
+        say(screens.estimated(result, directory, (sides[0].name, sides[1].name), known))
         with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
             if stop.asked is not None:
                 stop.obey()
@@ -224,8 +225,7 @@ def _run(
 def _write(
     directory: Path, sides: tuple[Opened, Opened], result: W1Estimate, known: tuple[float, float] | None
 ) -> None:
-    if result.certificate is not None:
-        result.certificate.save(directory / CERTIFICATE)
+    result.certificate.save(directory / CERTIFICATE)
     content = {
         **result.as_dict(),
         "x": sides[0].name,
@@ -257,8 +257,8 @@ def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str
         drawn["potential"] = figures.transport_lines(
             potential, result.x, result.y, plan.rows, plan.columns, plan.mass, title="potential of the lower bound"
         )
-        if result.certificate is not None:
-            drawn["critic"] = figures.landscape(result.potential, result.x, result.y, labels=("x", "y"))
+        if result.critic is not None:
+            drawn["critic"] = figures.landscape(result.critic, result.x, result.y, labels=("x", "y"))
     else:
         drawn["samples"] = figures.generated_cloud(result.x, result.y, labels=("x", "y"))
     return drawn

@@ -20,7 +20,7 @@ from wgan_lip.runs.targets import class_named
 from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
 from wgan_lip.utils.printing import FIGURE, NAME, Row
 from wgan_lip.utils.terminal import shown
-from wgan_lip.wasserstein.estimate import W1Estimate
+from wgan_lip.wasserstein.result import W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest
 
 __all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "tested"]
@@ -86,7 +86,7 @@ def exported(run: Run, proved: Certificate, out: Path) -> str:
 
 
 def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known: tuple[float, float] | None) -> str:
-    """The last screen of an estimate."""
+    """What an estimate found."""
     lines = [
         f"{shown(directory)}: {names[0]} against {names[1]}, {clock_time(result.seconds)}",
         "",
@@ -96,6 +96,11 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
     if known is not None:
         error, how = (f" ± {rounded(known[1], 2)}", "± standard error") if known[1] > 0 else ("", "in closed form")
         lines.append(_row("W1 as it is known", f"{rounded(known[0], 5)}{error}", f"of these two laws, {how}"))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def written(directory: Path) -> str:
+    """What an estimate left, the last lines of its screen."""
     files = {
         "Result": RESULT,
         "Interval over time": "interval.png",
@@ -104,7 +109,7 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
         "Samples": "samples.png",
         "Certificate": CERTIFICATE,
     }
-    return "\n".join([*(line.rstrip() for line in lines), "", *_paths(directory, files)])
+    return "\n".join(["", *_paths(directory, files)])
 
 
 def tested(result: TwoSampleTest, directory: Path, names: tuple[str, str]) -> str:

@@ -11,17 +11,25 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
-from torch import Tensor
+from torch import Tensor, nn
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.lipschitz.layers import Retraction
+from wgan_lip.lipschitz.bounds import Norm
+from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Retraction, Squeeze
 from wgan_lip.lipschitz.layers.constraints import MARGIN
-from wgan_lip.transport import Problem, solve_problem
+from wgan_lip.transport import Potential, Problem, solve_problem
 from wgan_lip.utils.checks import InputError, check_choice, check_samples
 from wgan_lip.utils.numbers import rounded
 from wgan_lip.utils.printing import Printed, Row
 
-__all__ = ["MaxMinFunction", "compile_fixed_width", "compile_resnet", "critic_from_transport", "interpolate"]
+__all__ = [
+    "MaxMinFunction",
+    "compile_cones",
+    "compile_fixed_width",
+    "compile_resnet",
+    "critic_from_transport",
+    "interpolate",
+]
 
 _U = 2.0**-53
 _CHUNK = 2**22  # entries of one block of values: 32 MiB
@@ -290,6 +298,22 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
         critic.get_parameter("readout.weight").zero_()[0, 2**low - 1] = shrink
         critic.get_parameter("readout.bias").zero_()
     return critic
+
+
+def compile_cones(potential: Potential) -> nn.Sequential:
+    r"""A potential of a transport solution as a critic that can be certified, (b, d) → (b,), in float64, not trained.
+
+    .. math:: f(z) = s \min_j (\|z - p_j\| - v_j)
+
+    A minimum of cones is 1-Lipschitz by its form, so the certified constant is at most 1 whatever the numbers are. The
+    critic takes no gradients in its weights; memory stays bounded where none are asked for in z either.
+    """
+    cones = LipschitzExtension.through(potential.points, -potential.offsets)
+    sign = [] if potential.sign > 0 else [Linear(Norm((1,)), Norm((1,))).double()]
+    for layer in sign:
+        with torch.no_grad():
+            layer.weight.fill_(-(1 - 2.0**-48))  # so that its certified norm is at most 1
+    return nn.Sequential(cones, *sign, Squeeze()).eval().requires_grad_(False)
 
 
 def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:

@@ -6,7 +6,7 @@ value that real samples reach: its floor. The headline, :func:`excess_over_floor
 
 from wgan_lip.metrics.blurring import blurred
 from wgan_lip.metrics.classifier import Classifier, trained_classifier
-from wgan_lip.metrics.excess import Excess, Floor, Pool, excess_over_floor, real_pools
+from wgan_lip.metrics.excess import Excess, Floor, Halves, Pool, excess_over_floor, halved, real_pools
 from wgan_lip.metrics.features import Features, PretrainedNetwork, check_features, features_of
 from wgan_lip.metrics.inception import Inception
 from wgan_lip.metrics.memorisation import Memorisation, memorisation
@@ -29,6 +29,7 @@ __all__ = [
     "Excess",
     "Features",
     "Floor",
+    "Halves",
     "Inception",
     "Memorisation",
     "ModeCoverage",
@@ -42,6 +43,7 @@ __all__ = [
     "features_of",
     "frechet_distance",
     "frechet_wavelet_distance",
+    "halved",
     "kernel_distance",
     "memorisation",
     "mmd",

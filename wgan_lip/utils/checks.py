@@ -347,8 +347,9 @@ def check_memory(need: float, purpose: str, remedy: str) -> None:
     """Raises :class:`InputError` where less memory than `need` bytes is available."""
     available = available_memory()
     if available is not None and need > available:
+        size = f"{need / 2**30:.3g}" if need < 2.0**70 else "over a trillion"
         raise InputError(
-            f"Expected {need / 2**30:.3g} GiB of memory for {purpose}. "
+            f"Expected {size} GiB of memory for {purpose}. "
             f"Got {available / 2**30:.3g} GiB available. {remedy}"
         )
 

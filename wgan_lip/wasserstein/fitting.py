@@ -2,11 +2,19 @@ r"""A certified critic fitted to two sample sets, or two laws, with no tuning: t
 
 Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
-    So candidates compete on held-out samples, in rounds that each keep about the better third and restart the learning
-    rate. A candidate is the better one of its weights and of their running average, retracted: the average wins late,
-    where weights move about, the weights early, where an average lags behind. At the end the simplest candidate wins
-    that the validation samples cannot tell from the best: whose value is within one standard error of the paired
-    difference.
+    So candidates compete on held-out samples, in rounds that each are twice as long as the one before, keep the better
+    half and restart the learning rate. A candidate is the better one of its weights and of their running average,
+    retracted: the average wins late, where weights move about, the weights early, where an average lags behind. At the
+    end the simplest candidate wins that the validation samples cannot tell from the best: whose value is within one
+    standard error of the paired difference.
+
+Note [Stopping]
+    A candidate goes on to the next round only while that may matter. It leaves after a round whose gain is below one
+    standard error, that of the paired difference of its values at the validation samples, after the round and before.
+    It leaves, too, where the validation samples could not tell it from the one that would be chosen now, even if every
+    ascent of the next round gained as much as one of the last round did; for gains shrink. The fit ends when no
+    candidate is left: what more it might have found, the validation samples could not have seen. A round of fewer than
+    STEPS ascents is no reason to leave, for in a few ascents nothing gains.
 """
 
 from __future__ import annotations
@@ -42,8 +50,8 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 BATCH = 512
 LEARNING_RATE = 0.2  # the c of parameter_groups
 CHECK_EVERY = 25  # ascents between two looks at the validation samples
-ROUNDS = 4
-STEPS = 300  # ascents of a candidate in the first round; each round doubles them
+ROUNDS = 7
+STEPS = 50  # ascents of a candidate in the first round; each round doubles them
 AVERAGING = 0.01  # weight of the newest weights in their running average
 START = 4096  # samples of each law that candidates start from, and validation samples they are compared on
 CHUNK = 4096  # rows of one evaluation
@@ -133,7 +141,8 @@ def fit_critic(
             module of your own, which is copied and trained as it is, in raw units and its own dtype.
         seconds: When ascents end at the latest. The chosen critic's proof, and its values at all samples, come on top.
             Candidates that could not even be built and proved in the time left do not take part.
-        steps: Ascents of each candidate in the first round, doubled every round; 300 by default.
+        steps: Ascents of each candidate in the first round, doubled every round; 50 by default, of which Note
+            [Stopping] tells when they end.
         seed: Of starts and batches.
         device: Where ascents run.
         on_progress: Called at every look at the validation samples.
@@ -265,29 +274,34 @@ class _Clock:
 
 
 def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
-    """Trains all, then the best third of them for twice as long, and so on; one alone for all the rounds in one."""
+    """Trains all, then the better half of those that still gain for twice as long, and so on; see Note [Stopping]."""
     field = [trainee for trainee in reversed(trainees) if trainee.trains]  # networks first, which take longest
     lengths = [steps * 2**index for index in range(ROUNDS)]
     while lengths and field:
         clock.round = ROUNDS - len(lengths) + 1
-        if len(field) == 1:
-            lengths = [sum(lengths)]
         length = lengths.pop(0)
+        gains = []
         for index, trainee in enumerate(field):
             # Every round has the same share of the time, every trainee the same share of its round.
-            trainee.train(length, len(field) * (len(lengths) + 1) - index, clock)
-        field = sorted(field, key=lambda trainee: -trainee.value)[: math.ceil(len(field) / 3)]
+            gains.append(trainee.train(length, len(field) * (len(lengths) + 1) - index, clock))
+        chosen = _simplest(trainees)
+        going = [trainee for trainee, gain in zip(field, gains) if trainee.may_exceed(chosen, 2 * gain)]
+        field = sorted(going, key=lambda trainee: -trainee.value)[: math.ceil(len(field) / 2)]
 
 
 def _simplest(trainees: list[_Trainee]) -> _Trainee:
     """The first trainee that the validation samples cannot tell from the best one."""
     best = max(trainees, key=lambda trainee: trainee.value)
     for trainee in trainees:
-        gaps = [of_best - of_this for of_best, of_this in zip(best.values, trainee.values)]
-        error = math.sqrt(sum(gap.var().item() / len(gap) for gap in gaps))
-        if best.value - trainee.value <= error:
+        if best.value - trainee.value <= _paired_error(best.values, trainee.values):
             return trainee
     return best
+
+
+def _paired_error(values: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> float:
+    """The standard error of the difference of two dual values at the same samples, from the values at each."""
+    gaps = [one - other for one, other in zip(values, others)]
+    return math.sqrt(sum(gap.var().item() / len(gap) for gap in gaps))
 
 
 class _Trainee:
@@ -322,11 +336,15 @@ class _Trainee:
             self.rates = [group["lr"] for group in groups]
             constrain_steps(self.optimizer, self.module)
 
-    def train(self, steps: int, parts: int, clock: _Clock) -> None:
-        """At most `steps` ascents within one of `parts` equal parts of the time left; the rate falls with both."""
+    def train(self, steps: int, parts: int, clock: _Clock) -> float:
+        """At most `steps` ascents within one of `parts` equal parts of the time left; the rate falls with both.
+
+        Returns what the validation value gained, or −∞ where the trainee is not to go on; see Note [Stopping].
+        """
         start, end = clock.share(parts)
         if start >= end:  # nothing will have changed since the last look, which in many dimensions takes seconds
-            return
+            return 0.0
+        before, values, taken = self.value, self.values, self.steps
         for step in range(steps):
             now = time.perf_counter()
             if now >= end:
@@ -341,10 +359,18 @@ class _Trainee:
             self._average()
             if self.steps % CHECK_EVERY == 0:
                 if not self.look():
-                    return
+                    return -math.inf
                 clock.report(self)
         if self.look():
             clock.report(self)
+        gain = self.value - before
+        if self.steps - taken < STEPS or not math.isfinite(before):
+            return math.inf
+        return gain if gain > _paired_error(self.values, values) else -math.inf
+
+    def may_exceed(self, chosen: _Trainee, gain: float) -> bool:
+        """Whether the validation samples could tell this one from the chosen one, were its value larger by `gain`."""
+        return self.value + gain >= chosen.value + _paired_error(self.values, chosen.values)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -23,6 +23,7 @@ _COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quoti
 _HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
 _SOLVED = 2048  # states of each law whose transport is solved exactly
 _REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move likewise, at most
+_CHUNK = 2**22  # distances of one block
 _SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
 _IDLE = 0.1  # a cone whose largest share at the samples is below this part of an equal share moves to where they are
 
@@ -35,7 +36,8 @@ class LipschitzExtension(LipschitzLayer):
     Optimal potentials of W1 have this form, with the centres c_j at the samples. The gradient norm is 1 almost
     everywhere. Several heads share the centres and have offsets b of their own.
 
-    Distances are computed by differences: the expansion ‖z‖² − 2zᵀc + ‖c‖² cancels. Memory b·k, with heads b·heads·k.
+    Distances are computed by differences: the expansion ‖z‖² − 2zᵀc + ‖c‖² cancels. Memory b·k, with heads b·heads·k;
+    without gradients, a few blocks of 32 MiB.
 
     Arguments:
         dim: Width of the state, shape (b, dim); the output has shape (b, heads).
@@ -82,8 +84,12 @@ class LipschitzExtension(LipschitzLayer):
         _check_states(x, self.centers)
         single = torch.promote_types(x.dtype, torch.float32)  # there are no distances in half precision
         points, centers = x.to(single), self.centers.to(single)
+        blocks = points.split(max(1, _CHUNK // self.offsets.numel()))  # without gradients only one is held at a time
+        return torch.cat([self._lowest(block, centers) for block in blocks]).to(x.dtype)
+
+    def _lowest(self, points: Tensor, centers: Tensor) -> Tensor:
         distance = torch.cdist(points, centers, compute_mode="donot_use_mm_for_euclid_dist")  # (b, k)
-        return (distance[:, None] + self.offsets).amin(dim=2).to(x.dtype)
+        return (distance[:, None] + self.offsets).amin(dim=2)
 
     def claim(self) -> Claim:
         heads, dim = len(self.offsets), self.centers.shape[1]

@@ -1,0 +1,263 @@
+"""What an estimate of W1 has found, as it prints itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.critics.compiled import compile_cones
+from wgan_lip.lipschitz.certificates import Certificate, Proof, certify
+from wgan_lip.metrics.excess import Halves
+from wgan_lip.transport import Plan, Potential
+from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import interval_text, percent, rounded, rounded_down, rounded_up
+from wgan_lip.utils.printing import Bar, Printed, Row, number_line
+from wgan_lip.wasserstein.interval import samples_text, width_text
+from wgan_lip.wasserstein.population import PopulationBounds
+
+__all__ = ["Progress", "W1Estimate"]
+
+ENDED = {
+    "optimal": "",
+    "tolerance": "; narrow enough by tolerance=",
+    "time": "; more seconds= narrow it",
+    "interrupted": "; interrupted",
+}
+"""Why an estimate stopped → what is said of an interval that is no narrower."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an estimate stands.
+
+    Attributes:
+        seconds: Since it began.
+        stage: What was done last, in words.
+        lower: The best lower bound so far.
+        upper: The best upper bound so far.
+        critic: The critic's dual value on the samples that choose it, an estimate; None where there is none yet.
+        settled: Whether the interval is as narrow as it will be.
+    """
+
+    seconds: float
+    stage: str
+    lower: float
+    upper: float
+    critic: float | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class W1Estimate(Printed):
+    """W1 between two sample sets, enclosed; and, where samples could be held out, W1 between their laws.
+
+    Attributes:
+        lower: No more than W1 of the samples (of the weighted empirical measures P_n and Q_m), with proof.
+        upper: No less than it, with proof.
+        exact: W1 of the samples where the problem was solved to optimality and `lower` and `upper` agree to a relative
+            1e-9. None elsewhere: beside points that are very far away, rounding keeps the two apart.
+        value: The best single number in [lower, upper]: `exact`, or the middle.
+        halves: W1 between and within halves of the two sample sets: the floor, what sampling alone explains, and the
+            excess over it. None with weights, for fewer than 4 samples, or where no time was left.
+        pvalue: Of equal laws, by a permutation test of the energy distance; None likewise.
+        population: Confidence bounds on W1 of the laws from held-out samples; None where no critic was trained; where
+            nothing could be held out or the critic is constant, `notes` then say why; after an interruption.
+        critic: The critic that was trained, an `nn.Module`; None where there is none.
+        proof: Of its Lipschitz constant.
+        dual: The potential of `lower`: a minimum of cones with a proof in its definition. Its dual value is `lower`,
+            unless the critic's is better.
+        plan: The coupling of `upper`.
+        x: The samples of P that the interval is about, shape (n, d), on the CPU: those given, or drawn from a law.
+        y: The samples of Q, shape (m, d).
+        seconds: Taken in all.
+        seed: Of every draw.
+        stopped: optimal, tolerance, time or interrupted.
+        level: Confidence of what is said of the laws.
+        history: How the interval narrowed.
+        notes: What the reader should know, in sentences.
+
+    All distances are in the units of the samples. Only the excess may be negative.
+    """
+
+    lower: float
+    upper: float
+    exact: float | None
+    value: float
+    halves: Halves | None
+    pvalue: float | None
+    population: PopulationBounds | None
+    critic: nn.Module | None
+    proof: Proof | None
+    dual: Potential
+    plan: Plan
+    x: Tensor
+    y: Tensor
+    seconds: float
+    seed: int
+    stopped: str
+    level: float
+    history: tuple[Progress, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of samples of P."""
+        return len(self.x)
+
+    @property
+    def m(self) -> int:
+        """Number of samples of Q."""
+        return len(self.y)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the samples."""
+        return self.x.shape[1]
+
+    @cached_property
+    def potential(self) -> nn.Module:
+        """A certified critic, (k, d) tensor → (k,): the one that was trained, or else `dual`, in float64.
+
+        Of `dual` it is made when it is first asked for; memory stays bounded where no gradient is asked for. On the
+        line, at many points, `dual` itself is faster.
+        """
+        return compile_cones(self.dual) if self.critic is None else self.critic
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Proof of the Lipschitz constant of `potential`: of `dual`, that it is a minimum of cones."""
+        return certify(self.potential) if self.proof is None else self.proof.certificate
+
+    @property
+    def excess(self) -> float | None:
+        """How far the samples are apart beyond what sampling alone explains; signed. See `halves`."""
+        return None if self.halves is None else self.halves.excess
+
+    @property
+    def floor(self) -> float | None:
+        """W1 between two halves of one sample set, in the mean: what sampling alone explains. See `halves`."""
+        return None if self.halves is None else self.halves.floor
+
+    def headline(self) -> str:
+        return samples_text(self.n, self.m, self.dim)
+
+    def __repr__(self) -> str:
+        known = self._interval_rows()[0].figure
+        return f"<{type(self).__name__}: {', '.join([self.headline(), known, *self._laws()])}>"
+
+    def summary_rows(self) -> list[Row]:
+        rows = [Row("The laws", "; ".join(self._laws()))] if self._laws() else []
+        rows += self._interval_rows()
+        if self.halves is not None:
+            n = f"{self.halves.n:,}"
+            rows += [
+                Row("  floor", rounded(self.halves.floor, 4), f"W1 of two halves of one set, {n} samples each"),
+                Row("  excess over floor", self.halves.text(), "W1 of such halves of x and of y, less it"),
+            ]
+        if self.population is not None:
+            rows += self.population.summary_rows()[:-1]
+        if self.proof is not None:
+            rows.append(self.proof.certificate.bound_row("Certified critic"))
+        rows += [Row("Note", note) for note in self.notes]
+        if self.stopped == "interrupted" and self.population is None:
+            rows.append(Row("Note", "It was interrupted: what was still to come is missing."))
+        assumed = self._assumptions()
+        return [*rows, Row("Assuming", " ".join(assumed))] if assumed else rows
+
+    def _interval_rows(self) -> list[Row]:
+        interval, width = interval_text(self.lower, self.upper), width_text(self.lower, self.upper)
+        if self.exact is None:
+            return [Row("W1 of the samples", interval, f"certified; {width}{ENDED[self.stopped]}")]
+        return [
+            Row("W1 of the samples", f"W1 = {rounded(self.exact, 10)}", "exact: solved to optimality"),
+            Row("  certified", interval, f"{width}, by rounding"),
+        ]
+
+    def _laws(self) -> list[str]:
+        """What is known of the laws, in one or two phrases; nothing where nothing is."""
+        rejected = self.pvalue is not None and self.pvalue <= 1 - self.level
+        told = []
+        if self.population is not None and self.population.lower > 0:
+            confident = f"{percent(self.level)} confidence"
+            told.append(f"at least {rounded_down(self.population.lower, 3)} apart ({confident})")
+        if self.pvalue is None:
+            return told
+        p = f"p = {float(rounded_up(self.pvalue, 2)):g}"
+        if rejected:
+            unknown = self.population is not None and not told
+            return [*told, f"equality rejected, {p}", *["by how much they differ is not shown"] * unknown]
+        if told:
+            return [*told, f"the test alone does not reject equality, {p}"]
+        return [f"consistent with equal laws ({p})"]
+
+    def _assumptions(self) -> list[str]:
+        """What the statements about the laws rest on, in sentences."""
+        told = [] if self.population is None else list(self.population.assumptions)
+        if self.pvalue is None:
+            return told
+        test = "p is by a permutation test of the energy distance"
+        if self.population is None:
+            return [*told, f"{test}, on independent samples of each law."]
+        joint = percent(max(0.0, round(1 - 2 * (1 - self.level), 12)))
+        return [*told, f"{test}, a statement of its own: together with the bound it holds with {joint} confidence."]
+
+    def picture(self) -> str:
+        bars = [Bar("W1 of the samples", self.lower, self.upper, self.exact)]
+        if self.halves is not None:
+            bars += [Bar("Floor", self.halves.floor, self.halves.floor, proved=False), self.halves.bar()]
+        bars += [] if self.population is None else [self.population.bar()]
+        return number_line(bars, "; ".join(f"{row.name.strip()}: {row.figure}" for row in self.summary_rows()[:2]))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""The cost of `plan` between samples that may have moved, differentiable in them.
+
+        .. math:: \sum_k \pi_k \|x_{i_k} - y_{j_k}\|, \qquad \nabla_{x_i} = \sum_{k : i_k = i} \pi_k
+            \frac{x_i - y_{j_k}}{\|x_i - y_{j_k}\|}
+
+        At the samples of an exact estimate this is W1, and the gradient is one of W1: the plan stays optimal where W1
+        is differentiable (the envelope theorem). Elsewhere it is the gradient of the upper bound. The critic gives
+        another gradient, :math:`\nabla f(x_i)/n`, through :func:`wgan_lip.wasserstein.dual.kr_value` at `potential`.
+
+        Arguments:
+            x: Samples of P, shape (n, d), in the order of the estimate.
+            y: Samples of Q, shape (m, d).
+
+        Returns:
+            A scalar tensor. Points that coincide add no gradient.
+
+        Raises:
+            InputError: Other numbers of samples, or another dimension.
+        """
+        if x.shape != (self.n, self.dim) or y.shape != (self.m, self.dim):
+            raise InputError(
+                f"Expected x and y of shapes {(self.n, self.dim)} and {(self.m, self.dim)}, those of the estimate. "
+                f"Got {tuple(x.shape)} and {tuple(y.shape)}."
+            )
+        rows, columns = (torch.from_numpy(index).to(x.device) for index in (self.plan.rows, self.plan.columns))
+        mass = torch.as_tensor(self.plan.mass / self.plan.mass.sum(), dtype=x.dtype, device=x.device)
+        return (mass * torch.linalg.vector_norm(x[rows] - y[columns], dim=1)).sum()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that is plain data, as `result.json` holds it."""
+        return {
+            "lower": self.lower,
+            "upper": self.upper,
+            "exact": self.exact,
+            "value": self.value,
+            "halves": None if self.halves is None else asdict(self.halves),
+            "pvalue": self.pvalue,
+            "population": None if self.population is None else asdict(self.population),
+            "lipschitz": self.certificate.lipschitz,
+            "n": self.n,
+            "m": self.m,
+            "dim": self.dim,
+            "seconds": round(self.seconds, 3),
+            "seed": self.seed,
+            "stopped": self.stopped,
+            "notes": list(self.notes),
+            "history": [asdict(progress) for progress in self.history],
+        }
