@@ -29,7 +29,7 @@ from wgan_lip.transport import narrowing
 from wgan_lip.utils.terminal import say
 
 PROMISED = {"lower", "upper", "exact", "value", "population", "lipschitz", "n", "m", "dim", "seconds", "seed"}
-ALONE = "critic=null"  # the interval without a critic
+ALONE = "critic=null"  # about the samples, without a critic
 QUICK = ["critic=cones", "critic_steps=2"]
 
 
@@ -127,7 +127,8 @@ def test_a_run_leaves_everything_it_promises(capsys):
     assert set(board.Tags()["images"]) == {"interval", "potential", "critic"}
     assert {"potential_VERTEX", "about/charts/text_summary"} <= set(board.Tags()["tensors"])
     screen = capsys.readouterr().out
-    for said in ("x.npy against y.npy", "60 and 60", "exact: solved to optimality", "95 % confidence", "Lip(f) ≤ ",
+    assert result["pvalue"] == 0.001 and result["halves"]["n"] == 30 and result["halves"]["excess"] > 1
+    for said in ("The laws              at least ", "; equality rejected, p = 0.001", "excess over floor", "x.npy against y.npy", "60 and 60", "exact: solved to optimality", "95 % confidence", "Lip(f) ≤ ",
                  f"{directory}/result.json", f"{directory}/interval.png", "tensorboard --logdir"):  # fmt: skip
         assert said in screen
     without_links = [line for line in screen.splitlines() if str(directory) not in line]
@@ -173,6 +174,28 @@ def test_equal_seeds_give_equal_results(unpictured):
         result = json.loads(Path(f"run{len(found)}/result.json").read_text())
         found.append({name: result[name] for name in result.keys() - {"seconds", "history"}})
     assert found[0] == found[1] and found[0]["population"] != found[2]["population"]
+
+
+def test_the_answer_is_told_first_and_the_pictures_come_last(monkeypatch, capsys):
+    save_pair(n=60)
+    told, drawn = [], []
+    estimate, figures = command.estimate_w1, command._figures
+
+    def watched(*, on_progress, **arguments):
+        def tell(progress):
+            on_progress(progress)
+            told.append((progress.stage, progress.settled, progress.lower, progress.upper, capsys.readouterr().err))
+
+        return estimate(**arguments, on_progress=tell)
+
+    monkeypatch.setattr(command, "estimate_w1", watched)
+    monkeypatch.setattr(command, "_figures", lambda *given: drawn.append(capsys.readouterr().out) or figures(*given))
+    estimated("x=x.npy", "y=y.npy", *QUICK)
+    settled = [one[1] for one in told].index(True)
+    assert all(stage.startswith(("floor", "critic")) for stage, *_ in told[settled + 1 :])
+    assert told[settled][2] == pytest.approx(told[settled][3], rel=1e-9) and "5.0" in told[settled][4]
+    assert "exact: solved to optimality" in drawn[0] and "result.json" not in drawn[0]
+    assert "interval.png" in capsys.readouterr().out
 
 
 # --- what it reads ----------------------------------------------------------------------------------------------------
@@ -466,7 +489,7 @@ def test_ctrl_c_keeps_what_was_solved_before(monkeypatch, capsys, unpictured):
     interrupt_at(monkeypatch, "critic, round")
     result = estimated("x=x.npy", "y=y.npy")
     assert result["stopped"] == "interrupted" and result["exact"] == 5.0
-    assert result["population"] is None and result["lipschitz"] is None
+    assert result["population"] is None and result["lipschitz"] <= 1 and result["pvalue"] is not None
     screen = capsys.readouterr().out
     assert "exact: solved to optimality" in screen and "It was interrupted" in screen
 

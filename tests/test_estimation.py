@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -15,12 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from wgan_lip import certify, estimate_w1
+from wgan_lip import certify, estimate_w1, metrics, verify
+from wgan_lip.critics.compiled import compile_cones
 from wgan_lip.data import ORACLES, Law, box_diameter, law_of_oracle, law_of_rows
 from wgan_lip.lipschitz import certificates
 from wgan_lip.lipschitz.bounds import Norm
-from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze
-from wgan_lip.transport import narrowing, solve
+from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze, cones
+from wgan_lip.metrics import excess
+from wgan_lip.transport import Potential, narrowing, solve
 from wgan_lip.utils import checks
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein import estimate as estimation
@@ -28,6 +31,8 @@ from wgan_lip.wasserstein.candidates import Units, candidates
 from wgan_lip.wasserstein.dual import kr_value
 from wgan_lip.wasserstein.interval import InvariantViolation, kr_lower_bound
 from wgan_lip.wasserstein.population import clip_range, population_bounds
+from wgan_lip.wasserstein.sides import divided
+from wgan_lip.wasserstein.two_sample import two_sample_test
 
 
 def normal(*shape, seed=0):
@@ -63,10 +68,40 @@ def test_fields_of_an_estimate_without_a_critic():
     assert result.exact == result.value == TRUTH.value
     assert (result.n, result.m, result.dim, result.seed) == (60, 50, 2, 3)
     assert result.x.equal(X) and result.y.equal(Y)
-    assert result.certificate is None and result.population is None and result.potential is result.dual
+    assert result.critic is None and result.population is None and result.pvalue is None
     assert result.stopped == "optimal" and result.seconds > 0 and result.notes == ()
     assert result.dual(X).mean() - result.dual(Y).mean() == pytest.approx(result.exact, rel=1e-12)
     assert result.plan.cost(X, Y) == pytest.approx(result.exact, rel=1e-13)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_without_a_critic_the_certificate_is_that_of_the_cones_behind_the_lower_bound(flip):
+    x, y = (X[:5], Y) if flip else (X, Y)
+    result = estimate_w1(x, y)
+    assert isinstance(result.potential, nn.Module) and result.potential is result.potential
+    assert verify(result.certificate, result.potential).lipschitz <= 1
+    assert result.as_dict()["lipschitz"] == result.certificate.lipschitz == pytest.approx(1, abs=1e-12)
+    assert {layer.method for layer in result.certificate.layers} >= {"minimum of cones"}
+    torch.testing.assert_close(result.potential(x), result.dual(x), rtol=1e-14, atol=1e-14)
+    assert kr_lower_bound(result.potential, x, y) == pytest.approx(result.exact, rel=1e-12)
+    assert kr_lower_bound(result.potential, x, y) <= result.exact
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_cones_of_either_sign_are_critics(sign):
+    potential = Potential(Y, normal(50, 1, seed=4)[:, 0], sign=sign)
+    critic = compile_cones(potential)
+    z = normal(200, 2, seed=5)
+    torch.testing.assert_close(critic(z), potential(z), rtol=1e-13, atol=1e-13)
+    assert certify(critic).lipschitz <= 1 and not critic(z).requires_grad
+
+
+def test_many_cones_are_evaluated_block_by_block(monkeypatch):
+    monkeypatch.setattr(cones, "_CHUNK", 7 * 50)
+    layer = LipschitzExtension.through(Y, normal(50, 1, seed=4)[:, 0])
+    expected = (torch.cdist(X, Y) + layer.offsets).amin(dim=1)
+    torch.testing.assert_close(layer(X)[:, 0], expected)
+    assert layer(X[:0]).shape == (0, 1)
 
 
 def test_fields_of_an_estimate_with_a_critic():
@@ -74,6 +109,7 @@ def test_fields_of_an_estimate_with_a_critic():
     assert_encloses(result, TRUTH)
     assert result.exact == pytest.approx(TRUTH.value, rel=1e-13)
     assert result.certificate.lipschitz == certify(result.potential).lipschitz <= 1
+    assert result.potential is result.critic and result.pvalue <= 0.05
     with torch.no_grad():
         assert float(kr_value(result.potential, X, Y)) <= result.upper
     bounds = result.population
@@ -98,11 +134,13 @@ def test_history_is_what_was_told_and_only_narrows(pricing):
 
 def test_a_critic_may_raise_the_lower_bound(pricing, monkeypatch):
     monkeypatch.setattr(estimation, "fit_checked", memoriser)
-    result = estimate_w1(X, X + 3, seconds=1e-9)
-    alone = estimate_w1(X, X + 3, seconds=1e-9, critic=None)
+    result = estimate_w1(X, X + 3, seconds=1e-9, laws=True)
+    alone = estimate_w1(X, X + 3, seconds=1e-9)
     assert alone.upper == result.upper
     assert result.exact is None and result.value == (result.lower + result.upper) / 2
-    far = estimate_w1(X, torch.cat([X + 3, X - 3]), seconds=1e-9)  # equal means: the first interval knows nothing
+    far = estimate_w1(
+        X, torch.cat([X + 3, X - 3]), seconds=1e-9, laws=True
+    )  # equal means: the first interval knows nothing
     assert far.lower > 0.5 > estimate_w1(X, torch.cat([X + 3, X - 3]), seconds=1e-9, critic=None).lower
     assert_encloses(far, solve(X, torch.cat([X + 3, X - 3])))
 
@@ -111,6 +149,110 @@ def test_a_lower_bound_above_an_upper_one_is_an_error(monkeypatch):
     monkeypatch.setattr(estimation, "proved_lower_bound", lambda *_, **__: TRUTH.upper * (1 + 1e-9))
     with pytest.raises(InvariantViolation, match="report"):
         estimate_w1(X, Y, critic=own_critic(2), critic_steps=1)
+
+
+# --- what it means ----------------------------------------------------------------------------------------------------
+
+
+def test_floor_and_excess_are_their_definition():
+    """In 50 dimensions two samples of one law are 7.8 apart; what sampling alone explains is taken off."""
+    x, y = normal(40, 50), normal(30, 50, seed=1)
+    found = metrics.halved(x, y, splits=2, seed=3)
+    assert (found.n, found.splits) == (15, 2)
+    assert found.excess == pytest.approx(found.w1 - found.floor, rel=1e-12)
+    same = estimate_w1(x, y)
+    assert same.exact > 7 and abs(same.excess) < 0.5 < 7 < same.floor and same.halves.error is None
+    assert {"halves", "pvalue"} <= same.as_dict().keys() and same.as_dict()["halves"]["excess"] == same.excess
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_halves_of_four_points_are_known_by_hand(dim):
+    """x = {0, 0, 4, 4} e and y = x + 10 e: W1 between halves is 10 plus what they differ by, floor 0, 4/2 or 4."""
+    e = torch.eye(1, dim).double()
+    x = torch.tensor([[0.0], [0.0], [4.0], [4.0]]).double() * e
+    found = metrics.halved(x, x + 10 * e, splits=20)
+    assert found.n == 2 and found.w1 == pytest.approx(10, abs=1e-9)  # of four, the differences in the means cancel
+    assert 0 <= found.floor <= 4 and found.excess == pytest.approx(10 - found.floor, abs=1e-9)
+    apart = [metrics.halved(x, x + 10 * e, seed=seed).floor for seed in range(8)]
+    assert {round(floor, 9) for floor in apart} <= {0.0, 2.0, 4.0} and len(set(apart)) > 1
+
+
+def test_the_error_of_the_excess_is_that_of_splits_that_share_no_sample(monkeypatch):
+    monkeypatch.setattr(excess, "LARGEST_HALF", 5)
+    x, y = normal(60, 2), normal(60, 2, seed=1)
+    capped = metrics.halved(x, y, splits=4)
+    assert capped.n == 5
+    singles = [capped.excess]
+    monkeypatch.setattr(excess, "_mean", lambda values, apart: singles.append((values, apart)) or (0.0, 0.0))
+    metrics.halved(x, y, splits=4)
+    values, apart = singles[1]
+    assert apart == 6 and np.mean(values) == pytest.approx(singles[0])
+    assert capped.error == pytest.approx(np.std(values, ddof=1) / 2)
+
+
+def test_halves_need_four_samples_and_a_split():
+    for settings in ((X[:3], Y), (X, Y[:3])):
+        with pytest.raises(InputError, match="four samples"):
+            metrics.halved(*settings)
+        assert estimate_w1(*settings).halves is None
+    with pytest.raises(InputError, match="splits=0"):
+        metrics.halved(X, Y, splits=0)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_floor_and_excess_have_the_units_of_the_samples(scale):
+    plain, scaled = estimate_w1(X, Y), estimate_w1(scale * X, scale * Y)
+    assert scaled.excess / scale == pytest.approx(plain.excess, rel=1e-6)
+    assert scaled.floor / scale == pytest.approx(plain.floor, rel=1e-6)
+
+
+def test_the_screen_leads_with_what_is_known_of_the_laws():
+    result = estimate_w1(X, Y, critic=own_critic(2), critic_steps=1)
+    bounds = result.population
+
+    def led(lower, p):
+        one = dataclasses.replace(
+            result, pvalue=p, population=lower and dataclasses.replace(bounds, lower=float(lower))
+        )
+        first, *rest = str(one).splitlines()[1:]
+        assert any("W1 of the samples" in row for row in (first, *rest)) and repr(one).startswith(
+            "<W1Estimate: W1 betw"
+        )
+        return " ".join(first.split())
+
+    assert led("0.6129", 0.001) == "The laws at least 0.612 apart (95 % confidence); equality rejected, p = 0.001"
+    assert led("0.0", 0.414) == led(None, 0.414) == "The laws consistent with equal laws (p = 0.42)"
+    assert led("0.0", 0.02) == "The laws equality rejected, p = 0.02; by how much they differ is not shown"
+    assert led(None, 0.05) == "The laws equality rejected, p = 0.05"
+    assert led("0.1", 0.3).endswith("apart (95 % confidence); the test alone does not reject equality, p = 0.3")
+    assert led("0.1", None) == "The laws at least 0.1 apart (95 % confidence)"
+    assert led(None, None).startswith("W1 of the samples")
+    assert "90 % confidence" in " ".join(str(dataclasses.replace(result, pvalue=0.3)).split())
+
+
+def test_a_test_of_equal_laws_goes_with_a_comparison_of_the_laws():
+    law = Law(2, lambda n, rng: torch.randn(n, 2, generator=rng))
+    result = estimate_w1(law, law, critic=own_critic(2), critic_steps=1, samples=50)
+    assert result.pvalue == two_sample_test(result.x, result.y, seed=0).pvalue > 0.05
+    assert result.halves.splits == 5 and result.halves.error > 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X, 255 * X, "check that both are in the same units"),
+        (np.c_[X.numpy(), np.arange(60)], np.c_[Y.numpy(), Y.numpy()[:, 0]], "Column 3 of x counts its rows from 0"),
+        (np.c_[X.numpy(), Y.numpy()[:, 0].repeat(2)[:60]], np.c_[np.arange(1, 51), Y.numpy()], "Column 1 of y"),
+    ],
+)
+def test_what_looks_like_a_mistake_is_told(x, y, said):
+    assert [said in note for note in estimate_w1(x, y).notes] == [True]
+
+
+def test_what_does_not_is_not():
+    line = torch.arange(30.0)
+    for pair in ((X, 40 * X), (line, line + 1), (X, X[:1].expand(20, 2)), (X[:5], Y)):
+        assert estimate_w1(*pair).notes == ()
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -139,7 +281,9 @@ def test_weights(critic):
     result = estimate_w1(X, Y, a=a, b=b, critic=critic, critic_steps=1)
     assert_encloses(result, solve(X, Y, a=a, b=b))
     assert result.population is None
-    assert result.notes == ("There are no bounds on W1 of the laws: with weights, samples are no independent draws.",)
+    told = ("There are no bounds on W1 of the laws: with weights, samples are no independent draws.",)
+    assert result.notes == told * (critic is not None)
+    assert result.halves is result.pvalue is result.excess is result.floor is None
     assert result.plan.shape == (60, 50)
     one_sided = estimate_w1(X, Y, a=a, critic=critic, critic_steps=1)
     assert_encloses(one_sided, solve(X, Y, a=a))
@@ -294,7 +438,8 @@ def test_an_interruption_may_come_from_anywhere(pricing, monkeypatch, where, sol
     result = estimate_w1(X, Y, critic="cones", critic_steps=1)
     assert result.stopped == "interrupted" and (result.exact is not None) == solved
     assert result.population is None
-    assert (result.certificate is not None) == isinstance(result.potential, nn.Module) == certified
+    assert (result.critic is not None) == (result.proof is not None) == certified
+    assert result.certificate.lipschitz <= 1
     assert_encloses(result, TRUTH)
 
 
@@ -303,7 +448,7 @@ def test_an_interrupted_fit_keeps_the_exact_value(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(estimation, "fit_checked", interrupt)
-    result = estimate_w1(X, Y)
+    result = estimate_w1(X, Y, laws=True)
     assert result.stopped == "interrupted" and result.exact == TRUTH.value
 
 
@@ -397,7 +542,7 @@ def memoriser(x, y, **_):
 
 
 def split(x, y, seed=0, a=None, b=None):
-    return estimation._sides(x, y, a, b, 5000, (None, None), seed)
+    return divided(x, y, a, b, 5000, (None, None), seed)
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(10, (5, 2, 3)), (11, (5, 2, 4)), (1000, (500, 200, 300))])
@@ -516,7 +661,9 @@ def test_the_lower_bound_holds_for_the_samples_the_critic_was_trained_on():
 
 def test_the_uniform_law_on_rows_is_named_as_what_it_is():
     x, y = (torch.randn(200, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1))
-    result = estimate_w1(law_of_rows(x, "x.npy"), law_of_rows(y, "y.npy"), critic_steps=20, samples=300, seconds=5)
+    result = estimate_w1(
+        law_of_rows(x, "x.npy"), law_of_rows(y, "y.npy"), laws=True, critic_steps=20, samples=300, seconds=5
+    )
     for name, file in (("P", "x.npy"), ("Q", "y.npy")):
         sentence = f"{name} is the uniform law on the 200 rows of {file}"
         assert any(sentence in told for told in result.population.assumptions)
@@ -526,10 +673,10 @@ def test_the_uniform_law_on_rows_is_named_as_what_it_is():
 def test_samples_that_repeat_others_are_counted_and_told():
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x, y = rows.repeat(20, 1), torch.randn(400, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    result = estimate_w1(x, y, critic_steps=20, seconds=5)
+    result = estimate_w1(x, y, laws=True, critic_steps=20, seconds=5)
     (note,) = (note for note in result.notes if "repeat another one" in note)
     assert note.startswith("570 of the 600 samples of P") and note in result.population.assumptions
-    distinct = estimate_w1(y, y + 1, critic_steps=20, seconds=5)
+    distinct = estimate_w1(y, y + 1, laws=True, critic_steps=20, seconds=5)
     assert not any("repeat" in told for told in (*distinct.notes, *distinct.population.assumptions))
 
 
@@ -606,7 +753,7 @@ def test_samples_are_checked_once_and_layers_proved_twice(counted):
     checked, proved = counted
     result = estimate_w1(X, Y, critic="cones", critic_steps=1)
     assert [sum(one is samples for one in checked) for samples in (X, Y)] == [1, 1]
-    assert len(checked) <= 6  # with the centres of the cones, and the values of the critic, on either side
+    assert len(checked) <= 40  # with the centres of the cones, and the values of the critic, on either side
     layers = [layer.path for layer in result.certificate.layers]
     assert Counter(proved) == {path: 2 for path in layers}
 

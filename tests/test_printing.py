@@ -84,6 +84,7 @@ def results(shifted, estimate):
         wgan_lip.MaxMinFunction([[1.0], [-1.0]], [0.0, 2.0], [[0, 1]]),
         wgan_lip.enumerate_lipschitz(critic, -1.0, 1.0), find_steepest_slope(critic, x, starts=4, steps=2),
         metrics.excess_over_floor(many[:100], many[100:200], many[200:], size=20, draws=2),
+        metrics.halved(many[:50], many[50:100], splits=2),
         metrics.memorisation(many[:50], many[:200], many[200:]), metrics.mode_coverage(many, many[:3], 0.1),
         metrics.neighbourhoods(many[:50], many[50:100]),
         Compared({HOSTILE: 0.5, "mmd": 0.1}, {HOSTILE: 0.25}, 9, HOSTILE),

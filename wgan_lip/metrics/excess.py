@@ -177,9 +177,9 @@ def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
     Guarantee:
         That of :func:`excess_over_floor`: the excess is 0 in the mean for equal laws, and signed. `error` is by the
         rule given there: the standard deviation over the splits, over the root of the number of splits that share no
-        sample, which is one unless halves are capped. Splits of the same samples are not independent, and what the samples
-        themselves add, the splits cannot show: it is a guide, no confidence interval. Whether the laws differ is what a
-        permutation test answers. W1 is not certified here.
+        sample, which is one unless halves are capped. Splits of the same samples are not independent, and what the
+        samples themselves add, the splits cannot show: it is a guide, no confidence interval. Whether the laws differ
+        is what a permutation test answers. W1 is not certified here.
 
     Raises:
         InputError: Fewer than four samples of a side, no split, or samples that W1 is not defined for.
