@@ -3,48 +3,21 @@
 Every function returns a `matplotlib.figure.Figure` of its own or an array; nothing touches pyplot or its backend.
 """
 
-from matplotlib.figure import Figure
+from __future__ import annotations
 
-from wgan_lip.figures.arrays import gradient_norms
-from wgan_lip.figures.clouds import generated_cloud
-from wgan_lip.figures.curves import score_against, training_curves
-from wgan_lip.figures.embedding import inline_png, inline_svg
-from wgan_lip.figures.images import image_table, ranked_images, real_beside_generated, sample_grid
-from wgan_lip.figures.intervals import interval_history, interval_over_time
-from wgan_lip.figures.line import cdf_pair
-from wgan_lip.figures.plane import gradient_map, landscape, level_lines, transport_lines
-from wgan_lip.figures.rays import ray_profiles, value_histograms
-from wgan_lip.figures.scores import error_curves, score_curves, score_dots, score_matrix, stacked_bars
-from wgan_lip.figures.style import save, to_array
-from wgan_lip.figures.surface import potential_surface
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "Figure",
-    "cdf_pair",
-    "error_curves",
-    "generated_cloud",
-    "gradient_map",
-    "gradient_norms",
-    "image_table",
-    "inline_png",
-    "inline_svg",
-    "interval_history",
-    "interval_over_time",
-    "landscape",
-    "level_lines",
-    "potential_surface",
-    "ranked_images",
-    "ray_profiles",
-    "real_beside_generated",
-    "sample_grid",
-    "save",
-    "score_against",
-    "score_curves",
-    "score_dots",
-    "score_matrix",
-    "stacked_bars",
-    "to_array",
-    "training_curves",
-    "transport_lines",
-    "value_histograms",
-]
+# Name → the module that has it: Matplotlib takes half a second to load, and few commands come to draw.
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_HOMES = {name.name: str(node.module) for node in _STUB.body if isinstance(node, ast.ImportFrom) for name in node.names}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a picture's module when it is first asked for."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'wgan_lip.figures' has no attribute {name!r}; it has {', '.join(__all__)}")

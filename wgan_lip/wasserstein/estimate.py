@@ -84,7 +84,7 @@ def estimate_w1(
         critic_steps: Ascents of each candidate in the first round, `steps` of
             :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
             equal seeds are equal on one machine. None lets time decide.
-        seconds: Time for all of it. An exact solver that has begun is not cut short.
+        seconds: Time for all of it. An exact solver that has begun, of the floor too, is not cut short.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
         level: Confidence of what is said of the laws, in (0, 1): that of the bounds, and 1 − level is what rejects
@@ -134,10 +134,9 @@ def estimate_w1(
     interval = _Interval(start, tolerance, next(rounds), on_progress)
     fitted = proof = population = halves = pvalue = None
     weighted = a is not None or b is not None
-    stopped, notes = (
-        "",
-        (*filter(None, [note]), *told_of_weights((a, b), problem.shape), *told_of_samples(sides.x, sides.y)),
-    )
+    stopped = ""
+    notes = tuple(filter(None, [note]))
+    notes += (*told_of_weights((a, b), problem.shape), *told_of_samples(sides.x, sides.y))
     try:
         interval.tell(interval.best.stage)
         if solves_at_once(*problem.size):
@@ -334,9 +333,7 @@ class _Interval:
 
     def tell(self, stage: str) -> None:
         seconds = time.monotonic() - self.start
-        self.history.append(
-            Progress(seconds, stage, self.lower, self.best.transport.upper, self.critic, self.best.optimal)
-        )
+        self.history.append(Progress(seconds, stage, self.lower, self.best.transport.upper, self.critic))
         if self.on_progress is not None:
             self.on_progress(self.history[-1])
 

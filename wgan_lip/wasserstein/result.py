@@ -14,7 +14,7 @@ from wgan_lip.lipschitz.certificates import Certificate, Proof, certify
 from wgan_lip.metrics.excess import Halves
 from wgan_lip.transport import Plan, Potential
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.numbers import interval_text, percent, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import interval_text, percent, rounded, rounded_down
 from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 from wgan_lip.wasserstein.interval import samples_text, width_text
 from wgan_lip.wasserstein.population import PopulationBounds
@@ -40,7 +40,6 @@ class Progress:
         lower: The best lower bound so far.
         upper: The best upper bound so far.
         critic: The critic's dual value on the samples that choose it, an estimate; None where there is none yet.
-        settled: Whether the interval is as narrow as it will be.
     """
 
     seconds: float
@@ -48,7 +47,6 @@ class Progress:
     lower: float
     upper: float
     critic: float | None = None
-    settled: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +61,8 @@ class W1Estimate(Printed):
         value: The best single number in [lower, upper]: `exact`, or the middle.
         halves: W1 between and within halves of the two sample sets: the floor, what sampling alone explains, and the
             excess over it. None with weights, for fewer than 4 samples, or where no time was left.
-        pvalue: Of equal laws, by a permutation test of the energy distance; None likewise.
+        pvalue: Of equal laws, by a permutation test of the energy distance; None likewise, and where the laws were not
+            asked about.
         population: Confidence bounds on W1 of the laws from held-out samples; None where no critic was trained; where
             nothing could be held out or the critic is constant, `notes` then say why; after an interruption.
         critic: The critic that was trained, an `nn.Module`; None where there is none.
@@ -186,7 +185,7 @@ class W1Estimate(Printed):
             told.append(f"at least {rounded_down(self.population.lower, 3)} apart ({confident})")
         if self.pvalue is None:
             return told
-        p = f"p = {float(rounded_up(self.pvalue, 2)):g}"
+        p = f"p = {self.pvalue:.3g}"
         if rejected:
             unknown = self.population is not None and not told
             return [*told, f"equality rejected, {p}", *["by how much they differ is not shown"] * unknown]
