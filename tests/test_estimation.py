@@ -593,6 +593,8 @@ def test_what_memorises_its_samples_bounds_no_law_by_them(monkeypatch, laws):
         return fits[-1][0]
 
     monkeypatch.setattr(estimation, "fit_checked", remembered)
+    for name in ("halved_checked", "_pvalue"):  # which a hundred repetitions need not
+        monkeypatch.setattr(estimation, name, lambda *_: None)
     lengths, misses, leaks, repetitions = (0.0, 0.3), 0, 0, 50
     for repetition in range(repetitions):
         for length in lengths:
@@ -752,8 +754,8 @@ def test_samples_are_checked_once_and_layers_proved_twice(counted):
     """They were checked 113 times and proved eight times."""
     checked, proved = counted
     result = estimate_w1(X, Y, critic="cones", critic_steps=1)
-    assert [sum(one is samples for one in checked) for samples in (X, Y)] == [1, 1]
-    assert len(checked) <= 40  # with the centres of the cones, and the values of the critic, on either side
+    assert [sum(one is samples for one in checked) for samples in (X, Y)] == [2, 2]  # once by the test of equal laws
+    assert len(checked) <= 10  # with the centres of the cones, and the values of the critic, on either side
     layers = [layer.path for layer in result.certificate.layers]
     assert Counter(proved) == {path: 2 for path in layers}
 
@@ -764,7 +766,7 @@ def test_a_critic_of_ones_own_is_proved_at_the_door_and_when_it_is_trained(count
     estimate_w1(X, Y, critic=critic, critic_steps=1)
     looks = 1 + 12 * 2  # of the validation samples, after every round and 25 ascents, each with a proof of the weights
     assert Counter(proved)["1"] <= 1 + looks + 2
-    assert len(checked) <= 4
+    assert len(checked) <= 8
 
 
 def test_draws_of_a_law_are_checked_where_they_are_drawn(counted):

@@ -21,7 +21,7 @@ from wgan_lip.utils.checks import InputError, check_memory, check_pair
 from wgan_lip.utils.numbers import plus_minus, rounded
 from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
-__all__ = ["Excess", "Floor", "Halves", "Pool", "excess_over_floor", "halved", "real_pools"]
+__all__ = ["Excess", "Floor", "Halves", "Pool", "excess_over_floor", "halved", "halved_checked", "real_pools"]
 
 FRESH = 1_000_000  # added to seeds, so that held-out samples of a law are not its reference samples
 LARGEST_HALF, LARGEST_HALF_ON_THE_LINE = 1000, 100_000  # samples of a half, at most, for speed
@@ -195,6 +195,11 @@ def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
         raise InputError(
             f"Halves take at least four samples of either side and one split. Got {len(x)} and {len(y)}, {splits=}."
         )
+    return halved_checked(*check_pair(x, y), splits, seed)
+
+
+def halved_checked(x: Tensor, y: Tensor, splits: int, seed: int) -> Halves:
+    """:func:`halved` of samples that have been checked."""
     n = min(len(x), len(y)) // 2
     n = min(n, LARGEST_HALF_ON_THE_LINE if x.shape[1] == 1 else LARGEST_HALF)
     rng = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 0x4A1F)).generate_state(1)[0]))
@@ -203,8 +208,8 @@ def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
         (x_1, x_2), (y_1, y_2) = (
             side[torch.randperm(len(side), generator=rng)[: 2 * n].to(side.device)].split(n) for side in (x, y)
         )
-        between.append([_w1(one, other) for one in (x_1, x_2) for other in (y_1, y_2)])
-        within.append([_w1(x_1, x_2), _w1(y_1, y_2)])
+        between.append([_solved(one, other) for one in (x_1, x_2) for other in (y_1, y_2)])
+        within.append([_solved(x_1, x_2), _solved(y_1, y_2)])
     excesses = list(map(_excess, between, within))
     excess, error = _mean(excesses, min(len(x), len(y)) // (2 * n))
     return Halves(
@@ -372,11 +377,16 @@ def _pool(samples: Tensor | Pool) -> Pool:
 
 
 def _w1(x: Tensor, y: Tensor) -> float:
-    """Exact W1 of two sets of equal size, from distances by a matrix product: a score needs not the last digits.
+    """Exact W1 of two sets of equal size."""
+    return _solved(*check_pair(x, y))
+
+
+def _solved(x: Tensor, y: Tensor) -> float:
+    """Exact W1 of two checked sets of equal size, from distances by a matrix product: a score needs not the last digits.
 
     In 784 dimensions that takes a sixth of the time of :func:`wgan_lip.transport.solve`, which proves its answer.
     """
-    x, y = (samples.detach().cpu().double() for samples in check_pair(x, y))
+    x, y = (samples.detach().cpu().double() for samples in (x, y))
     if x.shape[1] == 1:
         return solve(x, y).value
     unit = unit_of(x, y)  # in which no square overflows

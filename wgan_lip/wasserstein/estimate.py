@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Law
 from wgan_lip.lipschitz.certificates import Proof, prove
-from wgan_lip.metrics.excess import halved
+from wgan_lip.metrics.excess import halved_checked
 from wgan_lip.transport import Narrowed, Problem, TransportError, check_room, meet, narrow_problem, solves_at_once
 from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, common_origin
 from wgan_lip.wasserstein.fitting import FitProgress, check_critic, fit_checked
@@ -143,7 +143,7 @@ def estimate_w1(
             stopped = interval.narrow(rounds)
         if not weighted and min(problem.shape) >= 4 and time.monotonic() < start + seconds:
             try:
-                halves = halved(sides.x, sides.y, splits=SPLITS[critic is not None], seed=seed)
+                halves = halved_checked(sides.x, sides.y, SPLITS[critic is not None], seed)
                 if critic is not None:
                     pvalue = _pvalue(sides, seed)
             except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room

@@ -282,8 +282,9 @@ def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
         length = lengths.pop(0)
         gains = []
         for index, trainee in enumerate(field):
-            # Every round has the same share of the time, every trainee the same share of its round.
-            gains.append(trainee.train(length, len(field) * (len(lengths) + 1) - index, clock))
+            # A round has a quarter of the time left, the last one all of it; every trainee the same share of its round.
+            rest = len(field) * min(3, len(lengths))
+            gains.append(trainee.train(length, rest + len(field) - index, clock))
         chosen = _simplest(trainees)
         going = [trainee for trainee, gain in zip(field, gains) if trainee.may_exceed(chosen, 2 * gain)]
         field = sorted(going, key=lambda trainee: -trainee.value)[: math.ceil(len(field) / 2)]
