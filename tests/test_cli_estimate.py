@@ -128,7 +128,8 @@ def test_a_run_leaves_everything_it_promises(capsys):
     assert {"potential_VERTEX", "about/charts/text_summary"} <= set(board.Tags()["tensors"])
     screen = capsys.readouterr().out
     assert result["pvalue"] == 0.001 and result["halves"]["n"] == 30 and result["halves"]["excess"] > 1
-    for said in ("The laws              at least ", "; equality rejected, p = 0.001", "excess over floor", "x.npy against y.npy", "60 and 60", "exact: solved to optimality", "95 % confidence", "Lip(f) ≤ ",
+    for said in ("  The laws              ", "equality rejected, p = 0.001", "excess over floor", "x.npy against y.npy",
+                 "60 and 60", "exact: solved to optimality", "95 % confidence", "Lip(f) ≤ ",
                  f"{directory}/result.json", f"{directory}/interval.png", "tensorboard --logdir"):  # fmt: skip
         assert said in screen
     without_links = [line for line in screen.splitlines() if str(directory) not in line]

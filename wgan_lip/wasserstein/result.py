@@ -155,7 +155,7 @@ class W1Estimate(Printed):
             n = f"{self.halves.n:,}"
             rows += [
                 Row("  floor", rounded(self.halves.floor, 4), f"W1 of two halves of one set, {n} samples each"),
-                Row("  excess over floor", self.halves.text(), "W1 of such halves of x and of y, less it"),
+                Row("  excess over floor", self.halves.text(), "W1 of a half of x and one of y, less the floor"),
             ]
         if self.population is not None:
             rows += self.population.summary_rows()[:-1]
