@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from wgan_lip.utils import checks
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_choice, check_pair, check_samples, check_weights
 
 
@@ -145,3 +148,12 @@ def test_weights_pass_in_float64():
 def test_unusable_weights_are_refused(weights, message):
     with pytest.raises(InputError, match=message):
         check_weights(weights, 3, "a")
+
+
+@pytest.mark.parametrize(("need", "said"), [(math.inf, "over a trillion GiB"), (2.0**80, "over a"), (2.0**32, "4 GiB")])
+def test_more_memory_than_there_is_has_a_size(monkeypatch, need, said):
+    monkeypatch.setattr(checks, "available_memory", lambda: 2**30)
+    with pytest.raises(InputError, match=f"{said}.* of memory for a test. Got 1 GiB available. Wait.") as refusal:
+        checks.check_memory(need, "a test", "Wait.")
+    assert "inf" not in str(refusal.value)
+    checks.check_memory(2**29, "a test", "Wait.")
