@@ -349,8 +349,7 @@ def check_memory(need: float, purpose: str, remedy: str) -> None:
     if available is not None and need > available:
         size = f"{need / 2**30:.3g}" if need < 2.0**70 else "over a trillion"
         raise InputError(
-            f"Expected {size} GiB of memory for {purpose}. "
-            f"Got {available / 2**30:.3g} GiB available. {remedy}"
+            f"Expected {size} GiB of memory for {purpose}. Got {available / 2**30:.3g} GiB available. {remedy}"
         )
 
 
