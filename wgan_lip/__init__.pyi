@@ -55,5 +55,7 @@ from wgan_lip.wasserstein.population import population_bounds as population_boun
 from wgan_lip.wasserstein.result import W1Estimate as W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest as TwoSampleTest
 from wgan_lip.wasserstein.two_sample import two_sample_test as two_sample_test
+from wgan_lip.wasserstein.sliced import SlicedW1 as SlicedW1
+from wgan_lip.wasserstein.sliced import sliced_w1 as sliced_w1
 
 __version__: str
