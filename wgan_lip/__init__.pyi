@@ -15,9 +15,13 @@ from wgan_lip.critics.compiled import compile_fixed_width as compile_fixed_width
 from wgan_lip.critics.compiled import compile_resnet as compile_resnet
 from wgan_lip.critics.compiled import critic_from_transport as critic_from_transport
 from wgan_lip.critics.compiled import interpolate as interpolate
+from wgan_lip.data import GridPair as GridPair
 from wgan_lip.data import Law as Law
+from wgan_lip.data import Standardised as Standardised
+from wgan_lip.data import grid_pair as grid_pair
 from wgan_lip.data import law_of_rows as law_of_rows
 from wgan_lip.data import open_samples as open_samples
+from wgan_lip.data import standardise as standardise
 from wgan_lip.generators import DCGANGenerator as DCGANGenerator
 from wgan_lip.generators import MLPGenerator as MLPGenerator
 from wgan_lip.generators import ResNetGenerator as ResNetGenerator

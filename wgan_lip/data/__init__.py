@@ -11,11 +11,13 @@ An oracle is a pair of laws whose W1 is known, and its potential with it: see :m
 
 from wgan_lip.data.adapters import LoaderSource, TensorSource
 from wgan_lip.data.folders import ImageFolder
+from wgan_lip.data.grids import GridPair, grid_pair
 from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.opening import Opened, check_shapes, known_w1, matched, named_sources, open_samples
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
 from wgan_lip.data.readers import VectorFile, options_of, read_file, read_samples
+from wgan_lip.data.scaling import SCALES, Scaling, Standardised, pooled_scaling, standardise
 from wgan_lip.data.sources import FiniteSource, Source
 from wgan_lip.data.tables import Samples, TableOptions
 from wgan_lip.data.torchvision_sets import CIFAR10, MNIST, CelebA, FashionMNIST, import_torchvision
@@ -25,6 +27,7 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "ORACLES",
+    "SCALES",
     "CelebA",
     "Checkerboard",
     "Digits",
@@ -33,6 +36,7 @@ __all__ = [
     "FiniteSource",
     "Gaussians8",
     "Gaussians25",
+    "GridPair",
     "ImageFolder",
     "ImageSource",
     "Law",
@@ -44,7 +48,9 @@ __all__ = [
     "Oracle",
     "OracleSource",
     "Samples",
+    "Scaling",
     "Source",
+    "Standardised",
     "SwissRoll",
     "TableOptions",
     "TensorSource",
@@ -52,6 +58,7 @@ __all__ = [
     "VectorFile",
     "box_diameter",
     "check_shapes",
+    "grid_pair",
     "import_torchvision",
     "known_w1",
     "law_of_oracle",
@@ -61,6 +68,8 @@ __all__ = [
     "named_sources",
     "open_samples",
     "options_of",
+    "pooled_scaling",
     "read_file",
     "read_samples",
+    "standardise",
 ]
