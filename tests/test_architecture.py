@@ -97,6 +97,7 @@ OWNERS: dict[str, set[str]] = {
     "trackio": {"runs/tracking"},
     "mlflow": {"runs/tracking"},
     "IPython": {"runs/tracking"},
+    "torchmetrics": {"metrics/torchmetric.py"},
     "matplotlib": {"figures"},
     "sklearn": {"data", "benchmarks"},  # in benchmarks as a peer
     "torchvision": {"data"},

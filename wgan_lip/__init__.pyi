@@ -35,6 +35,7 @@ from wgan_lip.lipschitz.certificates import certify as certify
 from wgan_lip.lipschitz.certificates import verify as verify
 from wgan_lip.lipschitz.layers import constrain_steps as constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups as parameter_groups
+from wgan_lip.metrics.torchmetric import W1Metric as W1Metric
 from wgan_lip.runs.checkpoints import Checkpointing as Checkpointing
 from wgan_lip.runs.export import Exported as Exported
 from wgan_lip.runs.export import export_players as export_players
