@@ -51,6 +51,8 @@ from wgan_lip.utils.checks import InputError as InputError
 from wgan_lip.utils.checks import UncertifiableError as UncertifiableError
 from wgan_lip.wasserstein.betting import BettingTest as BettingTest
 from wgan_lip.wasserstein.estimate import estimate_w1 as estimate_w1
+from wgan_lip.wasserstein.groups import PairwiseW1 as PairwiseW1
+from wgan_lip.wasserstein.groups import pairwise_w1 as pairwise_w1
 from wgan_lip.wasserstein.interval import W1Interval as W1Interval
 from wgan_lip.wasserstein.interval import bracket as bracket
 from wgan_lip.wasserstein.interval import kr_lower_bound as kr_lower_bound

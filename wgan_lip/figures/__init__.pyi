@@ -21,6 +21,7 @@ from wgan_lip.figures.plane import level_lines as level_lines
 from wgan_lip.figures.plane import transport_lines as transport_lines
 from wgan_lip.figures.rays import ray_profiles as ray_profiles
 from wgan_lip.figures.rays import value_histograms as value_histograms
+from wgan_lip.figures.scores import distance_matrix as distance_matrix
 from wgan_lip.figures.scores import error_curves as error_curves
 from wgan_lip.figures.scores import score_curves as score_curves
 from wgan_lip.figures.scores import score_dots as score_dots

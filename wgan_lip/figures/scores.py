@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, ScalarFormatter
@@ -198,4 +199,43 @@ def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title
     )
     if title:
         figure.suptitle(title)
+    return figure
+
+
+@styled
+def distance_matrix(
+    values: np.ndarray, names: Sequence[str], *, quantity: str = "W1", title: str | None = None
+) -> Figure:
+    """Draws the distances of all pairs as a heat map, 0 white; the numbers stand in it up to 20 groups.
+
+    Arguments:
+        values: Distances, shape (g, g); differences such as an excess may be negative, and are then red. NaN is grey.
+        names: Of the g groups.
+        quantity: What the values are, with units.
+        title: Stands above.
+    """
+    values, count = np.asarray(values, dtype=float), len(names)
+    side = max(3.2, min(0.62 * count, 14))
+    longest = max(map(len, names), default=0)
+    figure = Figure(figsize=(side + 1.8 + 0.07 * longest, side + 0.6 + 0.07 * longest), layout="constrained")
+    axes = figure.subplots()
+    finite = values[np.isfinite(values)]
+    top = float(np.abs(finite).max()) if finite.size and finite.any() else 1.0
+    signed = bool((finite < 0).any())
+    blues = LinearSegmentedColormap.from_list("distance", ["#ffffff", BLUE])
+    both = LinearSegmentedColormap.from_list("difference", [VERMILION, "#ffffff", BLUE])
+    colors = (both if signed else blues).with_extremes(bad="#cccccc")
+    image = axes.imshow(np.ma.masked_invalid(values), cmap=colors, vmin=-top if signed else 0.0, vmax=top)
+    if count <= 20:
+        for (row, column), value in np.ndenumerate(values):
+            if row != column and math.isfinite(value):
+                axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7.5, color=INK)
+    axes.set_xticks(range(count), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8.5)
+    axes.set_yticks(range(count), names, fontsize=8.5)
+    axes.tick_params(length=0)
+    for edge in axes.spines.values():
+        edge.set_visible(False)
+    figure.colorbar(image, ax=axes, label=quantity, shrink=0.8)
+    if title:
+        axes.set_title(title, loc="left")
     return figure
