@@ -18,16 +18,21 @@ from torch import Tensor
 
 from wgan_lip import figures
 from wgan_lip.cli import screens
+from wgan_lip.cli.groups import estimate_groups, open_groups
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import (
     Law,
     Opened,
     TableOptions,
     check_shapes,
+    grid_pair,
     known_w1,
+    law_of_rows,
     matched,
     open_samples,
     options_of,
+    pooled_scaling,
+    read_array,
     read_samples,
 )
 from wgan_lip.runs.folder import CERTIFICATE, METRICS, RESULT, create_run, failures_recorded, set_status, versions
@@ -57,7 +62,8 @@ ROOT = {
     "samples": int, "stream": bool, "level": float, "method": str,
     "diameter_x": float | None, "diameter_y": float | None,
     "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
-    "trust": list,
+    "trust": list, "by": int | str | None, "size": int | None, "standardise": str | None, "grid": bool,
+    "spacing": float | list,
     **{f"{option}{side}": kind for option, kind in TABLE.items() for side in ("", "_x", "_y")},
 }  # fmt: skip
 
@@ -69,9 +75,13 @@ def estimate(config: DictConfig) -> float:
         settings = checked(config, root=ROOT)
         set_threads(settings["threads"])
         keep_freed_memory()
-        sides = _open(settings)
-        arguments = _arguments(settings, sides)
-        check_estimate(**arguments)
+        if settings["by"] is not None:
+            options = _table_options(settings, {"x": settings["x"]})["x"]
+            groups = open_groups(settings, replace(options, by=settings["by"]))
+        else:
+            sides, weights = _open_grids(settings) if settings["grid"] else (_open(settings), None)
+            arguments = _arguments(settings, sides, weights)
+            check_estimate(**arguments)
     except BaseException:
         with suppress(OSError):
             directory.rmdir()  # Hydra made it; nothing was written yet
@@ -79,6 +89,8 @@ def estimate(config: DictConfig) -> float:
     with StopRequests("writing the result") as stop:
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
         with failures_recorded(directory):
+            if settings["by"] is not None:
+                return estimate_groups(directory, settings, *groups)
             result = _run(directory, settings, arguments, sides, stop)
             set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
     say(screens.written(directory))
@@ -101,7 +113,37 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
     )
     check_shapes(of_x, of_y)
     paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # as they are named, one by one
-    return (of_x, of_y) if paired else matched(of_x, of_y)
+    of_x, of_y = (of_x, of_y) if paired else matched(of_x, of_y)
+    return (of_x, of_y) if settings["standardise"] is None else _standardised(of_x, of_y, settings["standardise"])
+
+
+def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:
+    """Both sides with their columns in units of their pooled spread."""
+    if x.rows is None or y.rows is None:
+        law = x.name if x.rows is None else y.name
+        raise InputError(f"standardise={by} takes samples in memory on both sides. Got {law}, which is drawn from.")
+    scaling = pooled_scaling([x.rows, y.rows], by=by, names=x.names)
+    sides = []
+    for side, notes in ((x, ()), (y, scaling.notes)):
+        rows = scaling.of(side.rows)
+        law = law_of_rows(rows, side.law.name, units=scaling.units)
+        sides.append(replace(side, rows=rows, law=law, notes=(*side.notes, *notes)))
+    return sides[0], sides[1]
+
+
+def _open_grids(settings: Mapping[str, Any]) -> tuple[tuple[Opened, Opened], tuple[Tensor, Tensor]]:
+    """Two arrays of mass as points, and their weights."""
+    if given := [key for key in ("a", "b", "standardise", "dim") if settings[key] is not None]:
+        raise InputError(f"grid=true takes x and y for arrays of mass, and takes no {given[0]}. Leave it out.")
+    if settings["y"] is None:
+        raise InputError("grid=true compares two arrays of mass, x=FILE and y=FILE. There is no y.")
+    specs = {name: settings[name] for name in "xy"}
+    options = _table_options(settings, specs)
+    arrays = [read_array(spec, settings[f"key_{name}"], options[name]) for name, spec in specs.items()]
+    grid = grid_pair(*arrays, spacing=settings["spacing"])
+    law = law_of_rows(grid.points, units="the unit of spacing")
+    x, y = (Opened(Path(spec).name, law, grid.points) for spec in specs.values())
+    return (x, replace(y, notes=grid.notes)), (grid.a, grid.b)
 
 
 def _table_options(settings: Mapping[str, Any], specs: Mapping[str, str]) -> dict[str, TableOptions]:
@@ -128,13 +170,17 @@ def _open_run(directory: str, *, trust: list[str]) -> Opened:
     return Opened(run.directory.name, Law(run.checkpoint["sizes"]["dim"], draw, run.units), image_shape=run.image_shape)
 
 
-def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> dict[str, Any]:
+def _arguments(
+    settings: Mapping[str, Any], sides: tuple[Opened, Opened], weights: tuple[Tensor, Tensor] | None
+) -> dict[str, Any]:
     """What :func:`wgan_lip.estimate_w1` takes."""
     passed = ("critic", "critic_steps", "seconds", "tolerance", "samples", "level", "method")
-    weights = [None if settings[name] is None else _weights(settings[name], side) for name, side in zip("ab", sides)]
+    a, b = weights or (
+        None if settings[name] is None else _weights(settings[name], side) for name, side in zip("ab", sides)
+    )
     given = [side.law if side.rows is None or settings["stream"] else side.rows for side in sides]
     return {
-        **{"x": given[0], "y": given[1], "a": weights[0], "b": weights[1]},
+        **{"x": given[0], "y": given[1], "a": a, "b": b},
         **{name: settings[name] for name in passed},
         "diameters": tuple(
             side.law.diameter if settings[f"diameter_{name}"] is None else settings[f"diameter_{name}"]

@@ -20,6 +20,7 @@ from wgan_lip.runs.targets import class_named
 from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
 from wgan_lip.utils.printing import FIGURE, NAME, Row
 from wgan_lip.utils.terminal import shown
+from wgan_lip.wasserstein.groups import PairwiseW1
 from wgan_lip.wasserstein.result import W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest
 
@@ -99,10 +100,29 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
     return "\n".join(line.rstrip() for line in lines)
 
 
+def grouped(result: PairwiseW1, directory: Path, name: str, notes: Sequence[str]) -> str:
+    """What an estimate of all pairs found."""
+    lines = [
+        f"{shown(directory)}: {len(result.names)} groups of {name}, {clock_time(result.seconds)}",
+        "",
+        "W1 of the samples",
+        "",
+        result.table(),
+    ]
+    if all(math.isfinite(number) for number in result.excess.ravel()):
+        what = "Excess over the floor that sampling explains, 0 in the mean for groups of one law"
+        lines += ["", what, "", result.table("excess", 3)]
+    lines += ["", *_lines([*result.summary_rows(), *(Row("Note", note) for note in notes)])]
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def written(directory: Path) -> str:
     """What an estimate left, the last lines of its screen."""
     files = {
         "Result": RESULT,
+        "All pairs": "pairs.csv",
+        "Heat map": "w1.png",
+        "  beyond the floor": "excess.png",
         "Interval over time": "interval.png",
         "Potential": "potential.png",
         "Critic": "critic.png",

@@ -16,7 +16,7 @@ from wgan_lip.data.images import Digits, FakeImages, ImageSource
 from wgan_lip.data.laws import Law, box_diameter, law_of_oracle, law_of_rows, law_of_source
 from wgan_lip.data.opening import Opened, check_shapes, known_w1, matched, named_sources, open_samples
 from wgan_lip.data.oracles import ORACLES, Moved, Oracle, OracleSource
-from wgan_lip.data.readers import VectorFile, options_of, read_file, read_samples
+from wgan_lip.data.readers import VectorFile, options_of, read_array, read_file, read_samples
 from wgan_lip.data.scaling import SCALES, Scaling, Standardised, pooled_scaling, standardise
 from wgan_lip.data.sources import FiniteSource, Source
 from wgan_lip.data.tables import Samples, TableOptions
@@ -69,6 +69,7 @@ __all__ = [
     "open_samples",
     "options_of",
     "pooled_scaling",
+    "read_array",
     "read_file",
     "read_samples",
     "standardise",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wgan_lip.data.tables import Samples, TableOptions, check_size, choose_columns, import_pyarrow
-from wgan_lip.utils.checks import InputError, as_tensor
+from wgan_lip.data.tables import Samples, TableOptions, check_size, choose_columns, import_pyarrow, place_of
+from wgan_lip.utils.checks import InputError, as_tensor, few
 
 __all__ = ["dense", "read_h5ad", "read_parquet"]
 
@@ -43,6 +44,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
     kept: list[str] = []
     notes: tuple[str, ...] = ()
     numbers = 0
+    labels: list[Any] = []
     for file in files:
         with file.open("rb") as stream:
             content = parquet.ParquetFile(stream)
@@ -54,6 +56,9 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
             if sorted(found) != sorted(names):
                 raise InputError(f"Expected the columns of {files[0]} in {file} too. Got {', '.join(found)}.")
             numbers += sum(_size(content, name) for name in kept)
+            if options.by is not None:
+                by = names[place_of(path, names, len(names), options.by)]
+                labels += content.read(columns=[by]).column(0).to_pylist()
             check_size(path, numbers, limit)
             table = content.read(columns=kept)
             blocks.append([_matrix(table.column(name), f"column {name!r} of {file}") for name in kept])
@@ -66,7 +71,8 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
         for i in range(block.shape[1])
     )
     rows = [np.column_stack(columns) if columns else np.empty((0, 0)) for columns in blocks]
-    return Samples(torch.from_numpy(np.concatenate(rows)), tuple(titles), notes)
+    values = torch.from_numpy(np.concatenate(rows))
+    return Samples(values, tuple(titles), notes, labels=None if options.by is None else tuple(labels))
 
 
 def _kept(
@@ -136,7 +142,7 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
 
     Arguments:
         path: The file.
-        options: See :class:`TableOptions`; `obsm` is the embedding that takes the place of X.
+        options: See :class:`TableOptions`; `obsm` is the embedding that takes the place of X, `by` a column of obs.
         limit: Bytes that the samples may take in memory, uncompressed and with their zeros.
 
     Returns:
@@ -162,9 +168,37 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
                 )
             matrix, names = _inside(path, file, f"obsm/{options.obsm}"), None
         values = _stored(path, matrix, limit)
-    columns, notes = choose_columns(path, names, values.shape[1], None, options)
+        labels = None if options.by is None else _labels(path, file, str(options.by))
+    columns, notes = choose_columns(path, names, values.shape[1], None, replace(options, by=None))
     chosen = None if names is None else tuple(names[column] for column in columns)
-    return Samples(as_tensor(values[:, columns], str(path)), chosen, notes)
+    return Samples(as_tensor(values[:, columns], str(path)), chosen, notes, labels=labels)
+
+
+def _labels(path: Path, file: Any, column: str) -> tuple[Any, ...]:
+    """A column of obs, of text, numbers or categories; None where a category is missing."""
+    import h5py
+
+    observations = _inside(path, file, "obs")
+    known = sorted(name for name in observations if name != observations.attrs.get("_index", "_index"))
+    if column not in known:
+        raise InputError(f"obs of {path} has no column {column!r}. It has {few(known, 20) or 'none'}.")
+    found = _inside(path, observations, column)
+    if isinstance(found, h5py.Dataset):
+        return _cells(found)
+    if found.attrs.get("encoding-type") != "categorical":
+        raise InputError(f"{column} in obs of {path} holds no text, numbers or categories. Convert it to categories.")
+    categories = _cells(_inside(path, found, "categories"))
+    codes = _inside(path, found, "codes")[...].tolist()
+    if codes and not -1 <= min(codes) <= max(codes) < len(categories):
+        raise InputError(f"{column} in obs of {path} has categories that are not listed. Save the file anew.")
+    return tuple(None if code < 0 else categories[code] for code in codes)
+
+
+def _cells(dataset: Any) -> tuple[Any, ...]:
+    import h5py
+
+    is_text = h5py.check_string_dtype(dataset.dtype) is not None
+    return tuple((dataset.asstr()[...] if is_text else dataset[...]).tolist())
 
 
 def _inside(path: Path, group: Any, name: str) -> Any:

@@ -53,6 +53,7 @@ class Opened(Printed):
         names: What their file calls the d columns, where it does.
         notes: What was left out when they were read, in sentences.
         image_shape: (c, h, w) with c·h·w = d where samples are images.
+        labels: The group of each row: the class in a set that has classes, else where a column was named.
         oracle: The oracle whose side `side` this is: 0 for P, 1 for Q.
     """
 
@@ -62,6 +63,7 @@ class Opened(Printed):
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
+    labels: tuple[Any, ...] | None = None
     oracle: Oracle | None = None
     side: int = 0
 
@@ -138,7 +140,10 @@ def open_samples(
     options = options or TableOptions()
     if opened is not None and key is not None:
         raise InputError(f"Expected no key for {spec}, which is no file. Got key={key!r}. Leave it out.")
-    if opened is not None and options.given:
+    by_class = opened is not None and opened.labels is not None and options.given == ["by"]
+    if by_class and options.by != "class":
+        raise InputError(f"The samples of {spec} are grouped by their class alone, by=class. Got by={options.by}.")
+    if opened is not None and options.given and not by_class:
         raise InputError(f"Expected no {options.given[0]} for {spec}, which is no table. Leave it out.")
     if opened is None:
         limit = _half_of_memory() if memory_limit is None else memory_limit
@@ -223,7 +228,7 @@ def _open_file(path: Path, key: str | None, options: TableOptions, limit: int, s
     read = read_file(path, key, options, memory_limit=limit)
     rows = check_samples(as_samples(read.values), str(path), minimum=2)
     law = law_of_rows(rows, str(path), **_known(rows.shape[1], pixels=read.values.dtype == torch.uint8))
-    return Opened(path.name, law, rows, read.names, read.notes, read.image_shape)
+    return Opened(path.name, law, rows, read.names, read.notes, read.image_shape, read.labels)
 
 
 def _open_images(path: Path, images: np.ndarray, layout: str | None) -> Opened:
@@ -291,14 +296,17 @@ def _open_source(name: str, options: str) -> Opened:
         return Opened(title, law_of_source(source), image_shape=source.image_shape)
     need = 8 * source.dim * (source.size + len(source.test))
     check_memory(need, f"all samples of data/{name}", "Save some of them as .npy.")
-    rows = torch.cat([source.train, source.test])
-    if classes is not None:
-        if source.train_labels is None or source.test_labels is None:
-            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
+    rows, labels = torch.cat([source.train, source.test]), None
+    if source.train_labels is not None and source.test_labels is not None:
         labels = torch.cat([source.train_labels, source.test_labels])
-        rows = rows[_in_classes(labels, classes, f"data/{name}")]
+    if classes is not None:
+        if labels is None:
+            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
+        chosen = _in_classes(labels, classes, f"data/{name}")
+        rows, labels = rows[chosen], labels[chosen]
     law = law_of_rows(rows, title, units=source.units, diameter=law_of_source(source).diameter)
-    return Opened(title, law, rows, image_shape=source.image_shape)
+    told = None if labels is None else tuple(labels.tolist())
+    return Opened(title, law, rows, image_shape=source.image_shape, labels=told)
 
 
 def _open_oracle(name: str, options: str, side: int, dim: int | None) -> Opened:

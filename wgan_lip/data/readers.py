@@ -29,6 +29,7 @@ __all__ = [
     "holds_parquet",
     "map_rows",
     "options_of",
+    "read_array",
     "read_file",
     "read_samples",
     "reading",
@@ -131,6 +132,27 @@ def read_file(
             row.
     """
     path, options = Path(path), options or TableOptions()
+    read = _read(path, key, options, memory_limit)
+    if options.layout is not None or read.values.ndim in (3, 4):
+        with reading(path, NUMBERS):
+            rows, shape = image_rows(as_tensor(read.values, str(path)), str(path), options.layout)
+        pixels = rows.dtype == torch.uint8 and rows.numel() > 0
+        return replace(read, values=rows if pixels else check_samples(rows, str(path)), image_shape=shape)
+    return replace(read, values=check_samples(read.values, str(path)))
+
+
+def read_array(path: str | Path, key: str | None = None, options: TableOptions | None = None) -> Tensor:
+    """An array of any shape from a file that :func:`read_file` reads, such as a histogram; a table is one of two axes.
+
+    Raises:
+        InputError: See :func:`read_file`; other than there, arrays of images are taken as they are, and numbers that
+            are not finite pass.
+    """
+    return _read(Path(path), key, options or TableOptions(), None).values
+
+
+def _read(path: Path, key: str | None, options: TableOptions, memory_limit: int | None) -> Samples:
+    """What a file holds, its values of any shape."""
     limit = available_memory() or 2**32 if memory_limit is None else memory_limit
     with reading(path, NUMBERS):
         path = path.expanduser()
@@ -146,12 +168,7 @@ def read_file(
             raise InputError(f"Expected no {foreign[0]} for {path}, a {ending} file. Leave it out.")
         if ending != ".npy" and path.is_file():
             check_size(path, path.stat().st_size, limit, each=1)
-        read = _READERS[ending](path, key, options, limit)
-    if options.layout is not None or read.values.ndim in (3, 4):
-        rows, shape = image_rows(as_tensor(read.values, str(path)), str(path), options.layout)
-        pixels = rows.dtype == torch.uint8 and rows.numel() > 0
-        return replace(read, values=rows if pixels else check_samples(rows, str(path)), image_shape=shape)
-    return replace(read, values=check_samples(read.values, str(path)))
+        return _READERS[ending](path, key, options, limit)
 
 
 def ending_of(path: Path) -> str:
@@ -256,9 +273,9 @@ _READERS: dict[str, Callable[[Path, str | None, TableOptions, int], Samples]] = 
 ENDINGS = list(_READERS)
 _TAKES = {
     **dict.fromkeys((".npy", ".npz", ".pt"), ("layout",)),
-    **dict.fromkeys(TEXT, ("header", "index", "columns", "drop", "delimiter", "decimal")),
-    ".parquet": ("index", "columns", "drop"),
-    ".h5ad": ("columns", "drop", "obsm"),
+    **dict.fromkeys(TEXT, ("header", "index", "columns", "drop", "delimiter", "decimal", "by")),
+    ".parquet": ("index", "columns", "drop", "by"),
+    ".h5ad": ("columns", "drop", "obsm", "by"),
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wgan_lip.utils.checks import InputError, counts, few
 
-__all__ = ["DELIMITERS", "Samples", "TableOptions", "check_size", "choose_columns", "import_pyarrow"]
+__all__ = ["DELIMITERS", "Samples", "TableOptions", "check_size", "choose_columns", "import_pyarrow", "place_of"]
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 DECIMALS = {"point": ".", "comma": ","}
@@ -32,12 +32,14 @@ class Samples:
         names: What the file calls the d columns; None where it does not.
         notes: What was left out and what was taken for names, in sentences.
         image_shape: (c, h, w) with c·h·w = d where samples are images.
+        labels: The n cells of the column that groups the samples, where one was named; None or "" where one is empty.
     """
 
     values: Tensor
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
+    labels: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class TableOptions:
         decimal: The decimal mark, point or comma.
         obsm: The embedding that is read of an `.h5ad` file, such as X_pca; X by default.
         layout: The order of the axes of an array of images; see :func:`wgan_lip.data.images.image_rows`.
+        by: The column that groups the samples, and is then no coordinate, by name or number; of an `.h5ad` file the
+            name of a column of obs.
 
     Raises:
         InputError: An option of another kind.
@@ -68,12 +72,15 @@ class TableOptions:
     decimal: str | None = None
     obsm: str | None = None
     layout: str | None = None
+    by: int | str | None = None
 
     def __post_init__(self) -> None:
         if self.header is not None and type(self.header) is not bool:
             raise InputError(f"Expected header to be true or false. Got {self.header!r}.")
         if self.index is not None and type(self.index) not in (bool, int, str):
             raise InputError(f"Expected index to be a column, true or false. Got {self.index!r}.")
+        if self.by is not None and type(self.by) not in (int, str):
+            raise InputError(f"The column that groups the samples must be a name or a number. Got by={self.by!r}.")
         for option in ("columns", "drop"):
             chosen = getattr(self, option)
             chosen = [chosen] if type(chosen) in (int, str) else chosen
@@ -115,14 +122,9 @@ def choose_columns(
     """
 
     def number(column: int | str) -> int:
-        if names is not None and str(column) in names:
-            return list(names).index(str(column))
-        if type(column) is int and 0 <= column < width:
-            return column
-        known = f"0 to {width - 1}" if names is None else few([name or "(no name)" for name in names], 20)
-        raise InputError(f"Expected a column of {path}: {known}. Got {column!r}.")
+        return place_of(path, names, width, column)
 
-    dropped = [number(column) for column in options.drop or ()]
+    dropped = [number(column) for column in (*(options.drop or ()), *([] if options.by is None else [options.by]))]
     if options.index is not None and options.index is not False:
         dropped.append(0 if options.index is True else number(options.index))
     if options.columns is not None:
@@ -132,6 +134,16 @@ def choose_columns(
     if may_name and _names_rows(path, None if names is None else names[0], first):
         return kept[1:], (f"The first column of {path} was taken for row names; index=false reads it.",)
     return kept, ()
+
+
+def place_of(path: Path, names: Sequence[str] | None, width: int, column: int | str) -> int:
+    """The number of a column that is named, or numbered. Raises :class:`InputError` where there is none."""
+    if names is not None and str(column) in names:
+        return list(names).index(str(column))
+    if type(column) is int and 0 <= column < width:
+        return column
+    known = f"0 to {width - 1}" if names is None else few([name or "(no name)" for name in names], 20)
+    raise InputError(f"Expected a column of {path}: {known}. Got {column!r}.")
 
 
 def _names_rows(path: Path, name: str | None, numbers: np.ndarray | None) -> bool:

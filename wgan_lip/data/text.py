@@ -25,6 +25,7 @@ from wgan_lip.data.tables import (
     check_size,
     choose_columns,
     import_pyarrow,
+    place_of,
 )
 from wgan_lip.utils.checks import InputError, check_memory, counts, few
 
@@ -164,7 +165,10 @@ def read_text(path: Path, options: TableOptions, limit: int) -> Samples:
     _check_cells(table, kept, options)
     stacked = np.column_stack(values) if values else np.empty((0, 1))
     chosen = None if names is None else tuple(names[column] for column in kept)
-    return Samples(torch.from_numpy(stacked), chosen, (*notes, *left_out))
+    labels = None
+    if options.by is not None:
+        labels = tuple(table.columns[place_of(path, names, len(numbers), options.by)].to_pylist())
+    return Samples(torch.from_numpy(stacked), chosen, (*notes, *left_out), labels=labels)
 
 
 def _decoded(path: Path, limit: int) -> str:

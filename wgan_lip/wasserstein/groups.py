@@ -165,6 +165,7 @@ def pairwise_w1(
     seconds: float = 30.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    names: Sequence[str] | None = None,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> PairwiseW1:
     r"""Encloses W1 between the samples of every two groups.
@@ -181,6 +182,7 @@ def pairwise_w1(
         seconds: Time for narrowing the interval of a pair of more than 25 million edges; others are solved at once.
         seed: Of the draws.
         device: Where edges are priced.
+        names: Of the columns, for messages; a data frame has its own.
         on_pair: Called after every pair with the numbers of those done and of all.
 
     Returns:
@@ -207,14 +209,14 @@ def pairwise_w1(
     if not seconds > 0:
         raise InputError(f"The seconds for a pair must be positive. Got {seconds}.")
     samples, labels = _taken_apart(samples, groups)
-    named = column_names(samples)
+    columns = names or column_names(samples)
     rows = check_samples(samples, "samples", minimum=2).detach().cpu()
-    names, members, notes = split_labels(labels, len(rows))
+    called, members, notes = split_labels(labels, len(rows))
     chosen = [_drawn(index, size, seed, number) for number, index in enumerate(members)]
     parts = [rows[torch.from_numpy(index)] for index in chosen]
     units, told = Source.units, list(notes)
     if standardise is not None:
-        scaling = pooled_scaling([rows[torch.from_numpy(index)] for index in members], by=standardise, names=named)
+        scaling = pooled_scaling([rows[torch.from_numpy(index)] for index in members], by=standardise, names=columns)
         parts, units = [scaling.of(part) for part in parts], scaling.units
         told += scaling.notes
     used = [len(part) for part in parts]
@@ -226,8 +228,8 @@ def pairwise_w1(
             "by their excess."
         )
 
-    matrices = {field: np.zeros((len(names), len(names))) for field in FIELDS}
-    pairs = list(combinations(range(len(names)), 2))
+    matrices = {field: np.zeros((len(called), len(called))) for field in FIELDS}
+    pairs = list(combinations(range(len(called)), 2))
     for done, (i, j) in enumerate(pairs, 1):
         for field, number in _pair(parts[i], parts[j], excess, seconds, seed, device).items():
             matrices[field][i, j] = matrices[field][j, i] = number
@@ -235,7 +237,7 @@ def pairwise_w1(
             on_pair(done, len(pairs))
     sizes = tuple(map(len, members))
     return PairwiseW1(
-        names, sizes, tuple(used), **matrices, dim=rows.shape[1], units=units, seconds=time.monotonic() - start,
+        called, sizes, tuple(used), **matrices, dim=rows.shape[1], units=units, seconds=time.monotonic() - start,
         seed=seed, notes=tuple(told),
     )  # fmt: skip
 
