@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 import wgan_lip
+from wgan_lip.benchmarks import coverage
 from wgan_lip.utils.checks import InputError
 from wgan_lip.wasserstein.sliced import mean_bounds, mean_projection, sliced_w1
 
@@ -123,6 +124,13 @@ def test_the_mean_over_directions_is_bounded_as_often_as_it_says(dim):
         below, above = below + (lower > truth), above + (upper < truth)
     assert max(below, above) <= stats.binom.ppf(0.999, 300, 1 - level)
     assert 0.7 * truth < lower and upper < 1.6 * truth  # and the ends are not idle
+
+
+def test_the_suite_counts_how_often_the_interval_covers():
+    row = coverage._sliced_row("dilation by 2", 2, 600, 0, repetitions=3)
+    assert row["sliced_w1"] == pytest.approx(trimmed_normal(0.1), rel=1e-6)
+    assert row["coverage"] == 1 and row["lower"] < row["sliced_w1"] < row["upper"]
+    assert "| dilation by 2 | 2 | 600 |" in coverage._sliced_table([row])
 
 
 def test_identical_samples_and_constant_ones_are_no_trouble():

@@ -1,9 +1,10 @@
-"""Suite coverage: how often the confidence bounds on W1 of two laws hold, where W1 is known."""
+"""Suite coverage: how often the confidence bounds on W1 and sliced W1 of two laws hold, where these are known."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from wgan_lip.benchmarks.machine import threads, write_results
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.population import bernstein_lower_bound, betting_lower_bound, normal_lower_bound
+from wgan_lip.wasserstein.sliced import mean_projection, sliced_w1
 
 __all__ = ["measure"]
 
@@ -21,6 +23,10 @@ SIZES = (100, 500, 5000)
 LEVEL = 0.95
 CALIBRATION = 200_000  # samples that fix the range of the potential, beyond which it is clipped
 BLOCK = 50  # repetitions at once
+SLICED_REPETITIONS = 200
+SLICED_SIZES = (1000, 5000)
+DIRECTIONS = 100
+TRIM = 0.1
 
 
 def measure(seeds: list[int], out: Path) -> str:
@@ -32,12 +38,45 @@ def measure(seeds: list[int], out: Path) -> str:
         Grid(dim=2),
         RayMonotone(dim=16, funnels=16, seed=1),
     )
-    rows = []
+    rows, sliced = [], []
     with threads():
         for seed in seeds:
             rows += [_row(oracle, n, seed) for oracle in oracles for n in SIZES]
-    write_results("coverage", seeds, out, level=LEVEL, rows=rows)
-    return _table(rows)
+            sliced += [_sliced_row(name, dim, n, seed) for name in SLICED for dim in (2, 16) for n in SLICED_SIZES]
+    write_results("coverage", seeds, out, level=LEVEL, rows=rows, trim=TRIM, directions=DIRECTIONS, sliced=sliced)
+    return f"{_table(rows)}\n{_sliced_table(sliced)}"
+
+
+def _trimmed_moment(trim: float) -> float:
+    """Mean of |Z| between the quantiles of levels `trim` and 1 − `trim` of a standard normal Z."""
+    normal = NormalDist()
+    return 2 * (normal.pdf(0) - normal.pdf(normal.inv_cdf(1 - trim))) / (1 - 2 * trim)
+
+
+SLICED = {
+    "shift by 2": (1.0, 2.0, lambda dim, trim: 2 * mean_projection(dim)),
+    "dilation by 2": (2.0, 0.0, lambda dim, trim: _trimmed_moment(trim)),
+    "equal laws": (1.0, 0.0, lambda dim, trim: 0.0),
+}
+"""Standard normal laws against others: standard deviation, shift, and the trimmed sliced W1 in closed form."""
+
+
+def _sliced_row(name: str, dim: int, n: int, seed: int, repetitions: int | None = None) -> dict[str, Any]:
+    scale, shift, truth = SLICED[name][0], SLICED[name][1], SLICED[name][2](dim, TRIM)
+    rng = torch.Generator().manual_seed(seed)
+    covered, lowers, uppers = 0, [], []
+    repetitions = repetitions or SLICED_REPETITIONS
+    for repetition in range(repetitions):
+        x, y = torch.randn(2, n, dim, generator=rng, dtype=torch.float64)
+        y = scale * y + shift / math.sqrt(dim)
+        found = sliced_w1(x, y, trim=TRIM, level=LEVEL, directions=DIRECTIONS, seed=repetition)
+        upper = math.inf if found.upper is None else found.upper
+        covered += found.lower <= truth <= upper
+        lowers.append(found.lower), uppers.append(upper)
+    return {
+        "laws": name, "dim": dim, "n": n, "seed": seed, "sliced_w1": truth, "coverage": covered / repetitions,
+        "lower": math.fsum(lowers) / repetitions, "upper": math.fsum(uppers) / repetitions,
+    }  # fmt: skip
 
 
 def _row(oracle: Oracle, n: int, seed: int) -> dict[str, Any]:
@@ -72,3 +111,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
         return [row["oracle"], row["dim"], row["n"], *found]
 
     return markdown_table(["laws", "d", "n", *rows[0]["methods"]], map(cells, rows)) + "\n"
+
+
+def _sliced_table(rows: list[dict[str, Any]]) -> str:
+    cells = (
+        [row["laws"], row["dim"], row["n"], f"{row['sliced_w1']:.3f}", f"{row['lower']:.3f} to {row['upper']:.3f}",
+         f"{100 * row['coverage']:.1f} %"]
+        for row in rows
+    )  # fmt: skip
+    return markdown_table(["normal laws", "d", "n", "sliced W1", "mean interval", "covers"], cells) + "\n"

@@ -124,10 +124,12 @@ def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:
         raise InputError(f"standardise={by} takes samples in memory on both sides. Got {law}, which is drawn from.")
     scaling = pooled_scaling([x.rows, y.rows], by=by, names=x.names)
     sides = []
-    for side, notes in ((x, ()), (y, scaling.notes)):
-        rows = scaling.of(side.rows)
+    told: tuple[str, ...] = ()
+    for side, given in ((x, x.rows), (y, y.rows)):
+        rows = scaling.of(given)
         law = law_of_rows(rows, side.law.name, units=scaling.units)
-        sides.append(replace(side, rows=rows, law=law, notes=(*side.notes, *notes)))
+        sides.append(replace(side, rows=rows, law=law, notes=(*side.notes, *told)))
+        told = scaling.notes  # once, after those of both
     return sides[0], sides[1]
 
 

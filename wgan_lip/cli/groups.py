@@ -62,10 +62,11 @@ def estimate_groups(directory: Path, settings: Mapping[str, Any], opened: Opened
     write_json(directory / RESULT, content)
     result.save_csv(directory / PAIRS)
     say(screens.grouped(result, directory, opened.name, opened.notes))
+    written = {"Result": directory / RESULT, "All pairs": directory / PAIRS}
     for name, figure in _pictures(result).items():
-        figures.save(figure, directory / f"{name}.png", dpi=130)
+        written[f"Heat map, {name}"] = figures.save(figure, directory / f"{name}.png", dpi=130)
     set_status(directory, "finished")
-    say(screens.written(directory))
+    say("\n".join(["", *(screens.place(name, path) for name, path in written.items())]))
     return float(result.value.max())
 
 

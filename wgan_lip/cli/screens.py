@@ -120,9 +120,6 @@ def written(directory: Path) -> str:
     """What an estimate left, the last lines of its screen."""
     files = {
         "Result": RESULT,
-        "All pairs": "pairs.csv",
-        "Heat map": "w1.png",
-        "  beyond the floor": "excess.png",
         "Interval over time": "interval.png",
         "Potential": "potential.png",
         "Critic": "critic.png",

@@ -94,7 +94,8 @@ def standardise(x: Any, y: Any, *, by: str = "sd") -> Standardised:
 
     Guarantee:
         Columns that hold one value throughout stay as they are, add nothing to W1, and are told in `scaling.notes`.
-        The numbers that divide come from these samples: bounds on W1 of laws take them for fixed units.
+    The numbers that divide come from these samples, and from which side each is: bounds on W1 of laws and permutation
+        tests take them for fixed units, which with few samples they are not quite.
 
     References:
         Statistical power analysis for the behavioral sciences (Cohen, 1988), section 2.5, for the pooled spread

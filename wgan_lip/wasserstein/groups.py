@@ -83,10 +83,13 @@ class PairwiseW1(Printed):
         return f"W1 between {len(self.names)} groups in dimension {self.dim:,}, {len(self.pairs):,} pairs"
 
     def summary_rows(self) -> list[Row]:
-        near, far = (choose(self.pairs, key=self.value.__getitem__) for choose in (min, max))
+        near, far = (
+            min(self.pairs, key=lambda pair: self.value[pair]),
+            max(self.pairs, key=lambda pair: self.value[pair]),
+        )
         rows = [self._row("Closest", near), self._row("Farthest", far)]
         if np.isfinite(self.excess).all():
-            rows.append(self._row("Most beyond floor", max(self.pairs, key=self.excess.__getitem__)))
+            rows.append(self._row("Most beyond floor", max(self.pairs, key=lambda pair: self.excess[pair])))
         groups = [f"{name} ({size:,})" for name, size in zip(self.names, self.sizes)]
         rows += [Row("Groups", few(groups, 12)), Row("One unit is", self.units)]
         return [*rows, *(Row("Note", note) for note in self.notes)]
