@@ -160,7 +160,7 @@ def pooled_scaling(groups: Sequence[Tensor], *, by: str = "sd", names: Sequence[
         head = f"Column {columns} {why}." if only else f"Columns {columns} can't be standardised.{plural} {why}."
         raise InputError(f"{head} {remedy}.")
     scales = torch.where(constant, torch.ones_like(scales), scales)
-    notes = [f"Every column was divided by its spread within the groups: one unit is one of {SCALES[by]}."]
+    notes = [f"Columns were divided by their spread within the groups: distances are in {SCALES[by]}."]
     if constant.any():
         told = f"Column {called(constant)} is" if int(constant.sum()) == 1 else f"Columns {called(constant)} are"
         notes.append(f"{told} constant, and add{'s' if int(constant.sum()) == 1 else ''} nothing to any distance.")

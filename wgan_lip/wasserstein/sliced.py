@@ -3,16 +3,16 @@ r"""Sliced W1 of the laws P and Q, enclosed with confidence, without assumptions
 Note [Errors of two kinds]
     For a direction θ let w(θ) be the trimmed W1 of the laws projected on θ, a number that no sample shows. For the N
     directions drawn, bands around the distribution functions give l_j ≤ w(θ_j) ≤ u_j, all at once. The directions are
-    independent of the samples, so given these the w(θ_j) are independent draws whose mean is the sliced distance. A
-    bound on the mean by betting uses the draws one by one, and its capital grows with each of them: with l_j in the
-    place of w(θ_j), and bets that depend on earlier directions only, there is less capital than there would be, so the
-    bound stays one.
+    independent of the samples, so given these the w(θ_j) are independent draws whose mean is the sliced distance. The
+    bound by betting takes them one by one. With l_j in the place of w(θ_j), and bets that depend on earlier directions
+    only, every factor of its capital is smaller than it would be, so that what refutes a mean refutes it rightly.
 
-    From above a bound on the mean needs a range. Let |X − c| ≤ r_P with probability at least 1 − δ, likewise |Y − c| ≤
-    r_Q. Trimming δ at either end of a projected law leaves out at least what lies beyond r_P, so for ρ = (r_P + r_Q) /
-    (1 − 2δ), w(θ) is at most ρ times a mean of |⟨θ, v⟩| over unit vectors v. By Jensen's inequality E (w(θ) − ρ s)₊ ≤
-    ρ E (|θ₁| − s)₊ for every s, which has a closed form. So what w has beyond ρ s is known to be small, and betting
-    serves for the rest. In many dimensions |θ₁| is about 1/√d, and so is s.
+    From above a bound on the mean needs a range. Let |X − c| ≤ r_P with probability at least 1 − δ, and |Y − c| ≤ r_Q
+    as well. Trimmed by δ at both ends, a law on the line has no larger mean of absolute values than restricted to any
+    event of probability 1 − δ or more, such as these. So for ρ = (r_P + r_Q)/(1 − 2δ), w(θ) is at most ρ times a mean
+    of |⟨θ, v⟩| over unit vectors v, and by Jensen's inequality E (w(θ) − ρ s)₊ ≤ ρ E (|θ₁| − s)₊ for every s, which has
+    a closed form. What w has beyond ρ s is thus known to be small, and betting serves for the rest. In many dimensions
+    |θ₁| is about 1/√d, and so is s.
 """
 
 from __future__ import annotations
