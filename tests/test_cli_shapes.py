@@ -94,7 +94,9 @@ def test_columns_in_standard_deviations(table):
     assert found["exact"] == pytest.approx(
         1000 / np.sqrt(((table[:, 0] - table[:, 0].mean()) ** 2).sum() / 29), rel=1e-4
     )
-    assert found["units"] == "pooled standard deviations" and any("divided by their spread" in n for n in found["notes"])
+    assert found["units"] == "pooled standard deviations" and any(
+        "divided by their spread" in n for n in found["notes"]
+    )
 
 
 def test_labels_are_read_of_text_parquet_and_h5ad(table):
