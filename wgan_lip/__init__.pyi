@@ -42,6 +42,8 @@ from wgan_lip.training import Evaluation as Evaluation
 from wgan_lip.training import Training as Training
 from wgan_lip.training import train as train
 from wgan_lip.training import train_wgan as train_wgan
+from wgan_lip.transport.costs import TransportCost as TransportCost
+from wgan_lip.transport.costs import transport_cost as transport_cost
 from wgan_lip.utils.checks import InputError as InputError
 from wgan_lip.utils.checks import UncertifiableError as UncertifiableError
 from wgan_lip.wasserstein.estimate import W1Estimate as W1Estimate
@@ -49,6 +51,7 @@ from wgan_lip.wasserstein.estimate import estimate_w1 as estimate_w1
 from wgan_lip.wasserstein.interval import W1Interval as W1Interval
 from wgan_lip.wasserstein.interval import bracket as bracket
 from wgan_lip.wasserstein.interval import kr_lower_bound as kr_lower_bound
+from wgan_lip.wasserstein.loss import w1 as w1
 from wgan_lip.wasserstein.population import PopulationBounds as PopulationBounds
 from wgan_lip.wasserstein.population import clip_range as clip_range
 from wgan_lip.wasserstein.population import population_bounds as population_bounds

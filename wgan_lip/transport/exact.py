@@ -15,8 +15,9 @@ from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import SMALLEST
 from wgan_lip.utils.checks import check_memory
 
-__all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line", "solve_problem"]
+__all__ = ["BYTES_PER_PAIR", "network_simplex", "plan_problem", "solve", "solve_line", "solve_problem"]
 
+ALWAYS = 2**24  # bytes that there are
 BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
 
@@ -69,17 +70,16 @@ def solve(
     return solve_problem(Problem.of(x, y, a, b))
 
 
+def plan_problem(problem: Problem) -> Plan:
+    """An optimal plan between the samples, of total mass 1, as :func:`solve` has it, without bounds."""
+    return problem.of_samples(_optimum(problem, problem.x / problem.unit, problem.y / problem.unit)[0])
+
+
 def solve_problem(problem: Problem) -> Transport:
     """:func:`solve` for samples and weights that have been checked."""
-    x, y, unit = problem.x / problem.unit, problem.y / problem.unit, problem.unit
-    if x.shape[1] == 1:
-        plan, u, v = solve_line(x.numpy(), y.numpy(), problem.a, problem.b)
-        costs, relative = None, 0.0
-    else:
-        check_dense(*problem.shape)
-        costs, relative = distances(x, y)
-        plan, u, v = network_simplex(problem.a, problem.b, costs)
-
+    unit = problem.unit
+    x, y = problem.x / unit, problem.y / unit
+    plan, u, v, costs, relative = _optimum(problem, x, y)
     if costs is None:
         points, dual, sign = (problem.y, v, 1) if len(y) <= len(x) else (problem.x, u, -1)
         potential = Potential.trusted(points, unit * torch.from_numpy(centred(dual)), sign=sign)
@@ -100,6 +100,18 @@ def solve_problem(problem: Problem) -> Transport:
     return problem.enclose(plan, potential, at_x, at_y, unit * error + SMALLEST)
 
 
+def _optimum(
+    problem: Problem, x: Tensor, y: Tensor
+) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """An optimal plan between points in units, and the dual variables; then, unless d = 1, what :func:`distances` says
+    of them."""
+    if x.shape[1] == 1:
+        return *solve_line(x.numpy(), y.numpy(), problem.a, problem.b), None, 0.0
+    check_dense(len(x), len(y))
+    costs, relative = distances(x, y)
+    return *network_simplex(problem.a, problem.b, costs), costs, relative
+
+
 def centred(dual: np.ndarray) -> np.ndarray:
     """A constant added to f changes no mean difference, only rounding."""
     return dual - (dual.max() + dual.min()) / 2
@@ -107,8 +119,10 @@ def centred(dual: np.ndarray) -> np.ndarray:
 
 def check_dense(n: int, m: int) -> None:
     """Raises :class:`InputError` where there is less memory than all edges between n and m points take."""
+    if (need := BYTES_PER_PAIR * n * m) < ALWAYS:  # asking the system takes as long as a small problem's overhead
+        return
     check_memory(
-        BYTES_PER_PAIR * n * m,
+        need,
         f"an exact plan between {n} and {m} samples",
         "Use wgan_lip.transport.narrow, as wgan_lip.estimate_w1 does, which looks at distances block by block.",
     )

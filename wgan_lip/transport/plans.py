@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.transport.rounding import (
-    CHUNK,
+    CACHED,
     SMALLEST,
     U,
     as_points,
@@ -182,18 +182,21 @@ def upper_bound_plan_cost(
     x, y = as_points(x, y)
     if plan.shape != (len(x), len(y)):
         raise InputError(f"Expected a plan of shape {(len(x), len(y))}. Got {plan.shape}.")
-    return plan_cost(x, y, plan, check_weights(a, len(x), "a"), check_weights(b, len(y), "b"))[1]
+    unit = unit_of(x, y)
+    weights = check_weights(a, len(x), "a"), check_weights(b, len(y), "b")
+    return plan_cost(x, y, plan, *weights, unit)[1]
 
 
 def plan_cost(
-    x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None
+    x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None, unit: float
 ) -> tuple[float, float]:
-    """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples and weights, in float64 on the CPU."""
+    """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples, float64, on the CPU, and checked weights;
+    `unit` is a power of two near their spread."""
     defects = [
         _marginal_defect(index, plan.mass, weights, len(points))
         for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b))
     ]
-    unit, d = unit_of(x, y), x.shape[1]
+    d = x.shape[1]
     far = lengths(x / unit, y / unit, plan.rows, plan.columns)
     if not any(defects) and not far.any() and torch.equal(x[plan.rows], y[plan.columns]):
         return 0.0, 0.0  # nothing moves
@@ -248,9 +251,17 @@ def is_whole(masses: np.ndarray) -> bool:
 
 def lengths(x: Tensor, y: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The distances, by differences, from x (n, d) to y (m, d) along the edges rows[k], columns[k], shape (k,)."""
-    step = max(1, CHUNK // x.shape[1])
-    pairs = zip(torch.from_numpy(rows).split(step), torch.from_numpy(columns).split(step), strict=True)
-    return torch.cat([torch.linalg.vector_norm(x[i] - y[j], dim=1) for i, j in pairs]).numpy()
+    step = max(1, min(len(rows), CACHED // x.shape[1]))
+    starts, ends = np.empty((2, step, x.shape[1]))
+    squares = np.empty(len(rows))
+    for k in range(0, len(rows), step):
+        block = slice(k, k + step)
+        way, end = (memory[: len(rows[block])] for memory in (starts, ends))
+        np.take(x.numpy(), rows[block], 0, out=way, mode="clip")  # without "clip", NumPy copies what it writes
+        np.take(y.numpy(), columns[block], 0, out=end, mode="clip")
+        way -= end
+        np.einsum("ij,ij->i", way, way, out=squares[block])
+    return np.sqrt(squares)
 
 
 def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:

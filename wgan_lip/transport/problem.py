@@ -212,7 +212,7 @@ class Problem:
             error: A bound on the absolute rounding error of each of those.
         """
         lower = kr_value_down(values_x.numpy(), values_y.numpy(), *self.weights, error)
-        value, upper = plan_cost(self.x, self.y, plan, *self.weights)
+        value, upper = plan_cost(self.x, self.y, plan, *self.weights, self.unit)
         lower, value, upper = self._of_all(lower, value, upper)
         if not lower <= upper:
             raise TransportError(
@@ -260,15 +260,19 @@ def _sides(
     index = [np.arange(len(rows)) if w is None else np.flatnonzero(w) for rows, w in ((x, a), (y, b))]
     samples = [_rows(rows, kept) for rows, kept in zip((x, y), index)]
     weights = [None if w is None else w[kept] for w, kept in zip((a, b), index)]
-    labels = _labels(*samples)
+    nothing = np.empty(0, dtype=np.int64)
+    if (labels := _labels(*samples)) is None:
+        of_x, of_y = (
+            Side(rows, w, kept, rows, np.arange(len(rows))) for rows, kept, w in zip(samples, index, weights)
+        )
+        return (of_x, of_y), (nothing, nothing)
     names, sides = [], []
-    for rows, kept, w, label in zip(samples, index, weights, labels):
+    for rows, kept, w, label in zip(samples, index, weights, np.split(labels, [len(samples[0])])):
         name, first, place = np.unique(label, return_index=True, return_inverse=True)
         if len(name) == len(rows):
             name, first, place = label, np.arange(len(rows)), np.arange(len(rows))
         names.append(name)
         sides.append(Side(rows, w, kept, _rows(rows, first), place))
-    nothing = np.empty(0, dtype=np.int64)
     if x.shape[1] == 1:
         return (sides[0], sides[1]), (nothing, nothing)
     _, i, j = np.intersect1d(*names, assume_unique=True, return_indices=True)
@@ -279,19 +283,20 @@ def _rows(points: Tensor, index: np.ndarray) -> Tensor:
     return points if len(index) == len(points) else points[torch.from_numpy(index)]
 
 
-def _labels(*sets: Tensor) -> list[np.ndarray]:
-    """A number for each row of all sets, equal where rows are and nowhere else."""
-    ends = np.cumsum([len(rows) for rows in sets])[:-1]
-    widest = (sets[0].amax(0) - sets[0].amin(0)).argmax()
-    count = sum(map(len, sets))
-    if len(torch.cat([rows[:, widest] for rows in sets]).unique()) == count:  # one coordinate tells all apart
-        return np.split(np.arange(count), ends)
-    together = torch.cat(sets)
-    _, first, label = np.unique(_keys(together), return_index=True, return_inverse=True)
+def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
+    """A number for each row of x (n, d), then of y (m, d), equal where rows are and nowhere else, shape (n + m,); None
+    where no two rows are equal."""
+    varied = int((x[0] - x[-1]).abs().argmax())
+    values = np.concatenate([x[:, varied].numpy(), y[:, varied].numpy()])
+    values.sort()
+    if not (values[1:] == values[:-1]).any():  # one coordinate tells all apart
+        return None
+    rows = torch.cat([x, y])
+    _, first, label = np.unique(_keys(rows), return_index=True, return_inverse=True)
     label = first[label]
-    if not all(torch.equal(*rows) for rows in zip(*(part.split(CHUNK) for part in (together[label], together)))):
-        label = together.unique(dim=0, return_inverse=True)[1].numpy()  # two rows of one key
-    return np.split(label, ends)
+    if not all(torch.equal(rows[label[k : k + CHUNK]], rows[k : k + CHUNK]) for k in range(0, len(rows), CHUNK)):
+        label = rows.unique(dim=0, return_inverse=True)[1].numpy()  # two rows of one key
+    return label
 
 
 def _keys(rows: Tensor) -> np.ndarray:
