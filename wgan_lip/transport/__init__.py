@@ -5,6 +5,7 @@ which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :
 recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
 """
 
+from wgan_lip.transport.costs import TransportCost, transport_cost
 from wgan_lip.transport.exact import BYTES_PER_PAIR, plan_problem, solve, solve_problem
 from wgan_lip.transport.narrowing import Narrowed, check_room, narrow, narrow_problem, solves_at_once
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
@@ -18,6 +19,7 @@ __all__ = [
     "Potential",
     "Problem",
     "Transport",
+    "TransportCost",
     "TransportError",
     "check_room",
     "lower_bound_kr",
@@ -28,5 +30,6 @@ __all__ = [
     "solve",
     "solve_problem",
     "solves_at_once",
+    "transport_cost",
     "upper_bound_plan_cost",
 ]

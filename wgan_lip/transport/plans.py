@@ -193,7 +193,7 @@ def plan_cost(
     """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples, float64, on the CPU, and checked weights;
     `unit` is a power of two near their spread."""
     defects = [
-        _marginal_defect(index, plan.mass, weights, len(points))
+        marginal_defect(index, plan.mass, weights, len(points))
         for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b))
     ]
     d = x.shape[1]
@@ -264,7 +264,7 @@ def lengths(x: Tensor, y: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.n
     return np.sqrt(squares)
 
 
-def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:
+def marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:
     """An upper bound on the l1 distance between the plan's normalised marginal and the normalised weights."""
     counts = np.bincount(index, minlength=size)
     if weights is None and (counts == 1).all() and (mass == mass[0]).all():

@@ -180,7 +180,7 @@ class Problem:
             check_weights(a, shape[0], "a"),
             check_weights(b, shape[1], "b"),
         )
-        masses = _masses(sides[0].counts, sides[1].counts)
+        masses = masses_of(sides[0].counts, sides[1].counts)
         at = (sides[0].gathered(masses[0]), sides[1].gathered(masses[1]))
         whole = is_whole(masses[0]) and is_whole(masses[1])
 
@@ -359,7 +359,7 @@ def _defect(
     return 1.01 * (float(np.abs(of_x).sum() + np.abs(of_y).sum()) + roundings)
 
 
-def _masses(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def masses_of(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Multiples of a and of b of equal total; whole numbers where both are."""
     if is_whole(a) and is_whole(b):
         total_a, total_b = int(a.sum()), int(b.sum())
