@@ -338,7 +338,13 @@ def _named(x: Tensor, y: Tensor, cost: str, scale: Tensor | ArrayLike | None) ->
             units.append(factor)
             if not 0 < factor * d < math.inf:
                 raise InputError(f"The {words} of these samples leave the range of float64. Rescale the samples.")
-            return factor * cdist((p / unit).numpy(), (q / unit).numpy(), _SCIPY.get(cost, cost), **given)
+            p, q = (p / unit).numpy(), (q / unit).numpy()
+            if given and cost == "linf":  # cdist takes weights of this norm for a choice of coordinates
+                highest = np.zeros((len(p), len(q)))
+                for weight, ends_p, ends_q in zip(given["w"], p.T, q.T):
+                    np.maximum(highest, weight * np.abs(ends_p[:, None] - ends_q), out=highest)
+                return factor * highest
+            return factor * cdist(p, q, _SCIPY.get(cost, cost), **given)
 
         def error(costs: np.ndarray) -> np.ndarray:
             return 1.01 * relative * costs + d * 2.0**-490 * max(units)
