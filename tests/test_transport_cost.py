@@ -97,9 +97,9 @@ def test_euclidean_costs_give_w1():
 @pytest.mark.parametrize(("cost", "length"), [("l1", 7.0), ("linf", 4.0), ("euclidean", 5.0), ("sqeuclidean", 25.0)])
 def test_a_shift_costs_its_length(cost, length):
     x = normal(50, 2)
-    result = transport_cost(x, x + [3.0, 4.0], cost)
+    result = transport_cost(x, x + np.array([3.0, 4.0]), cost)
     assert result.value == pytest.approx(length, rel=1e-12)
-    scaled = transport_cost(x, x + [3.0, 4.0], cost, scale=[2.0, 0.0])
+    scaled = transport_cost(x, x + np.array([3.0, 4.0]), cost, scale=[2.0, 0.0])
     truth = {"l1": 6.0, "linf": 6.0, "euclidean": 3 * 2**0.5, "sqeuclidean": 18.0}[cost]
     assert scaled.value == pytest.approx(truth, rel=1e-12)
 

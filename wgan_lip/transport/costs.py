@@ -255,7 +255,11 @@ class _Table:
 
 
 def _table(
-    x: Tensor | ArrayLike | None, y: Tensor | ArrayLike | None, cost: Cost, scale: Tensor | ArrayLike | None, metric: bool
+    x: Tensor | ArrayLike | None,
+    y: Tensor | ArrayLike | None,
+    cost: Cost,
+    scale: Tensor | ArrayLike | None,
+    metric: bool,
 ) -> _Table:
     if isinstance(cost, str):
         check_choice(cost, list(COSTS), "cost")

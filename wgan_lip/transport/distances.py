@@ -69,7 +69,11 @@ def lowest_cones(
         # Distances at the least height stay below |value| + |v|; those of any that is lower in truth hardly exceed it.
         margin = 2.1 * (relative + 2 * U) * (float(np.abs(values).max()) + largest) + vanishing(d)
         rows, columns = np.nonzero(heights <= (values + margin)[:, None])
-        exact = cdist(z.numpy(), points.numpy())[rows, columns] if len(rows) > FEW * heights.size else lengths(z, points, rows, columns)
+        exact = (
+            cdist(z.numpy(), points.numpy())[rows, columns]
+            if len(rows) > FEW * heights.size
+            else lengths(z, points, rows, columns)
+        )
         values = np.minimum.reduceat(exact - offsets[columns], np.searchsorted(rows, np.arange(len(z))))
     error = (distance_error(d) + 2 * U) * (float(np.abs(values).max()) + 2 * largest)
     return values, 1.01 * error + vanishing(d)

@@ -100,9 +100,7 @@ def solve_problem(problem: Problem) -> Transport:
     return problem.enclose(plan, potential, at_x, at_y, unit * error + SMALLEST)
 
 
-def _optimum(
-    problem: Problem, x: Tensor, y: Tensor
-) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray | None, float]:
+def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray | None, float]:
     """An optimal plan between points in units, and the dual variables; then, unless d = 1, what :func:`distances` says
     of them."""
     if x.shape[1] == 1:

@@ -190,8 +190,8 @@ def upper_bound_plan_cost(
 def plan_cost(
     x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None, unit: float
 ) -> tuple[float, float]:
-    """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples, float64, on the CPU, and checked weights;
-    `unit` is a power of two near their spread."""
+    """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples (float64, on the CPU) and weights; `unit`
+    is a power of two near the spread of the samples."""
     defects = [
         marginal_defect(index, plan.mass, weights, len(points))
         for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b))

@@ -229,7 +229,8 @@ class Problem:
         if self.defect:  # integrates to 0, so that it travels no further than the diameter, half of it on either side
             unit = unit_of(*(side.points for side in self.sides))
             low, high = (
-                torch.stack([extreme(side.points / unit, 0) for side in self.sides]) for extreme in (torch.amin, torch.amax)
+                torch.stack([extreme(side.points / unit, 0) for side in self.sides])
+                for extreme in (torch.amin, torch.amax)
             )
             box = float((high.amax(0) - low.amin(0)).norm()) + vanishing(self.x.shape[1])
             slack = 0.505 * box * self.defect * unit
@@ -262,9 +263,7 @@ def _sides(
     weights = [None if w is None else w[kept] for w, kept in zip((a, b), index)]
     nothing = np.empty(0, dtype=np.int64)
     if (labels := _labels(*samples)) is None:
-        of_x, of_y = (
-            Side(rows, w, kept, rows, np.arange(len(rows))) for rows, kept, w in zip(samples, index, weights)
-        )
+        of_x, of_y = (Side(rows, w, kept, rows, np.arange(len(rows))) for rows, kept, w in zip(samples, index, weights))
         return (of_x, of_y), (nothing, nothing)
     names, sides = [], []
     for rows, kept, w, label in zip(samples, index, weights, np.split(labels, [len(samples[0])])):
