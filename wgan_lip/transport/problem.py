@@ -293,7 +293,8 @@ def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
     rows = torch.cat([x, y])
     _, first, label = np.unique(_keys(rows), return_index=True, return_inverse=True)
     label = first[label]
-    if not all(torch.equal(rows[label[k : k + CHUNK]], rows[k : k + CHUNK]) for k in range(0, len(rows), CHUNK)):
+    step = max(1, CHUNK // rows.shape[1])
+    if not all(torch.equal(rows[label[k : k + step]], rows[k : k + step]) for k in range(0, len(rows), step)):
         label = rows.unique(dim=0, return_inverse=True)[1].numpy()  # two rows of one key
     return label
 
