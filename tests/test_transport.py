@@ -197,10 +197,10 @@ def test_line_agrees_with_the_simplex(n, m):
 def test_line_is_fast_on_many_points():
     n = 200_000
     x, y = normal(n, 1), 1.5 * normal(n + 1, 1, seed=1)
-    start = time.perf_counter()
+    start = time.process_time()
     result = solve(x, y, a=np.random.default_rng(0).random(n))
     assert relative_width(result) < 1e-11
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -383,10 +383,10 @@ def test_bad_plans_and_potentials_are_refused():
 def test_too_little_memory_is_refused_before_it_is_taken(monkeypatch):
     monkeypatch.setattr(checks, "available_memory", lambda: 10_000)
     with pytest.raises(InputError, match=r"GiB available\. Use wgan_lip.transport.narrow"):
-        solve(normal(100, 2), normal(100, 2))
-    solve(normal(100, 1), normal(100, 1))  # the line needs none
+        solve(normal(700, 2), normal(700, 2, seed=1))
+    solve(normal(700, 1), normal(700, 1, seed=1))  # the line needs none
     monkeypatch.setattr(checks, "available_memory", lambda: None)
-    solve(normal(100, 2), normal(100, 2))
+    solve(normal(100, 2), normal(100, 2, seed=1))
 
 
 def test_available_memory_is_a_plausible_number():
@@ -405,7 +405,8 @@ def test_unfinished_solver_is_an_error_and_a_lying_one_only_widens(monkeypatch):
 
     def lying(a, b, costs, **kwargs):
         matrix, log = emd(a, b, costs, log=True)
-        return 0.3 * np.roll(matrix, 1, axis=0) + 0.1 * np.eye(30)[0], {**log, "v": log["v"] + normal(30)}
+        u, v = log["u"] + normal(30, seed=2), log["v"] + normal(30)
+        return 0.3 * np.roll(matrix, 1, axis=0) + 0.1 * np.eye(30)[0], {**log, "u": u, "v": v}
 
     monkeypatch.setattr(ot, "emd", lying)
     result = solve(x, y)

@@ -47,6 +47,8 @@ from wgan_lip.training import Evaluation as Evaluation
 from wgan_lip.training import Training as Training
 from wgan_lip.training import train as train
 from wgan_lip.training import train_wgan as train_wgan
+from wgan_lip.transport.costs import TransportCost as TransportCost
+from wgan_lip.transport.costs import transport_cost as transport_cost
 from wgan_lip.utils.checks import InputError as InputError
 from wgan_lip.utils.checks import UncertifiableError as UncertifiableError
 from wgan_lip.wasserstein.betting import BettingTest as BettingTest
@@ -56,6 +58,7 @@ from wgan_lip.wasserstein.groups import pairwise_w1 as pairwise_w1
 from wgan_lip.wasserstein.interval import W1Interval as W1Interval
 from wgan_lip.wasserstein.interval import bracket as bracket
 from wgan_lip.wasserstein.interval import kr_lower_bound as kr_lower_bound
+from wgan_lip.wasserstein.loss import w1 as w1
 from wgan_lip.wasserstein.population import PopulationBounds as PopulationBounds
 from wgan_lip.wasserstein.population import clip_range as clip_range
 from wgan_lip.wasserstein.population import population_bounds as population_bounds

@@ -5,7 +5,8 @@ which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :
 recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
 """
 
-from wgan_lip.transport.exact import BYTES_PER_PAIR, solve, solve_problem
+from wgan_lip.transport.costs import TransportCost, transport_cost
+from wgan_lip.transport.exact import BYTES_PER_PAIR, plan_problem, solve, solve_problem
 from wgan_lip.transport.narrowing import Narrowed, check_room, narrow, narrow_problem, solves_at_once
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.transport.potentials import Potential
@@ -18,14 +19,17 @@ __all__ = [
     "Potential",
     "Problem",
     "Transport",
+    "TransportCost",
     "TransportError",
     "check_room",
     "lower_bound_kr",
     "meet",
     "narrow",
     "narrow_problem",
+    "plan_problem",
     "solve",
     "solve_problem",
     "solves_at_once",
+    "transport_cost",
     "upper_bound_plan_cost",
 ]

@@ -6,16 +6,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import coo_matrix
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from wgan_lip.transport.distances import distances, lowest_cones
 from wgan_lip.transport.plans import Plan, is_whole
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Problem, Transport, TransportError
+from wgan_lip.transport.rounding import SMALLEST
 from wgan_lip.utils.checks import check_memory
 
-__all__ = ["BYTES_PER_PAIR", "network_simplex", "solve", "solve_line", "solve_problem"]
+__all__ = ["BYTES_PER_PAIR", "network_simplex", "plan_problem", "solve", "solve_line", "solve_problem"]
 
+ALWAYS = 2**24  # bytes that there are
 BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
 
@@ -68,27 +70,60 @@ def solve(
     return solve_problem(Problem.of(x, y, a, b))
 
 
+def plan_problem(problem: Problem) -> Plan:
+    """An optimal plan between the samples, of total mass 1, as :func:`solve` has it, without bounds."""
+    return problem.of_samples(_optimum(problem, problem.x / problem.unit, problem.y / problem.unit)[0])
+
+
 def solve_problem(problem: Problem) -> Transport:
     """:func:`solve` for samples and weights that have been checked."""
-    x, y, unit = problem.x, problem.y, problem.unit
-    solver = solve_line if x.shape[1] == 1 else _solve_dense
-    plan, u, v = solver((x / unit).numpy(), (y / unit).numpy(), problem.a, problem.b)
+    unit = problem.unit
+    x, y = problem.x / unit, problem.y / unit
+    plan, u, v, costs, relative = _optimum(problem, x, y)
+    if costs is None:
+        points, dual, sign = (problem.y, v, 1) if len(y) <= len(x) else (problem.x, u, -1)
+        potential = Potential.trusted(points, unit * torch.from_numpy(centred(dual)), sign=sign)
+        return problem.enclose(plan, potential, *potential.at_both(problem.x, problem.y))
 
-    points, dual, sign = (y, v, 1) if len(y) <= len(x) else (x, u, -1)
-    dual = dual - (dual.max() + dual.min()) / 2  # a constant added to f changes no mean difference, only rounding
-    potential = Potential.trusted(points, unit * torch.from_numpy(dual), sign=sign)
-    return problem.enclose(plan, potential, *potential.at_both(x, y))
+    # f has its apexes at the smaller set, and is -v_j there, or less by another cone; or u_i, or more. The offsets are
+    # as large as the dual variables of the larger set let them be: the solver's own have its rounding.
+    if len(y) <= len(x):
+        v = centred((costs - u[:, None]).min(0))
+        values, error = lowest_cones(x, y, v, costs, relative)
+        at_x, at_y = unit * torch.from_numpy(values), -unit * torch.from_numpy(v)
+        potential = Potential.trusted(problem.y, -at_y)
+    else:
+        u = centred((costs - v).min(1))
+        values, error = lowest_cones(y, x, u, costs.T, relative)
+        at_x, at_y = unit * torch.from_numpy(u), -unit * torch.from_numpy(values)
+        potential = Potential.trusted(problem.x, at_x, sign=-1)
+    return problem.enclose(plan, potential, at_x, at_y, unit * error + SMALLEST)
 
 
-def _solve_dense(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
-    """An optimal plan and the dual variables u (n,), v (m,) with u_i + v_j <= |x_i - y_j|."""
-    n, m = len(x), len(y)
+def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """An optimal plan between points in units, and the dual variables; then, unless d = 1, what :func:`distances` says
+    of them."""
+    if x.shape[1] == 1:
+        return *solve_line(x.numpy(), y.numpy(), problem.a, problem.b), None, 0.0
+    check_dense(len(x), len(y))
+    costs, relative = distances(x, y)
+    return *network_simplex(problem.a, problem.b, costs), costs, relative
+
+
+def centred(dual: np.ndarray) -> np.ndarray:
+    """A constant added to f changes no mean difference, only rounding."""
+    return dual - (dual.max() + dual.min()) / 2
+
+
+def check_dense(n: int, m: int) -> None:
+    """Raises :class:`InputError` where there is less memory than all edges between n and m points take."""
+    if (need := BYTES_PER_PAIR * n * m) < ALWAYS:  # asking the system takes as long as a small problem's overhead
+        return
     check_memory(
-        BYTES_PER_PAIR * n * m,
+        need,
         f"an exact plan between {n} and {m} samples",
         "Use wgan_lip.transport.narrow, as wgan_lip.estimate_w1 does, which looks at distances block by block.",
     )
-    return network_simplex(a, b, cdist(x, y))
 
 
 def network_simplex(
@@ -110,17 +145,20 @@ def network_simplex(
     import ot  # slow to import, and needed here only
 
     # The default limit on iterations is met from a few thousand samples on, and the plan is then wrong.
-    matrix, log = ot.emd(a, b, costs, numItermax=10**9, log=True)
+    matrix, log = ot.emd(a, b, costs, numItermax=10**9, log=True, center_dual=False, check_marginals=False)
     if log["result_code"] != 1:
         raise TransportError(
             f"Expected an optimal plan between {len(a)} and {len(b)} samples. The solver ended with code "
             f"{log['result_code']}: {log['warning']}. Subsample, or scale the samples so that their distances are of "
             "comparable size."
         )
-    matrix = coo_matrix(matrix)
-    carries = matrix.data > 0
-    rows, columns = (index[carries].astype(np.int64) for index in (matrix.row, matrix.col))
-    return Plan(rows, columns, matrix.data[carries], costs.shape), log["u"], log["v"]
+    if isinstance(matrix, np.ndarray):
+        rows, columns = np.nonzero(matrix > 0)
+        mass = matrix[rows, columns]
+    else:
+        carries = matrix.data > 0
+        rows, columns, mass = (of_edges[carries] for of_edges in (matrix.row, matrix.col, matrix.data))
+    return Plan(rows.astype(np.int64), columns.astype(np.int64), mass, costs.shape), log["u"], log["v"]
 
 
 def solve_line(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from wgan_lip.transport.rounding import (
-    CHUNK,
+    CACHED,
     SMALLEST,
     U,
     as_points,
@@ -83,7 +83,7 @@ class Plan(Printed):
 
     def _cost(self, x: Tensor, y: Tensor) -> float:
         unit = unit_of(x, y)
-        return unit * weighted_mean(_lengths(x / unit, y / unit, self), normalised(self.mass))
+        return unit * weighted_mean(lengths(x / unit, y / unit, self.rows, self.columns), normalised(self.mass))
 
     def dense(self) -> np.ndarray:
         """The plan as a matrix, shape (n, m)."""
@@ -182,25 +182,32 @@ def upper_bound_plan_cost(
     x, y = as_points(x, y)
     if plan.shape != (len(x), len(y)):
         raise InputError(f"Expected a plan of shape {(len(x), len(y))}. Got {plan.shape}.")
-    return plan_cost_up(x, y, plan, check_weights(a, len(x), "a"), check_weights(b, len(y), "b"))
+    unit = unit_of(x, y)
+    weights = check_weights(a, len(x), "a"), check_weights(b, len(y), "b")
+    return plan_cost(x, y, plan, *weights, unit)[1]
 
 
-def plan_cost_up(x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None) -> float:
-    """:func:`upper_bound_plan_cost` for checked samples and weights, in float64 on the CPU."""
+def plan_cost(
+    x: Tensor, y: Tensor, plan: Plan, a: np.ndarray | None, b: np.ndarray | None, unit: float
+) -> tuple[float, float]:
+    """The plan's cost, and :func:`upper_bound_plan_cost`, for checked samples (float64, on the CPU) and weights; `unit`
+    is a power of two near the spread of the samples."""
     defects = [
-        _marginal_defect(index, plan.mass, weights, len(points))
+        marginal_defect(index, plan.mass, weights, len(points))
         for points, index, weights in ((x, plan.rows, a), (y, plan.columns, b))
     ]
-    unit, d = unit_of(x, y), x.shape[1]
-    lengths = _lengths(x / unit, y / unit, plan)
-    if not any(defects) and not lengths.any() and torch.equal(x[plan.rows], y[plan.columns]):
-        return 0.0  # nothing moves
-    bound = weighted_mean(lengths, normalised(plan.mass)) * (1 + distance_error(d) + 6 * U)
-    for points, defect in zip((x / unit, y / unit), defects):
-        box = torch.linalg.vector_norm(points.amax(0) - points.amin(0))
-        bound += 0.505 * (float(box) + vanishing(d)) * defect
+    d = x.shape[1]
+    far = lengths(x / unit, y / unit, plan.rows, plan.columns)
+    if not any(defects) and not far.any() and torch.equal(x[plan.rows], y[plan.columns]):
+        return 0.0, 0.0  # nothing moves
+    cost = weighted_mean(far, normalised(plan.mass))
+    bound = cost * (1 + distance_error(d) + 6 * U)
+    for points, defect in zip((x, y), defects):
+        if defect:
+            box = torch.linalg.vector_norm(points.amax(0) / unit - points.amin(0) / unit)
+            bound += 0.505 * (float(box) + vanishing(d)) * defect
     bound = (bound * (1 + 8 * U) + 2 * vanishing(d)) * unit
-    return math.nextafter(bound + SMALLEST, math.inf)
+    return unit * cost, math.nextafter(bound + SMALLEST, math.inf)
 
 
 def dealt(plan: Plan, a: np.ndarray, b: np.ndarray, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
@@ -242,14 +249,22 @@ def is_whole(masses: np.ndarray) -> bool:
     return bool((masses == np.floor(masses)).all() and masses.sum() < 2**53)
 
 
-def _lengths(x: Tensor, y: Tensor, plan: Plan) -> np.ndarray:
-    """How far each mass of the plan travels, shape (k,)."""
-    rows, columns = torch.from_numpy(plan.rows), torch.from_numpy(plan.columns)
-    blocks = zip(rows.split(step := max(1, CHUNK // x.shape[1])), columns.split(step), strict=True)
-    return torch.cat([torch.linalg.vector_norm(x[i] - y[j], dim=1) for i, j in blocks]).numpy()
+def lengths(x: Tensor, y: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The distances, by differences, from x (n, d) to y (m, d) along the edges rows[k], columns[k], shape (k,)."""
+    step = max(1, min(len(rows), CACHED // x.shape[1]))
+    starts, ends = np.empty((2, step, x.shape[1]))
+    squares = np.empty(len(rows))
+    for k in range(0, len(rows), step):
+        block = slice(k, k + step)
+        way, end = (memory[: len(rows[block])] for memory in (starts, ends))
+        np.take(x.numpy(), rows[block], 0, out=way, mode="clip")  # without "clip", NumPy copies what it writes
+        np.take(y.numpy(), columns[block], 0, out=end, mode="clip")
+        way -= end
+        np.einsum("ij,ij->i", way, way, out=squares[block])
+    return np.sqrt(squares)
 
 
-def _marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:
+def marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | None, size: int) -> float:
     """An upper bound on the l1 distance between the plan's normalised marginal and the normalised weights."""
     counts = np.bincount(index, minlength=size)
     if weights is None and (counts == 1).all() and (mass == mass[0]).all():

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.transport.plans import Plan, dealt, is_whole, kr_value_down, plan_cost_up
+from wgan_lip.transport.plans import Plan, dealt, is_whole, kr_value_down, plan_cost
 from wgan_lip.transport.potentials import Potential
-from wgan_lip.transport.rounding import unit_of
+from wgan_lip.transport.rounding import CHUNK, U, normalised, unit_of, vanishing
 from wgan_lip.utils.checks import check_pair, check_weights
 from wgan_lip.utils.numbers import interval_text, rounded
 from wgan_lip.utils.printing import Bar, Printed, Row, number_line
@@ -24,6 +24,7 @@ class TransportError(RuntimeError):
     """The solver ended without an optimal plan, or its answer contradicts itself."""
 
 
+ROUNDING = 2.0**-50  # relative difference of two masses, no whole numbers, that are taken for equal
 MEETING = 1e-9  # relative distance of the two ends at which the value between them is called exact
 
 
@@ -91,50 +92,50 @@ class Side:
     points: Tensor
     place: np.ndarray
 
-    @staticmethod
-    def of(samples: Tensor, weights: np.ndarray | None) -> Side:
-        index = np.arange(len(samples)) if weights is None else np.flatnonzero(weights)
-        if weights is not None:
-            samples, weights = samples[torch.from_numpy(index)], weights[index]
-        return Side(samples, weights, index, *_distinct(samples))
-
     @property
     def counts(self) -> np.ndarray:
         """The weights as numbers, shape (n,): 1 each if uniform."""
         return np.ones(len(self.samples)) if self.weights is None else self.weights
 
+    @property
+    def merged(self) -> bool:
+        """Whether some of the samples are equal."""
+        return len(self.points) < len(self.samples)
+
     def gathered(self, masses: np.ndarray) -> np.ndarray:
         """The masses (n,) of samples, added up at each of the points, shape (k,)."""
-        return masses if len(self.points) == len(self.samples) else np.bincount(self.place, masses)
-
-
-def _distinct(samples: Tensor) -> tuple[Tensor, np.ndarray]:
-    """The distinct rows, and which of them each row is; the rows themselves where no two are equal."""
-    widest = (samples.amax(0) - samples.amin(0)).argmax()
-    if len(samples[:, widest].unique()) < len(samples):  # else one coordinate tells all of them apart
-        points, place = samples.unique(dim=0, return_inverse=True)
-        if len(points) < len(samples):
-            return points, place.numpy()
-    return samples, np.arange(len(samples))
+        return np.bincount(self.place, masses) if self.merged else masses
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Two weighted sample sets, checked, and what a solver has to know of them: distinct points, with their masses.
+    r"""Two weighted sample sets, checked, and what a solver has to know of them: distinct points, with their masses.
 
-    Equal samples are one point of added mass: what a solver costs grows with the number of points. What comes out is
-    about the samples again.
+    Equal samples are one point of added mass, and mass that both sets have at one point stays there, for
+
+    .. math:: W_1(P, Q) = \max_{\mathrm{Lip}(f) \leq 1} \int f \, d(P - Q) = s \, W_1(P', Q'),
+        \qquad P - Q = s (P' - Q'),
+
+    depends on the difference alone: so it is for every metric, and for squared distances it is not. What a solver
+    costs grows with the number of points that are left. What comes out is about the samples again.
 
     Attributes:
-        x: The distinct samples of P of positive weight, shape (n, d), float64, on the CPU.
-        y: Those of Q, shape (m, d).
+        x: The points of P', distinct, shape (n, d), float64, on the CPU.
+        y: Those of Q', shape (m, d).
         a: Masses at x, shape (n,), of the total of b: whole numbers wherever the weights are, as uniform ones, which a
             solver then moves without error.
         b: Masses at y, shape (m,).
-        sides: The samples behind x and y.
-        masses: Those of the samples, which add up to a and b.
+        sides: The samples behind P and Q.
+        masses: Those of the samples.
         shape: The numbers of samples that were given.
-        unit: A power of two near the spread of the samples; see Note [Rounding].
+        unit: A power of two near the spread of the points; see Note [Rounding].
+        kept: Which of the distinct points of either side x and y are.
+        stays: The mass that stays where it is, as a plan between the distinct points; None if there is none.
+        moved: The mass that does not, in the unit of `masses`.
+        share: s, its share of all mass.
+        weights: Masses at x and y of any total, None if uniform, that are those of P' and Q' but for `defect`.
+        defect: A bound on the l1 distance between P - Q and s (P' - Q'), of the rounding of sums of masses that are no
+            whole numbers; 0 without them.
     """
 
     x: Tensor
@@ -145,6 +146,12 @@ class Problem:
     masses: tuple[np.ndarray, np.ndarray]
     shape: tuple[int, int]
     unit: float
+    kept: tuple[np.ndarray, np.ndarray]
+    stays: Plan | None
+    moved: float
+    share: float
+    weights: tuple[np.ndarray | None, np.ndarray | None]
+    defect: float
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -167,13 +174,32 @@ class Problem:
         x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | ArrayLike | None = None
     ) -> Problem:
         """Of samples (n, d) and (m, d) that have been checked; checks the weights. Raises :class:`InputError`."""
-        x, y = (points.detach().cpu().double() for points in (x, y))
         shape = (len(x), len(y))
-        weights_a, weights_b = check_weights(a, shape[0], "a"), check_weights(b, shape[1], "b")
-        of_x, of_y = sides = Side.of(x, weights_a), Side.of(y, weights_b)
-        masses = _masses(of_x.counts, of_y.counts)
-        x, y = of_x.points, of_y.points
-        return Problem(x, y, of_x.gathered(masses[0]), of_y.gathered(masses[1]), sides, masses, shape, unit_of(x, y))
+        sides, common = _sides(
+            *(samples.detach().cpu().double() for samples in (x, y)),
+            check_weights(a, shape[0], "a"),
+            check_weights(b, shape[1], "b"),
+        )
+        masses = masses_of(sides[0].counts, sides[1].counts)
+        at = (sides[0].gathered(masses[0]), sides[1].gathered(masses[1]))
+        whole = is_whole(masses[0]) and is_whole(masses[1])
+
+        left, stays, defect = at, None, 0.0
+        if len(common[0]):
+            left, stays = _cancelled(at, common, whole)
+        moved = math.fsum(left[0])
+        share = 1.0 if stays is None else moved / math.fsum(at[0])
+        kept = (np.flatnonzero(left[0]), np.flatnonzero(left[1]))
+        x, y = (_rows(side.points, index) for side, index in zip(sides, kept))
+        a, b = (masses[index] for masses, index in zip(left, kept))
+        weights = (_unless_uniform(a), _unless_uniform(b))
+        if not whole:
+            if stays is None and not any(side.merged for side in sides):
+                weights = (sides[0].weights, sides[1].weights)
+            else:
+                defect = _defect(sides, common, kept, (a, b), share)
+            a, b = a / math.fsum(a), b / math.fsum(b)  # a solver takes tiny masses for none
+        return Problem(x, y, a, b, sides, masses, shape, unit_of(x, y), kept, stays, moved, share, weights, defect)
 
     def enclose(self, plan: Plan, potential: Potential, values_x: Tensor, values_y: Tensor, error: float) -> Transport:
         """Encloses W1 between any potential and any plan, of whatever origin.
@@ -185,22 +211,155 @@ class Problem:
             values_y: No less than its values at y, shape (m,), but for `error`.
             error: A bound on the absolute rounding error of each of those.
         """
-        (x, a), (y, b) = ((side.samples, side.weights) for side in self.sides)
-        at_x, at_y = (values.numpy()[side.place] for values, side in zip((values_x, values_y), self.sides))
-        lower = max(0.0, kr_value_down(at_x, at_y, a, b, error))
-        if len(self.x) < len(x) or len(self.y) < len(y):
-            plan = dealt(plan, *self.masses, *(side.place for side in self.sides))
-        upper = plan_cost_up(x, y, plan, a, b)
+        lower = kr_value_down(values_x.numpy(), values_y.numpy(), *self.weights, error)
+        value, upper = plan_cost(self.x, self.y, plan, *self.weights, self.unit)
+        lower, value, upper = self._of_all(lower, value, upper)
         if not lower <= upper:
             raise TransportError(
                 f"The lower bound {lower} exceeds the upper bound {upper}. Please report these samples."
             )
-        value = min(max(plan._cost(x, y), lower), upper)
-        rows, columns = self.sides[0].index[plan.rows], self.sides[1].index[plan.columns]
-        return Transport(value, lower, upper, Plan(rows, columns, plan.mass / plan.mass.sum(), self.shape), potential)
+        return Transport(min(max(value, lower), upper), lower, upper, self.of_samples(plan), potential)
+
+    def _of_all(self, lower: float, value: float, upper: float) -> tuple[float, float, float]:
+        """What holds of W1(P', Q'), said of W1(P, Q)."""
+        lower = max(0.0, lower)
+        if self.share < 1.0:
+            lower, value, upper = lower * self.share * (1 - 4 * U), value * self.share, upper * self.share * (1 + 4 * U)
+            upper = math.nextafter(upper, math.inf) if upper else 0.0
+        if self.defect:  # integrates to 0, so that it travels no further than the diameter, half of it on either side
+            unit = unit_of(*(side.points for side in self.sides))
+            low, high = (
+                torch.stack([extreme(side.points / unit, 0) for side in self.sides])
+                for extreme in (torch.amin, torch.amax)
+            )
+            box = float((high.amax(0) - low.amin(0)).norm()) + vanishing(self.x.shape[1])
+            slack = 0.505 * box * self.defect * unit
+            lower, upper = max(0.0, lower - slack), (upper + slack) * (1 + 2 * U)
+        return lower, value, upper
+
+    def of_samples(self, plan: Plan) -> Plan:
+        """A plan between the points x and y as one of total mass 1 between the samples that were given, with the mass
+        that stays where it is."""
+        rows, columns, mass = plan.rows, plan.columns, plan.mass
+        (of_x, of_y), (kept_x, kept_y) = self.sides, self.kept
+        if self.stays is not None:
+            rows = np.concatenate([kept_x[rows], self.stays.rows])
+            columns = np.concatenate([kept_y[columns], self.stays.columns])
+            mass = np.concatenate([mass * (self.moved / mass.sum()), self.stays.mass])
+        if of_x.merged or of_y.merged:
+            plan = Plan(rows, columns, mass, (len(of_x.points), len(of_y.points)))
+            plan = dealt(plan, *self.masses, of_x.place, of_y.place)
+            rows, columns, mass = plan.rows, plan.columns, plan.mass
+        return Plan(of_x.index[rows], of_y.index[columns], mass / mass.sum(), self.shape)
 
 
-def _masses(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sides(
+    x: Tensor, y: Tensor, a: np.ndarray | None, b: np.ndarray | None
+) -> tuple[tuple[Side, Side], tuple[np.ndarray, np.ndarray]]:
+    """Both sides, and which of their distinct points they have in common; on the line, where sorting is as fast as
+    looking for these, none."""
+    index = [np.arange(len(rows)) if w is None else np.flatnonzero(w) for rows, w in ((x, a), (y, b))]
+    samples = [_rows(rows, kept) for rows, kept in zip((x, y), index)]
+    weights = [None if w is None else w[kept] for w, kept in zip((a, b), index)]
+    nothing = np.empty(0, dtype=np.int64)
+    if (labels := _labels(*samples)) is None:
+        of_x, of_y = (Side(rows, w, kept, rows, np.arange(len(rows))) for rows, kept, w in zip(samples, index, weights))
+        return (of_x, of_y), (nothing, nothing)
+    names, sides = [], []
+    for rows, kept, w, label in zip(samples, index, weights, np.split(labels, [len(samples[0])])):
+        name, first, place = np.unique(label, return_index=True, return_inverse=True)
+        if len(name) == len(rows):
+            name, first, place = label, np.arange(len(rows)), np.arange(len(rows))
+        names.append(name)
+        sides.append(Side(rows, w, kept, _rows(rows, first), place))
+    if x.shape[1] == 1:
+        return (sides[0], sides[1]), (nothing, nothing)
+    _, i, j = np.intersect1d(*names, assume_unique=True, return_indices=True)
+    return (sides[0], sides[1]), (i, j)
+
+
+def _rows(points: Tensor, index: np.ndarray) -> Tensor:
+    return points if len(index) == len(points) else points[torch.from_numpy(index)]
+
+
+def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
+    """A number for each row of x (n, d), then of y (m, d), equal where rows are and nowhere else, shape (n + m,); None
+    where no two rows are equal."""
+    varied = int((x[0] - x[-1]).abs().argmax())
+    values = np.concatenate([x[:, varied].numpy(), y[:, varied].numpy()])
+    values.sort()
+    if not (values[1:] == values[:-1]).any():  # one coordinate tells all apart
+        return None
+    rows = torch.cat([x, y])
+    _, first, label = np.unique(_keys(rows), return_index=True, return_inverse=True)
+    label = first[label]
+    step = max(1, CHUNK // rows.shape[1])
+    if not all(torch.equal(rows[label[k : k + step]], rows[k : k + step]) for k in range(0, len(rows), step)):
+        label = rows.unique(dim=0, return_inverse=True)[1].numpy()  # two rows of one key
+    return label
+
+
+def _keys(rows: Tensor) -> np.ndarray:
+    """A 64-bit number for each row, equal where rows are and hardly ever elsewhere, shape (n,)."""
+    odd = np.random.default_rng(0).integers(-(2**63), 2**63, rows.shape[1]) | 1
+    keys = []
+    for block in rows.split(max(1, CHUNK // rows.shape[1])):
+        bits = (block.numpy() + 0.0).view(np.int64)  # 0 and -0 are equal
+        bits ^= bits >> 32  # numbers of few digits differ in their high bits only, which multiplication pushes out
+        keys.append(bits @ odd)
+    return np.concatenate(keys)
+
+
+def _cancelled(
+    at: tuple[np.ndarray, np.ndarray], common: tuple[np.ndarray, np.ndarray], whole: bool
+) -> tuple[tuple[np.ndarray, np.ndarray], Plan | None]:
+    """The masses at the distinct points of either side without what both have in common; and that, as a plan."""
+    left, (i, j) = (at[0].copy(), at[1].copy()), common
+    both = np.minimum(at[0][i], at[1][j])
+    for mass, index in zip(left, common):
+        rest = mass[index] - both
+        mass[index] = rest if whole else np.where(rest <= ROUNDING * both, 0.0, rest)
+    if not (left[0].any() and left[1].any()):  # equal measures: a solver gets one point of each, where nothing moves
+        for mass, index in zip(left, common):
+            mass[:] = 0.0
+            mass[index[0]] = both[0]
+        i, j, both = i[1:], j[1:], both[1:]
+    stays = Plan(i, j, both, (len(at[0]), len(at[1]))) if len(both) else None
+    return left, stays
+
+
+def _unless_uniform(masses: np.ndarray) -> np.ndarray | None:
+    return None if (masses == masses[0]).all() else masses
+
+
+def _defect(
+    sides: tuple[Side, Side],
+    common: tuple[np.ndarray, np.ndarray],
+    kept: tuple[np.ndarray, np.ndarray],
+    masses: tuple[np.ndarray, np.ndarray],
+    share: float,
+) -> float:
+    """An upper bound on the l1 distance between P - Q and s (P' - Q'), of the weights of the samples and the masses of
+    the points that are left."""
+    differences, most = [], 1
+    for side, index, mass in zip(sides, kept, masses):
+        weights = normalised(side.counts)
+        wanted = np.zeros(len(side.points), np.longdouble)
+        np.add.at(wanted, side.place, weights)
+        wanted /= math.fsum(weights.tolist())
+        mass = normalised(mass)
+        wanted[index] -= share * (mass.astype(np.longdouble) / math.fsum(mass.tolist()))
+        differences.append(wanted)
+        most = max(most, int(np.bincount(side.place).max()))
+    of_x, of_y = differences
+    of_x[common[0]] -= of_y[common[1]]
+    of_y[common[1]] = 0
+    # Adding up the c masses of a point errs by c eps of their sum; totals and quotients by less than 32 u in all.
+    roundings = 2 * most * float(np.finfo(np.longdouble).eps) + 32 * U
+    return 1.01 * (float(np.abs(of_x).sum() + np.abs(of_y).sum()) + roundings)
+
+
+def masses_of(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Multiples of a and of b of equal total; whole numbers where both are."""
     if is_whole(a) and is_whole(b):
         total_a, total_b = int(a.sum()), int(b.sum())

@@ -28,6 +28,7 @@ from wgan_lip.utils.checks import InputError, check_pair, check_samples
 U = 2.0**-53  # rounding to nearest: fl(t) = t (1 + e), |e| <= U
 SMALLEST = 2.0**-1070  # more than one operation loses by underflow
 LARGEST = 1e280  # coordinates beyond it are refused, so that no bound overflows
+CACHED = 2**15  # entries of a block that stays in the processor's cache
 CHUNK = 2**22  # entries of one block of distances: 32 MiB
 
 

@@ -154,6 +154,8 @@ def check_samples(samples: Any, name: str, *, minimum: int = 1) -> Tensor:
     if shape[0] < minimum:
         need = "one sample" if minimum == 1 else f"{minimum} samples"
         raise InputError(f"Expected {name} with at least {need}. Got {shape[0]}. Give more samples.")
+    if math.isfinite(samples.sum()):  # NaN and infinity stay in a sum: an eighth of the time of looking at each number
+        return samples
     finite = torch.isfinite(samples).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
@@ -312,16 +314,16 @@ def counts(numbers: np.ndarray) -> bool:
 def _floats(array: np.ndarray, name: str) -> np.ndarray:
     """An array of float32 or float64 with the values of one of real numbers."""
     if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
-        return array.astype(np.float32)
+        return array.astype(np.float32, copy=False)
     if (value := _unlike(array)) is not None:
         remedy = "Convert it to float64." if array.dtype.kind == "f" else "Subtract a common offset from all samples."
         raise InputError(f"Expected {name} to hold numbers that float64 can hold. Got {value!s}. {remedy}")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def _unlike(array: np.ndarray) -> Any:
     """The first number that float64 does not hold, or None."""
-    if array.dtype.itemsize < 8:
+    if array.dtype.itemsize < 8 or array.dtype == np.float64:
         return None
     if array.dtype.kind == "f":
         differ = np.isfinite(array) & (array.astype(np.float64) != array)
