@@ -38,6 +38,7 @@ from torch import Tensor
 from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_line, solve_problem
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
+from wgan_lip.transport.pricing import Lowest, lowest_cones
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
 from wgan_lip.utils.checks import check_memory
@@ -433,28 +434,10 @@ class _Scanner:
 
     def lowest(
         self, z: Tensor, points: Tensor, offsets: Tensor, width: int = 1, *, both: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in order, with their j: shapes (k, width). For `both`
-        sides also, for each p_j, the z_i over whose lowest cone its own is the least: shape (m,)."""
+    ) -> Lowest:
+        """:func:`lowest_cones` on the device, from and to the CPU."""
         z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        # Written into memory that is there already: small results kept between large blocks would fragment the heap.
-        heights = z.new_empty(len(z), width)
-        cones = torch.empty_like(heights, dtype=torch.long)
-        least = torch.full_like(offsets, math.inf)
-        of = torch.zeros_like(offsets, dtype=torch.long)
-        start = 0
-        for block in block_distances(z, points):
-            self._check()
-            block -= offsets
-            stop = start + len(block)
-            lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
-            heights[start:stop], cones[start:stop] = lowest
-            if both:
-                excess, row = block.sub_(heights[start:stop, :1]).min(0)
-                torch.where(excess < least, row + start, of, out=of)
-                torch.minimum(excess, least, out=least)
-            start = stop
-        return heights.cpu(), cones.cpu(), of.cpu()
+        return Lowest(*(part.cpu() for part in lowest_cones(z, points, offsets, width, both=both, check=self._check)))
 
     def _check(self) -> None:
         if time.monotonic() > self.deadline:
