@@ -88,7 +88,7 @@ def test_fields_of_an_estimate_with_a_critic():
 def test_history_is_what_was_told_and_only_narrows(pricing):
     told = []
     result = estimate_w1(X, Y, critic="cones", critic_steps=1, on_progress=told.append)
-    assert tuple(told) == result.history and told[0].stage == "means and ranks"
+    assert tuple(told) == result.history and told[0].stage == "on a line"
     for last, one in pairwise(told):
         assert last.lower <= one.lower <= one.upper <= last.upper and last.seconds <= one.seconds
         assert one.lower <= TRUTH.upper and TRUTH.lower <= one.upper

@@ -325,7 +325,7 @@ def test_only_above_the_limit_is_the_problem_not_looked_at_at_once():
     x, y = normal(101, 2), normal(100, 2, seed=1)
     with small(DENSE=100**2):
         assert solves_at_once(100, 100, 2) and solves_at_once(10**6, 10**6, 1) and not solves_at_once(101, 100, 2)
-        assert [one.stage for one in intervals(x[:100], y)] == ["means and ranks", "exact solver"]
+        assert [one.stage for one in intervals(x[:100], y)] == ["on a line", "exact solver"]
         found = intervals(x, y)
         weighted = intervals(x, y, a=np.arange(101) > 0)  # one point less has mass
     assert found[1].stage.endswith("cells") and found[-1].stage.startswith("pricing")

@@ -6,8 +6,8 @@ Float32 products pick a few candidates for each z, and float64 differences decid
 products leaves doubt about all the others, differences to all of them decide, as if there had been no products.
 
 Let u = 2^-24 and c any centre. The squared distance of z and p is the product of (-2 (z - c), 1, |z - c|^2) with
-(p - c, |p - c|^2, 1). The absolute values of its d + 2 terms add up to at most r^2, where r = |z - c| + max_j |p_j - c|.
-Each term is rounded at most d + 2 times, in whatever order a library adds them, with fused products or without; the
+(p - c, |p - c|^2, 1). The absolute values of its d + 2 terms add up to r^2 at most, r = |z - c| + max_j |p_j - c|. Each
+term is rounded at most d + 2 times, in whatever order a library adds them, with fused products or without; the
 float64 differences and squares, rounded to float32, change their sum by less than 2.1 u r^2. So the product errs by at
 most
 
@@ -25,17 +25,28 @@ all the others. If the height of one of these were below h, then |z - p_j| < t =
 
 So where a is no less than the right-hand side, there is no such cone. rho is ample: it has room for the float64
 rounding of everything here. All this holds for products in float32: where torch is allowed fewer bits, there are none.
+
+Note [Pricing by cells]
+~~~~~~~~~~~~~~~~~~~~~~~
+In few dimensions, let the z of a cell lie within r of its centre c, and let g be the width-th least height at c, of all
+cones or of some. Heights are 1-Lipschitz, so the width-th least height at z is at most g + r, and a cone whose height
+at c exceeds g + 2 r is higher than that. Such cones are looked at no more in this cell, nor in those that it is made
+of. In those, g is taken over the cones that are left, and bounds the width-th least of all from above as before.
+Rounding: a computed height errs by less than 6 u (D + max_j |v_j|), u = 2^-53, where no distance exceeds D; for four of
+them and a radius, 1e-14 of that sum is ample.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree
 from wgan_lip.transport.potentials import block_distances
 from wgan_lip.transport.rounding import CHUNK
 
@@ -48,6 +59,8 @@ GROUP = 16  # cones of which the least is found first, at most
 QUICK = 64  # times as many numbers as are wanted of them: then topk takes one walk
 TILE = 4096  # cones of one product, whose distances stay in the cache
 LEAST_ROWS = 64  # of one product: with fewer it is slower
+MANY = 2**22  # pairs from which on cells save time
+BY_DIFFERENCES = "donot_use_mm_for_euclid_dist"
 COMPONENTS = 2**30  # of the differences, or terms of the products, between two looks at the clock
 
 
@@ -73,6 +86,7 @@ def lowest_cones(
     *,
     both: bool = False,
     check: Callable[[], None] = lambda: None,
+    tree: Callable[[], Tree] | None = None,
 ) -> Lowest:
     """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in units in which squares neither overflow nor vanish.
 
@@ -83,11 +97,14 @@ def lowest_cones(
         width: How many, at most m.
         both: Whether `nearest` is wanted; else it holds zeros.
         check: Called between blocks; what it raises ends the search.
+        tree: Gives the tree of z, where that is at hand.
 
     Guarantee:
         The first in each row is the lowest of all cones as far as differences in float64 can tell: see Note [Pricing in
-        float32]. The others in the row, and `nearest`, may be the second best among almost equal ones.
+        float32] and Note [Pricing by cells]. The others in the row, and `nearest`, may be the next best.
     """
+    if z.shape[1] <= FEW_DIMENSIONS and len(z) * len(points) >= MANY and z.device.type == "cpu":
+        return _by_cells(z, points, offsets, width, both, check, Tree.of(z) if tree is None else tree())
     products = _Products.of(points, offsets)
     if products is None or not products.reach_to(z):
         return _by_differences(z, points, offsets, width, both, check)
@@ -128,6 +145,48 @@ def _by_differences(
                 torch.where(excess < least, row + start, found.nearest, out=found.nearest)
                 torch.minimum(excess, least, out=least)
             start = stop
+    return found
+
+
+def _by_cells(
+    z: Tensor, points: Tensor, offsets: Tensor, width: int, both: bool, check: Callable[[], None], tree: Tree
+) -> Lowest:
+    found, least = _nothing_yet(z, offsets, width), torch.full_like(offsets, math.inf)
+    ends = torch.stack([torch.minimum(z.amin(0), points.amin(0)), torch.maximum(z.amax(0), points.amax(0))])
+    margin = 1e-14 * float(torch.linalg.vector_norm(ends[1] - ends[0]) + offsets.abs().max())
+    last = len(tree.starts) - 1
+
+    def visit(level: int, begin: int, end: int, cones: Tensor) -> None:
+        """Of the cells `begin` to `end` of a level, given the cones that may be among the lowest in them."""
+        apexes, v, starts = points[cones], offsets[cones], tree.starts[level]
+        rows = max(1, CHUNK // len(cones))
+        for first in range(begin, end, rows):
+            check()
+            cells = slice(first, min(first + rows, end))
+            heights = torch.cdist(tree.centres[level][cells], apexes, compute_mode=BY_DIFFERENCES).sub_(v)
+            highest = heights.topk(width, largest=False, sorted=False).values.amax(1)
+            low = heights <= (highest + 2 * tree.radii[level][cells] + margin)[:, None]
+            for cell, kept in enumerate(low, first):
+                left = cones[kept]
+                if level < last:
+                    below = tree.starts[level + 1]
+                    inside = (bisect_left(below, starts[cell]), bisect_left(below, starts[cell + 1]))
+                    visit(level + 1, *inside, left)
+                else:
+                    look(tree.order[starts[cell] : starts[cell + 1]], left)
+
+    def look(which: Tensor, cones: Tensor) -> None:
+        """At all the z of a cell."""
+        block = torch.cdist(z[which], points[cones], compute_mode=BY_DIFFERENCES).sub_(offsets[cones])
+        lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
+        found.heights[which], found.cones[which] = lowest.values, cones[lowest.indices]
+        if both:
+            rise, row = block.sub_(lowest.values[:, :1]).min(0)
+            lower = rise < least[cones]
+            lowered = cones[lower]
+            least[lowered], found.nearest[lowered] = rise[lower], which[row[lower]]
+
+    visit(0, 0, len(tree.centres[0]), torch.arange(len(points)))
     return found
 
 
