@@ -1,5 +1,6 @@
 """The lowest cones against differences and 50 digits: near ties, outliers, all scales, products that err as they may."""
 
+import itertools
 import math
 from contextlib import contextmanager
 
@@ -71,7 +72,10 @@ CASES = {
     "coincident": (normal(400, 5), normal(400, 5)),
     "almost coincident": (normal(400, 5), normal(400, 5) + 1e-6 * normal(400, 5, seed=2)),
     "far outlier": (normal(50, 5), torch.cat([normal(400, 5, seed=1), torch.full((1, 5), 1e9, dtype=torch.float64)])),
-    "farther than float32": (normal(50, 5), torch.cat([normal(400, 5, seed=1), torch.full((1, 5), 1e60).double()])),
+    "farther than float32": (
+        normal(50, 5),
+        torch.cat([normal(400, 5, seed=1), torch.full((1, 5), 1e60, dtype=torch.float64)]),
+    ),
     "two clusters": (normal(60, 5) + 1e7 * torch.tensor([[0.0], [1.0]]).repeat(30, 1), normal(400, 5, seed=1)),
     "far from the origin": (normal(50, 5) + 1e8, normal(400, 5, seed=1) + 1e8),
     "tiny": (1e-30 * normal(50, 5), 1e-30 * normal(400, 5, seed=1)),
@@ -258,7 +262,7 @@ def test_cells_are_halves_of_halves(n, d, depth):
         assert sizes.max() - sizes.min() <= 1
     if d == 1:
         ends = [points[cell == number] for number in range(2**depth)]
-        assert all(left.max() <= right.min() for left, right in zip(ends, ends[1:]))
+        assert all(left.max() <= right.min() for left, right in itertools.pairwise(ends))
 
 
 def test_balls_hold_their_cells():

@@ -286,7 +286,7 @@ def _by_products(
         exact, order = (distances_to(points, part, cones) - offsets[cones]).sort(1)
         found.heights[start:stop], found.cones[start:stop] = exact[:, :width], cones.gather(1, order)[:, :width]
 
-        height = exact[:, 0] - products.middle
+        height = exact[:, 0] + products.middle
         shortest = (height + products.lowest).clamp(min=0)
         slack = error / ((shortest.square() + error).sqrt() + shortest)
         slack += 8 * SINGLE * (height.abs() + 2 * products.largest + error.sqrt())

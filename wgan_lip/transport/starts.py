@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ __all__ = ["Shadow", "first_bounds"]
 
 TRIED = 2**22  # numbers of the samples by which ways to the line are compared, of either side
 FEW = 5000  # samples, likewise
+Solution = tuple[Plan, np.ndarray, np.ndarray]
 PRODUCTS = 8  # of the power iteration
 
 
@@ -61,26 +62,32 @@ def first_bounds(problem: Problem) -> Transport:
     which the variances and the two of them together differ most, the widest coordinate. A part of the samples tells
     which of them to take.
     """
-    (x, a), (y, b) = parts = [_part(problem.x / problem.unit, problem.a), _part(problem.y / problem.unit, problem.b)]
-    centre = torch.cat([x, y]).mean(0)
+    unit, sides = problem.unit, ((problem.x, problem.a), (problem.y, problem.b))
+    parts = [_part(points, mass) for points, mass in sides]
+    near = parts[0][0][0] / unit  # sums of differences from it do not overflow, whatever the offset of all points is
+    centre = near + torch.cat([points / unit - near for points, _ in parts]).mean(0)
+
+    def on_line(sides: Iterable[tuple[Tensor, np.ndarray]], way: Tensor | None) -> tuple[list[np.ndarray], Solution]:
+        (x, a), (y, b) = sides
+        places = [_places(points / unit, centre, way)[0][:, None].numpy() for points in (x, y)]
+        return places, solve_line(*places, a, b)
+
     found = []
-    for way in (None, *_axes(*parts)):
-        places = [_places(points, centre, way)[0][:, None].numpy() for points in (x, y)]
-        plan = solve_line(*places, a, b)[0]
-        distance = np.abs(places[0][plan.rows, 0] - places[1][plan.columns, 0])
-        found.append((weighted_mean(distance, plan.mass), plan._cost(x, y), way))
+    for way in (None, *_axes(*((points / unit - centre, mass) for points, mass in parts))):
+        (x, y), (plan, _, _) = on_line(parts, way)
+        distances = np.abs(x[plan.rows, 0] - y[plan.columns, 0])
+        found.append((weighted_mean(distances, plan.mass), plan._cost(parts[0][0], parts[1][0]), way))
     below, above = max(found, key=lambda one: one[0])[2], min(found, key=lambda one: one[1])[2]
 
-    x, y, a, b = problem.x / problem.unit, problem.y / problem.unit, problem.a, problem.b
-    places = [_places(points, centre, below)[0] for points in (x, y)]
-    plan, _, v = solve_line(*(place[:, None].numpy() for place in places), a, b)
-    line = Potential.trusted(places[1][:, None], torch.from_numpy(v - (v.max() + v.min()) / 2))
-    potential = Shadow(line, centre, below, problem.unit)
+    (_, places), (plan, _, v) = on_line(sides, below)
+    line = Potential.trusted(torch.from_numpy(places), torch.from_numpy(v - (v.max() + v.min()) / 2))
+    potential = Shadow(line, centre, below, unit)
     plans = [plan]
     if above is not below:
-        plans.append(solve_line(*(_places(points, centre, above)[0][:, None].numpy() for points in (x, y)), a, b)[0])
-    if np.array_equal(a, b):
-        plans.append(Plan(np.arange(len(x)), np.arange(len(x)), a, (len(x), len(x))))
+        plans.append(on_line(sides, above)[1][0])
+    if np.array_equal(problem.a, problem.b):
+        n = len(problem.a)
+        plans.append(Plan(np.arange(n), np.arange(n), problem.a, (n, n)))
     plan = min(plans, key=lambda plan: plan._cost(problem.x, problem.y))
     return problem.enclose(plan, potential, *potential.at_both(problem.x, problem.y))
 
@@ -93,7 +100,7 @@ def _part(points: Tensor, mass: np.ndarray) -> tuple[Tensor, np.ndarray]:
 
 
 def _axes(of_x: tuple[Tensor, np.ndarray], of_y: tuple[Tensor, np.ndarray]) -> Iterator[Tensor]:
-    """Vectors w, shape (d,), of norms at most 1."""
+    """Vectors w, shape (d,), of norms at most 1, given points and masses of total 1."""
     means, centred, weights = [], [], []
     for points, mass in (of_x, of_y):
         weights.append(torch.from_numpy(mass))
@@ -105,15 +112,25 @@ def _axes(of_x: tuple[Tensor, np.ndarray], of_y: tuple[Tensor, np.ndarray]) -> I
     difference = means[0] - means[1]
     ways = [difference]
     for sign in (1, -1):  # the axes along which the variances have the largest sum, and the largest difference
-        way = difference / difference.norm() + side if difference.norm() > 0 else side
+        way = side if (toward := _unit_vector(difference)) is None else side + toward
         for _ in range(PRODUCTS):
             terms = [points.T @ (mass * (points @ way)) for points, mass in zip(centred, weights)]
-            way = terms[0] + sign * terms[1]
-            way = way / way.norm() if way.norm() > 0 else way
+            if (further := _unit_vector(terms[0] + sign * terms[1])) is None:
+                break
+            way = further
         ways.append(way)
     for way in ways:
-        if 0 < way.norm() < torch.inf:
-            yield way / way.norm() * (1 - (len(way) + 16) * U)
+        if (axis := _unit_vector(way)) is not None:
+            yield axis
+
+
+def _unit_vector(way: Tensor) -> Tensor | None:
+    """Of a norm just below 1; None of nothing."""
+    largest = way.abs().amax()
+    if not 0 < largest < torch.inf:
+        return None
+    way = way / largest  # whose squares do not vanish
+    return way / way.norm() * (1 - (len(way) + 16) * U)
 
 
 def _places(z: Tensor, centre: Tensor, way: Tensor | None) -> tuple[Tensor, float]:

@@ -215,7 +215,7 @@ def estimate_w1(
 
     .. math:: \frac{1}{L} (E_{P_n} f - E_{Q_m} f) \leq W_1(P_n, Q_m) \leq \sum_k \pi_k \|x_{i_k} - y_{j_k}\|
 
-    for any L-Lipschitz f and any coupling π. On the line, and up to n m = 25 million pairs, the exact solver makes both
+    for any L-Lipschitz f and any coupling π. On the line, and up to n m = 4 million pairs, the exact solver makes both
     ends meet. Beyond, they approach each other round by round (:func:`wgan_lip.transport.narrow`), and meet if time
     allows. Beside it a critic is trained: on one part of the samples, chosen by a second, and evaluated on a third,
     which yields the bounds on the laws.
