@@ -334,6 +334,17 @@ def test_only_above_the_limit_is_the_problem_not_looked_at_at_once():
     assert found[-1].transport.value == pytest.approx(truth.value, rel=1e-13)
 
 
+def test_many_points_beside_few_are_not_looked_at_at_once():
+    """Where the simplex took minutes for 3 and 100,000."""
+    assert solves_at_once(3, 1000, 2) and not solves_at_once(3, 10**5, 2) and not solves_at_once(10**5, 3, 2)
+    x, y = normal(3, 2), normal(400, 2, seed=1)
+    truth = solve(x, y)
+    with small(DENSE=10**6, LONGEST=300, COARSEST=64):
+        found = intervals(x, y)
+    assert len(found) > 2 and found[-1].optimal
+    assert found[-1].transport.value == pytest.approx(truth.value, rel=1e-13)
+
+
 def test_blocks_change_nothing():
     x, y = normal(80, 3), normal(70, 3, seed=1)
     with small() as patch:
@@ -399,6 +410,22 @@ def test_a_solver_that_does_not_end_is_left_at_the_deadline():
         assert started.is_set() and not left  # it is still at work
         released.set()
     assert len(found) == 1
+
+
+def test_an_exact_solver_that_does_not_end_is_left_at_the_deadline():
+    started, released, left = threading.Event(), threading.Event(), []
+
+    def stuck(*_):
+        started.set()
+        left.append(not released.wait(60))
+
+    x, y = normal(30, 2), normal(30, 2, seed=1)
+    with small(DENSE=10**6, GRACE=0.0) as patch:
+        patch.setattr(narrowing, "solve_problem", stuck)
+        found = intervals(x, y, deadline=narrowing.time.monotonic() + 0.2)
+        assert started.is_set() and not left  # it is still at work
+        released.set()
+    assert [one.stage for one in found] == ["on a line"]
 
 
 # --- solvers that lie -------------------------------------------------------------------------------------------------

@@ -113,9 +113,10 @@ def test_blocks_and_groups_change_nothing(chunk):
     with constants(CHUNK=chunk, TILE=32, LEAST_ROWS=1, QUICK=4, COMPONENTS=chunk):
         blocks = lowest_cones(z, points, v, 3, both=True)
         assert_lowest(blocks, z, points, v)
-    assert blocks.cones.equal(whole.cones) and blocks.nearest.equal(whole.nearest)
+    assert blocks.cones.equal(whole.cones)
     rise = by_differences(z, points, v) - whole.heights[:, :1]
-    torch.testing.assert_close(rise[whole.nearest, torch.arange(1500)], rise.amin(0), rtol=0, atol=1e-5)
+    for nearest in (blocks.nearest, whole.nearest):
+        torch.testing.assert_close(rise[nearest, torch.arange(1500)], rise.amin(0), rtol=0, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -171,7 +172,7 @@ def test_the_bound_holds_for_sums_in_the_worst_order():
 def test_rows_in_doubt_are_few_among_random_points_and_all_among_ties():
     for d in (4, 16, 50, 384):
         z, points = normal(300, d), normal(2000, d, seed=1)
-        offsets = torch.cdist(points, z[:100]).amin(1)
+        offsets = 0.7 * torch.cdist(points, z[:100]).amin(1)
         products = pricing._Products.of(points, offsets)
         _, doubtful = pricing._by_products(z, points, offsets, 8, True, lambda: None, products)
         assert len(doubtful) <= 15
@@ -297,11 +298,11 @@ def test_a_spread_along_one_axis_is_found():
     assert bounds.lower >= 0.97 * truth
 
 
-@pytest.mark.parametrize("way", [None, torch.tensor([0.6, -0.8, 0.0])])
+@pytest.mark.parametrize("way", [None, torch.tensor([0.6, -0.8, 0.0], dtype=torch.float64)])
 @pytest.mark.parametrize("unit", [1.0, 2.0**300, 2.0**-300])
 def test_a_shadow_is_1_lipschitz_and_knows_its_rounding(way, unit):
     line = Potential(normal(20, 1), 0.1 * normal(20, seed=1))
-    way = None if way is None else way.double() * (1 - 20 * 2.0**-53)
+    way = None if way is None else way * (1 - 20 * 2.0**-53)
     centre = normal(3, seed=2)
     f = Shadow(line, centre, way, unit)
     z = (normal(40, 3, seed=3) * unit).requires_grad_()

@@ -32,8 +32,8 @@ In few dimensions, let the z of a cell lie within r of its centre c, and let g b
 cones or of some. Heights are 1-Lipschitz, so the width-th least height at z is at most g + r, and a cone whose height
 at c exceeds g + 2 r is higher than that. Such cones are looked at no more in this cell, nor in those that it is made
 of. In those, g is taken over the cones that are left, and bounds the width-th least of all from above as before.
-Rounding: a computed height errs by less than 6 u (D + max_j |v_j|), u = 2^-53, where no distance exceeds D; for four of
-them and a radius, 1e-14 of that sum is ample.
+Rounding: a computed height errs by less than 7 u (D + max_j |v_j|), u = 2^-53, where no distance exceeds D; for four of
+them and twice a radius, 1e-14 of that sum is ample.
 """
 
 from __future__ import annotations
