@@ -19,8 +19,10 @@ __all__ = ["Shadow", "first_bounds"]
 
 TRIED = 2**22  # numbers of the samples by which ways to the line are compared, of either side
 FEW = 5000  # samples, likewise
-Solution = tuple[Plan, np.ndarray, np.ndarray]
+WORTH = 0.99  # share of the cost of the one plan below which another one is worth its sorting
 PRODUCTS = 8  # of the power iteration
+
+Solution = tuple[Plan, np.ndarray, np.ndarray]
 
 
 class Shadow(Potential):
@@ -49,7 +51,8 @@ class Shadow(Potential):
 
     def enclosed(self, z: Tensor, *, apex: Tensor | None = None) -> tuple[Tensor, float]:
         """:meth:`with_error` at checked points z (k, d), float64."""
-        places, error = _places(z / self.unit, self.centre.to(z.device), self.way)
+        way = None if self.way is None else self.way.to(z.device)
+        places, error = _places(z / self.unit, self.centre.to(z.device), way)
         values, rounding = self.line.enclosed(places[:, None])
         return self.unit * values, 1.01 * self.unit * (error + rounding) + SMALLEST
 
@@ -77,7 +80,9 @@ def first_bounds(problem: Problem) -> Transport:
         (x, y), (plan, _, _) = on_line(parts, way)
         distances = np.abs(x[plan.rows, 0] - y[plan.columns, 0])
         found.append((weighted_mean(distances, plan.mass), plan._cost(parts[0][0], parts[1][0]), way))
-    below, above = max(found, key=lambda one: one[0])[2], min(found, key=lambda one: one[1])[2]
+    (_, cost, below), (_, least, above) = max(found, key=lambda one: one[0]), min(found, key=lambda one: one[1])
+    if least > WORTH * cost:
+        above = below
 
     (_, places), (plan, _, v) = on_line(sides, below)
     line = Potential.trusted(torch.from_numpy(places), torch.from_numpy(v - (v.max() + v.min()) / 2))
