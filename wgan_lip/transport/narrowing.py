@@ -62,6 +62,7 @@ COARSE = 1e-3  # relative distance that is enough for a coarser problem
 COARSE_ROUNDS = 8
 VAGUE = 0.1  # relative distance of the ends beyond which cells are no guide
 REMEDY = "Draw from the rows instead of enclosing W1 of them all: wgan_lip.law_of_rows(x)."
+_BYTES = 2**28  # blocks of distances, and the solver's library
 _BYTES_PER_POINT = 3_200  # edges, their keys and costs, the solver's own arcs: twice the peak measured in 2-D and 16-D
 _BYTES_PER_COORDINATE = 44  # measured peak: the samples in float64, in units, in the order of cells, in float32
 
@@ -130,7 +131,7 @@ def check_room(problem: Problem) -> None:
     n, m, d = problem.size
     if d == 1:
         return
-    points = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
+    points = _BYTES + (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
     need = BYTES_PER_PAIR * n * m if solves_at_once(n, m, d) else points
     check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
 
