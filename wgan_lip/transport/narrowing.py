@@ -1,15 +1,15 @@
 r"""W1 beyond dense memory: an interval that narrows until its two ends meet.
 
 Of the n m edges between two sample sets, an optimal plan uses n + m at most. So the transport problem is solved on few
-edges, by POT's network simplex, and its dual variables price all the others, block by block: an edge that is shorter
-than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
+edges, by POT's network simplex, and its dual variables price all the others (:mod:`wgan_lip.transport.pricing`): an
+edge that is shorter than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
 
 Every round gives a plan, and an upper bound with it. Every pricing gives the lower bound of the potential
 
 .. math:: f(z) = \min_j (\|z - y_j\| - v_j), \qquad f(y_j) \leq -v_j,
 
 in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
-rest serves to bring them together soon. The first edges are those that the potential of a coarser problem, between the
+rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the potential of a coarser problem, between the
 means of cells, leaves almost open. Pricing starts near the best potential so far and moves on to that of the last plan:
 the dual variables of sparse problems swing.
 
@@ -104,8 +104,9 @@ def narrow(
         deadline: Reading of `time.monotonic` at which the iteration ends.
 
     Returns:
-        An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. It ends when the
-        plan is optimal or at the deadline. A round takes O(n m d) time.
+        An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. The first takes
+        O((n + m) (d + log(n + m))) time. It ends when the plan is optimal, or at the deadline: a second later at most
+        where all edges are looked at at once. A round takes O(n m d) time, and in up to 3 dimensions far less.
 
     Raises:
         InputError: See :func:`wgan_lip.transport.solve`.
