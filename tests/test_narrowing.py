@@ -325,12 +325,23 @@ def test_only_above_the_limit_is_the_problem_not_looked_at_at_once():
     x, y = normal(101, 2), normal(100, 2, seed=1)
     with small(DENSE=100**2):
         assert solves_at_once(100, 100, 2) and solves_at_once(10**6, 10**6, 1) and not solves_at_once(101, 100, 2)
-        assert [one.stage for one in intervals(x[:100], y)] == ["means and ranks", "exact solver"]
+        assert [one.stage for one in intervals(x[:100], y)] == ["on a line", "exact solver"]
         found = intervals(x, y)
         weighted = intervals(x, y, a=np.arange(101) > 0)  # one point less has mass
     assert found[1].stage.endswith("cells") and found[-1].stage.startswith("pricing")
     assert weighted[-1].stage == "exact solver"
     truth = solve(x, y)
+    assert found[-1].transport.value == pytest.approx(truth.value, rel=1e-13)
+
+
+def test_many_points_beside_few_are_not_looked_at_at_once():
+    """Where the simplex took minutes for 3 and 100,000."""
+    assert solves_at_once(3, 1000, 2) and not solves_at_once(3, 10**5, 2) and not solves_at_once(10**5, 3, 2)
+    x, y = normal(3, 2), normal(400, 2, seed=1)
+    truth = solve(x, y)
+    with small(DENSE=10**6, LONGEST=300, COARSEST=64):
+        found = intervals(x, y)
+    assert len(found) > 2 and found[-1].optimal
     assert found[-1].transport.value == pytest.approx(truth.value, rel=1e-13)
 
 
@@ -399,6 +410,22 @@ def test_a_solver_that_does_not_end_is_left_at_the_deadline():
         assert started.is_set() and not left  # it is still at work
         released.set()
     assert len(found) == 1
+
+
+def test_an_exact_solver_that_does_not_end_is_left_at_the_deadline():
+    started, released, left = threading.Event(), threading.Event(), []
+
+    def stuck(*_):
+        started.set()
+        left.append(not released.wait(60))
+
+    x, y = normal(30, 2), normal(30, 2, seed=1)
+    with small(DENSE=10**6, GRACE=0.0) as patch:
+        patch.setattr(narrowing, "solve_problem", stuck)
+        found = intervals(x, y, deadline=narrowing.time.monotonic() + 0.2)
+        assert started.is_set() and not left  # it is still at work
+        released.set()
+    assert [one.stage for one in found] == ["on a line"]
 
 
 # --- solvers that lie -------------------------------------------------------------------------------------------------

@@ -1,15 +1,15 @@
 r"""W1 beyond dense memory: an interval that narrows until its two ends meet.
 
 Of the n m edges between two sample sets, an optimal plan uses n + m at most. So the transport problem is solved on few
-edges, by POT's network simplex, and its dual variables price all the others, block by block: an edge that is shorter
-than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
+edges, by POT's network simplex, and its dual variables price all the others (:mod:`wgan_lip.transport.pricing`): an
+edge that is shorter than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
 
 Every round gives a plan, and an upper bound with it. Every pricing gives the lower bound of the potential
 
 .. math:: f(z) = \min_j (\|z - y_j\| - v_j), \qquad f(y_j) \leq -v_j,
 
 in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
-rest serves to bring them together soon. The first edges are those that the potential of a coarser problem, between the
+rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the potential of a coarser problem, between the
 means of cells, leaves almost open. Pricing starts near the best potential so far and moves on to that of the last plan:
 the dual variables of sparse problems swing.
 
@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, TimeoutError
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Thread
 from typing import Any
 
@@ -35,30 +35,36 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_line, solve_problem
+from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree, split
+from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_problem
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
+from wgan_lip.transport.pricing import Lowest, lowest_cones
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.transport.starts import first_bounds
 from wgan_lip.utils.checks import check_memory
 
 __all__ = ["Narrowed", "check_room", "narrow", "narrow_problem", "solves_at_once"]
 
-DENSE = 5_000**2  # edges that are all looked at at once
-COARSEST = 2**12  # cells of the problem that is solved with all its edges
+DENSE = 2_000**2  # edges that are all looked at at once
+LONGEST = 20_000  # points on the longer side, likewise: beside a few, the simplex is slow with many
+COARSEST = 2**10  # cells of the problem that is solved with all its edges
 POINTS_PER_CELL = 6  # at least, from one level to the next
 FIRST_EDGES = 10  # of a point, on either side
 ADDED_EDGES = 8  # by one pricing to a point of x, at most
 KEPT_EDGES = 40  # of a point, on average, when edges are dropped
-SMOOTHING = 0.7  # share of the best potential in the first pricing; its k-th power in the k-th
+SMOOTHING = 0.4  # share of the best potential in the first pricing; its k-th power in the k-th
+GRACE = 1.0  # seconds in which an exact solver that has begun may end after the deadline
 MET = 1e-13  # relative distance of the ends that is rounding
 TRUSTED = 1e-10  # distance of the ends, relative to the spread, at which a solver that calls it optimal is believed
 COARSE = 1e-3  # relative distance that is enough for a coarser problem
 COARSE_ROUNDS = 8
 VAGUE = 0.1  # relative distance of the ends beyond which cells are no guide
 REMEDY = "Draw from the rows instead of enclosing W1 of them all: wgan_lip.law_of_rows(x)."
-_BYTES_PER_POINT = 16_000  # edges, their keys and costs, the solver's own arcs: twice the peak measured in 16-D
-_BYTES_PER_COORDINATE = 40  # measured peak: the samples in float64, in units, in the order of cells
+_BYTES = 2**28  # blocks of distances, and the solver's library
+_BYTES_PER_POINT = 3_200  # edges, their keys and costs, the solver's own arcs: twice the peak measured in 2-D and 16-D
+_BYTES_PER_COORDINATE = 44  # measured peak: the samples in float64, in units, in the order of cells, in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +104,9 @@ def narrow(
         deadline: Reading of `time.monotonic` at which the iteration ends.
 
     Returns:
-        An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. It ends when the
-        plan is optimal or at the deadline. A round takes O(n m d) time.
+        An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. The first takes
+        O((n + m) (d + log(n + m))) time. It ends when the plan is optimal, or at the deadline: a second later at most
+        where all edges are looked at at once. A round takes O(n m d) time, and in up to 3 dimensions far less.
 
     Raises:
         InputError: See :func:`wgan_lip.transport.solve`.
@@ -125,28 +132,31 @@ def check_room(problem: Problem) -> None:
     n, m, d = problem.size
     if d == 1:
         return
-    points = (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
+    points = _BYTES + (_BYTES_PER_POINT + _BYTES_PER_COORDINATE * d) * (n + m)
     need = BYTES_PER_PAIR * n * m if solves_at_once(n, m, d) else points
     check_memory(need, f"an interval around W1 between {n} and {m} samples", REMEDY)
 
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
     """Whether :func:`narrow` looks at all edges between n and m distinct points at once."""
-    return d == 1 or n * m <= DENSE
+    return d == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
 
 
 def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
     if problem.size[2] == 1:
         yield Narrowed(solve_problem(problem), "sorting", True)
         return
-    best = _first(problem)
-    met = best.lower == best.upper
-    yield Narrowed(best, "means and ranks", met)
-    if met:
+    best = first_bounds(problem)
+    met = best.upper - best.lower <= MET * best.upper
+    yield Narrowed(best, "on a line", met)
+    if met or time.monotonic() > scanner.deadline:
         return
     if solves_at_once(*problem.size):
-        if time.monotonic() <= scanner.deadline:
-            yield Narrowed(_better(best, _apart(partial(solve_problem, problem))), "exact solver", True)
+        try:
+            solved = _apart(partial(solve_problem, problem), scanner.left + GRACE)
+        except TimeoutError:
+            return
+        yield Narrowed(_better(best, solved), "exact solver", True)
         return
     coarse, *finer = _levels(problem)
     samples = finer[-1]
@@ -156,8 +166,8 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
         while True:
             best = _better(best, _coarse_bounds(problem, samples, coarse, plan, v, scanner))
             yield Narrowed(best, f"{len(coarse.x)} and {len(coarse.y)} cells")
-            if best.upper - best.lower > VAGUE * best.upper:
-                finer = [samples]  # in many dimensions, cells are wide, and smaller ones hardly less
+            if problem.size[2] > FEW_DIMENSIONS and best.upper - best.lower > VAGUE * best.upper:
+                finer = [samples]  # cells are wide, and smaller ones hardly less
             fine, *finer = finer
             rounds = _rounds(fine, *_first_edges(fine, coarse, plan, v, scanner), scanner)
             if fine is samples:
@@ -183,8 +193,8 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """Points x (n, d) and y (m, d) in units of the problem, masses a (n,) and b (m,) of equal total, and the cell of
-    every sample of the problem at this level."""
+    """Points x (n, d) and y (m, d) in units of the problem, masses a (n,) and b (m,) of equal total, the cell of every
+    sample of the problem at this level, and the smallest cell in which each x and y lies, if any is known."""
 
     x: Tensor
     y: Tensor
@@ -192,6 +202,16 @@ class _Level:
     b: np.ndarray
     cell_x: np.ndarray
     cell_y: np.ndarray
+    within_x: np.ndarray | None
+    within_y: np.ndarray | None
+
+    @cached_property
+    def tree_x(self) -> Tree:
+        return Tree.of(self.x, self.within_x)
+
+    @cached_property
+    def tree_y(self) -> Tree:
+        return Tree.of(self.y, self.within_y)
 
 
 def _levels(problem: Problem) -> list[_Level]:
@@ -204,8 +224,9 @@ def _levels(problem: Problem) -> list[_Level]:
     for number in range(count):  # the side with fewer points waits at its coarsest
         cell_x, cell_y = (cells[max(0, number - count + len(cells))] for cells in (cells_x, cells_y))
         (mean_x, mass_x), (mean_y, mass_y) = _means(x, a, cell_x), _means(y, b, cell_y)
-        levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y))
-    return [*levels, _Level(x, y, a, b, np.arange(len(x)), np.arange(len(y)))]
+        levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y, None, None))
+    within = (cells[-1] if len(points) > COARSEST else None for points, cells in ((x, cells_x), (y, cells_y)))
+    return [*levels, _Level(x, y, a, b, np.arange(len(x)), np.arange(len(y)), *within)]
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
@@ -216,24 +237,8 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
     while count > COARSEST:
         depths.append(int(math.log2(count / POINTS_PER_CELL)))
         count = 2 ** depths[-1]
-    finest = _split(points, depths[0])
+    finest = split(points, depths[0])
     return [finest >> (depths[0] - depth) for depth in reversed(depths)]
-
-
-def _split(points: np.ndarray, depth: int) -> np.ndarray:
-    """The cell of each point, shape (n,), of 2^depth cells: all are halved `depth` times, along their widest side."""
-    cell = np.zeros(len(points), dtype=np.int64)
-    for _ in range(depth):
-        order = np.argsort(cell, kind="stable")
-        size = np.bincount(cell)
-        start = np.cumsum(size) - size
-        width = np.maximum.reduceat(points[order], start) - np.minimum.reduceat(points[order], start)
-        side = points[np.arange(len(points)), width.argmax(1)[cell]]
-        order = np.lexsort((side, cell))
-        cell = cell[order]
-        upper = np.arange(len(points)) - start[cell] >= size[cell] // 2
-        cell[order] = 2 * cell + upper
-    return cell
 
 
 def _means(points: Tensor, mass: np.ndarray, cell: np.ndarray) -> tuple[Tensor, np.ndarray]:
@@ -253,24 +258,6 @@ def _better(best: Transport, new: Transport) -> Transport:
     return replace(low, lower=high.lower, potential=high.potential, value=max(low.value, high.lower))
 
 
-def _first(problem: Problem) -> Transport:
-    """Bounds in no time: a cone so wide that it is flat, across the way from mean to mean, and the cheaper of two
-    plans, by rank along that way or, where there are as many x as y, the i-th x to the i-th y."""
-    x, y, unit = problem.x / problem.unit, problem.y / problem.unit, problem.unit
-    a, b = problem.a, problem.b
-    means = [torch.from_numpy(mass / mass.sum()) @ points for points, mass in ((x, a), (y, b))]
-    way = means[0] - means[1]
-    widest = (x.amax(0) - x.amin(0)).argmax()
-    way = way / way.norm() if way.norm() > 0 else torch.nn.functional.one_hot(widest, x.shape[1]).double()
-    apex = torch.zeros(1, dtype=torch.float64)
-    potential = Potential.trusted((unit * (means[1] - 1000 * way))[None], apex)
-    plans = [solve_line((x @ way)[:, None].numpy(), (y @ way)[:, None].numpy(), a, b)[0]]
-    if np.array_equal(a, b):
-        plans.append(Plan(np.arange(len(x)), np.arange(len(x)), a, (len(x), len(x))))
-    plan = min(plans, key=lambda plan: plan._cost(problem.x, problem.y))
-    return problem.enclose(plan, potential, *potential.at_both(problem.x, problem.y))
-
-
 def _coarse_bounds(
     problem: Problem, fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
 ) -> Transport:
@@ -278,8 +265,9 @@ def _coarse_bounds(
     v = _centred(v)
     potential = Potential.trusted(problem.unit * coarse.y, problem.unit * torch.from_numpy(v))
     values, errors = [], []
-    for points, samples in ((fine.x, problem.x), (fine.y, problem.y)):
-        _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v))
+    sides = ((fine.x, problem.x, lambda: fine.tree_x), (fine.y, problem.y, lambda: fine.tree_y))
+    for points, samples, tree in sides:
+        _, apex, _ = scanner.lowest(points, coarse.y, torch.from_numpy(v), tree=tree)
         value, error = potential.enclosed(samples, apex=apex[:, 0])
         values.append(value)
         errors.append(error)
@@ -320,10 +308,11 @@ def _first_edges(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; dual variables."""
     m, offsets = len(fine.y), torch.from_numpy(v)
-    f_x = scanner.lowest(fine.x, coarse.y, offsets)[0][:, 0]
-    f_y = scanner.lowest(fine.y, coarse.y, offsets)[0][:, 0]
-    _, to, _ = scanner.lowest(fine.x, fine.y, -f_y, min(FIRST_EDGES, m))
-    _, of, _ = scanner.lowest(fine.y, fine.x, f_x, min(FIRST_EDGES, len(fine.x)))
+    trees = {"x": lambda: fine.tree_x, "y": lambda: fine.tree_y}
+    f_x = scanner.lowest(fine.x, coarse.y, offsets, tree=trees["x"]).heights[:, 0]
+    f_y = scanner.lowest(fine.y, coarse.y, offsets, tree=trees["y"]).heights[:, 0]
+    to = scanner.lowest(fine.x, fine.y, -f_y, min(FIRST_EDGES, m), tree=trees["x"]).cones
+    of = scanner.lowest(fine.y, fine.x, f_x, min(FIRST_EDGES, len(fine.x)), tree=trees["y"]).cones
     parent_x, parent_y = _parents(fine.cell_x, coarse.cell_x), _parents(fine.cell_y, coarse.cell_y)
     fine_plan = dealt(plan, fine.a, fine.b, parent_x, parent_y)
     keys = [
@@ -361,7 +350,7 @@ def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scan
         while True:
             priced = _centred(share * centre + (1 - share) * v)
             heights, to, nearest = scanner.lowest(
-                level.x, level.y, torch.from_numpy(priced), min(ADDED_EDGES, m), both=True
+                level.x, level.y, torch.from_numpy(priced), min(ADDED_EDGES, m), both=True, tree=lambda: level.tree_x
             )
             value = float(level.a @ heights[:, 0].numpy() + level.b @ priced) / total
             if value > highest:
@@ -399,7 +388,7 @@ class _LateError(Exception):
     """The deadline has passed."""
 
 
-def _apart(call: Callable[[], Any], seconds: float | None = None) -> Any:
+def _apart(call: Callable[[], Any], seconds: float) -> Any:
     """What `call` returns, from a thread of its own: a solver that cannot be stopped is left to end by itself where the
     user interrupts, or with TimeoutError after so many seconds."""
     answer: Future = Future()
@@ -411,7 +400,7 @@ def _apart(call: Callable[[], Any], seconds: float | None = None) -> Any:
             answer.set_exception(error)
 
     Thread(target=run, daemon=True).start()
-    return answer.result(timeout=seconds)
+    return answer.result(timeout=None if seconds == math.inf else seconds)
 
 
 @dataclass(frozen=True)
@@ -421,40 +410,34 @@ class _Scanner:
     device: torch.device
     deadline: float
 
+    @property
+    def left(self) -> float:
+        """Seconds to the deadline."""
+        return max(0.0, self.deadline - time.monotonic())
+
     def solve(
         self, a: np.ndarray, b: np.ndarray, costs: np.ndarray | coo_matrix
     ) -> tuple[Plan, np.ndarray, np.ndarray]:
         """:func:`network_simplex`, left to end by itself at the deadline."""
-        left = self.deadline - time.monotonic()
         try:
-            return _apart(partial(network_simplex, a, b, costs), None if left == math.inf else max(0.0, left))
+            return _apart(partial(network_simplex, a, b, costs), self.left)
         except TimeoutError:
             raise _LateError from None
 
     def lowest(
-        self, z: Tensor, points: Tensor, offsets: Tensor, width: int = 1, *, both: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in order, with their j: shapes (k, width). For `both`
-        sides also, for each p_j, the z_i over whose lowest cone its own is the least: shape (m,)."""
+        self,
+        z: Tensor,
+        points: Tensor,
+        offsets: Tensor,
+        width: int = 1,
+        *,
+        tree: Callable[[], Tree],
+        both: bool = False,
+    ) -> Lowest:
+        """:func:`lowest_cones` on the device, from and to the CPU."""
         z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        # Written into memory that is there already: small results kept between large blocks would fragment the heap.
-        heights = z.new_empty(len(z), width)
-        cones = torch.empty_like(heights, dtype=torch.long)
-        least = torch.full_like(offsets, math.inf)
-        of = torch.zeros_like(offsets, dtype=torch.long)
-        start = 0
-        for block in block_distances(z, points):
-            self._check()
-            block -= offsets
-            stop = start + len(block)
-            lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
-            heights[start:stop], cones[start:stop] = lowest
-            if both:
-                excess, row = block.sub_(heights[start:stop, :1]).min(0)
-                torch.where(excess < least, row + start, of, out=of)
-                torch.minimum(excess, least, out=least)
-            start = stop
-        return heights.cpu(), cones.cpu(), of.cpu()
+        found = lowest_cones(z, points, offsets, width, both=both, check=self._check, tree=tree)
+        return Lowest(*(part.cpu() for part in found))
 
     def _check(self) -> None:
         if time.monotonic() > self.deadline:

@@ -62,7 +62,7 @@ def estimate_w1(
 
     .. math:: \frac{1}{L} (E_{P_n} f - E_{Q_m} f) \leq W_1(P_n, Q_m) \leq \sum_k \pi_k \|x_{i_k} - y_{j_k}\|
 
-    for any L-Lipschitz f and any coupling π. On the line, and up to n m = 25 million pairs, the exact solver makes both
+    for any L-Lipschitz f and any coupling π. On the line, and up to n m = 4 million pairs, the exact solver makes both
     ends meet. Beyond, they approach each other round by round (:func:`wgan_lip.transport.narrow`), and meet if time
     allows. Samples of one law are apart, too, in many dimensions by far: beside W1 stand a floor, what sampling alone
     explains, and the excess over it (:func:`wgan_lip.metrics.halved`).

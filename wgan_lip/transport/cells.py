@@ -1,0 +1,82 @@
+"""Cells: a set of points halved again and again, so that those of one cell lie close together, in few dimensions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["FEW_DIMENSIONS", "Tree", "split"]
+
+FEW_DIMENSIONS = 3  # up to which the cells of points are small
+LEAF = 64  # points, about, of the smallest cell that is looked at as a whole
+BRANCHES = 3  # halvings from one cell to those that are looked at next
+SIDES = 32  # along which cells are halved, at most: in more dimensions they are hardly smaller for all others
+ROOT = 4096  # points, about, of the largest
+
+
+def split(points: np.ndarray, depth: int) -> np.ndarray:
+    """The cell of each point (n, d), shape (n,), of 2^depth ≤ n cells: all are halved `depth` times, along their widest
+    side, of the SIDES on which all points are farthest apart. The cell of a point after fewer halvings is that number
+    without its last bits."""
+    if points.shape[1] > SIDES:
+        points = points[:, np.argpartition(-np.ptp(points, axis=0), SIDES)[:SIDES]]
+    order, cell = np.arange(len(points)), np.zeros(len(points), dtype=np.int64)
+    for _ in range(depth):
+        start = np.searchsorted(cell, np.arange(cell[-1] + 1))
+        ordered = points[order]
+        low, high = np.minimum.reduceat(ordered, start), np.maximum.reduceat(ordered, start)
+        widest = (high - low).argmax(1)[:, None]
+        low, width = (np.take_along_axis(ends, widest, 1)[:, 0] for ends in (low, high - low))
+        place = ordered[np.arange(len(points)), widest[cell, 0]] - low[cell]
+        place = place / np.where(width > 0, width, 1)[cell]
+        order = order[np.argsort(cell + place / 2, kind="stable")]  # one sort: cells stay where they are
+        size = np.diff(start, append=len(points))
+        cell = 2 * cell + (np.arange(len(points)) - start[cell] >= size[cell] // 2)
+    found = np.empty_like(cell)
+    found[order] = cell
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Points in the order of their cells, and balls around the cells, from the largest to the smallest.
+
+    Attributes:
+        order: Which point comes where, shape (n,).
+        starts: For each level, where its cells begin, and n: shape (cells + 1,).
+        centres: For each level, the middles of the cells, shape (cells, d).
+        radii: For each level, how far from it the points of a cell are at most, shape (cells,).
+    """
+
+    order: Tensor
+    starts: tuple[list[int], ...]
+    centres: tuple[Tensor, ...]
+    radii: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(points: Tensor, cell: np.ndarray | None = None) -> Tree:
+        """Of points (n, d), float64, on the CPU, and the cell of each, shape (n,), where :func:`split` has found it."""
+        n = len(points)
+        depth = max(0, round(math.log2(n / LEAF)))
+        if cell is None:
+            cell = split(points.numpy(), depth)
+        else:
+            found = int(cell.max()).bit_length()
+            depth = min(depth, found)
+            cell = cell >> (found - depth)
+        order = np.argsort(cell, kind="stable")
+        ordered, cell = points.numpy()[order], cell[order]
+        starts, centres, radii = [], [], []
+        for shift in reversed(range(0, min(depth, int(math.log2(ROOT / LEAF))) + 1, BRANCHES)):
+            coarser = cell >> shift
+            start = np.searchsorted(coarser, np.arange(coarser[-1] + 1))
+            centre = (np.minimum.reduceat(ordered, start) + np.maximum.reduceat(ordered, start)) / 2
+            radius = np.maximum.reduceat(np.linalg.norm(ordered - centre[coarser], axis=1), start)
+            starts.append([*start.tolist(), n])
+            centres.append(torch.from_numpy(centre))
+            radii.append(torch.from_numpy(radius))
+        return Tree(torch.from_numpy(order), tuple(starts), tuple(centres), tuple(radii))
