@@ -17,7 +17,7 @@ from wgan_lip.lipschitz.layers import Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein import fitting
-from wgan_lip.wasserstein.candidates import critic_names
+from wgan_lip.wasserstein.candidates import Candidate, critic_names
 from wgan_lip.wasserstein.dual import kr_value
 from wgan_lip.wasserstein.fitting import fit_critic
 from wgan_lip.wasserstein.interval import bracket, kr_lower_bound
@@ -285,7 +285,7 @@ GOOD = torch.randn(6, 2, generator=generator())
         ({"a": torch.ones(5)}, "a of shape"),
         ({"b": -torch.ones(6)}, "b to be finite and non-negative"),
         ({"x": lambda n, rng: GOOD[:n], "a": torch.ones(6)}, "no weights a for a sampler x"),
-        ({"critic": "gan"}, "auto, cones, resnet, sorting, fixed_width"),
+        ({"critic": "gan"}, "auto, cones, principal, resnet, sorting, fixed_width"),
         ({"critic": None}, "a name or a torch module"),
         ({"critic": ResNetCritic(3, width=8, depth=1)}, r"Euclidean\(2\)"),
         ({"seconds": 0}, "seconds above zero"),
@@ -322,12 +322,21 @@ def test_without_time_each_candidate_is_looked_at_once(monkeypatch):
 # When it ends ----------------------------------------------------------------------------------------------------
 
 
+class Some(Candidate):
+    """Of one family."""
+
+
+class Other(Candidate):
+    """Of another."""
+
+
 class Trainee:
     """Stands for a candidate in training: gains what it is told to, round by round, and notes the lengths of these."""
 
     may_exceed = fitting._Trainee.may_exceed
 
-    def __init__(self, value, *gains, values=(0.0, 0.0), trains=True):
+    def __init__(self, value, *gains, values=(0.0, 0.0), trains=True, candidate=None):
+        self.candidate = candidate or Some()
         self.value, self.gains, self.trains, self.lengths = value, list(gains), trains, []
         self.values = torch.tensor([value, value]) + torch.tensor(values), torch.zeros(2)
 
@@ -355,6 +364,19 @@ def test_a_candidate_trains_while_it_gains_and_no_longer():
 def test_of_those_that_gain_the_better_half_goes_on():
     found = lengths_of(*(Trainee(value, *[1.0] * 99) for value in (0.1, 0.2, 0.3, 0.4)))
     assert list(map(len, found)) == [1, 1, 2, 7]
+
+
+def test_at_first_candidates_compete_within_their_families():
+    cones = [Trainee(value, *[1.0] * 99) for value in (0.3, 0.4, 0.5, 0.6)]
+    network = Trainee(0.1, *[1.0] * 99, candidate=Other())
+    assert list(map(len, lengths_of(*cones, network))) == [1, 1, 2, 7, fitting.FAMILIES + 1]
+
+
+def test_families_share_the_time_and_each_shares_its_part_among_its_members():
+    cones, network = [Trainee(0.0) for _ in range(3)], Trainee(0.0, candidate=Other())
+    assert fitting._shares([*cones, network]) == pytest.approx([1 / 6] * 3 + [1 / 2])
+    network.candidate.say = 3.0
+    assert fitting._shares([*cones, network]) == pytest.approx([1 / 12] * 3 + [3 / 4])
 
 
 def test_what_validation_samples_cannot_tell_apart_is_no_reason_to_go_on():

@@ -11,6 +11,8 @@ Note [Candidates]
       shows the larger W1.
     - `cones-K`: :math:`f(x) = \pm \min_k (\|x - c_k\| + b_k)`. Every potential of two finite sets has this form, with
       cones at one of the sets; fewer cones generalise where the exact ones do not.
+    - `principal`: family A on principal coordinates and the energy of the rest, in more than 128 dimensions: steps cost
+      a few times less than those of `resnet`, for what the rest is computed once.
     - `resnet`: family A, for what no cones describe.
 
     The centres start where k-means puts them, among the samples of one law or of both; the heights start at an exact
@@ -34,20 +36,25 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.critics import FixedWidthCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics import FixedWidthCritic, PrincipalCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
+from wgan_lip.lipschitz.optimizers import Muon, parameter_groups
 from wgan_lip.transport import Potential, Problem, Transport, solve_problem
 from wgan_lip.utils.clusters import fast_distances, k_means, middle_and_spread
 from wgan_lip.utils.discovery import concrete_subclasses, import_all
 
-__all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names"]
+__all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names", "place"]
 
 SOLVED = 800  # samples of each law whose transport is solved exactly
 WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
 PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width h, on one slow core
+CHUNK = 1024  # samples taken to units at a time
+LEARNING_RATE = 0.2  # the c of parameter_groups
+FEW_DIMENSIONS = 64  # up to which cones are as promising as networks
+BUILDING = 0.2  # of the time left, at most, for building the candidates of one class
 SIGNS = {-1.0: "-", 1.0: "+"}
 
 
@@ -65,8 +72,12 @@ class Units:
         return Units(centre, 2.0 ** min(max(exponent, -900), 900))
 
     def normalised(self, samples: Tensor) -> Tensor:
-        z = (samples.double() - self.centre) / self.scale
-        return z.clamp(-1e15, 1e15).float()  # squares of outliers stay finite; they count in full at the end
+        """The samples, shape (n, d), in these units, in float32."""
+        z = torch.empty(samples.shape, dtype=torch.float32)
+        for part, rows in zip(z.split(CHUNK), samples.split(CHUNK)):
+            far = rows.double().sub(self.centre).div_(self.scale)
+            part.copy_(far.clamp_(-1e15, 1e15))  # squares of outliers stay finite; they count in full at the end
+        return z
 
     def wrapped(self, layers: list[nn.Module], sign: float) -> nn.Sequential:
         """sign · scale · g((x − centre)/scale) in float64, from the layers of g, which map (b, d) to (b, 1)."""
@@ -117,19 +128,27 @@ class Candidate(ABC):
             asked for by name.
         simplicity: Its place among the classes that compete under `auto`, the simplest first; None for one that does
             not.
+        slow_to_build: Whether its candidates are built after those of other classes.
         name: The candidate's name.
         module: What is trained: (b, d) → (b,).
         units: Those of the module.
         unit: What one unit of its values is, in those of the samples.
         spread: Of the samples in the module's units, about; for its learning rates.
+        batch: Samples of each law that an ascent takes.
+        compact: Whether :meth:`prepared` makes few numbers of many, worth computing once for all samples.
+        say: The share of the first rounds that all candidates of its class have together, relative to others.
     """
 
     family: ClassVar[str | None] = None
-    simplicity: ClassVar[int | None] = None
+    simplicity: ClassVar[float | None] = None
+    slow_to_build: ClassVar[bool] = False
     name: str
     module: nn.Module
     units: Units
     spread: float = 1.0
+    batch: int = 512
+    compact: bool = False
+    say: float = 1.0
 
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
@@ -141,8 +160,13 @@ class Candidate(ABC):
         return self.units.scale
 
     def prepared(self, samples: Tensor) -> Tensor:
-        """Samples as the module takes them."""
-        return self.units.normalised(samples)
+        """Samples as the module takes them, from samples in its units."""
+        return samples
+
+    def new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Over a copy of the module, at the first learning rates."""
+        groups = parameter_groups(module, LEARNING_RATE, spread=self.spread)
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
 
     def constant(self, module: nn.Module) -> float:
         """A proved Lipschitz constant of `module`."""
@@ -156,6 +180,8 @@ class Candidate(ABC):
 
 class _Network(Candidate):
     """A critic of the package."""
+
+    batch = 256
 
     def __init__(self, module: nn.Module, units: Units) -> None:
         self.name, self.module, self.units = str(self.family), module, units
@@ -175,9 +201,43 @@ class _ResNet(_Network):
     family = "resnet"
     simplicity = 2
 
+    def new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        return Muon(parameter_groups(module, spread=self.spread), betas=(0.9, 0.99))
+
     @staticmethod
     def built(dim: int) -> nn.Module:
         return ResNetCritic(dim, width=_width(dim), depth=4, bias_scale=_bias_scale(dim))
+
+
+class _Principal(_Network):
+    """Its first layer does not train: what it makes of samples is computed once."""
+
+    family = "principal"
+    simplicity = 1.5
+    compact = True
+
+    def __init__(self, critic: PrincipalCritic, units: Units) -> None:
+        self.front, module = critic.split_frozen()
+        super().__init__(module, units)
+
+    @classmethod
+    def proposed(cls, start: Start) -> Iterator[Candidate]:
+        if start.asked_for or start.dim > WIDTH:
+            critic = cls.built(start.dim)
+            critic.start_at(start.x, start.y)
+            yield cls(critic, start.units)
+
+    @staticmethod
+    def built(dim: int) -> PrincipalCritic:
+        return PrincipalCritic(dim)
+
+    @torch.no_grad()
+    def prepared(self, samples: Tensor) -> Tensor:
+        return self.front(samples)
+
+    def finished(self, module: nn.Module) -> nn.Module:
+        *layers, _ = module.children()
+        return self.units.wrapped([*self.front.children(), *layers], 1.0)
 
 
 class _Sorting(_Network):
@@ -256,6 +316,7 @@ class _ConesCandidate(Candidate):
 
     family = "cones"
     simplicity = 1
+    slow_to_build = True
 
     def __init__(
         self,
@@ -269,6 +330,7 @@ class _ConesCandidate(Candidate):
         heights, _ = potential.enclosed(centers.double())
         cones = _Cones(centers, sign * heights.float(), sign)
         self.name, self.module, self.units = name, nn.Sequential(*before, cones), units
+        self.say = min(1.0, FEW_DIMENSIONS / len(units.centre))
 
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
@@ -287,17 +349,20 @@ class _ConesCandidate(Candidate):
 def candidates(
     critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Generator, time_left: Callable[[], float]
 ) -> Iterator[Candidate]:
-    """The candidates that a name stands for, in order of simplicity, each built when it is asked for.
+    """The candidates that a name stands for, from samples in `units`, each built when it is asked for.
 
-    Where several compete, those that cannot be built and proved in the `time_left`, in seconds, are left out; the first
-    one never is.
+    Where several compete, those that cannot be built and proved in the `time_left`, in seconds, are left out, and what
+    a class could still propose once it has taken a fifth of the time; the first one never is.
     """
-    start = Start(units, units.normalised(x), units.normalised(y), rng, time_left, asked_for=critic != "auto")
-    for kind in [_families()[critic]] if start.asked_for else _competing():
+    start = Start(units, x, y, rng, time_left, asked_for=critic != "auto")
+    for kind in [_families()[critic]] if start.asked_for else sorted(_competing(), key=lambda kind: kind.slow_to_build):
+        end = (1 - BUILDING) * time_left()
         for candidate in kind.proposed(start):
             yield candidate
             if time_left() <= 0:
                 return
+            if time_left() < end:
+                break
 
 
 def critic_names() -> list[str]:
@@ -312,16 +377,17 @@ def _kinds() -> list[type[Candidate]]:
 
 def _families() -> dict[str, type[Candidate]]:
     """By name, in order of simplicity."""
-    kinds = sorted(_kinds(), key=_place)
+    kinds = sorted(_kinds(), key=place)
     return {kind.family: kind for kind in kinds if "family" in vars(kind) and kind.family is not None}
 
 
 def _competing() -> list[type[Candidate]]:
     kinds = [kind for kind in _kinds() if "simplicity" in vars(kind)]
-    return sorted(kinds, key=_place)
+    return sorted(kinds, key=place)
 
 
-def _place(kind: type[Candidate]) -> float:
+def place(kind: type[Candidate]) -> float:
+    """Where a class of candidates stands in order of simplicity."""
     return math.inf if kind.simplicity is None else kind.simplicity
 
 

@@ -3,10 +3,11 @@ r"""A certified critic fitted to two sample sets, or two laws, with no tuning: t
 Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
     So candidates compete on held-out samples, in rounds that each are twice as long as the one before, keep the better
-    half and restart the learning rate. A candidate is the better one of its weights and of their running average,
-    retracted: the average wins late, where weights move about, the weights early, where an average lags behind. At the
-    end the simplest candidate wins that the validation samples cannot tell from the best: whose value is within one
-    standard error of the paired difference.
+    half and restart the learning rate. In the first rounds they compete within their families, which share the time:
+    a network needs more of it than cones do before it shows what it can. A candidate is the better one of its weights
+    and of their running average, retracted: the average wins late, where weights move about, the weights early, where
+    an average lags behind. At the end the simplest candidate wins that the validation samples cannot tell from the
+    best: whose value is within one standard error of the paired difference.
 
 Note [Stopping]
     A candidate goes on to the next round only while that may matter. It leaves after a round whose gain is below one
@@ -22,7 +23,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,12 +34,11 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Retraction, constrain_steps
-from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.checks import InputError, check_choice, check_pair, check_samples, check_weights, one_line
 from wgan_lip.utils.clusters import middle_and_spread
 from wgan_lip.utils.numbers import rounded
 from wgan_lip.utils.printing import Printed, Row
-from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates, critic_names
+from wgan_lip.wasserstein.candidates import Candidate, OwnCandidate, Units, candidates, critic_names, place
 from wgan_lip.wasserstein.dual import ascend
 
 __all__ = ["Fit", "FitProgress", "Sampler", "check_critic", "fit_checked", "fit_critic"]
@@ -47,10 +47,11 @@ Value = TypeVar("Value", float, Tensor)
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws n fresh samples of a law, shape (n, d), with a CPU generator."""
 
-BATCH = 512
-LEARNING_RATE = 0.2  # the c of parameter_groups
 CHECK_EVERY = 25  # ascents between two looks at the validation samples
+LOOKING = 0.1  # of the time, at most, for looks where time is short
 ROUNDS = 7
+GROWTH = 1.5  # of a round's time over that of the one before
+FAMILIES = 4  # rounds in which candidates compete within their families
 STEPS = 50  # ascents of a candidate in the first round; each round doubles them
 AVERAGING = 0.01  # weight of the newest weights in their running average
 START = 4096  # samples of each law that candidates start from, and validation samples they are compared on
@@ -84,7 +85,8 @@ class Fit(Printed):
 
     Attributes:
         critic: The chosen one, in eval mode, on the CPU; it takes samples in their own units.
-        train_value: (E_P f − E_Q f)/L on the training samples; for a sampler, on the samples the fit began with.
+        train_value: (E_P f − E_Q f)/L on the training samples; for a sampler, and for more than 4,096 samples without
+            weights, on those that the fit began with.
         validation_value: Likewise on the validation samples. They chose the critic, so it errs a little high.
         steps: Ascents, of all candidates.
         seconds: The time it took.
@@ -221,28 +223,31 @@ def _fit(
     device = _check_settings(seconds, steps, seed, device)
     rng = _generator(seed)
     start = [side.start(rng) for side in sides]
+    order = _generator(seed, stream=1)
+    looked_at = [sample[torch.randperm(len(sample), generator=order)[:START]] for sample in validation]
     clock = _Clock(began, seconds, on_progress)
     with torch.random.fork_rng(devices=[]):  # layers are built from the global stream
         torch.manual_seed(seed)
+        seen: tuple[Sequence[_Side], Sequence[Tensor]] = sides, looked_at  # by candidates
         if isinstance(critic, nn.Module):
             competing: Iterable[Candidate] = [OwnCandidate(critic, middle_and_spread(torch.cat(start))[1])]
         else:
-            competing = candidates(
-                critic, Units.of(*start), start[0], start[1], rng, lambda: clock.end - time.perf_counter()
-            )
-        order = _generator(seed, stream=1)
-        looked_at = [sample[torch.randperm(len(sample), generator=order)[:START]] for sample in validation]
+            units = Units.of(*start)
+            x, y = (units.normalised(sample) for sample in start)
+            seen = [side.through(units.normalised, ahead=True) for side in sides], [*map(units.normalised, looked_at)]
+            competing = candidates(critic, units, x, y, rng, lambda: clock.end - time.perf_counter())
         trainees: list[_Trainee] = []
         for candidate in competing:
-            trainees.append(_Trainee(candidate, sides, looked_at, device, seed))
+            trainees.append(_Trainee(candidate, *seen, device, seed))
             trainees[-1].look()
             clock.report(trainees[-1])
+        trainees.sort(key=lambda trainee: place(type(trainee.candidate)))
         _rounds(trainees, STEPS if steps is None else steps, clock)
         chosen = _simplest(trainees)
         finished = chosen.candidate.finished(chosen.best).cpu().eval()
     scale = certify(finished).lipschitz
     means = [side.mean(finished, sample) for side, sample in zip(sides, start)]
-    held_out = [_values(finished, sample).mean().item() for sample in validation]
+    held_out = [_values(finished, sample).mean().item() for sample in looked_at]
     return Fit(
         critic=finished,
         train_value=_over(means[0] - means[1], scale),
@@ -260,10 +265,10 @@ class _Clock:
         self.began, self.end, self.on_progress = began, began + seconds, on_progress
         self.steps, self.round, self.greatest = 0, 1, -math.inf
 
-    def share(self, parts: int) -> tuple[float, float]:
-        """Now, and the end of one of `parts` equal parts of the time that is left."""
+    def share(self, part: float) -> tuple[float, float]:
+        """Now, and the end of a part of the time that is left."""
         now = time.perf_counter()
-        return now, now + max(0.0, self.end - now) / parts
+        return now, now + max(0.0, self.end - now) * part
 
     def report(self, trainee: _Trainee) -> None:
         self.greatest = max(self.greatest, trainee.candidate.unit * trainee.value)
@@ -280,14 +285,34 @@ def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
     while lengths and field:
         clock.round = ROUNDS - len(lengths) + 1
         length = lengths.pop(0)
-        gains = []
-        for index, trainee in enumerate(field):
-            # A round has a quarter of the time left, the last one all of it; every trainee the same share of its round.
-            rest = len(field) * min(3, len(lengths))
-            gains.append(trainee.train(length, rest + len(field) - index, clock))
+        gains, left = [], 1.0  # of the round
+        later = sum(GROWTH**index for index in range(1, len(lengths) + 1))  # rounds
+        for trainee, share in zip(field, _shares(field)):
+            gains.append(trainee.train(length, share / (left + later), clock))
+            left -= share
         chosen = _simplest(trainees)
         going = [trainee for trainee, gain in zip(field, gains) if trainee.may_exceed(chosen, 2 * gain)]
-        field = sorted(going, key=lambda trainee: -trainee.value)[: math.ceil(len(field) / 2)]
+        groups = list(_families(going).values()) if clock.round <= FAMILIES else [going]
+        field = [trainee for group in groups for trainee in _better_half(group)]
+
+
+def _families(field: list[_Trainee]) -> dict[type[Candidate], list[_Trainee]]:
+    families: dict[type[Candidate], list[_Trainee]] = {}
+    for trainee in field:
+        families.setdefault(type(trainee.candidate), []).append(trainee)
+    return families
+
+
+def _shares(field: list[_Trainee]) -> list[float]:
+    """Of a round's time: families by their say, and all members of one alike."""
+    families = _families(field)
+    say = {family: members[0].candidate.say for family, members in families.items()}
+    shares = [say[type(one.candidate)] / len(families[type(one.candidate)]) for one in field]
+    return [share / sum(shares) for share in shares]
+
+
+def _better_half(group: list[_Trainee]) -> list[_Trainee]:
+    return sorted(group, key=lambda trainee: -trainee.value)[: math.ceil(len(group) / 2)]
 
 
 def _simplest(trainees: list[_Trainee]) -> _Trainee:
@@ -317,35 +342,36 @@ class _Trainee:
     def __init__(
         self,
         candidate: Candidate,
-        sides: tuple[_Side, _Side],
-        validation: list[Tensor],
+        sides: Sequence[_Side],
+        validation: Sequence[Tensor],
         device: torch.device,
         seed: int,
     ) -> None:
-        self.candidate, self.sides, self.device = candidate, sides, device
+        self.candidate, self.device = candidate, device
         self.module = copy.deepcopy(candidate.module).to(device)
         self.average = copy.deepcopy(self.module).requires_grad_(False)
         self.retract_average = Retraction(self.average)
         self.trains = any(parameter.requires_grad for parameter in self.module.parameters())
         self.steps, self.value, self.values = 0, -math.inf, (torch.zeros(2), torch.zeros(2))
+        self.look_takes = 0.0  # seconds
         self.best = copy.deepcopy(self.average)
-        self.validation = [candidate.prepared(sample).to(device) for sample in validation]
+        self.validation = [self._prepared(sample) for sample in validation]
         self.rng = _generator(seed)  # the same batches for all candidates
         if self.trains:
-            groups = parameter_groups(self.module, LEARNING_RATE, spread=candidate.spread)
-            self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-            self.rates = [group["lr"] for group in groups]
+            self.sides = [side.through(self._prepared, ahead=candidate.compact) for side in sides]
+            self.optimizer = candidate.new_optimizer(self.module)
+            self.rates = [group["lr"] for group in self.optimizer.param_groups]
             constrain_steps(self.optimizer, self.module)
 
-    def train(self, steps: int, parts: int, clock: _Clock) -> float:
-        """At most `steps` ascents within one of `parts` equal parts of the time left; the rate falls with both.
+    def train(self, steps: int, part: float, clock: _Clock) -> float:
+        """At most `steps` ascents within a part of the time left; the rate falls with both.
 
         Returns what the validation value gained, or −∞ where the trainee is not to go on; see Note [Stopping].
         """
-        start, end = clock.share(parts)
+        start, end = clock.share(part)
         if start >= end:  # nothing will have changed since the last look, which in many dimensions takes seconds
             return 0.0
-        before, values, taken = self.value, self.values, self.steps
+        before, values, taken, looked = self.value, self.values, self.steps, start
         for step in range(steps):
             now = time.perf_counter()
             if now >= end:
@@ -353,14 +379,14 @@ class _Trainee:
             progress = max(step / steps, (now - start) / (end - start))
             for group, rate in zip(self.optimizer.param_groups, self.rates):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress))
-            batches = [self.candidate.prepared(side.batch(self.rng)).to(self.device) for side in self.sides]
-            ascend(self.module, self.optimizer, *batches)
+            ascend(self.module, self.optimizer, *(side.batch(self.rng, self.candidate.batch) for side in self.sides))
             self.steps += 1
             clock.steps += 1
             self._average()
-            if self.steps % CHECK_EVERY == 0:
+            if self.steps % CHECK_EVERY == 0 and (end == math.inf or now - looked > self.look_takes / LOOKING):
                 if not self.look():
                     return -math.inf
+                looked = time.perf_counter()
                 clock.report(self)
         if self.look():
             clock.report(self)
@@ -381,6 +407,7 @@ class _Trainee:
     @torch.no_grad()
     def look(self) -> bool:
         """Validates weights and average, and keeps the best so far. False where one is not finite any more."""
+        began = time.perf_counter()
         if self.steps:
             self.retract_average()
         for module in (self.average, self.module) if self.steps else (self.average,):
@@ -393,7 +420,11 @@ class _Trainee:
                 self.value = _over(value, constant)
                 self.values = _over(values[0], constant), _over(values[1], constant)
                 self.best = copy.deepcopy(module).requires_grad_(False)
+        self.look_takes = time.perf_counter() - began
         return True
+
+    def _prepared(self, samples: Tensor) -> Tensor:
+        return self.candidate.prepared(samples).to(self.device)
 
 
 class _Side:
@@ -402,6 +433,7 @@ class _Side:
     def __init__(self, samples: Tensor | Sampler, weights: np.ndarray | None, dim: int, name: str) -> None:
         self.dim, self.name, self.cumulative, self.weights = dim, name, None, None
         self.sampler: Sampler | None = None
+        self.prepare: Callable[[Tensor], Tensor] | None = None
         if not isinstance(samples, Tensor):
             self.sampler = samples
             return
@@ -425,8 +457,22 @@ class _Side:
         rows = check_samples(samples, name)
         return cls(rows, check_weights(weights, len(rows), of), dim, name)
 
-    def batch(self, rng: torch.Generator, size: int = BATCH) -> Tensor:
+    def through(self, prepare: Callable[[Tensor], Tensor], *, ahead: bool) -> _Side:
+        """This law as `prepare` makes of it: batch by batch, or all rows ahead."""
+        side = copy.copy(self)
+        if ahead and side.sampler is None:
+            side.rows = torch.cat([prepare(rows) for rows in side.rows.split(CHUNK)])
+        else:
+            before = self.prepare
+            side.prepare = prepare if before is None else lambda rows: prepare(before(rows))
+        return side
+
+    def batch(self, rng: torch.Generator, size: int) -> Tensor:
         """Fresh samples, or rows drawn with replacement, shape (size, d); all rows where they are no more than that."""
+        rows = self._drawn(rng, size)
+        return rows if self.prepare is None else self.prepare(rows)
+
+    def _drawn(self, rng: torch.Generator, size: int) -> Tensor:
         if self.sampler is not None:
             drawn = check_samples(self.sampler(size, rng), f"what the sampler {self.name} draws").detach().cpu()
             self._check_dim(drawn)
@@ -449,9 +495,10 @@ class _Side:
 
     @torch.no_grad()
     def mean(self, critic: nn.Module, start: Tensor) -> float:
-        """The mean of `critic` over all rows, by their weights; over `start` for a sampler."""
-        values = _values(critic, start if self.sampler is not None else self.rows)
-        return float(values.mean() if self.weights is None else (values @ self.weights) / self.weights.sum())
+        """The mean of `critic` over all rows, by their weights; over `start` for a sampler, and for too many rows."""
+        some = self.sampler is not None or (self.weights is None and len(self.rows) > START)
+        values = _values(critic, start if some else self.rows)
+        return float(values.mean() if some or self.weights is None else (values @ self.weights) / self.weights.sum())
 
     def _check_dim(self, samples: Tensor) -> None:
         if samples.shape[1] != self.dim:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
 from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import gamma
@@ -215,6 +214,8 @@ def mean_bounds(
     if reach == 0:
         return lower, 0.0
     unit = -math.log(1 - level) / len(high)  # what a unit of range costs
+    from scipy import stats  # takes a second to load
+
     square = stats.beta(0.5, (dim - 1) / 2)  # the law of θ₁²
     cut = math.sqrt(square.isf(min(unit, 0.5)))  # there, what is beyond grows as fast as the range shrinks
     beyond = mean_projection(dim) * (1 - cut**2) ** ((dim - 1) / 2) - cut * float(square.sf(cut**2))
@@ -237,6 +238,8 @@ def _radius(x: Tensor, y: Tensor, trim: float, error: float, rng: torch.Generato
     for _, others in parts:
         distances = torch.linalg.vector_norm(others - centre, dim=1).sort().values
         # The k-th least of the distances is below the quantile only if k of them are.
+        from scipy import stats
+
         k = int(stats.binom.isf(error, len(others), 1 - trim)) + 1
         radius += float(distances[k - 1]) * (1 + 1e-12) if k <= len(others) else math.inf
     return centre, radius
