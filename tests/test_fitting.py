@@ -334,6 +334,10 @@ class Trainee:
     """Stands for a candidate in training: gains what it is told to, round by round, and notes the lengths of these."""
 
     may_exceed = fitting._Trainee.may_exceed
+    cut = False
+
+    def released(self, steps, clock):
+        return None
 
     def __init__(self, value, *gains, values=(0.0, 0.0), trains=True, candidate=None):
         self.candidate = candidate or Some()
@@ -370,6 +374,16 @@ def test_at_first_candidates_compete_within_their_families():
     cones = [Trainee(value, *[1.0] * 99) for value in (0.3, 0.4, 0.5, 0.6)]
     network = Trainee(0.1, *[1.0] * 99, candidate=Other())
     assert list(map(len, lengths_of(*cones, network))) == [1, 1, 2, 7, fitting.FAMILIES + 1]
+
+
+def test_where_time_is_short_the_best_one_trains_on_alone_in_one_go():
+    cones = [Trainee(value, *[1.0] * 99) for value in (0.3, 0.4)]
+    network = Trainee(0.1, *[2.0] * 99, candidate=Other())
+    network.cut = True
+    rounds = [10 * 2**index for index in range(fitting.ROUNDS)]
+    short = fitting.FAMILIES
+    assert lengths_of(*cones, network)[2] == [*rounds[:short], sum(rounds[short:])]
+    assert cones[1].lengths == rounds[:short]
 
 
 def test_families_share_the_time_and_each_shares_its_part_among_its_members():

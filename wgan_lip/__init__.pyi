@@ -63,9 +63,9 @@ from wgan_lip.wasserstein.population import PopulationBounds as PopulationBounds
 from wgan_lip.wasserstein.population import clip_range as clip_range
 from wgan_lip.wasserstein.population import population_bounds as population_bounds
 from wgan_lip.wasserstein.result import W1Estimate as W1Estimate
-from wgan_lip.wasserstein.two_sample import TwoSampleTest as TwoSampleTest
-from wgan_lip.wasserstein.two_sample import two_sample_test as two_sample_test
 from wgan_lip.wasserstein.sliced import SlicedW1 as SlicedW1
 from wgan_lip.wasserstein.sliced import sliced_w1 as sliced_w1
+from wgan_lip.wasserstein.two_sample import TwoSampleTest as TwoSampleTest
+from wgan_lip.wasserstein.two_sample import two_sample_test as two_sample_test
 
 __version__: str

@@ -72,7 +72,8 @@ def _sliced_row(name: str, dim: int, n: int, seed: int, repetitions: int | None 
         found = sliced_w1(x, y, trim=TRIM, level=LEVEL, directions=DIRECTIONS, seed=repetition)
         upper = math.inf if found.upper is None else found.upper
         covered += found.lower <= truth <= upper
-        lowers.append(found.lower), uppers.append(upper)
+        lowers.append(found.lower)
+        uppers.append(upper)
     return {
         "laws": name, "dim": dim, "n": n, "seed": seed, "sliced_w1": truth, "coverage": covered / repetitions,
         "lower": math.fsum(lowers) / repetitions, "upper": math.fsum(uppers) / repetitions,

@@ -120,8 +120,8 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
 def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:
     """Both sides with their columns in units of their pooled spread."""
     if x.rows is None or y.rows is None:
-        law = x.name if x.rows is None else y.name
-        raise InputError(f"standardise={by} takes samples in memory on both sides. Got {law}, which is drawn from.")
+        drawn = x.name if x.rows is None else y.name
+        raise InputError(f"standardise={by} takes samples in memory on both sides. Got {drawn}, which is drawn from.")
     scaling = pooled_scaling([x.rows, y.rows], by=by, names=x.names)
     sides = []
     told: tuple[str, ...] = ()

@@ -9,9 +9,9 @@ Every round gives a plan, and an upper bound with it. Every pricing gives the lo
 .. math:: f(z) = \min_j (\|z - y_j\| - v_j), \qquad f(y_j) \leq -v_j,
 
 in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
-rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the potential of a coarser problem, between the
-means of cells, leaves almost open. Pricing starts near the best potential so far and moves on to that of the last plan:
-the dual variables of sparse problems swing.
+rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the
+potential of a coarser problem, between the means of cells, leaves almost open. Pricing starts near the best potential
+so far and moves on to that of the last plan: the dual variables of sparse problems swing.
 
 References:
     A sparse multiscale algorithm for dense optimal transport (Schmitzer, 2016); Stabilized column generation for highly

@@ -175,11 +175,8 @@ class Problem:
     ) -> Problem:
         """Of samples (n, d) and (m, d) that have been checked; checks the weights. Raises :class:`InputError`."""
         shape = (len(x), len(y))
-        sides, common = _sides(
-            *(samples.detach().cpu().double() for samples in (x, y)),
-            check_weights(a, shape[0], "a"),
-            check_weights(b, shape[1], "b"),
-        )
+        x, y = (samples.detach().cpu().double() for samples in (x, y))
+        sides, common = _sides(x, y, check_weights(a, shape[0], "a"), check_weights(b, shape[1], "b"))
         masses = masses_of(sides[0].counts, sides[1].counts)
         at = (sides[0].gathered(masses[0]), sides[1].gathered(masses[1]))
         whole = is_whole(masses[0]) and is_whole(masses[1])
@@ -274,7 +271,7 @@ def _sides(
         sides.append(Side(rows, w, kept, _rows(rows, first), place))
     if x.shape[1] == 1:
         return (sides[0], sides[1]), (nothing, nothing)
-    _, i, j = np.intersect1d(*names, assume_unique=True, return_indices=True)
+    _, i, j = np.intersect1d(names[0], names[1], assume_unique=True, return_indices=True)
     return (sides[0], sides[1]), (i, j)
 
 

@@ -73,7 +73,7 @@ def first_bounds(problem: Problem) -> Transport:
     def on_line(sides: Iterable[tuple[Tensor, np.ndarray]], way: Tensor | None) -> tuple[list[np.ndarray], Solution]:
         (x, a), (y, b) = sides
         places = [_places(points / unit, centre, way)[0][:, None].numpy() for points in (x, y)]
-        return places, solve_line(*places, a, b)
+        return places, solve_line(places[0], places[1], a, b)
 
     found = []
     for way in (None, *_axes(*((points / unit - centre, mass) for points, mass in parts))):

@@ -219,7 +219,7 @@ class BettingTest(Printed):
         sizes = [len(z) for z, _, _ in self._bets]
         values = np.concatenate([z for z, _, _ in self._bets])
         lows, bets = (np.repeat([entry[place] for entry in self._bets], sizes) for place in (1, 2))
-        return log_capital(values, bets, lows, np.float64(delta))
+        return log_capital(values, bets, lows, np.array(delta))
 
     def _take(self, x: Tensor, y: Tensor, count: int) -> None:
         """Bets on some pairs that come before the next fit, and fits where it is reached."""

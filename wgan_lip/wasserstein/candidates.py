@@ -26,6 +26,7 @@ Note [Units]
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -172,6 +173,10 @@ class Candidate(ABC):
         """A proved Lipschitz constant of `module`."""
         return certify(module).lipschitz
 
+    def released(self, module: nn.Module) -> Candidate | None:
+        """The candidate that goes on from a trained copy of the module with what it held fixed, where it held any."""
+        return None
+
     def finished(self, module: nn.Module) -> nn.Module:
         """The certified critic, on raw units, from a trained copy of the module."""
         *layers, _ = module.children()  # all but the squeeze
@@ -235,9 +240,21 @@ class _Principal(_Network):
     def prepared(self, samples: Tensor) -> Tensor:
         return self.front(samples)
 
+    def released(self, module: nn.Module) -> Candidate:
+        whole = nn.Sequential(*copy.deepcopy(self.front).children(), *copy.deepcopy(module).children())
+        return _Released(whole.requires_grad_(True), self.units)
+
     def finished(self, module: nn.Module) -> nn.Module:
         *layers, _ = module.children()
         return self.units.wrapped([*self.front.children(), *layers], 1.0)
+
+
+class _Released(_ResNet):
+    """A principal critic whose axes train too."""
+
+    def __init__(self, module: nn.Module, units: Units) -> None:
+        super().__init__(module, units)
+        self.name = "principal, released"
 
 
 class _Sorting(_Network):

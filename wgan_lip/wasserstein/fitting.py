@@ -4,7 +4,8 @@ Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
     So candidates compete on held-out samples, in rounds that each are twice as long as the one before, keep the better
     half and restart the learning rate. In the first rounds they compete within their families, which share the time:
-    a network needs more of it than cones do before it shows what it can. A candidate is the better one of its weights
+    a network needs more of it than cones do before it shows what it can. Where time cuts rounds short, the best one
+    trains on alone, at a rate that falls once. A candidate is the better one of its weights
     and of their running average, retracted: the average wins late, where weights move about, the weights early, where
     an average lags behind. At the end the simplest candidate wins that the validation samples cannot tell from the
     best: whose value is within one standard error of the paired difference.
@@ -51,7 +52,9 @@ CHECK_EVERY = 25  # ascents between two looks at the validation samples
 LOOKING = 0.1  # of the time, at most, for looks where time is short
 ROUNDS = 7
 GROWTH = 1.5  # of a round's time over that of the one before
-FAMILIES = 4  # rounds in which candidates compete within their families
+HELD_FIXED = 0.4  # of the time left, for which what a candidate holds fixed stays so, and
+HELD_STEPS = 500  # ascents before it is released
+FAMILIES = 3  # rounds in which candidates compete within their families
 STEPS = 50  # ascents of a candidate in the first round; each round doubles them
 AVERAGING = 0.01  # weight of the newest weights in their running average
 START = 4096  # samples of each law that candidates start from, and validation samples they are compared on
@@ -294,6 +297,12 @@ def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
         going = [trainee for trainee, gain in zip(field, gains) if trainee.may_exceed(chosen, 2 * gain)]
         groups = list(_families(going).values()) if clock.round <= FAMILIES else [going]
         field = [trainee for group in groups for trainee in _better_half(group)]
+        if lengths and clock.round >= FAMILIES and any(trainee.cut for trainee in field):
+            lengths = [sum(lengths)]  # there is time for one, in one go
+            field = [max(field, key=lambda trainee: trainee.value)]
+            if (released := field[0].released(lengths[0], clock)) is not None:
+                trainees.insert(trainees.index(field[0]) + 1, released)
+                field = [released]
 
 
 def _families(field: list[_Trainee]) -> dict[type[Candidate], list[_Trainee]]:
@@ -347,13 +356,15 @@ class _Trainee:
         device: torch.device,
         seed: int,
     ) -> None:
-        self.candidate, self.device = candidate, device
+        self.candidate, self.device, self.seed = candidate, device, seed
+        self.seen = sides, validation
         self.module = copy.deepcopy(candidate.module).to(device)
         self.average = copy.deepcopy(self.module).requires_grad_(False)
         self.retract_average = Retraction(self.average)
         self.trains = any(parameter.requires_grad for parameter in self.module.parameters())
         self.steps, self.value, self.values = 0, -math.inf, (torch.zeros(2), torch.zeros(2))
         self.look_takes = 0.0  # seconds
+        self.cut = False  # whether a round of its own was cut short by time
         self.best = copy.deepcopy(self.average)
         self.validation = [self._prepared(sample) for sample in validation]
         self.rng = _generator(seed)  # the same batches for all candidates
@@ -375,6 +386,7 @@ class _Trainee:
         for step in range(steps):
             now = time.perf_counter()
             if now >= end:
+                self.cut = True
                 break
             progress = max(step / steps, (now - start) / (end - start))
             for group, rate in zip(self.optimizer.param_groups, self.rates):
@@ -398,6 +410,21 @@ class _Trainee:
     def may_exceed(self, chosen: _Trainee, gain: float) -> bool:
         """Whether the validation samples could tell this one from the chosen one, were its value larger by `gain`."""
         return self.value + gain >= chosen.value + _paired_error(self.values, chosen.values)
+
+    def released(self, steps: int, clock: _Clock) -> _Trainee | None:
+        """Trains on for a part of the time left, and gives what goes on from there with nothing held fixed.
+
+        None where that would be early: with axes that stay, ascents cost a few times less.
+        """
+        if not self.candidate.compact:
+            return None
+        self.train(steps, HELD_FIXED, clock)
+        candidate = self.candidate.released(self.best)
+        if candidate is None or self.steps < HELD_STEPS:
+            return None
+        released = _Trainee(candidate, *self.seen, self.device, self.seed)
+        released.look()
+        return released
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -73,8 +73,8 @@ def w1(x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | Ar
     of_x, of_y = (samples[:, None] if samples.ndim == 1 else samples for samples in (x, y))
     if x.ndim < 3:
         of_x, of_y = of_x[None], of_y[None]
-    weights = (_weights(given, *samples.shape[:2], name) for given, samples, name in ((a, of_x, "a"), (b, of_y, "b")))
-    values = _W1.apply(of_x, of_y, *weights)
+    (sets, n), m = of_x.shape[:2], of_y.shape[1]
+    values = _W1.apply(of_x, of_y, _weights(a, sets, n, "a"), _weights(b, sets, m, "b"))
     return values if x.ndim == 3 else values[0]
 
 

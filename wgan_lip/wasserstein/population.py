@@ -371,8 +371,8 @@ def proved_bounds(
     each = check_level(level) if unbounded else (1 + check_level(level)) / 2
 
     rng = torch.Generator().manual_seed(seed)
-    shuffled = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
-    at_x, at_y = enclosed_values(proof, *shuffled, low, high)
+    of_x, of_y = (samples[torch.randperm(len(samples), generator=rng)] for samples in (x, y))
+    at_x, at_y = enclosed_values(proof, of_x, of_y, low, high)
     if method == "normal":
         value = normal_lower_bound(at_x, each, minus=at_y)
     else:

@@ -398,7 +398,8 @@ def _solved(distances: np.ndarray, n: int, *, excess: bool) -> Statistic:
 
     def w1(rows: np.ndarray, columns: np.ndarray) -> float:
         costs = distances[np.ix_(rows, columns)] / scale
-        plan, _, _ = network_simplex(*(np.full(len(part), 1 / len(part)) for part in (rows, columns)), costs)
+        a, b = (np.full(len(part), 1 / len(part)) for part in (rows, columns))
+        plan, _, _ = network_simplex(a, b, costs)
         return float(plan.mass @ costs[plan.rows, plan.columns]) * scale
 
     def value(order: np.ndarray) -> float:
