@@ -34,7 +34,7 @@ def _base() -> Any:
 Base = _base()
 
 
-class W1Metric(Base):
+class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
     r"""Encloses W1 between the real and the generated samples seen so far, and says how far beyond its floor it is.
 
     .. math:: \text{lower} \le W_1(P_n, Q_m) \le \text{upper}, \qquad \text{excess} = E \Bigl[ \tfrac14 \sum_{i, j}

@@ -269,7 +269,7 @@ def _table(
     if scale is not None:
         raise InputError(f"scale belongs to the costs {', '.join(set(COSTS) - {'cosine'})}. Apply it to your own cost.")
     if not callable(cost):
-        shape = tuple(None if points is None else len(points) for points in (x, y))
+        shape = tuple(None if points is None else len(as_tensor(points, name)) for name, points in (("x", x), ("y", y)))
         matrix = _matrix(cost, shape, "cost")
         note = _tried_matrix(matrix) if metric else ""
         return _given(matrix, "costs given as a matrix", metric, note)
@@ -342,13 +342,13 @@ def _named(x: Tensor, y: Tensor, cost: str, scale: Tensor | ArrayLike | None) ->
             units.append(factor)
             if not 0 < factor * d < math.inf:
                 raise InputError(f"The {words} of these samples leave the range of float64. Rescale the samples.")
-            p, q = (p / unit).numpy(), (q / unit).numpy()
+            ends_p, ends_q = (p / unit).numpy(), (q / unit).numpy()
             if given and cost == "linf":  # cdist takes weights of this norm for a choice of coordinates
                 highest = np.zeros((len(p), len(q)))
-                for weight, ends_p, ends_q in zip(given["w"], p.T, q.T):
-                    np.maximum(highest, weight * np.abs(ends_p[:, None] - ends_q), out=highest)
+                for weight, at_p, at_q in zip(given["w"], ends_p.T, ends_q.T):
+                    np.maximum(highest, weight * np.abs(at_p[:, None] - at_q), out=highest)
                 return factor * highest
-            return factor * cdist(p, q, _SCIPY.get(cost, cost), **given)
+            return factor * cdist(ends_p, ends_q, _SCIPY.get(cost, cost), **given)
 
         def error(costs: np.ndarray) -> np.ndarray:
             return 1.01 * relative * costs + d * 2.0**-490 * max(units)
