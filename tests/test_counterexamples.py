@@ -76,6 +76,7 @@ def own(r, shape):
         "PixelShuffle": lambda: layers.PixelShuffle(r.two()),
         "PixelUnshuffle": lambda: layers.PixelUnshuffle(r.two()),
         "Pointwise": lambda: layers.Pointwise(r.choice(list(layers.ACTIVATIONS))),
+        "PrincipalEnergies": lambda: layers.PrincipalEnergies(w, r.randint(1, w), [r.randint(0, 1) for _ in range(w)]),
         "RescaledGradientFlow": lambda: layers.RescaledGradientFlow(w, 3),
         "ScaledAvgPool2d": lambda: layers.ScaledAvgPool2d(r.two()),
         "SpectralNormLinear": lambda: SpectralNormLinear(w, 3),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import some_of
+from wgan_lip.benchmarks.contest import percent, some_of
 from wgan_lip.benchmarks.machine import write_results
-from wgan_lip.benchmarks.wgan import train_case
+from wgan_lip.benchmarks.wgan import EXCESS_HEADS, excess_of, recall_of, train_case
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.numbers import plus_minus, rounded
 from wgan_lip.utils.tables import markdown_table
 
 __all__ = ["CRITICS", "EXPERIMENTS", "measure"]
@@ -70,21 +68,17 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ["data", "critic", "guarantee", "excess over floor, mean ± spread over seeds", "best", "worst"]
-    heads += ["of real samples", "recall", "W1 over floor", "stopped", "within 3σ", "seconds"]
+    heads = ["data", "critic", "guarantee", *EXCESS_HEADS, "W1 over floor", "stopped", "within 3σ", "seconds"]
     lines = []
     for experiment, critic in dict.fromkeys((row["experiment"], row["critic"]) for row in rows):
         of = [row for row in rows if (row["experiment"], row["critic"]) == (experiment, critic)]
         done = [row for row in of if "score" in row]
-        scores, reals, ratios = ([row["score"][name] for row in done] for name in ("excess", "real", "ratio"))
-        recalls = [row["scores"]["samples"]["values"]["recall"] for row in done]
+        ratios = [row["score"]["ratio"] for row in done]
         within = [row["modes"]["within"] for row in done if row["modes"]]
         cells = [experiment, critic, done[0]["guarantee"] if done else ""]
-        cells += [plus_minus(fmean(scores), stdev(scores) if len(scores) > 1 else math.nan) if scores else ""]
-        cells += [rounded(edge(scores), 3) if scores else "" for edge in (min, max)]
-        cells += [rounded(fmean(reals), 3) if reals else "", f"{fmean(recalls):.3f}" if recalls else ""]
+        cells += [*excess_of(done), recall_of(done)] if done else [""] * len(EXCESS_HEADS)
         cells += [f"{fmean(ratios):.2f}" if ratios else ""]
-        cells += [f"{len(of) - len(done)} of {len(of)}", f"{100 * fmean(within):.1f} %" if within else ""]
+        cells += [f"{len(of) - len(done)} of {len(of)}", percent(fmean(within) if within else None)]
         cells += [f"{fmean(row['training_seconds'] for row in done):.0f}" if done else ""]
         lines.append(cells)
     return markdown_table(heads, lines) + "\n"

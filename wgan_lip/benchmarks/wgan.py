@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, median, stdev
 from typing import Any
 
+from wgan_lip.benchmarks.contest import percent
 from wgan_lip.benchmarks.machine import write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.numbers import plus_minus, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import plus_minus, rounded, rounded_up
 from wgan_lip.utils.tables import markdown_table
 
-__all__ = ["measure", "recall_of", "train_case"]
+__all__ = ["EXCESS_HEADS", "excess_of", "measure", "recall_of", "train_case"]
 
 CASES = ("gaussians8", "gaussians25", "swissroll", "moons", "checkerboard", "digits")
 
@@ -77,38 +80,49 @@ def _stopped_itself(run: Run) -> bool:
     return run.status.get("kind") in {error.__name__ for error in (DivergedError, NonFiniteError, RefutedError)}
 
 
-def recall_of(row: Mapping[str, Any]) -> str:
-    """Recall of the generated samples, and of real ones in their place."""
-    near = row["scores"]["samples"]
-    return f"{near['values']['recall']:.3f} ({near['floors']['recall']:.3f})"
+def recall_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean recall of the generated samples, and of real ones in their place."""
+    near = [row["scores"]["samples"] for row in rows]
+    return " ".join(
+        form.format(fmean(scores[side]["recall"] for scores in near))
+        for form, side in (("{:.3f}", "values"), ("({:.3f})", "floors"))
+    )
 
 
-def _kept_up(row: Mapping[str, Any]) -> str:
-    """The critic's value on held-out samples, and that of a refitted copy."""
-    critic = row.get("critic")
-    return "" if critic is None else f"{rounded(critic['trained'], 3)} / {rounded(critic['refitted'], 3)}"
+def excess_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Cells: the mean excess and its spread over seeds, the least, the greatest, and the mean of real samples."""
+    excesses, reals = ([row["score"][name] for row in rows] for name in ("excess", "real"))
+    spread = stdev(excesses) if len(excesses) > 1 else math.nan
+    ends = [rounded(edge(excesses), 3) for edge in (min, max)]
+    return [plus_minus(fmean(excesses), spread), *ends, rounded(fmean(reals), 3)]
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    heads = ["data", "seed", "excess over floor", "of real samples", "recall (real)", "critic, held out / refitted"]
-    heads += [
-        "W1 over floor",
-        "interval, lower ≤ W1 ≤ upper",
-        "modes",
-        "within 3σ",
-        "Lip ≤",
-        "gradient found",
-        "seconds",
-    ]
-    cells = []
-    for row in rows:
-        interval, score, modes = row["interval"], row["score"], row["modes"]
-        coverage = (f"{modes['covered']}/{modes['total']}", f"{100 * modes['within']:.1f} %") if modes else ("", "")
-        ends = rounded_down(interval["lower"]), rounded(interval["exact"], 4), rounded_up(interval["upper"])
-        cells.append([
-            row["case"], row["seed"], plus_minus(score["excess"], score["error"]),
-            plus_minus(score["real"], score["real_error"]), recall_of(row), _kept_up(row),
-            f"{score['ratio']:.2f} ± {score['spread']:.2f}", " ≤ ".join(ends), *coverage,
-            rounded_up(row["lipschitz"], 7), f"{row['largest_gradient_found']:.4f}", f"{row['training_seconds']:.0f}",
+EXCESS_HEADS = ("excess over floor, mean ± spread over seeds", "least", "greatest", "of real samples", "recall (real)")
+
+
+def _kept_up(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The critic's mean value on held-out samples, and that of a refitted copy."""
+    critics = [row["critic"] for row in rows if row.get("critic") is not None]
+    if not critics:
+        return ""
+    return " / ".join(rounded(fmean(critic[name] for critic in critics), 3) for name in ("trained", "refitted"))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line a data set: means over seeds; of modes the fewest, of constants and of slopes the largest."""
+    heads = ["data", "seeds", *EXCESS_HEADS, "critic, held out / refitted", "W1 over floor", "modes", "within 3σ"]
+    heads += ["Lip ≤", "gradient found", "seconds"]
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        of = [row for row in rows if row["case"] == case]
+        modes = [row["modes"] for row in of if row["modes"]]
+        covered = f"{min(each['covered'] for each in modes)}/{modes[0]['total']}" if modes else ""
+        lines.append([
+            case, len(of), *excess_of(of), recall_of(of), _kept_up(of),
+            f"{fmean(row['score']['ratio'] for row in of):.2f}", covered,
+            percent(fmean(each["within"] for each in modes) if modes else None),
+            rounded_up(max(row["lipschitz"] for row in of), 7),
+            f"{max(row['largest_gradient_found'] for row in of):.4f}",
+            f"{median(row['training_seconds'] for row in of):.0f}",
         ])  # fmt: skip
-    return markdown_table(heads, cells) + "\n"
+    return markdown_table(heads, lines) + "\n"

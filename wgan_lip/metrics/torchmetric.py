@@ -57,7 +57,7 @@ class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
         feature: A network or function of a batch, (b, …) → (b, d), such as an embedding, applied without gradients;
             None compares the samples themselves, flattened. W1 is then in the units of what it gives.
         excess: Whether to compute the excess, which takes half again as long as the interval.
-        seconds: Time for narrowing the interval beyond n m = 25 million pairs; up to that it is solved at once.
+        seconds: Time for narrowing the interval beyond n m = 4 million pairs; up to that it is solved at once.
         reset_real_features: Whether `reset` forgets the real samples too; False keeps them from epoch to epoch.
         options: Of `torchmetrics.Metric`.
 

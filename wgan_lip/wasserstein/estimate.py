@@ -84,7 +84,8 @@ def estimate_w1(
         critic_steps: Ascents of each candidate in the first round, `steps` of
             :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
             equal seeds are equal on one machine. None lets time decide.
-        seconds: Time for all of it. An exact solver that has begun, of the floor too, is not cut short.
+        seconds: Time for all of it. An exact solver that has begun may end up to a second after it, that
+            of the floor later.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
         level: Confidence of what is said of the laws, in (0, 1): that of the bounds, and 1 − level is what rejects

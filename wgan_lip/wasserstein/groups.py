@@ -182,7 +182,7 @@ def pairwise_w1(
         standardise: sd or mad: every column divided by its pooled spread within the groups, see
             :func:`wgan_lip.standardise`. None leaves the units.
         excess: Whether to compute the excess, which takes half again as long.
-        seconds: Time for narrowing the interval of a pair of more than 25 million edges; others are solved at once.
+        seconds: Time for narrowing the interval of a pair of more than 4 million edges; others are solved at once.
         seed: Of the draws.
         device: Where edges are priced.
         names: Of the columns, for messages; a data frame has its own.
