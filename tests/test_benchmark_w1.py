@@ -24,7 +24,7 @@ from wgan_lip.utils.checks import InputError
 FIGURES = {"value", "lower", "upper", "held_out", "laws", "seconds", "cpu_seconds", "mebibytes", "guarantee", "error"}
 
 
-def estimate(x, y, *, seconds, tolerance, seed, above=1.0):
+def estimate(x, y, *, laws, seconds, tolerance, seed, above=1.0):
     """Stands for `wgan_lip.estimate_w1`: the exact solver, whose certified ends may be moved."""
     solution = solve(x, y)
     torch.manual_seed(seed)

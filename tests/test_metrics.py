@@ -23,6 +23,7 @@ from wgan_lip.metrics import (
     real_pools,
     wavelet_packets,
 )
+from wgan_lip.metrics.excess import halved
 from wgan_lip.metrics.memorisation import _nearest
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
@@ -292,3 +293,11 @@ def test_blurred_images_exceed_real_ones_where_w1_over_floor_forgives_them():
     assert blurry.excess > sharp.excess + 5 * max(sharp.error, blurry.error)
     faint = floor.excess(blurred(source.reference(1000, 7), source.image_shape, 0.5))
     assert faint.ratio < sharp.ratio and faint.excess > sharp.excess
+
+
+def test_sets_of_one_point_have_no_excess_and_no_floor():
+    one = torch.full((12, 3), 0.57735, dtype=torch.float64)
+    both = halved(one, one)
+    assert both.excess == both.floor == 0.0
+    apart = halved(one, one + torch.tensor([3.0, 4.0, 0.0]))
+    assert apart.excess == pytest.approx(5.0) and apart.floor == 0.0

@@ -191,11 +191,14 @@ def test_the_plan_of_these_samples_gives_the_interval_that_is_solved_for(case):
     assert given.upper == pytest.approx(plain.upper, rel=1e-12, abs=1e-14 * scale)
 
 
-def test_exact_is_not_claimed_beside_far_points():
+def test_beside_far_points_exact_is_claimed_where_it_is():
+    """A far point of both sets is mass that stays where it is, whatever its distance from all others."""
     x, y = (torch.cat((z, torch.tensor([[0.5, 1e16]], dtype=torch.float64))) for z in (X, Y))
+    truth = solve(X, Y).value * 30 / 31
     for transport in (None, solve(x, y)):
         interval = bracket(linear_critic(), x, y, transport=transport)
-        assert interval.exact is None and interval.lower <= solve(X, Y).value * 30 / 31 <= interval.upper
+        assert interval.exact is None or interval.exact == pytest.approx(truth, rel=1e-9)
+        assert interval.lower <= truth <= interval.upper
 
 
 def test_the_certificate_on_disk_names_all_that_was_hashed(tmp_path):

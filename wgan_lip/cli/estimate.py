@@ -79,7 +79,9 @@ def estimate(config: DictConfig) -> float:
             options = _table_options(settings, {"x": settings["x"]})["x"]
             groups = open_groups(settings, replace(options, by=settings["by"]))
         else:
-            sides, weights = _open_grids(settings) if settings["grid"] else (_open(settings), None)
+            sides, weights = _open_grids(settings) if settings["grid"] else (open_sides(settings), None)
+            if settings["standardise"] is not None:
+                sides = _standardised(*sides, settings["standardise"])
             arguments = _arguments(settings, sides, weights)
             check_estimate(**arguments)
     except BaseException:
@@ -97,7 +99,8 @@ def estimate(config: DictConfig) -> float:
     return result.value
 
 
-def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
+def open_sides(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
+    """Opens x and y, by the keys that estimate and test share."""
     x, y = settings["x"], settings["y"]
     if y is None:
         if not x.startswith("oracle/"):
@@ -113,8 +116,7 @@ def _open(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
     )
     check_shapes(of_x, of_y)
     paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # as they are named, one by one
-    of_x, of_y = (of_x, of_y) if paired else matched(of_x, of_y)
-    return (of_x, of_y) if settings["standardise"] is None else _standardised(of_x, of_y, settings["standardise"])
+    return (of_x, of_y) if paired else matched(of_x, of_y)
 
 
 def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:

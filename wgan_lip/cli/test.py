@@ -14,8 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from wgan_lip.cli import screens
-from wgan_lip.cli.estimate import TABLE
-from wgan_lip.cli.estimate import _open as open_sides
+from wgan_lip.cli.estimate import TABLE, open_sides
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Opened
 from wgan_lip.runs.folder import RESULT, create_run, failures_recorded, set_status, versions

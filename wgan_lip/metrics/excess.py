@@ -389,6 +389,8 @@ def _solved(x: Tensor, y: Tensor) -> float:
     x, y = (samples.detach().cpu().double() for samples in (x, y))
     if x.shape[1] == 1:
         return solve(x, y).value
+    if bool((x == x[0]).all()) and bool((y == x[0]).all()):  # one point, whose coordinates have no unit
+        return 0.0
     unit = unit_of(x, y)  # in which no square overflows
     x, y = x / unit, y / unit
     check_memory(BYTES_PER_PAIR * len(x) * len(y), f"W1 of {len(x)} and {len(y)} samples", "Lower `size`.")

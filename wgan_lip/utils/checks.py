@@ -154,7 +154,9 @@ def check_samples(samples: Any, name: str, *, minimum: int = 1) -> Tensor:
     if shape[0] < minimum:
         need = "one sample" if minimum == 1 else f"{minimum} samples"
         raise InputError(f"Expected {name} with at least {need}. Got {shape[0]}. Give more samples.")
-    if math.isfinite(samples.sum()):  # NaN and infinity stay in a sum: an eighth of the time of looking at each number
+    if math.isfinite(
+        samples.detach().sum()
+    ):  # NaN and infinity stay in a sum: an eighth of the time of looking at each number
         return samples
     finite = torch.isfinite(samples).all(dim=1)
     if not bool(finite.all()):

@@ -48,6 +48,7 @@ from wgan_lip.utils.discovery import concrete_subclasses, import_all
 
 __all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names", "place"]
 
+AXES = 64  # of a principal critic
 SOLVED = 800  # samples of each law whose transport is solved exactly
 WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
@@ -227,14 +228,15 @@ class _Principal(_Network):
 
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
-        if start.asked_for or start.dim > WIDTH:
+        few = start.dim * AXES**2 < PROOF_SPEED * start.time_left()
+        if start.asked_for or (start.dim > WIDTH and few):
             critic = cls.built(start.dim)
             critic.start_at(start.x, start.y)
             yield cls(critic, start.units)
 
     @staticmethod
     def built(dim: int) -> PrincipalCritic:
-        return PrincipalCritic(dim)
+        return PrincipalCritic(dim, axes=min(AXES, max(1, dim // 2)))
 
     @torch.no_grad()
     def prepared(self, samples: Tensor) -> Tensor:

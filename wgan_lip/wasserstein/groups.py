@@ -80,7 +80,8 @@ class PairwiseW1(Printed):
         return list(combinations(range(len(self.names)), 2))
 
     def headline(self) -> str:
-        return f"W1 between {len(self.names)} groups in dimension {self.dim:,}, {len(self.pairs):,} pairs"
+        pairs = "1 pair" if len(self.pairs) == 1 else f"{len(self.pairs):,} pairs"
+        return f"W1 between {len(self.names)} groups in dimension {self.dim:,}, {pairs}"
 
     def summary_rows(self) -> list[Row]:
         near, far = (
