@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -63,11 +64,20 @@ def images() -> dict[str, dict]:
 
 def test_the_figures_of_mnist_are_the_committed_ones(images):
     row, told = images["mnist"], " ".join(README.split())
-    values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
-    assert f"floor {row['score']['ratio']:.2f}, sliced W1 {values['sliced_w1']:.4f} where" in told
-    assert f"have {floors['sliced_w1']:.4f}, precision {values['precision']:.2f} ({floors['precision']:.2f})" in told
-    assert f"recall {values['recall']:.2f} ({floors['recall']:.2f}), on {row['score']['n']} samples" in told
-    assert f"{row['interval']['lower']:.2f} ≤ W1 ≤ {row['interval']['upper']:.2f}" in told
+    score, near, far = row["score"], row["scores"]["samples"], row["scores"]["features"]
+    values, floors = near["values"], near["floors"]
+    assert f"Excess over the floor {score['excess']:.3f} ± {score['error']:.3f}, where real images have" in told
+    assert f"{score['real']:.3f} ± {score['real_error']:.3f} and real ones blurred by one pixel" in told
+    assert (
+        f"by one pixel {score['blurred']:.3f}; precision {values['precision']:.2f} ({floors['precision']:.2f})" in told
+    )
+    assert f"recall {values['recall']:.2f} ({floors['recall']:.2f}) and sliced W1 {values['sliced_w1']:.4f}" in told
+    assert (
+        f"({floors['sliced_w1']:.4f}) on {score['n']:,} samples; on features of a small classifier the excess" in told
+    )
+    assert f"excess is {far['values']['excess']:.2f} ({far['floors']['excess']:.2f})" in told
+    lower, upper = row["interval"]["lower_as_trained"], row["interval"]["upper"]
+    assert f"{math.floor(100 * lower) / 100:.2f} ≤ W1 ≤ {math.ceil(100 * upper) / 100:.2f}" in told
 
 
 def test_the_figures_of_cifar10_are_the_committed_ones(images):
