@@ -475,10 +475,10 @@ def test_rivals_train_alike_and_those_that_stop_are_counted(monkeypatch, tmp_pat
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
     assert (
-        "| gaussians8 | gradient_penalty | g | 0.75 ± 0.35 | 0.5 | 1 | 0.25 | 0.875 | 1.38 | 0 of 2 | 50.0 % | 7 |"
+        "| gaussians8 | gradient_penalty | g | 0.75 ± 0.35 | 0.5 | 1 | 0.25 | 0.875 (1.000) | 1.38 | 0 of 2 | 50.0 % | 7 |"
         in table
     )
-    assert "| digits | clipped | g | 0.5 | 0.5 | 0.5 | 0.25 | 0.875 | 1.25 | 1 of 2 |  | 7 |" in table
+    assert "| digits | clipped | g | 0.5 | 0.5 | 0.5 | 0.25 | 0.875 (1.000) | 1.25 | 1 of 2 |  | 7 |" in table
     results = json.loads((tmp_path / "results.json").read_text())
     assert all("training.steps=9" in row["command"] for row in results["rows"] if "score" in row)
     assert results["critics"].keys() == {"gradient_penalty", "clipped"}
