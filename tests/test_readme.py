@@ -91,6 +91,16 @@ def test_the_figures_of_cifar10_are_the_committed_ones(images):
     assert row["command"].startswith("wgan-lip train experiment=cifar10")
 
 
+def test_the_figures_of_the_failed_cifar10_are_the_committed_ones(images):
+    row, told = images["cifar10_sorting"], " ".join(README.split())
+    score, far = row["score"], row["scores"]["features"]
+    assert f"excess {score['excess']:.2f} ± {score['error']:.2f}, where real images have" in told
+    assert f"have −{-score['real']:.2f} ± {score['real_error']:.2f} and blurred ones {score['blurred']:.2f}, KID" in told
+    assert f"features {far['values']['kid']:.2f} ({far['floors']['kid']:.2f}), recall" in told
+    assert f"recall {far['values']['recall']:.2f} there ({far['floors']['recall']:.2f}), while" in told
+    assert f"W1 over floor says {score['ratio']:.2f}" in told
+
+
 def test_pictures_and_files_exist():
     for name in re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(outputs/reference/[^`]+)`", README):
         assert (ROOT / name).exists(), name
