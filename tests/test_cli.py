@@ -87,7 +87,8 @@ def test_the_last_screen_says_what_a_person_needs(capsys):
 @pytest.mark.parametrize("name", SETS_2D)
 def test_2d_experiments_run_with_either_critic(name, capsys):
     critic = "fixed_width" if name == "moons" else "resnet"
-    assert main(["train", f"experiment={name}", f"critic={critic}", "data.test_size=30", *TINY]) == 0
+    one_thread = "threads=1"  # the recipe's two would wait for those of a test beside this one
+    assert main(["train", f"experiment={name}", f"critic={critic}", "data.test_size=30", one_thread, *TINY]) == 0
     summary = Run(only_run()).summary
     assert summary["interval"]["dim"] == 2
     assert (summary["modes"] is not None) == name.startswith("gaussians")
@@ -460,7 +461,7 @@ def test_a_benchmark_measures_every_case_once(monkeypatch, capsys):
     from wgan_lip.benchmarks import wgan
 
     monkeypatch.setattr(wgan, "CASES", ("gaussians8", "digits"))
-    overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0"])
+    overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0", "threads=1"])
     written = []
     for _ in range(2):
         assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0
