@@ -36,6 +36,21 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def solved(monkeypatch):
+    """The shapes of all problems that the network simplex gets."""
+    import ot  # slow to load, and needed by few
+
+    shapes, genuine = [], ot.emd
+
+    def counting(a, b, costs, **settings):
+        shapes.append((len(a), len(b)))
+        return genuine(a, b, costs, **settings)
+
+    monkeypatch.setattr(ot, "emd", counting)
+    return shapes
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on the digits; tests must not write to it."""

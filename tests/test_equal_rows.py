@@ -19,19 +19,6 @@ from wgan_lip.transport import narrow, narrowing, solve, upper_bound_plan_cost
 from wgan_lip.wasserstein.interval import kr_lower_bound
 
 
-@pytest.fixture
-def solved(monkeypatch):
-    """The shapes of all problems that the network simplex gets."""
-    shapes, genuine = [], ot.emd
-
-    def counting(a, b, costs, **settings):
-        shapes.append((len(a), len(b)))
-        return genuine(a, b, costs, **settings)
-
-    monkeypatch.setattr(ot, "emd", counting)
-    return shapes
-
-
 def answers(n, seed=0):
     """Answers of n people to three questions with three choices each, in two years."""
     rng = np.random.default_rng(seed)

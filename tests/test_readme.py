@@ -95,10 +95,38 @@ def test_the_figures_of_the_failed_cifar10_are_the_committed_ones(images):
     row, told = images["cifar10_sorting"], " ".join(README.split())
     score, far = row["score"], row["scores"]["features"]
     assert f"excess {score['excess']:.2f} ± {score['error']:.2f}, where real images have" in told
-    assert f"have −{-score['real']:.2f} ± {score['real_error']:.2f} and blurred ones {score['blurred']:.2f}, KID" in told
+    assert (
+        f"have −{-score['real']:.2f} ± {score['real_error']:.2f} and blurred ones {score['blurred']:.2f}, KID" in told
+    )
     assert f"features {far['values']['kid']:.2f} ({far['floors']['kid']:.2f}), recall" in told
     assert f"recall {far['values']['recall']:.2f} there ({far['floors']['recall']:.2f}), while" in told
     assert f"W1 over floor says {score['ratio']:.2f}" in told
+
+
+def results(folder):
+    return json.loads((ROOT / "outputs/reference" / folder / "results.json").read_text(encoding="utf-8"))["rows"]
+
+
+def test_what_is_said_of_five_seeds_is_what_was_measured():
+    beyond = {}
+    for row in results("wgan"):
+        score = row["score"]
+        errors = math.hypot(score["error"], score["real_error"])
+        beyond.setdefault(row["case"], []).append((score["excess"] - score["real"]) / errors)
+    plane = [abs(one) for case, of in beyond.items() if case != "digits" for one in of]
+    words = " ".join(README.split())
+    assert len(plane) == 25 and max(plane) < 2 and "within two standard errors of that of real samples" in words
+    ends = [f"{edge(beyond[case]):.1f}" for case in ("gaussians8", "digits") for edge in (min, max)]
+    told = "in all five seeds, by {} to {} standard errors each, that of the digits by {} to {}."
+    assert told.format(*ends) in words
+
+
+def test_what_is_said_of_the_study_on_images_is_what_was_measured():
+    values = {(row["pair"], row["method"]): row.get("held_out", 0.0) for row in results("images_study")}
+    pairs = {pair for pair, _ in values}
+    gains = [values[pair, "residual"] / max(values[pair, "torchlip"], values[pair, "torchlip_fast"]) for pair in pairs]
+    assert len(pairs) == 6 and min(gains) > 1 and sum(gain > 1.05 for gain in gains) == 4
+    assert all(values[pair, "residual"] > values[pair, "residual_adam"] for pair in pairs)
 
 
 def test_pictures_and_files_exist():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -68,10 +68,21 @@ ROOT = {
 }  # fmt: skip
 
 
+@contextmanager
+def removed_if_refused(directory: Path) -> Iterator[None]:
+    """Takes away the folder that Hydra made where its command is refused before anything was written."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            directory.rmdir()
+        raise
+
+
 def estimate(config: DictConfig) -> float:
     """Encloses W1 between two sample sets in Hydra's output folder; returns the best single number."""
     directory = Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with removed_if_refused(directory):
         settings = checked(config, root=ROOT)
         set_threads(settings["threads"])
         keep_freed_memory()
@@ -84,10 +95,6 @@ def estimate(config: DictConfig) -> float:
                 sides = _standardised(*sides, settings["standardise"])
             arguments = _arguments(settings, sides, weights)
             check_estimate(**arguments)
-    except BaseException:
-        with suppress(OSError):
-            directory.rmdir()  # Hydra made it; nothing was written yet
-        raise
     with StopRequests("writing the result") as stop:
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
         with failures_recorded(directory):

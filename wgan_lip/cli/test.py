@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from wgan_lip.cli import screens
-from wgan_lip.cli.estimate import TABLE, open_sides
+from wgan_lip.cli.estimate import TABLE, open_sides, removed_if_refused
 from wgan_lip.cli.schema import checked
 from wgan_lip.data import Opened
 from wgan_lip.runs.folder import RESULT, create_run, failures_recorded, set_status, versions
@@ -37,16 +36,12 @@ ROOT = {
 def test(config: DictConfig) -> float:
     """Tests two sample sets in Hydra's output folder; returns the p-value."""
     directory = Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with removed_if_refused(directory):
         settings = checked(config, root=ROOT)
         set_threads(settings["threads"])
         sides = open_sides(settings)
         arguments, notes = _arguments(settings, sides)
         check_test(**arguments)
-    except BaseException:
-        with suppress(OSError):
-            directory.rmdir()  # Hydra made it; nothing was written yet
-        raise
     create_run(directory, settings, list(HydraConfig.get().overrides.task))
     with failures_recorded(directory):
         result = two_sample_test(**arguments)

@@ -128,7 +128,7 @@ def transport_cost(
         y: Samples of Q, shape (m, d).
         cost: See above. A function gets NumPy arrays of float64. Costs must be finite; they may be negative.
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided; uniform by default.
-        b: Non-negative weights of y, shape (m,), likewise.
+        b: Non-negative weights of y, shape (m,), as those of x.
         scale: The non-negative weights w of the coordinates, shape (d,), of which one at least is positive, for the
             first four costs; 1 by default. Where some are 0, "metric" means: between the points without these
             coordinates.

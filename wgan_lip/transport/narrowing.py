@@ -48,7 +48,7 @@ from wgan_lip.utils.checks import check_memory
 __all__ = ["Narrowed", "check_room", "narrow", "narrow_problem", "solves_at_once"]
 
 DENSE = 2_000**2  # edges that are all looked at at once
-LONGEST = 20_000  # points on the longer side, likewise: beside a few, the simplex is slow with many
+LONGEST = 20_000  # points on the longer side up to which the same is done: the simplex is slow with many beside a few
 COARSEST = 2**10  # cells of the problem that is solved with all its edges
 POINTS_PER_CELL = 6  # at least, from one level to the next
 FIRST_EDGES = 10  # of a point, on either side

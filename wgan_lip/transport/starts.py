@@ -18,7 +18,7 @@ from wgan_lip.utils.printing import Row
 __all__ = ["Shadow", "first_bounds"]
 
 TRIED = 2**22  # numbers of the samples by which ways to the line are compared, of either side
-FEW = 5000  # samples, likewise
+FEW = 5000  # samples of either side by which they are compared, at most
 WORTH = 0.99  # share of the cost of the one plan below which another one is worth its sorting
 PRODUCTS = 8  # of the power iteration
 
@@ -33,7 +33,7 @@ class Shadow(Potential):
 
     Arguments:
         line: g, of dimension 1, in the units of `unit`.
-        centre: c, shape (d,), likewise.
+        centre: c, shape (d,), in the units of `unit`.
         way: w, shape (d,); None for the distance from c.
         unit: A power of two near the spread of the samples.
 
@@ -65,6 +65,9 @@ def first_bounds(problem: Problem) -> Transport:
     which the variances and the two of them together differ most, the widest coordinate. A part of the samples tells
     which of them to take.
     """
+    if len(problem.x) == len(problem.y) == 1 and torch.equal(problem.x, problem.y):  # one point has no unit
+        there, here = np.zeros(1, dtype=np.int64), Potential.trusted(problem.y, torch.zeros(1, dtype=torch.float64))
+        return problem.enclose(Plan(there, there, problem.a, (1, 1)), here, *here.at_both(problem.x, problem.y))
     unit, sides = problem.unit, ((problem.x, problem.a), (problem.y, problem.b))
     parts = [_part(points, mass) for points, mass in sides]
     near = parts[0][0][0] / unit  # sums of differences from it do not overflow, whatever the offset of all points is

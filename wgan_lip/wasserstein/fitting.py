@@ -132,7 +132,8 @@ def fit_critic(
 
     .. math:: \max_f \frac{1}{L} (E_P f - E_Q f), \qquad L \ge \mathrm{Lip}(f) \text{ proved}
 
-    One setting for all pairs; see Note [Candidates] and Note [Validation]. Adam, the learning rates of
+    One setting for all pairs; see Note [Candidates] and Note [Validation]. Muon for residual networks of full width and
+    Adam for all others, the learning rates of
     :func:`wgan_lip.parameter_groups` falling along a cosine in every round.
 
     Arguments:
@@ -142,7 +143,8 @@ def fit_critic(
         y_validation: Samples of Q, shape (l, d), l ≥ 2, likewise.
         a: Weights of x, shape (n,): batches are drawn by them. Not with a sampler.
         b: Weights of y, shape (m,).
-        critic: `auto` for all of Note [Candidates]; `cones`, `resnet`, `sorting` or `fixed_width` for one family; or a
+        critic: `auto` for all of Note [Candidates]; `cones`, `principal`, `resnet`, `sorting` or
+            `fixed_width` for one family; or a
             module of your own, which is copied and trained as it is, in raw units and its own dtype.
         seconds: When ascents end at the latest. The chosen critic's proof, and its values at all samples, come on top.
             Candidates that could not even be built and proved in the time left do not take part.
