@@ -697,6 +697,9 @@ VOLUMES = [(2, a, b, c) for a, b, c in ((1, 1, 1), (2, 2, 2), (1, 3, 4), (3, 3, 
     ids=str,
 )
 def test_the_claim_of_a_map_of_volumes_bounds_its_matrix(module):
+    torch.manual_seed(0)  # weights made at import depend on what was imported before
+    if hasattr(module, "reset_parameters"):
+        module.reset_parameters()
     largest = largest_norm(module, VOLUMES)
     assert largest <= claimed(module) * (1 + 1e-12)
     assert claimed(module) <= 6 * largest
