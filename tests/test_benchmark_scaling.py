@@ -1,10 +1,11 @@
-"""Suite scaling: its tools agree, its pieces are chosen by overrides, and its table holds them."""
+"""Suites scaling and calls: tools agree, pieces are chosen by overrides, tables hold what was measured."""
 
 import json
 
+import numpy as np
 import pytest
 
-from wgan_lip.benchmarks import scaling
+from wgan_lip.benchmarks import calls, machine, scaling
 from wgan_lip.utils.checks import InputError
 
 
@@ -27,3 +28,27 @@ def test_other_overrides_are_refused(tmp_path, override):
 def test_tools_that_disagree_stop_the_suite():
     with pytest.raises(RuntimeError, match="disagree"):
         scaling._measured({"POT": lambda: 1.0, "solve": lambda: 1.001})
+
+
+def test_every_call_and_the_command_get_their_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "PAIRS", ((30, 2), (20, 3)))
+    monkeypatch.setattr(calls, "SECONDS", 0.0)
+    ran = []
+    monkeypatch.setattr(calls, "_command", lambda x, y: ran.append(x.shape))
+    table = calls.measure([0], tmp_path)
+    first, second = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert set(first["seconds"]) == set(second["seconds"]) | {calls.COMMAND} and ran == [(30, 2)] * 3
+    assert "| estimate_w1, laws=True |" in table and "20 + 20, d = 3" in table
+
+
+def test_the_command_that_is_timed_runs():
+    rng = np.random.default_rng(0)
+    calls._command(rng.standard_normal((20, 2)), rng.standard_normal((20, 2)))
+
+
+def test_turns_end_by_their_number_or_by_time():
+    spin = {"spin": lambda: sum(range(10**5)), "rest": lambda: None}
+    assert len(machine.turns_of(spin, turns=5, seconds=60.0)) == 5
+    assert len(machine.turns_of(spin, turns=5, seconds=0.0)) == 3
+    found = machine.in_turns(spin, turns=3, seconds=0.0)
+    assert found["spin"] > found["rest"] >= 0

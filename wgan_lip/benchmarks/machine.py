@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from wgan_lip.runs.folder import versions
 from wgan_lip.utils.files import write_json
 
-__all__ = ["machine", "milliseconds", "threads", "write_results"]
+__all__ = ["in_turns", "machine", "milliseconds", "threads", "turns_of", "write_results"]
 
 
 @contextmanager
@@ -40,6 +41,39 @@ def milliseconds(call: Callable[[], Any], *, repeats: int = 9, seconds: float = 
         call()
         times.append(time.perf_counter() - start)
     return 1e3 * median(times)
+
+
+def turns_of(
+    calls: Mapping[str, Callable[[], Any]], *, turns: int, seconds: float, children: bool = False
+) -> list[dict[str, float]]:
+    """CPU seconds of every call, turn by turn: what disturbs one call disturbs the others.
+
+    Arguments:
+        calls: By name, warmed up.
+        turns: At most; there are three at least, and no more after `seconds` of them.
+        seconds: Of all turns together.
+        children: Count the processes that a call starts and waits for, not its own.
+    """
+    found: list[dict[str, float]] = []
+    while len(found) < 3 or (len(found) < turns and sum(sum(turn.values()) for turn in found) < seconds):
+        turn = {}
+        for name, call in calls.items():
+            start = _cpu_seconds(children)
+            call()
+            turn[name] = _cpu_seconds(children) - start
+        found.append(turn)
+    return found
+
+
+def in_turns(calls: Mapping[str, Callable[[], Any]], **settings: Any) -> dict[str, float]:
+    """The median CPU seconds of every call; settings as :func:`turns_of` takes them."""
+    found = turns_of(calls, **settings)
+    return {name: median(turn[name] for turn in found) for name in calls}
+
+
+def _cpu_seconds(children: bool) -> float:
+    times = os.times()
+    return times.children_user + times.children_system if children else time.process_time()
 
 
 def machine() -> dict[str, str]:

@@ -8,7 +8,6 @@ figure is the median of the turns' CPU time, and a ratio the median of the turns
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.machine import threads, turns_of, write_results
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded
@@ -69,14 +68,7 @@ def _measured(tools: dict[str, Callable[[], float]]) -> dict[str, Any]:
     values = {name: tool() for name, tool in tools.items()}
     if max(values.values()) - min(values.values()) > AGREE * max(values.values()):
         raise RuntimeError(f"The tools disagree about W1: {values}.")
-    turns: list[dict[str, float]] = []
-    while len(turns) < 3 or (len(turns) < TURNS and sum(sum(turn.values()) for turn in turns) < SECONDS):
-        turn = {}
-        for name, tool in tools.items():
-            start = time.process_time()
-            tool()
-            turn[name] = time.process_time() - start
-        turns.append(turn)
+    turns = turns_of(tools, turns=TURNS, seconds=SECONDS)
     seconds = {name: median(turn[name] for turn in turns) for name in tools}
     ratios = {name: median(turn[name] / turn["POT"] for turn in turns) for name in tools if name != "POT"}
     return {"w1": values["POT"], "turns": len(turns), "seconds": seconds, "ratios": ratios}
