@@ -56,6 +56,20 @@ def test_what_is_said_of_blurred_digits_is_what_was_measured():
     assert results["command"] in (page / "README.md").read_text(encoding="utf-8")
 
 
+def test_what_is_said_of_the_first_calls_is_what_was_measured():
+    results = json.loads((ROOT / "outputs/reference/calls/results.json").read_text(encoding="utf-8"))
+    seconds = next(row["seconds"] for row in results["rows"] if (row["n"], row["dim"]) == (500, 2))
+    words = " ".join(README.split())
+    for call, name in (
+        ("ot.emd2", "`ot.emd2`"),
+        ("estimate_w1", "`estimate_w1` with floor and excess"),
+        ("two_sample_test", "`two_sample_test`"),
+        ("estimate_w1, laws=True", "`estimate_w1(laws=True)`, which trains a critic,"),
+        ("wgan-lip estimate", "`wgan-lip estimate`"),
+    ):
+        assert f"{name} {seconds[call]:.2g}" in words
+
+
 @pytest.fixture(scope="module")
 def images() -> dict[str, dict]:
     rows = json.loads((ROOT / "outputs/reference/images/results.json").read_text(encoding="utf-8"))["rows"]
