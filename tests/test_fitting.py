@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -339,8 +340,11 @@ class Trainee:
     def released(self, steps, clock):
         return None
 
-    def __init__(self, value, *gains, values=(0.0, 0.0), trains=True, candidate=None):
-        self.candidate = candidate or Some()
+    def promise(self, seconds):
+        return self.value + self.promised
+
+    def __init__(self, value, *gains, values=(0.0, 0.0), trains=True, candidate=None, promised=0.0):
+        self.candidate, self.promised = candidate or Some(), promised
         self.value, self.gains, self.trains, self.lengths = value, list(gains), trains, []
         self.values = torch.tensor([value, value]) + torch.tensor(values), torch.zeros(2)
 
@@ -384,6 +388,41 @@ def test_where_time_is_short_the_best_one_trains_on_alone_in_one_go():
     short = fitting.FAMILIES
     assert lengths_of(*cones, network)[2] == [*rounds[:short], sum(rounds[short:])]
     assert cones[1].lengths == rounds[:short]
+
+
+def test_where_time_is_short_the_one_goes_on_that_promises_most():
+    quick, slow = Trainee(5.0, *[1.0] * 99), Trainee(0.1, *[2.0] * 99, candidate=Other(), promised=9.0)
+    quick.cut = slow.cut = True
+    assert list(map(len, lengths_of(quick, slow))) == [fitting.FAMILIES, fitting.FAMILIES + 1]
+
+
+def test_a_promise_is_what_ever_weaker_doublings_add_up_to():
+    """After 100 ascents, at 10 a second: 70 seconds make them 800, three doublings."""
+    trainee = SimpleNamespace(value=1.0, doubling=0.5, pace=10.0, steps=100)
+    fading = fitting.FADING
+    expected = 1.0 + 0.5 * (fading + fading**2 + fading**3)
+    assert fitting._Trainee.promise(trainee, 70.0) == pytest.approx(expected)
+    assert fitting._Trainee.promise(trainee, 0.0) == 1.0
+
+
+def test_a_round_tells_what_a_doubling_gains_and_how_fast_it_goes():
+    training, validation, _ = drawn(Shift(dim=2, length=2.0), 200)
+    seen = []
+    genuine = fitting._Trainee.train
+
+    def train(trainee, steps, part, clock):
+        before = trainee.steps, trainee.value
+        gain = genuine(trainee, steps, part, clock)
+        seen.append((*before, trainee.steps, trainee.value, trainee.doubling, trainee.pace))
+        return gain
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting._Trainee, "train", train)
+        fitted(training, validation, steps=10, critic="resnet")
+    later = [round_ for round_ in seen if 0 < round_[0] < round_[2]]
+    assert later
+    for steps, value_before, steps_after, value_after, doubling, pace in later:
+        assert doubling * math.log2(steps_after / steps) == pytest.approx(value_after - value_before) and pace > 0
 
 
 def test_families_share_the_time_and_each_shares_its_part_among_its_members():

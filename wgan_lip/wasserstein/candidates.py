@@ -37,7 +37,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.critics import FixedWidthCritic, PrincipalCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics import Critic, FixedWidthCritic, PrincipalCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Normalize, Retraction, Squeeze
@@ -56,7 +56,7 @@ PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width
 CHUNK = 1024  # samples taken to units at a time
 LEARNING_RATE = 0.2  # the c of parameter_groups
 FEW_DIMENSIONS = 64  # up to which cones are as promising as networks
-BUILDING = 0.2  # of the time left, at most, for building the candidates of one class
+BUILDING = 0.1  # of the time left, at most, for building the candidates of one class
 SIGNS = {-1.0: "-", 1.0: "+"}
 
 
@@ -195,11 +195,13 @@ class _Network(Candidate):
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
         if start.asked_for or start.dim * _width(start.dim) ** 2 < PROOF_SPEED * start.time_left():
-            yield cls(cls.built(start.dim), start.units)
+            critic = cls.built(start.dim)
+            critic.start_at(start.x, start.y)
+            yield cls(critic, start.units)
 
     @staticmethod
     @abstractmethod
-    def built(dim: int) -> nn.Module:
+    def built(dim: int) -> Critic:
         """The critic, for samples of dimension d."""
 
 
@@ -211,7 +213,7 @@ class _ResNet(_Network):
         return Muon(parameter_groups(module, spread=self.spread), betas=(0.9, 0.99))
 
     @staticmethod
-    def built(dim: int) -> nn.Module:
+    def built(dim: int) -> Critic:
         return ResNetCritic(dim, width=_width(dim), depth=4, bias_scale=_bias_scale(dim))
 
 
@@ -263,7 +265,7 @@ class _Sorting(_Network):
     family = "sorting"
 
     @staticmethod
-    def built(dim: int) -> nn.Module:
+    def built(dim: int) -> Critic:
         return SortingCritic(dim, width=_width(dim), depth=4, bias_scale=_bias_scale(dim))
 
 
@@ -271,7 +273,7 @@ class _FixedWidth(_Network):
     family = "fixed_width"
 
     @staticmethod
-    def built(dim: int) -> nn.Module:
+    def built(dim: int) -> Critic:
         return FixedWidthCritic(dim)
 
 

@@ -4,11 +4,12 @@ Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
     So candidates compete on held-out samples, in rounds that each are twice as long as the one before, keep the better
     half and restart the learning rate. In the first rounds they compete within their families, which share the time:
-    a network needs more of it than cones do before it shows what it can. Where time cuts rounds short, the best one
-    trains on alone, at a rate that falls once. A candidate is the better one of its weights
-    and of their running average, retracted: the average wins late, where weights move about, the weights early, where
-    an average lags behind. At the end the simplest candidate wins that the validation samples cannot tell from the
-    best: whose value is within one standard error of the paired difference.
+    a network needs more of it than cones do before it shows what it can. Where time cuts rounds short, one trains on
+    alone, at a rate that falls once: the one that promises most for the time left, if each doubling of its ascents
+    gains a little less than the one before. The best one so far is often only the quickest to start. A candidate is the
+    better one of its weights and of their running average, retracted: the average wins late, where weights move about,
+    the weights early, where an average lags behind. At the end the simplest candidate wins that the validation samples
+    cannot tell from the best: whose value is within one standard error of the paired difference.
 
 Note [Stopping]
     A candidate goes on to the next round only while that may matter. It leaves after a round whose gain is below one
@@ -52,6 +53,7 @@ CHECK_EVERY = 25  # ascents between two looks at the validation samples
 LOOKING = 0.1  # of the time, at most, for looks where time is short
 ROUNDS = 7
 GROWTH = 1.5  # of a round's time over that of the one before
+FADING = 0.7  # what a doubling of all ascents is taken to gain, over what the doubling before it gained
 HELD_FIXED = 0.4  # of the time left, for which what a candidate holds fixed stays so, and
 HELD_STEPS = 500  # ascents before it is released
 FAMILIES = 3  # rounds in which candidates compete within their families
@@ -301,7 +303,8 @@ def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
         field = [trainee for group in groups for trainee in _better_half(group)]
         if lengths and clock.round >= FAMILIES and any(trainee.cut for trainee in field):
             lengths = [sum(lengths)]  # there is time for one, in one go
-            field = [max(field, key=lambda trainee: trainee.value)]
+            now, end = clock.share(1.0)
+            field = [max(field, key=lambda trainee: trainee.promise(end - now))]
             if (released := field[0].released(lengths[0], clock)) is not None:
                 trainees.insert(trainees.index(field[0]) + 1, released)
                 field = [released]
@@ -367,6 +370,7 @@ class _Trainee:
         self.steps, self.value, self.values = 0, -math.inf, (torch.zeros(2), torch.zeros(2))
         self.look_takes = 0.0  # seconds
         self.cut = False  # whether a round of its own was cut short by time
+        self.doubling, self.pace = 0.0, 0.0  # in the last round: gain for twice the ascents; ascents a second
         self.best = copy.deepcopy(self.average)
         self.validation = [self._prepared(sample) for sample in validation]
         self.rng = _generator(seed)  # the same batches for all candidates
@@ -405,6 +409,9 @@ class _Trainee:
         if self.look():
             clock.report(self)
         gain = self.value - before
+        if taken and self.steps > taken and math.isfinite(gain):
+            self.doubling = gain / math.log2(self.steps / taken)
+            self.pace = (self.steps - taken) / (time.perf_counter() - start)
         if self.steps - taken < STEPS or not math.isfinite(before):
             return math.inf
         return gain if gain > _paired_error(self.values, values) else -math.inf
@@ -412,6 +419,11 @@ class _Trainee:
     def may_exceed(self, chosen: _Trainee, gain: float) -> bool:
         """Whether the validation samples could tell this one from the chosen one, were its value larger by `gain`."""
         return self.value + gain >= chosen.value + _paired_error(self.values, chosen.values)
+
+    def promise(self, seconds: float) -> float:
+        """The value to expect after so many seconds more alone, if what twice the ascents gain fades steadily."""
+        doublings = math.log2(1 + seconds * self.pace / max(1, self.steps))
+        return self.value + self.doubling * FADING * (1 - FADING**doublings) / (1 - FADING)
 
     def released(self, steps: int, clock: _Clock) -> _Trainee | None:
         """Trains on for a part of the time left, and gives what goes on from there with nothing held fixed.
