@@ -17,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wgan_lip.cli import COMMANDS, config_directory, main, screens
+from wgan_lip.cli.overrides import with_jobs_named
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.lipschitz.layers import Retraction
@@ -124,9 +125,13 @@ def test_vectors_from_a_file_train(capsys):
     assert run.sample(4).shape == (4, 3) and run.image_shape is None
 
 
-def test_a_sweep_runs_every_job():
+def test_a_sweep_runs_every_job_in_a_folder_named_by_what_differs(capsys):
     assert main(["train", "--multirun", "critic=resnet,fixed_width", "seed=0,1", *TINY]) == 0
-    jobs = [Run(path) for path in Path("outputs/multirun").glob("*/[0-9]")]
+    jobs = [Run(path) for path in Path("outputs/multirun").glob("*/*") if path.is_dir()]
+    names = {job.directory.name for job in jobs}
+    assert names == {f"critic={critic},seed={seed}" for critic in ("resnet", "fixed_width") for seed in (0, 1)}
+    (sweep,) = Path("outputs/multirun").iterdir()
+    assert f"wgan-lip compare runs={sweep}" in capsys.readouterr().out.splitlines()[-1]
     targets = sorted((job.config["critic"]["_target_"].split(".")[-1], job.config["seed"]) for job in jobs)
     assert targets == [("FixedWidthCritic", 0), ("FixedWidthCritic", 1), ("ResNetCritic", 0), ("ResNetCritic", 1)]
     assert all(job.status["state"] == "finished" for job in jobs)
@@ -136,7 +141,39 @@ def test_a_sweep_goes_to_a_launcher_of_jobs(capsys):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra cluster")
     jobs = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.sweep.dir=jobs"]
     assert main(["train", "--multirun", *jobs, "seed=0,1", *TINY]) == 0
-    assert [load_run(Path("jobs") / name).status["state"] for name in ("0", "1")] == ["finished"] * 2
+    assert [load_run(Path("jobs") / name).status["state"] for name in ("seed=0", "seed=1")] == ["finished"] * 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "left_out"),
+    [
+        (["--multirun", "critic=resnet,cones", "training.steps=5"], '"training.steps"'),
+        (["seed=range(0,3)", "+extra.key=1", "-m"], '"extra.key"'),
+        (["-m", "optimizer@critic_optimizer=adam,sgd", "optimizer@generator_optimizer=sgd", "hydra.verbose=true"], ""),
+    ],
+)
+def test_jobs_of_a_sweep_are_named_by_what_was_swept(typed, left_out):
+    assert with_jobs_named(typed) == [
+        "hydra.sweep.subdir=${hydra.job.override_dirname}",
+        f"hydra.job.config.override_dirname.exclude_keys=[{left_out}]",
+        *typed,
+    ]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["critic=resnet,cones"],  # no sweep
+        ["-m", "seed=1"],
+        ["-m", "data.path=a/b.npy,c.npy", "data=file"],  # a slash would be a folder
+        ["-m", "critic.width=[1,2],[3]"],
+        ["-m", f"trust=a,{'b' * 200}"],
+        ["-m", "seed=0,1", "hydra.sweep.subdir=mine"],
+        ["-m", "seed=0,1", "critic=("],  # told where Hydra composes
+    ],
+)
+def test_other_jobs_keep_their_numbers(typed):
+    assert with_jobs_named(typed) == typed
 
 
 def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys):

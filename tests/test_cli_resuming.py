@@ -183,11 +183,11 @@ def test_a_sweep_goes_on_in_its_folder(monkeypatch):
     with monkeypatch.context() as patched:
         signalled(patched, signal.SIGINT, step=14)
         assert main(command) == 130
-    assert [Run(Path("sweep") / job).status["state"] for job in "01"] == ["finished", "interrupted"]
-    before = (Path("sweep/0") / CHECKPOINT).stat().st_mtime_ns
+    assert [Run(Path("sweep") / f"seed={job}").status["state"] for job in "01"] == ["finished", "interrupted"]
+    before = (Path("sweep/seed=0") / CHECKPOINT).stat().st_mtime_ns
     assert main(command) == 0
-    assert [Run(Path("sweep") / job).status["state"] for job in "01"] == ["finished", "finished"]
-    assert (Path("sweep/0") / CHECKPOINT).stat().st_mtime_ns == before
+    assert [Run(Path("sweep") / f"seed={job}").status["state"] for job in "01"] == ["finished", "finished"]
+    assert (Path("sweep/seed=0") / CHECKPOINT).stat().st_mtime_ns == before
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 
 from wgan_lip import figures
+from wgan_lip.figures import curves
 from wgan_lip.figures.arrays import MAX_POINTS
 from wgan_lip.figures.intervals import WIDTH_FLOOR
 from wgan_lip.figures.line import MAX_STEPS
@@ -545,3 +546,15 @@ def test_global_state_is_untouched():
         "assert 'matplotlib.pyplot' not in sys.modules and state() == before\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_mean_of_several_courses_is_drawn_where_all_of_them_have_scores():
+    first, second = [(1.0, 10.0, 4.0), (3.0, 30.0, 2.0)], [(2.0, 20.0, 1.0), (4.0, 40.0, 3.0)]
+    at, low, mean, high = curves._mean_curve([first, second, []], 0)
+    assert at.tolist() == [2.0, 3.0] and low.tolist() == [1.0, 2.0] and high.tolist() == [3.0, 2.0]
+    assert mean.tolist() == [2.0, 2.0]
+    assert all(len(part) == 0 for part in curves._mean_curve([[], [(0.0, 0.0, 1.0)]], 0))
+    figure = figures.score_against({"critic=resnet": [first, second], "critic=cones": [first]})
+    left = figure.axes[0]
+    assert len(left.collections) == 1, "one band, of the setting with two runs"
+    assert left.xaxis.get_major_formatter()(0.5) == "0.5", "half a second, not 500m"

@@ -14,7 +14,7 @@ from typing import Any
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.devices import rank, world_size
-from wgan_lip.utils.terminal import let_go, say, streams_made, warn
+from wgan_lip.utils.terminal import let_go, say, shown, streams_made, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -129,18 +129,21 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from wgan_lip.cli import processes
-    from wgan_lip.cli.overrides import resumed, set_aside
+    from wgan_lip.cli.overrides import resumed, set_aside, spelt, with_jobs_named
 
     aside = None
     if command == "train":
-        overrides, aside = set_aside(overrides)
+        overrides, aside = set_aside(with_jobs_named(overrides))
     overrides = processes.prepared(command, overrides)
     processes.join()
     failures: list[Exception] = []
     failed_jobs: list[str] = []  # of a sweep
+    swept: list[str] = []  # its folder, once for every job
 
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            swept.append(HydraConfig.get().sweep.dir)
         try:
             work = getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)
             return work(config) if aside is None else work(resumed(config, aside), given=aside)
@@ -166,6 +169,8 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
         ) from None
     finally:
         sys.argv = saved
+    if command == "train" and len(swept) - len(failed_jobs) > 1:
+        say(f"  Compare them with     wgan-lip compare {spelt('runs', shown(Path(swept[0])))}")
     if failed_jobs:
         _refuse(f"These jobs of the sweep failed, for the reasons that follow: {'; '.join(failed_jobs)}")
     for failure in failures[:-1]:

@@ -15,7 +15,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.inspect import written
 from wgan_lip.cli.schema import checked
 from wgan_lip.inspection.compare import MEASURES, RULE, Comparison, compare_runs, find_runs
-from wgan_lip.inspection.pages import comparison_page, score_of, told_mean
+from wgan_lip.inspection.pages import comparison_page, score_of, told_mean, verdict
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text
 from wgan_lip.utils.terminal import say
@@ -64,8 +64,14 @@ def _plain(compared: Comparison) -> dict[str, Any]:
     """What a script wants to know, as plain data."""
     return {
         "rule": RULE,
-        "best": [{"run": str(entry.directory), "on": league, "score": entry.standing.score}
-                 for league, entry in compared.best.items()],
+        "best": [
+            {
+                "on": league, "setting": lead.first.label, "score": lead.first.mean_and_spread("score")[0],
+                "run": str(lead.run.directory), "next": lead.second and lead.second.label, "gap": lead.gap,
+                "error": lead.error, "pvalue": lead.pvalue, "shared_seeds": lead.shared,
+            }
+            for league, lead in compared.best.items()
+        ],
         "configurations": [
             {"label": group.label, "runs": [str(entry.directory) for entry in group.entries]}
             | {name: dict(zip(("mean", "spread"), group.mean_and_spread(name))) for name in MEASURES}
@@ -102,12 +108,13 @@ def _unlike_a_formula(cell: Any) -> Any:
 
 
 def _screen(compared: Comparison) -> str:
-    rows = [["configuration", *COLUMNS]]
+    rows = [["setting", *COLUMNS]]
     rows += [[group.label, *(shown(group) for shown in COLUMNS.values())] for group in compared.groups]
     lines = [*_aligned(rows), ""]
-    for league, entry in compared.best.items():
-        lines.append(f"  Best of {' '.join(league.split())}:")
-        lines.append(f"    {' '.join(str(entry.directory).split())}, excess over the floor {score_of(entry)}")
+    for league, lead in compared.best.items():
+        told = f"Best on {' '.join(league.split())}: {verdict(lead)}"
+        lines += textwrap.wrap(told, 116, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+        lines.append(f"    its best run: {' '.join(str(lead.run.directory).split())}, excess {score_of(lead.run)}")
     if any(not entry.standing.final for _, entry in compared.entries):
         lines.append("  Note: Runs without final scores are told by their last audit.")
     return "\n".join([*lines, *textwrap.wrap(RULE, 116, initial_indent="  ", subsequent_indent="  ")])

@@ -228,6 +228,45 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     return [*overrides, *flags]
 
 
+LONGEST_NAME = 120  # of a job's folder
+
+
+def with_jobs_named(overrides: list[str]) -> list[str]:
+    """A sweep whose jobs' folders are named by what differs between them, such as `critic=cones,seed=1`.
+
+    Hydra's numbers stay where such a name would be no good for a folder or for a command line, and where the
+    overrides say what the folders are to be called.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if not {"--multirun", "-m"} & set(overrides) or any("hydra.sweep.subdir=" in override for override in overrides):
+        return overrides
+    try:
+        typed = [o for o in overrides if not o.startswith("-") and "=" in o and not o.startswith(("hydra.", "hydra/"))]
+        parsed = OverridesParser.create().parse_overrides(typed)
+        swept = {
+            override.key_or_group: [
+                f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()
+            ]
+            for override in parsed
+            if override.is_sweep_override()
+        }
+    except HydraException:  # told where Hydra composes
+        return overrides
+    lines = [line for values in swept.values() for line in values]
+    longest = sum(max(map(len, values)) + 1 for values in swept.values())
+    if not lines or longest > LONGEST_NAME or not all(re.fullmatch(r"[\w.=@+-]+", line) for line in lines):
+        return overrides
+    fixed = dict.fromkeys(one.key_or_group for one in parsed if one.key_or_group not in swept)
+    left_out = ",".join(literal(key) for key in fixed)
+    return [
+        "hydra.sweep.subdir=${hydra.job.override_dirname}",
+        f"hydra.job.config.override_dirname.exclude_keys=[{left_out}]",
+        *overrides,
+    ]
+
+
 PATHS = ("run", "resume", "runs", "out", "pictures", "hydra.run.dir", "hydra.sweep.dir")
 """Keys of files and folders: what Hydra takes for a number, as in run=2023, is a name there."""
 

@@ -71,6 +71,24 @@ def _curve(
 
 
 @styled
+def _mean_curve(
+    runs: Sequence[Sequence[tuple[float, float, float]]], column: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where all runs have scores: positions (k,), and lowest, mean and highest score there, between audits by lines."""
+    curves = [
+        np.array([point for point in run if point[column] > 0 and math.isfinite(point[2])]).reshape(-1, 3)
+        for run in runs
+    ]
+    curves = [curve for curve in curves if len(curve)]
+    if not curves:
+        return (np.zeros(0),) * 4
+    first, last = max(curve[0, column] for curve in curves), min(curve[-1, column] for curve in curves)
+    at = np.unique(np.concatenate([curve[:, column] for curve in curves]))
+    at = at[(at >= first) & (at <= last)]
+    scores = np.array([np.interp(at, curve[:, column], curve[:, 2]) for curve in curves])
+    return at, scores.min(axis=0), scores.mean(axis=0), scores.max(axis=0)
+
+
 def score_against(
     runs: Mapping[str, Sequence[Sequence[tuple[float, float, float]]]], *, quantity: str = "excess over the floor"
 ) -> Figure:
@@ -80,7 +98,8 @@ def score_against(
 
     Arguments:
         runs: For each group, by its label, its runs: (seconds, samples, score) triples in order. A group keeps its
-            colour and its line in both panels; its runs are drawn alike.
+            colour and its line in both panels. Of several runs, the mean is drawn, and a band from the lowest to the
+            highest, where all of them have scores.
         quantity: What the scores are.
     """
     known = [abs(score) for group in runs.values() for run in group for _, _, score in run if math.isfinite(score)]
@@ -92,20 +111,20 @@ def score_against(
     ):
         for index, (label, group) in enumerate(runs.items()):
             color, marker, line = MARKS[index % len(MARKS)]
-            for number, run in enumerate(group):
-                points = np.array([point for point in run if point[column] > 0 and math.isfinite(point[2])])
-                if not len(points):
-                    continue
-                axes.plot(
-                    points[:, column], points[:, 2], color=color, linestyle=line, linewidth=1.2, alpha=0.85,
-                    marker=marker if len(points) <= 40 else None, markersize=3.5,
-                    label=label if panel == 0 and number == 0 else None,
-                )  # fmt: skip
+            at, low, mean, high = _mean_curve(group, column)
+            if not len(at):
+                continue
+            axes.plot(
+                at, mean, color=color, linestyle=line, linewidth=1.4, marker=marker if len(at) <= 40 else None,
+                markersize=3.5, label=label if panel == 0 else None,
+            )  # fmt: skip
+            if len(group) > 1:
+                axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
         axes.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
         axes.set(xscale="log", xlabel=name)
         axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if column == 0 else EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

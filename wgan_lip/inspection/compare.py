@@ -1,4 +1,4 @@
-"""Runs side by side: grouped where they differ in the seed only, with mean and spread, and the best one by a rule."""
+"""Runs side by side: those that differ in the seed only are one setting, and settings are ranked by their means."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from scipy.stats import t as student
+
 from wgan_lip.inspection.findings import Standing
 from wgan_lip.runs.folder import CONFIG
 from wgan_lip.runs.run import Run
@@ -17,11 +19,12 @@ from wgan_lip.runs.targets import IN_PYTHON
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import flat
 
-__all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "compare_runs", "find_runs"]
+__all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "Lead", "compare_runs", "find_runs"]
 
 RULE = (
-    "Best is the run of the lowest excess over the floor, among those with final scores if there are any, on one data "
-    "set and one evaluation.size: other scores cannot be compared. Of equal scores the quicker one's is better."
+    "Settings are ranked by the mean over their seeds of the excess over the floor, the lowest first; final scores go "
+    "before those of audits, and only scores on one data set and one evaluation.size are compared. The lead over the "
+    "next setting is the mean difference on the seeds that both have, with a paired t-test."
 )
 MEASURES = (
     "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "floor", "gradient",
@@ -47,6 +50,7 @@ class Entry:
     Attributes:
         directory: Its folder, as it was given.
         settings: `section.key` → value, but for those that groups leave aside.
+        typed: `key` → value of what was typed on the command line, but for these; None where that is not known.
         seed: Of the run.
         standing: Its figures; :attr:`wgan_lip.inspection.findings.Standing.final` says whether they are final scores.
         seconds: Of training.
@@ -57,6 +61,7 @@ class Entry:
 
     directory: Path
     settings: Mapping[str, Any]
+    typed: Mapping[str, str] | None
     seed: Any
     standing: Standing
     seconds: float
@@ -81,10 +86,51 @@ class Group:
     label: str
     entries: tuple[Entry, ...]
 
+    @property
+    def final(self) -> bool:
+        """Whether some of its runs have final scores; only these count then."""
+        return any(entry.standing.final for entry in self.entries)
+
     def mean_and_spread(self, name: str) -> tuple[float, float]:
         """Mean, and standard deviation over the runs (NaN for one), of a measure; runs that lack it are left out."""
-        known = [value for entry in self.entries if math.isfinite(value := entry.measure(name))]
+        known = [value for entry in self._told() if math.isfinite(value := entry.measure(name))]
         return (fmean(known) if known else math.nan), (stdev(known) if len(known) > 1 else math.nan)
+
+    def scores(self) -> dict[Any, float]:
+        """Seed → excess over the floor; of several runs with one seed, their mean."""
+        told: dict[Any, list[float]] = {}
+        for entry in self._told():
+            if math.isfinite(entry.standing.score):
+                told.setdefault(entry.seed, []).append(entry.standing.score)
+        return {seed: fmean(scores) for seed, scores in told.items()}
+
+    def _told(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.standing.final) or self.entries
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best setting on some data, by :data:`RULE`, and how far it is ahead.
+
+    Attributes:
+        first: The setting of the lowest mean score.
+        run: Its run of the lowest score; of equal ones the quicker.
+        second: The next setting; None where there is no other with a score.
+        gap: By how much the excess of the second is larger, in the mean over the seeds that both have; of the means of
+            all their seeds where they share none; NaN without a second.
+        error: The standard error of the gap over shared seeds; NaN for fewer than two.
+        pvalue: Two-sided, of a paired t-test; NaN for fewer than two shared seeds. It does not know how many settings
+            were tried.
+        shared: How many seeds both have.
+    """
+
+    first: Group
+    run: Entry
+    second: Group | None = None
+    gap: float = math.nan
+    error: float = math.nan
+    pvalue: float = math.nan
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,13 +138,13 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        groups: The lowest mean score first; those without one at the end.
-        best: What its scores were taken on → the best run, by :data:`RULE`.
+        groups: Final scores first, of these the lowest mean first; those without a score at the end.
+        best: What scores were taken on → the best setting, by :data:`RULE`.
         differences: Key → its value in each of the groups as text, empty where a group lacks it.
     """
 
     groups: tuple[Group, ...]
-    best: Mapping[str, Entry]
+    best: Mapping[str, Lead]
     differences: Mapping[str, tuple[str, ...]]
 
     @property
@@ -149,12 +195,13 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
         entry = _entry(run)
         groups.setdefault(json.dumps(entry.settings, sort_keys=True, default=str), []).append(entry)
     members = [tuple(entries) for entries in groups.values()]
-    labels = _labels([entries[0].settings for entries in members])
+    labels = _typed_labels([entries[0].typed for entries in members])
+    labels = labels or _labels([entries[0].settings for entries in members])
     told = [Group(label, entries) for label, entries in zip(labels, members, strict=True)]
-    told.sort(key=lambda group: _last_if_unknown(group.mean_and_spread("score")[0]))
+    told.sort(key=_rank)
     ordered = [group.entries[0].settings for group in told]
     differences = {key: tuple(_shown(one[key]) if key in one else "" for one in ordered) for key in _differing(ordered)}
-    return Comparison(tuple(told), _best([entry for entries in members for entry in entries]), differences)
+    return Comparison(tuple(told), _best(told), differences)
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -187,6 +234,7 @@ def _entry(run: Run) -> Entry:
     return Entry(
         directory=run.directory,
         settings=settings,
+        typed=_typed(run.overrides),
         seed=every.get("seed"),
         standing=standing,
         seconds=last if run.summary is None else run.summary["training_seconds"],
@@ -196,19 +244,57 @@ def _entry(run: Run) -> Entry:
     )
 
 
-def _best(entries: Sequence[Entry]) -> dict[str, Entry]:
-    best: dict[str, Entry] = {}
-    leagues = dict.fromkeys(entry.league for entry in entries)
+def _typed(overrides: Sequence[str]) -> dict[str, str] | None:
+    if any(override.startswith("wgan_lip.train(") for override in overrides):  # a call in Python
+        return None
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs if key.partition(".")[0] not in ASIDE}
+
+
+def _rank(group: Group) -> tuple[bool, float]:
+    mean = group.mean_and_spread("score")[0]
+    return not (group.final and math.isfinite(mean)), _last_if_unknown(mean)
+
+
+def _best(groups: Sequence[Group]) -> dict[str, Lead]:
+    """The leads on every data set, from groups in order of their rank."""
+    leagues = dict.fromkeys(group.entries[0].league for group in groups)
+    best: dict[str, Lead] = {}
     for league in leagues:
-        scored = [e for e in entries if e.league == league and math.isfinite(e.standing.score)]
-        final = [entry for entry in scored if entry.standing.final]
-        if scored:
+        ranked = [group for group in groups if group.entries[0].league == league and group.scores()]
+        if ranked:
             name = league.partition(",")[0]
             alone = sum(other.partition(",")[0] == name for other in leagues) == 1
-            best[name if alone else league] = min(
-                final or scored, key=lambda e: (e.standing.score, _last_if_unknown(e.seconds))
-            )
+            best[name if alone else league] = _lead(*ranked)
     return best
+
+
+def _lead(first: Group, second: Group | None = None, *_: Group) -> Lead:
+    scored = [entry for entry in first.entries if entry.standing.final >= first.final]
+    run = min(scored, key=lambda entry: (_last_if_unknown(entry.standing.score), _last_if_unknown(entry.seconds)))
+    if second is None:
+        return Lead(first, run)
+    ours, theirs = first.scores(), second.scores()
+    pairs = [(theirs[seed], ours[seed]) for seed in ours if seed in theirs]
+    if not pairs:
+        return Lead(first, run, second, fmean(theirs.values()) - fmean(ours.values()))
+    gaps = [other - own for other, own in pairs]
+    if len(pairs) == 1:
+        return Lead(first, run, second, gaps[0], shared=1)
+    error = stdev(gaps) / math.sqrt(len(gaps))
+    t = abs(fmean(gaps)) / error if error else math.inf
+    pvalue = 2 * float(student.sf(t, len(gaps) - 1)) if any(gaps) else 1.0
+    return Lead(first, run, second, fmean(gaps), error, pvalue, len(pairs))
+
+
+def _typed_labels(typed: Sequence[Mapping[str, str] | None]) -> list[str] | None:
+    """What was typed for each group and not for all; None where that does not tell them apart."""
+    known = [one for one in typed if one is not None]
+    if len(known) < len(typed):
+        return None
+    keys = _differing(known)
+    labels = [", ".join(f"{key}={one[key]}" for key in keys if key in one) or "defaults" for one in known]
+    return labels if keys and len(set(labels)) == len(labels) else None
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:

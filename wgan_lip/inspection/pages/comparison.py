@@ -6,11 +6,11 @@ import math
 from html import escape
 
 from wgan_lip import figures
-from wgan_lip.inspection.compare import RULE, Comparison, Entry, Group
+from wgan_lip.inspection.compare import RULE, Comparison, Entry, Group, Lead
 from wgan_lip.inspection.pages.page import Cell, Section, figure, page, paragraph, table
 from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
 
-__all__ = ["comparison_page", "score_of", "told_mean"]
+__all__ = ["comparison_page", "score_of", "told_mean", "verdict"]
 
 TERMS = (
     "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − "
@@ -33,26 +33,42 @@ def comparison_page(compared: Comparison) -> str:
         HTML that needs no other file and makes no request.
     """
     count = sum(len(group.entries) for group in compared.groups)
-    lead = paragraph(f"{count} runs in {len(compared.groups)} configurations. {RULE}")
-    for league, entry in compared.best.items():
-        lead += (
-            f"<p><strong>Best: {escape(str(entry.directory))}</strong>, excess over the floor "
-            f"{escape(score_of(entry))}, on {escape(league)}.</p>"
+    top = ""
+    for league, lead in compared.best.items():
+        top += (
+            f"<p><strong>Best on {escape(league)}: {escape(verdict(lead))}</strong> Its best run: "
+            f"{escape(str(lead.run.directory))}, excess {escape(score_of(lead.run))}.</p>"
         )
+    top += paragraph(f"{count} runs in {len(compared.groups)} settings. {RULE}")
     sections = [
-        Section("Configurations", _groups(compared)),
+        Section("Settings", _groups(compared)),
         Section("Score against time and images", _courses(compared)),
         Section("Runs", _runs(compared)),
-        Section("In what the configurations differ", _differences(compared)),
+        Section("How the settings differ", _differences(compared)),
         Section("How to read this page", paragraph(TERMS)),
     ]
-    return page(f"{count} runs compared", lead, sections, sortable=True)
+    return page(f"{count} runs compared", top, sections, sortable=True)
 
 
 def score_of(entry: Entry) -> str:
     """A run's excess over the floor; with a star where it is that of an audit."""
     score = entry.standing.score
     return _number(score) + ("*" if math.isfinite(score) and not entry.standing.final else "")
+
+
+def verdict(lead: Lead) -> str:
+    """Which setting leads, by how much, and how sure that is, in a sentence or two."""
+    seeds = len(lead.first.scores())
+    over = f"{seeds} seeds" if seeds > 1 else "one seed"
+    text = f"{lead.first.label}, excess over the floor {told_mean(lead.first, 'score')} over {over}"
+    if lead.second is None:
+        return f"{text}. No other setting has a score."
+    text += f"; ahead of {lead.second.label} by {rounded(lead.gap, 3)}"
+    if lead.shared > 1:
+        known = f"{rounded(lead.pvalue, 2)}" if lead.pvalue >= 0.001 else "< 0.001"
+        return f"{text} ± {rounded(lead.error, 2)} on {lead.shared} shared seeds (paired t-test, p = {known})."
+    shared = "one shared seed" if lead.shared else "different seeds"
+    return f"{text} on {shared}: not enough to tell them apart. Train both with the same seeds, as seed=0,1,2."
 
 
 def told_mean(group: Group, name: str, digits: int = 4) -> str:
@@ -64,7 +80,7 @@ def told_mean(group: Group, name: str, digits: int = 4) -> str:
 
 
 def _groups(compared: Comparison) -> str:
-    heads = ("configuration", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower",
+    heads = ("setting", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower",
              "exact W1", "upper", "gradient", "tightness", "time")  # fmt: skip
     rows = []
     for group in compared.groups:
@@ -73,7 +89,7 @@ def _groups(compared: Comparison) -> str:
             cells.append(Cell(told_mean(group, name), group.mean_and_spread(name)[0]))
         seconds = group.mean_and_spread("seconds")[0]
         rows.append([*cells, Cell(_time(seconds), seconds)])
-    caption = "Mean ± standard deviation over the runs of a configuration, which differ in their seed"
+    caption = "Mean ± standard deviation over the runs of a setting, which differ in their seed"
     return table(caption, heads, rows, sortable=True)
 
 
@@ -87,14 +103,15 @@ def _courses(compared: Comparison) -> str:
     )
     alt = f"Excess over the floor of the audits against seconds of training and against generated samples. {ends}."
     caption = (
-        "Excess over the floor of the audits, one line a run; the dashed line is 0, around which real samples scatter. "
-        "Left: what a second of training buys. Right: what a generated sample buys, whatever the machine."
+        "Excess over the floor at the audits: a line is the mean over the runs of a setting, its band their range; the "
+        "dashed line is 0, around which real samples scatter. Left: by seconds of training. Right: by generated "
+        "samples, which do not depend on the machine."
     )
     return figure(figures.inline_svg(figures.score_against(drawn), alt, key="courses"), caption, wide=True)
 
 
 def _runs(compared: Comparison) -> str:
-    heads = ("run", "configuration", "seed", "state", "step", "excess over floor", "W1 over floor", "recall", "lower",
+    heads = ("run", "setting", "seed", "state", "step", "excess over floor", "W1 over floor", "recall", "lower",
              "exact W1", "upper", "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
     rows: list[list[str | Cell]] = []
     for group, entry in compared.entries:
@@ -116,10 +133,10 @@ def _runs(compared: Comparison) -> str:
 
 def _differences(compared: Comparison) -> str:
     if not compared.differences:
-        return paragraph("In nothing: there is one configuration.")
+        return paragraph("There is one setting.")
     heads = ("key", *(group.label for group in compared.groups))
     rows = [(key, *values) for key, values in compared.differences.items()]
-    return table("Settings that are not the same in all of them", heads, rows)
+    return table("Keys that do not have one value in all settings", heads, rows)
 
 
 def _number(value: float) -> str:
