@@ -7,10 +7,13 @@ import re
 from functools import partial
 
 import pytest
+import torch
 
-from wgan_lip.benchmarks import density, layers, tightness
+from wgan_lip.benchmarks import coverage, density, layers, tightness
 from wgan_lip.cli import main
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
+from wgan_lip.transport import solve
+from wgan_lip.wasserstein.population import population_bounds
 
 
 def measured(suite, tmp_path, capsys, *more):
@@ -68,3 +71,16 @@ def test_a_compiled_critic_is_within_twice_the_covering_radius(monkeypatch, tmp_
 def test_overrides_are_refused_where_no_run_is_trained(capsys):
     assert main(["benchmark", "suite=layers", "overrides=['device=cpu']"]) == 2
     assert "suite=layers takes no overrides" in capsys.readouterr().err
+
+
+def test_the_upper_bound_of_the_coverage_suite_is_that_of_the_package(monkeypatch):
+    """Two laws on known supports: the suite's bound is `population_bounds`' own, and holds."""
+    monkeypatch.setattr(coverage, "UPPER_REPETITIONS", 1)
+    row = coverage._upper_row(dim=2, n=50, seed=3)
+    rng = torch.Generator().manual_seed(3)
+    x, _, y, _ = torch.rand(4, 50, 2, generator=rng, dtype=torch.float64)
+    y = y + torch.tensor([1.0, 0.0])
+    critic = ResNetCritic(2, width=4, depth=1)
+    bounds = population_bounds(critic, x, y, clip=(-1.0, 1.0), level=coverage.LEVEL, diameters=(2**0.5, 2**0.5))
+    assert row["upper"] == pytest.approx(bounds.upper, rel=1e-9) and row["coverage"] == 1.0
+    assert row["triangle"] > solve(x, y).value and row["w1"] == 1.0
