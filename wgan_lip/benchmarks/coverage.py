@@ -47,7 +47,7 @@ def measure(seeds: list[int], out: Path) -> str:
             rows += [_row(oracle, n, seed) for oracle in oracles for n in SIZES]
             sliced += [_sliced_row(name, dim, n, seed) for name in SLICED for dim in (2, 16) for n in SLICED_SIZES]
             upper += [_upper_row(dim, n, seed) for dim in UPPER_DIMS for n in UPPER_SIZES]
-    more = {"trim": TRIM, "directions": DIRECTIONS, "sliced": sliced, "upper": upper}
+    more: dict[str, Any] = {"trim": TRIM, "directions": DIRECTIONS, "sliced": sliced, "upper": upper}
     write_results("coverage", seeds, out, level=LEVEL, rows=rows, **more)
     return f"{_table(rows)}\n{_sliced_table(sliced)}\n{_upper_table(upper)}"
 
