@@ -13,7 +13,8 @@ from PIL import Image
 from wgan_lip.cli import main
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.runs.run import load_run
-from wgan_lip.runs.sampling import BLOCK, sample_blocks, sample_by_seeds
+from wgan_lip.runs.sampling import BLOCK, sample_blocks, sample_by_seeds, sample_walk
+from wgan_lip.utils.checks import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +74,83 @@ def test_rows_pictures_and_folders_show_the_same_samples(tiny_run, capsys):
         assert grid.size == (3 * 42 - 2, 3 * 42 - 2)
 
 
+def test_a_walk_passes_the_seeds_along_arcs_and_closes():
+    generator = torch.nn.Linear(5, 3).requires_grad_(False)
+    generator.latent_dim = 5
+    rows = torch.cat(list(sample_walk(generator, [3, 4, 9], 12)))
+    stops = torch.cat(list(sample_by_seeds(generator, [3, 4, 9])))
+    assert torch.allclose(rows[[0, 4, 8]], stops, atol=1e-6) and len(rows) == 12
+    z = [draw_latents(generator, 1, rng(seed)) for seed in (3, 4, 9)]
+    halfway = [generator(0.5**0.5 * (z[i] + z[(i + 1) % 3]))[0] for i in range(3)]
+    assert torch.allclose(rows[[2, 6, 10]], torch.stack(halfway), atol=1e-6)
+
+
+def test_every_frame_of_a_walk_is_drawn_from_the_prior():
+    """Over many pairs of seeds, latents have mean 0 and covariance I at every place of the walk."""
+    generator = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+    generator.latent_dim = 2
+    generator.weight.copy_(torch.eye(2))
+    walks = [torch.cat(list(sample_walk(generator, [2 * k, 2 * k + 1], 8))) for k in range(3000)]
+    rows = torch.stack(walks)  # (walks, frames, 2)
+    assert rows.mean(dim=0).abs().max() < 5 / 3000**0.5
+    spread = torch.einsum("kfi,kfj->fij", rows, rows) / 3000
+    assert (spread - torch.eye(2)).abs().max() < 5 * (2 / 3000) ** 0.5
+
+
+def test_frames_of_a_conditional_walk_have_the_label_of_the_nearer_seed():
+    generator = torch.nn.Identity()
+    generator.latent_dim, generator.label_shares = 2, torch.tensor([0.5, 0.5])
+    generator.weight = torch.nn.Parameter(torch.zeros(1))
+    seeds = next([a, b] for a in range(9) for b in range(9)
+                 if draw_latents(generator, 1, rng(a))[0, 2] > draw_latents(generator, 1, rng(b))[0, 2])  # fmt: skip
+    labels = torch.cat(list(sample_walk(generator, seeds, 8)))[:, 2:]
+    assert labels[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+    assert (torch.cat(list(sample_walk(generator, seeds, 8, label=1)))[:, 3] == 1).all()
+
+
+def test_a_walk_becomes_a_film_a_strip_a_folder_and_rows(tiny_run, capsys):
+    run = load_run(tiny_run)
+    walk = run.walk(20, seeds=[4, 1])
+    for out in ("walk.gif", "walk.png", "walk.jpg", "walk.npy", "walk/"):
+        assert main(["sample", f"run={tiny_run}", "walk=20", "seeds=[4,1]", f"out={out}"]) == 0
+    assert np.array_equal(np.load("walk.npy"), walk.numpy())
+    with Image.open("walk.gif") as film:
+        assert film.n_frames == 20 and film.info["loop"] == 0
+    with Image.open("walk.png") as strip, Image.open("walk.jpg") as jpeg:
+        assert strip.size == jpeg.size == (16 * 42 - 2, 2 * 42 - 2) and jpeg.format == "JPEG"
+        assert np.abs(np.array(strip.convert("RGB"), float) - np.array(jpeg, float)).mean() < 12
+    assert len(list(Path("walk").iterdir())) == 20
+    assert main(["sample", f"run={tiny_run}", "walk=16", "out=eight.npy"]) == 0
+    assert np.allclose(np.load("eight.npy")[::2], torch.cat(list(sample_by_seeds(run.generator, range(8)))), atol=1e-6)
+
+
+@pytest.mark.parametrize(("frames", "seeds"), [(0, (1, 2)), (2.5, (1, 2)), (3, (1,)), (3, (1, -2))])
+def test_a_walk_that_cannot_be_is_refused(tiny_run, frames, seeds):
+    with pytest.raises(InputError):
+        load_run(tiny_run).walk(frames, seeds=seeds)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["run=nowhere", "out=x.npy"], "which is no folder"),
-        (["out=x.jpg"], "Expected out to end in .npy or .png, or to be a folder, as in out=pictures/. Got 'x.jpg'"),
+        (
+            ["out=x.bmp"],
+            "Expected out to end in .npy, .png or .jpg, or to be a folder, as in out=pictures/. Got 'x.bmp'",
+        ),
+        (
+            ["out=x.bmp", "walk=9"],
+            "Expected out to end in .npy, .png or .jpg, or for a walk in .gif, or to be a folder",
+        ),
+        (["out=x.gif"], "A film needs walk=, as in walk=96. Got out=x.gif"),
+        (["out=x.png", "n=9", "seeds=0-3"], "n=9 does not go with seeds=. Leave out one"),
+        (["out=x.png", "n=9", "walk=3"], "n=9 does not go with walk=. Leave out one"),
+        (["out=x.png", "walk=3", "seeds=5"], "A walk needs at least two seeds. Got seeds=[5]"),
+        (["out=x.png", "walk=0"], "Expected at least one sample. Got walk=0"),
         (["out=nowhere/x.npy"], "Expected out in a folder that exists"),
         (["out=full"], "Expected a new or an empty folder for pictures. Got full"),
         (["out=full/a.png/"], "Expected a new or an empty folder for pictures. Got full/a.png"),
-        (["out=x.png", "n=4097"], "Expected at most 4096 samples in a grid. Got 4097"),
+        (["out=x.png", "n=4097"], "Expected at most 4096 samples in a picture. Got 4097"),
         (["out=x.npy", "n=0"], "Expected at least one sample. Got n=0"),
         (["out=x.npy", "seeds=5-3"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got '5-3'"),
         (["out=x.npy", "seeds=[1,x]"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got 'x'"),

@@ -1,4 +1,4 @@
-"""The job behind `wgan-lip sample`: samples of a run's generator to a grid, a folder of pictures, or rows."""
+"""The job behind `wgan-lip sample`: samples of a run's generator to a grid, a film, a folder of pictures, or rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wgan_lip import figures
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.generators import draw_latents
 from wgan_lip.runs.run import Run, load_run
-from wgan_lip.runs.sampling import sample_blocks, sample_by_seeds
+from wgan_lip.runs.sampling import sample_blocks, sample_by_seeds, sample_walk
 from wgan_lip.utils.checks import InputError, check_seed
 from wgan_lip.utils.devices import find_device
 from wgan_lip.utils.files import write_whole
@@ -26,6 +26,9 @@ from wgan_lip.utils.terminal import say
 __all__ = ["sample"]
 
 GRID = 4096  # pictures in one grid
+STRIP = 16  # frames of a walk in one row
+FRAME = 50  # milliseconds for which a film shows a frame
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def sample(config: DictConfig) -> None:
@@ -33,23 +36,32 @@ def sample(config: DictConfig) -> None:
     settings = checked(
         config,
         root={
-            **RUN, "checkpoint": str, "n": int, "seed": int, "seeds": Any, "label": int | None, "out": str,
-            "device": str,
+            **RUN, "checkpoint": str, "n": int | None, "seed": int, "seeds": Any, "walk": int | None,
+            "label": int | None, "out": str, "device": str,
         },
     )  # fmt: skip
-    seeds = None if settings["seeds"] is None else _seeds(settings["seeds"])
-    count = settings["n"] if seeds is None else sum(map(len, seeds))
-    if count < 1:
-        raise InputError(f"Expected at least one sample. Got n={count}.")
+    walk, seeds = settings["walk"], None if settings["seeds"] is None else _seeds(settings["seeds"])
+    if walk is not None and seeds is None:
+        seeds = [range(8)]
+    if settings["n"] is not None and seeds is not None:
+        raise InputError(f"n={settings['n']} does not go with {'seeds' if walk is None else 'walk'}=. Leave out one.")
+    count = walk if walk is not None else sum(map(len, seeds)) if seeds is not None else (settings["n"] or 64)
+    if count < 1 or settings["n"] == 0:
+        raise InputError(f"Expected at least one sample. Got {'n' if walk is None else 'walk'}={min(count, 0)}.")
     check_seed(settings["seed"])
-    out = _place(settings["out"], count)
+    out = _place(settings["out"], count, film=walk is not None)
     device = find_device(settings["device"])
     run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
     generator, label = run.generator.to(device), settings["label"]
     draw_latents(generator, 1, torch.Generator(device), labels=label)  # refuses a label that is none
-    if seeds is None:
+    names = (f"{number:0{len(str(count - 1))}d}.png" for number in range(count))
+    if walk is not None:
+        stops = list(chain.from_iterable(seeds or []))
+        if len(stops) < 2:
+            raise InputError(f"A walk needs at least two seeds. Got seeds={stops}.")
+        blocks = sample_walk(generator, stops, count, label=label)
+    elif seeds is None:
         blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]), label=label)
-        names = (f"{number:0{len(str(count - 1))}d}.png" for number in range(count))
     else:
         blocks = sample_by_seeds(generator, chain.from_iterable(seeds), label=label)
         width = max(4, len(str(max(part[-1] for part in seeds))))
@@ -57,8 +69,10 @@ def sample(config: DictConfig) -> None:
     blocks = _finite(blocks, run)
     if out.suffix == ".npy":
         _write_rows(out, blocks, count)
-    elif out.suffix == ".png":
-        _write_picture(out, run, torch.cat(list(blocks)))
+    elif out.suffix == ".gif":
+        _write_film(out, run, torch.cat(list(blocks)))
+    elif out.suffix in PICTURES:
+        _write_picture(out, run, torch.cat(list(blocks)), columns=None if walk is None else min(count, STRIP))
     else:
         _write_pictures(out, run, blocks, names)
     say(f"{count} samples of {run.directory} at step {run.step}: {out}")
@@ -77,19 +91,24 @@ def _seeds(given: Any) -> list[range]:
     return ranges
 
 
-def _place(given: str, count: int) -> Path:
+def _place(given: str, count: int, *, film: bool) -> Path:
     """The file or folder to write to. Raises :class:`InputError` before anything is drawn."""
     out = Path(given).expanduser()
     if not out.suffix or given.endswith("/") or out.is_dir():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"Expected a new or an empty folder for pictures. Got {out}. Choose another out=FOLDER/.")
         return out
-    if out.suffix not in (".npy", ".png"):
-        raise InputError(f"Expected out to end in .npy or .png, or to be a folder, as in out=pictures/. Got {given!r}.")
+    if out.suffix not in (".npy", *PICTURES, ".gif"):
+        endings = ".npy, .png or .jpg" + ", or for a walk in .gif" * film
+        raise InputError(f"Expected out to end in {endings}, or to be a folder, as in out=pictures/. Got {given!r}.")
+    if out.suffix == ".gif" and not film:
+        raise InputError(f"A film needs walk=, as in walk=96. Got out={given}. Add it, or take .png.")
     if not out.parent.is_dir():
         raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
-    if out.suffix == ".png" and count > GRID:
-        raise InputError(f"Expected at most {GRID} samples in a grid. Got {count}. Take out=FOLDER/ or out=FILE.npy.")
+    if out.suffix != ".npy" and count > GRID:
+        raise InputError(
+            f"Expected at most {GRID} samples in a picture. Got {count}. Take out=FOLDER/ or out=FILE.npy."
+        )
     return out
 
 
@@ -117,28 +136,44 @@ def _write_rows(out: Path, blocks: Iterator[Tensor], count: int) -> None:
     write_whole(out, write)
 
 
-def _write_picture(out: Path, run: Run, samples: Tensor) -> None:
+def _write_picture(out: Path, run: Run, samples: Tensor, *, columns: int | None) -> None:
     """A grid of images, or a scatter of other samples."""
     if run.image_shape is None:
-        figures.save(figures.generated_cloud(run.source.test, samples), out, dpi=150)
+        pixels = figures.to_array(figures.generated_cloud(run.source.test, samples), dpi=150)
     else:
-        _save(out, figures.sample_grid(samples, run.image_shape, value_range=_range(run)))
+        pixels = figures.sample_grid(samples, run.image_shape, columns=columns, value_range=_range(run))
+    _save(out, pixels)
+
+
+def _write_film(out: Path, run: Run, samples: Tensor) -> None:
+    """The frames one after another, again and again."""
+    from PIL import Image
+
+    shape = _shape_of_images(run, "a film", "Take out=FILE.npy.")
+    frames = [figures.sample_grid(row[None], shape, value_range=_range(run)) for row in samples]
+    first, *rest = (Image.fromarray(pixels) for pixels in frames)
+    write_whole(
+        out,
+        lambda stream: first.save(stream, "GIF", save_all=True, append_images=rest, duration=FRAME, loop=0),
+    )
 
 
 def _write_pictures(out: Path, run: Run, blocks: Iterator[Tensor], names: Iterable[str]) -> None:
     """Each image in a file of its own, its pixels as they are."""
-    if run.image_shape is None:
-        dim = run.checkpoint["sizes"]["dim"]
-        raise InputError(
-            f"Expected a run on images for a folder of pictures. Got one on rows of {dim} numbers. "
-            "Take out=FILE.npy, or out=FILE.png for a scatter."
-        )
+    shape = _shape_of_images(run, "a folder of pictures", "Take out=FILE.npy, or out=FILE.png for a scatter.")
     out.mkdir(parents=True, exist_ok=True)
     names = iter(names)
     for block in blocks:
         for row in block:
-            pixels = figures.sample_grid(row[None], run.image_shape, scale=1, value_range=_range(run))
-            _save(out / next(names), pixels[..., 0] if run.image_shape[0] == 1 else pixels)
+            pixels = figures.sample_grid(row[None], shape, scale=1, value_range=_range(run))
+            _save(out / next(names), pixels[..., 0] if shape[0] == 1 else pixels)
+
+
+def _shape_of_images(run: Run, what: str, remedy: str) -> tuple[int, int, int]:
+    if run.image_shape is None:
+        dim = run.checkpoint["sizes"]["dim"]
+        raise InputError(f"Expected a run on images for {what}. Got one on rows of {dim} numbers. {remedy}")
+    return run.image_shape
 
 
 def _range(run: Run) -> tuple[float, float]:
@@ -150,4 +185,6 @@ def _range(run: Run) -> tuple[float, float]:
 def _save(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
-    write_whole(path, lambda stream: Image.fromarray(pixels).save(stream, format="PNG"))
+    kind = PICTURES[path.suffix]
+    best = {"quality": 95} if kind == "JPEG" else {}
+    write_whole(path, lambda stream: Image.fromarray(pixels).save(stream, format=kind, **best))

@@ -12,7 +12,7 @@ import inspect
 import math
 import numbers
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import cached_property
@@ -41,7 +41,7 @@ from wgan_lip.runs.folder import (
     read_yaml,
 )
 from wgan_lip.runs.results import RunInterval, RunScores, last_audit_row, result_rows
-from wgan_lip.runs.sampling import sample_blocks
+from wgan_lip.runs.sampling import sample_blocks, sample_walk
 from wgan_lip.runs.targets import ROLES, build, check_trust, class_named, load_weights, target_class
 from wgan_lip.runs.tracking import read_records
 from wgan_lip.utils.checks import InputError, check_choice, check_seed
@@ -281,6 +281,17 @@ class Run(Printed):
         if not isinstance(n, numbers.Integral) or n < 1:
             raise InputError(f"Expected n samples, a whole number of at least one. Got n={n!r:.60}.")
         return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
+
+    def walk(self, frames: int, *, seeds: Sequence[int] = range(8), label: int | None = None) -> Tensor:
+        """Samples along a closed walk through the latents of the seeds, shape (frames, d): a short film.
+
+        See :func:`wgan_lip.runs.sampling.sample_walk`. Raises :class:`InputError`.
+        """
+        if not isinstance(frames, numbers.Integral) or frames < 1:
+            raise InputError(f"Expected frames of a walk, a whole number of at least one. Got {frames!r:.60}.")
+        if len(seeds) < 2:
+            raise InputError(f"A walk needs at least two seeds. Got {list(seeds)}.")
+        return torch.cat(list(sample_walk(self.generator, [check_seed(s) for s in seeds], int(frames), label=label)))
 
     def report(self, out: str | Path = "report.html") -> Path:
         """Writes what the run did as a page in one file, below its folder; see :func:`wgan_lip.report`."""

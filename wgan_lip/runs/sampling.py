@@ -1,16 +1,17 @@
-"""Samples of a trained generator, block by block: any number of them, from one seed or one a seed."""
+"""Samples of a trained generator, block by block: any number of them, from one seed, one a seed, or along a walk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.generators import draw_latents
+from wgan_lip.generators import draw_latents, latent_dim
 
-__all__ = ["sample_blocks", "sample_by_seeds"]
+__all__ = ["sample_blocks", "sample_by_seeds", "sample_walk"]
 
 BLOCK = 256  # samples at a time: enough for the processor, and little memory for any image
 
@@ -45,6 +46,34 @@ def sample_by_seeds(generator: nn.Module, seeds: Iterable[int], *, label: int | 
         return torch.cat([draw_latents(generator, 1, rng.manual_seed(seed), labels=label) for seed in block])
 
     return _through(generator, map(latents, blocks))
+
+
+def sample_walk(
+    generator: nn.Module, seeds: Sequence[int], frames: int, *, label: int | None = None
+) -> Iterator[Tensor]:
+    r"""Samples along a walk through the latents of the seeds and back to the first, in blocks of shape (b, d).
+
+    .. math:: z(t) = \cos(\tfrac\pi2 t) \, z_i + \sin(\tfrac\pi2 t) \, z_{i+1}, \qquad 0 \le t < 1
+
+    With z_i and z_{i+1} standard normal and independent, every z(t) is standard normal: each frame is a sample like any
+    other. At the seeds themselves it is that of :func:`sample_by_seeds`.
+
+    Arguments:
+        generator: Latents (b, k) → samples (b, d), on any device.
+        seeds: At least two, each from 0 and below 2^31.
+        frames: How many samples, spread evenly along the walk; the walk closes, so that the last frame is next to the
+            first.
+        label: The label of all, for a conditional generator; if None, each frame has the label of the nearer seed.
+    """
+    rng, size = torch.Generator(), latent_dim(generator)
+    stops = torch.cat([draw_latents(generator, 1, rng.manual_seed(seed), labels=label) for seed in seeds])
+    place = torch.arange(frames, dtype=torch.float64) * len(stops) / frames
+    first = place.floor().long().clamp(max=len(stops) - 1)
+    second = (first + 1) % len(stops)
+    turned = ((place - first) * math.pi / 2)[:, None]
+    walk = torch.where((place - first < 0.5)[:, None], stops[first], stops[second])  # labels, behind the latents
+    walk[:, :size] = torch.cos(turned) * stops[first, :size] + torch.sin(turned) * stops[second, :size]
+    return _through(generator, iter(walk.to(stops.dtype).split(BLOCK)))
 
 
 @torch.no_grad()
