@@ -11,11 +11,12 @@ import torch
 from conftest import TINY
 
 from wgan_lip import critics
-from wgan_lip.cli import main
-from wgan_lip.cli.dry_run import describe, estimate_memory
+from wgan_lip.cli import dry_run, main
+from wgan_lip.cli.dry_run import describe, estimate_memory, estimate_step_seconds
 from wgan_lip.data import Digits
 from wgan_lip.generators import MLPGenerator
 from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.training.settings import Training
 from wgan_lip.wasserstein.dual import ascend
 
 SOURCE = Digits()
@@ -35,7 +36,7 @@ def test_it_shows_settings_modules_constants_steps_and_memory_and_writes_nothing
     assert main(["train", "--dry-run", *TINY, "seed=7"]) == 0
     screen = capsys.readouterr().out
     for expected in ("seed: 7", "  steps: 6", "_target_: wgan_lip.critics.ResNetCritic", "Lip ≤", "block_2", "GradientFlow(dim=128",
-                     "of the generator, and 8 ascents of the critic", "altogether", "free now on", "Nothing was written"):  # fmt: skip
+                     "of the generator, and 8 ascents of the critic", "Training, about", "ms  a critic step", "altogether", "free now on", "Nothing was written"):  # fmt: skip
         assert expected in screen
     assert max(map(len, screen.splitlines())) <= 120
     totals = [int(number.replace(",", "")) for number in re.findall(r"^  all +([\d,]+)", screen, re.MULTILINE)]
@@ -92,6 +93,24 @@ def test_a_critic_is_described_by_its_proof_as_training_keeps_it_and_stays_as_it
     assert all(torch.equal(value, before[name]) for name, value in critic.state_dict().items())
     assert not any(module._forward_hooks for module in critic.modules())
     assert [row.shape for row in describe(generator, torch.randn(2, 4), certified=False)][-1] == (64,)
+
+
+def test_the_time_of_a_training_is_its_steps_times_their_seconds():
+    rows = dry_run._times(Training(steps=10, critic_steps=2, warmup_steps=0, boost_first=0), 0.25, 0.5)
+    assert "0:00:10" in rows[0] and "500.0 ms" in rows[1] and "250.0 ms" in rows[2]
+
+
+def test_steps_are_timed_on_copies():
+    critic, generator = small(width=32)
+    before = [copy.deepcopy(player.state_dict()) for player in (critic, generator)]
+    seconds = estimate_step_seconds(
+        SOURCE, generator, critic,
+        critic_optimizer=lambda module: torch.optim.Adam(module.parameters()),
+        generator_optimizer=lambda module: torch.optim.SGD(module.parameters(), lr=1.0), batch_size=16,
+    )  # fmt: skip
+    assert all(0 < found < 60 for found in seconds)
+    for player, state in zip((critic, generator), before):
+        assert all(torch.equal(value, state[name]) for name, value in player.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["ResNetCritic", "SortingCritic", "PenalizedCritic"])

@@ -1,13 +1,15 @@
-"""What `wgan-lip train --dry-run` shows: the settings, the modules with their constants, steps and memory."""
+"""What `wgan-lip train --dry-run` shows: settings, modules with their constants, steps, time and memory."""
 
 from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import torch
 from omegaconf import DictConfig
@@ -18,17 +20,19 @@ from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.bounds import product_up
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import Retraction
+from wgan_lip.lipschitz.layers import Retraction, constrain_steps
 from wgan_lip.runs.folder import yaml_text
 from wgan_lip.training import train_wgan
 from wgan_lip.training.settings import Training
 from wgan_lip.transport import BYTES_PER_PAIR
 from wgan_lip.utils.checks import available_memory
-from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.numbers import clock_time, rounded_up
 from wgan_lip.utils.terminal import say
 from wgan_lip.wasserstein.dual import ascend, kr_value
 
-__all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory"]
+__all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory", "estimate_step_seconds"]
+
+REPEATS, TIMED = 50, 0.5  # steps that are timed, and seconds of them
 
 
 def dry_run(config: DictConfig) -> None:
@@ -48,15 +52,13 @@ def dry_run(config: DictConfig) -> None:
     )
     device = next(critic.parameters()).device
     latents = draw_latents(generator, 2, torch.Generator(device).manual_seed(0))
-    memory = estimate_memory(
-        source,
-        generator,
-        critic,
-        critic_optimizer=partial(build_optimizer, "critic", settings),
-        generator_optimizer=partial(build_optimizer, "generator", settings),
-        batch_size=training.batch_size // training.accumulate,
-        audit_size=training.audit_size,
-    )
+    optimizers = {
+        "critic_optimizer": partial(build_optimizer, "critic", settings),
+        "generator_optimizer": partial(build_optimizer, "generator", settings),
+    }
+    part = training.batch_size // training.accumulate
+    memory = estimate_memory(source, generator, critic, **optimizers, batch_size=part, audit_size=training.audit_size)
+    seconds = estimate_step_seconds(source, generator, critic, **optimizers, batch_size=part)
     say(
         "\n".join([
             yaml_text(settings).rstrip(),
@@ -66,6 +68,8 @@ def dry_run(config: DictConfig) -> None:
             *_table("Critic", describe(critic, source.test[:2].to(device), certified=True)),
             "",
             *_counts(training, source),
+            "",
+            *_times(training, *(training.accumulate * of_part for of_part in seconds)),
             "",
             *_memory(memory, device),
             "",
@@ -85,6 +89,17 @@ def _counts(training: Training, source: Source) -> list[str]:
         _row("Real samples", f"{ascents * batch:,}", passes),
         _row("Generated samples", f"{(ascents + steps) * batch:,}", f"in batches of {batch:,}"),
         _row("Audits", f"{audits:,}", f"of {min(training.audit_size, len(source.test)):,} samples of each law"),
+    ]
+
+
+def _times(training: Training, critic_step: float, generator_step: float) -> list[str]:
+    steps = training.total
+    total = steps * generator_step + training.in_all(steps) * critic_step
+    limit = "" if training.max_seconds is None else f"; max_seconds ends it after {clock_time(training.max_seconds)}"
+    return [
+        _row("Training, about", clock_time(total), f"as fast as this machine is now, without audits and scores{limit}"),
+        _row("", f"{1e3 * generator_step:.1f} ms", "a generator step"),
+        _row("", f"{1e3 * critic_step:.1f} ms", "a critic step"),
     ]
 
 
@@ -109,7 +124,7 @@ def _size(count: int) -> str:
 
 def _table(title: str, rows: Sequence[ModuleRow]) -> list[str]:
     """A line a module, cut at a screen of 120 columns."""
-    cells = [["module", "hands on", "parameters", "layer"]]
+    cells = [["module", "output", "parameters", "layer"]]
     for row in rows:
         shape = "" if row.shape is None else " x ".join(map(str, row.shape)) or "a value"
         cells.append([row.path, shape, f"{row.parameters:,}", row.layer])
@@ -129,7 +144,7 @@ def _row(name: str, figure: str, comment: str) -> str:
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """A module: where it is, what it is, the shape of what it hands on, its parameters, its constant if it has one."""
+    """A module: where it is, what it is, its output shape, its parameters, its constant if it has one."""
 
     path: str
     layer: str
@@ -223,6 +238,50 @@ def estimate_memory(
         f"activations of a step, {batch_size} samples": round(max(0, saved[2] + slope * (batch_size - 2))),
         f"an audit, {audited} x {audited} distances": BYTES_PER_PAIR * audited**2,
     }
+
+
+def estimate_step_seconds(
+    source: Source,
+    generator: nn.Module,
+    critic: nn.Module,
+    *,
+    generator_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    critic_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    batch_size: int,
+) -> tuple[float, float]:
+    """Seconds of a critic step and of a generator step on copies of the players: medians over about a second.
+
+    Arguments as :func:`estimate_memory` takes them. Samples are ready: reading or drawing them is not counted.
+    """
+    generator, critic = copy.deepcopy(generator).train(), copy.deepcopy(critic).train()
+    device = next(critic.parameters()).device
+    rng = torch.Generator(device).manual_seed(0)
+    critic_steps, generator_steps = critic_optimizer(critic), generator_optimizer(generator)
+    constrain_steps(critic_steps, critic)
+    x = source.test[torch.arange(batch_size) % len(source.test)].to(device)
+
+    def critic_step() -> None:
+        with torch.no_grad():
+            y = generator(draw_latents(generator, batch_size, rng))
+        ascend(critic, critic_steps, x, y)
+
+    def generator_step() -> None:
+        generator_steps.zero_grad(set_to_none=True)
+        (-critic(generator(draw_latents(generator, batch_size, rng))).mean()).backward()
+        generator_steps.step()
+
+    return _median_seconds(critic_step, device), _median_seconds(generator_step, device)
+
+
+def _median_seconds(call: Callable[[], None], device: torch.device) -> float:
+    found: list[float] = []
+    while len(found) < 4 or (len(found) < REPEATS and sum(found) < TIMED):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - start)
+    return median(found[2:])  # the first ones load what torch needs
 
 
 @contextmanager
