@@ -44,7 +44,7 @@ commands:
 
   wgan-lip COMMAND --help     groups, choices and every key of a command
   wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
-  wgan-lip train --dry-run    what it would be: settings, modules with their constants, steps, time, memory; writes nothing
+  wgan-lip train --dry-run    what it would be: settings, modules with constants, steps, time, memory; writes nothing
   wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2
 """
 
