@@ -365,6 +365,15 @@ def test_plain_lines_hold_figures_and_time_left():
     assert lines[-1].startswith("step 200/200  100.0%")
 
 
+def test_lines_lead_with_the_excess_now_and_the_best_so_far():
+    stream = io.StringIO()
+    with Console(40, stream) as console:
+        for step, excess in ((10, 0.5), (20, -0.0123), (30, 0.25), (40, math.nan)):
+            console.record(Record(step, {**AUDIT, "eval/excess": excess}))
+    told = [re.search(r"left \S+  excess (.*?)  0", line)[1] for line in stream.getvalue().splitlines()]
+    assert told == ["0.5, best 0.5", "-0.0123, best -0.0123", "0.25, best -0.0123", "NaN, best -0.0123"]
+
+
 def test_plain_lines_are_rare_but_show_every_audit():
     lines = run_console(range(1, 201), audit_every=99, seconds=1.0).getvalue().splitlines()
     steps = [int(line.split()[1].split("/")[0]) for line in lines]

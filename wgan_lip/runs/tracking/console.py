@@ -134,10 +134,12 @@ class Console(_Screen):
         super().__init__(stream, interval, clock)
         self._total, self._first, self._step = total_steps, start_step, start_step
         self._audit: RecordLike | None = None
+        self._best = math.inf  # excess over the floor so far
 
     def record(self, record: RecordLike) -> None:
         self._step = record.step
         self._latest.update(record.scalars)
+        self._best = min(self._best, record.scalars.get("eval/excess", math.inf))  # NaN is no less
         audit = "w1/exact" in record.scalars
         if audit or "w1/lower" in record.scalars:
             self._audit = record
@@ -153,8 +155,10 @@ class Console(_Screen):
         return "  ".join([f"{progress}elapsed {clock_time(elapsed)}  left {left}", *self._figures()])
 
     def _figures(self) -> list[str]:
-        """The latest key figures; an interval from an earlier step carries that step."""
+        """The latest key figures, the excess over the floor first; an interval from an earlier step says so."""
         figures = []
+        if math.isfinite(self._best):
+            figures.append(f"excess {rounded(self._latest['eval/excess'], 3)}, best {rounded(self._best, 3)}")
         if self._audit is not None:
             interval = _interval(self._audit.scalars)
             figures.append(interval if self._audit.step == self._step else f"{interval} at step {self._audit.step}")
