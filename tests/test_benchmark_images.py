@@ -193,3 +193,18 @@ def test_settings_are_chosen_by_training_samples_only():
     assert torch.equal(torch.cat((trained_x, judged_x)), x) and torch.equal(torch.cat((trained_y, judged_y)), y)
     assert len(judged_x) == len(judged_y) == 130
     assert repr(tuning) != repr(pair)  # a case's file says by which it was judged
+
+
+def test_the_page_says_where_the_default_leads_and_where_it_does_not():
+    rows = [
+        {"pair": pair, "method": method, "seed": 0, "held_out": value, "over": "certified constant"}
+        for pair, method, value in (
+            ("digits", "residual", 1.5), ("digits", "torchlip", 1.6), ("digits", "image", 1.7),
+            ("mnist", "residual", 4.4), ("mnist", "torchlip", 4.0), ("mnist", "clipped_nothing", None),
+        )
+        if method in images.METHODS
+    ]  # fmt: skip
+    told = images._losses(rows)
+    assert "- digits: 1.500, 6.2 % behind torchlip (1.600); of ours, image has 1.700." in told
+    assert "- mnist: 4.400, 10.0 % ahead of torchlip (4.000)." in told
+    assert images._losses([row for row in rows if row["method"] != "torchlip"]) == ""

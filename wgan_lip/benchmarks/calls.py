@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import wgan_lip
-from wgan_lip.benchmarks.machine import in_turns, threads, write_results
+from wgan_lip.benchmarks.machine import in_turns, threads, write_page, write_results
 from wgan_lip.utils.numbers import rounded
 from wgan_lip.utils.tables import markdown_table
 
@@ -45,7 +45,9 @@ def measure(seeds: list[int], out: Path) -> str:
                     seconds |= in_turns({COMMAND: partial(_command, x, y)}, turns=3, seconds=SECONDS, children=True)
             rows.append({"seed": seed, "n": n, "dim": dim, "seconds": seconds})
             write_results("calls", seeds, out, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    write_page("calls", seeds, out, (), title="What the first calls cost", how="One thread.", parts=[table])
+    return table
 
 
 def _calls(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], Any]]:

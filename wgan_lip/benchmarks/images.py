@@ -28,7 +28,7 @@ from wgan_lip.benchmarks.contest import (
     trained,
 )
 from wgan_lip.benchmarks.image_pairs import PAIRS, ImagePair
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, Method
 from wgan_lip.benchmarks.peers import torchlip_critic
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ImageCritic, ResNetCritic, SortingCritic
@@ -153,7 +153,11 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     more = {"seconds": chosen["seconds"], "pairs": {name: pair.title for name, pair in pairs.items()}}
     write_results("images", seeds, out, overrides, threads=1, **more, methods=methods, skipped=absent, rows=rows)
     _draw(rows, out)
-    return _table(rows, pairs, absent)
+    table = _table(rows, pairs, absent)
+    how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
+    parts = [table, "![held-out values over the best one of their pair](images.png)", _losses(rows)]
+    write_page("images", seeds, out, overrides, title="Critics on real images", how=how, parts=parts)
+    return table
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,24 @@ def _table(rows: Sequence[Mapping[str, Any]], pairs: Mapping[str, ImagePair], ab
         lines += [f"**{name}**. {pairs[name].title}.{known}", "", _pair_table(of), ""]
     lines += [f"Left out: {what}: {why}" for what, why in absent.items()]
     return "\n".join([*lines, _LEGEND]) + "\n"
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
+    """On every pair, the default critic against the best one that others made."""
+    lines = ["**The default critic, `residual`, against the best of the others**", ""]
+    for pair in dict.fromkeys(row["pair"] for row in rows):
+        values = {name: _held_out(rows, pair, name) for name in dict.fromkeys(row["method"] for row in rows)}
+        peers = {name: v for name, v in values.items() if v is not None and METHODS[name].baseline}
+        ours = values.get("residual")
+        if ours is None or not peers:
+            continue
+        best = max(peers, key=lambda name: peers[name])
+        own = {name: v for name, v in values.items() if v is not None and not METHODS[name].baseline and v > ours}
+        ahead = f"; of ours, {max(own, key=lambda name: own[name])} has {max(own.values()):.3f}" if own else ""
+        gain = 100 * (ours / peers[best] - 1)
+        word = "ahead of" if gain > 0 else "behind"
+        lines.append(f"- {pair}: {ours:.3f}, {abs(gain):.1f} % {word} {best} ({peers[best]:.3f}){ahead}.")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _held_out(rows: Sequence[Mapping[str, Any]], pair: str, method: str) -> float | None:

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of
 from wgan_lip.benchmarks.image_pairs import FOLDERS
-from wgan_lip.benchmarks.machine import machine, write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.data import MNIST, Digits
 from wgan_lip.data.oracles import Ball, Dilation, MixtureDilation, Oracle, Shift
 from wgan_lip.metrics.blurring import blurred
-from wgan_lip.utils.files import write_whole
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.two_sample import two_sample_test
 
@@ -134,7 +133,9 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     more = {"level": LEVEL, "samples": SAMPLES, "permutations": PERMUTATIONS, "draws": draws, "skipped": absent}
     write_results("tests", seeds, out, overrides, threads=1, **more, rows=rows)
     text = "\n".join([*tables, *(f"Left out: {name}: {why}" for name, why in absent.items())]) + "\n"
-    write_whole(out / "README.md", _page(text, rows, seeds, overrides).encode())
+    how = f"One thread. {SAMPLES} samples of each law, {PERMUTATIONS} permutations, the same draws for all methods."
+    title = "Two-sample tests: level, power, coverage"
+    write_page("tests", seeds, out, overrides, title=title, how=how, parts=[text, *_reading(rows, draws)])
     return text
 
 
@@ -294,28 +295,16 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _page(tables: str, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], overrides: Sequence[str]) -> str:
-    """What was measured, by which command and on what, how to read it, and where the default loses."""
-    quoted = ",".join(f"'{override}'" for override in overrides)
-    arguments = f' "overrides=[{quoted}]"' if overrides else ""
-    about = machine()
+def _reading(rows: Sequence[Mapping[str, Any]], draws: int) -> list[str]:
+    """How to read the tables, and where the default loses."""
     power = _power(rows)
     lines = [
-        "# Two-sample tests: level, power, coverage",
-        "",
-        f"    wgan-lip benchmark suite=tests seeds=[{','.join(map(str, seeds))}]{arguments}",
-        "",
-        f"{about['processor']}, one thread, torch {about['torch']}. {SAMPLES} samples of each law; {PERMUTATIONS} "
-        "permutations; all methods on the same draws.",
-        "",
-        tables.rstrip(),
-        "",
         "**How to read it**",
         "",
         "Energy, MMD (a Gaussian kernel as wide as the median distance) and sliced W1 (100 directions) get their p by "
         "permutation. C2ST is the accuracy of a logistic regression on a held-out half. Betting pays for what the "
         "others do not give: it may be looked at after every pair, and δ bounds W1 of the laws from below, in the "
-        f"units of the samples. The standard error of a share of {DRAWS} draws is at most 0.025.",
+        f"units of the samples. A share of {draws} draws has a standard error of at most {0.5 / math.sqrt(draws):.3f}.",
         "",
     ]
     named = {"equal": _equal, **LAWS}
@@ -329,4 +318,4 @@ def _page(tables: str, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], 
             winner = max(RIVALS, key=lambda name: power[pair].get(name, 0.0))
             found = f"{winner} rejects in {power[pair][winner]:.3f} of the draws, {gap:.3f} more"
             lines.append(f"It loses on {pair}: {found}.")
-    return "\n".join(lines).rstrip() + "\n"
+    return ["\n".join(lines)]
