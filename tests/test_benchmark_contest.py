@@ -452,6 +452,31 @@ def test_each_start_of_several_trains_for_its_share_and_the_best_for_the_rest(mo
     assert first is not second and third is critic is (first if how["start"] == "transport" else second)
 
 
+@pytest.mark.parametrize("seconds", [2.0, 20.0, 2000.0])
+def test_a_start_takes_a_tenth_of_the_time_at_most(seconds, monkeypatch):
+    """By a clock that only the solver moves, by the cube of what it solves."""
+    now, sizes = [0.0], []
+
+    def slow(x, y):
+        sizes.append(len(x))
+        now[0] += 1e-3 * (len(x) / 64) ** 3
+        return lambda points: points.sum(dim=1)
+
+    monkeypatch.setattr(contest.time, "process_time", lambda: now[0])
+    monkeypatch.setitem(SOLVERS, "transport", slow)
+    monkeypatch.setattr(contest, "START", 4096)
+    monkeypatch.setattr(contest, "_ascended", lambda *_: 0)
+    method = Method(ResNetCritic, {"depth": 0, "readout": "cones", "centers": 8}, starts=("transport",))
+    contest.trained(method, Shift(dim=2), seconds=seconds, batch=8, seed=0)
+    assert 0.02 * seconds < now[0] <= 0.1 * seconds or sizes[-1] == 2048
+    assert sizes == sorted(sizes)
+
+
+def test_few_pairs_at_a_time_are_measured_in_many_dimensions(monkeypatch):
+    monkeypatch.setattr(contest, "ENTRIES", 300)
+    assert contest._chunk(Shift(dim=2)) == 150 and contest._chunk(Shift(dim=500)) == 1
+
+
 def test_a_critic_that_cannot_start_at_samples_has_no_start():
     assert train_and_measure(Method(plain), Shift(dim=2), seconds=0.0)["start"] is None
 

@@ -17,7 +17,7 @@ from wgan_lip.lipschitz.certificates import weights_sha256
 from wgan_lip.lipschitz.layers import Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError, UncertifiableError
-from wgan_lip.wasserstein import fitting
+from wgan_lip.wasserstein import candidates, fitting
 from wgan_lip.wasserstein.candidates import Candidate, critic_names
 from wgan_lip.wasserstein.dual import kr_value
 from wgan_lip.wasserstein.fitting import fit_critic
@@ -448,3 +448,18 @@ def test_a_fit_of_a_shift_ends_early_and_finds_it():
     assert 0 < fit.steps < 5 * everything, "ten candidates in full would be ten times that"
     noise = math.sqrt(2 / 200)
     assert value(fit, held_out) == pytest.approx(2.0, abs=4 * noise)
+
+
+@pytest.mark.parametrize(("left", "allowed"), [(40.0, 4.0), (math.inf, math.inf)])
+def test_the_plan_that_cones_start_at_takes_a_tenth_of_the_time_left_at_most(left, allowed, monkeypatch):
+    asked = []
+
+    def largest(call, most, seconds, **_):
+        asked.append((most, seconds))
+        return 100, call(100)
+
+    monkeypatch.setattr(candidates, "largest_in_time", largest)
+    x, y = drawn(Shift(dim=4), 300)[0]
+    start = candidates.Start(candidates.Units.of(x, y), x.float(), y.float(), generator(), lambda: left)
+    assert len(list(candidates._cones(start))) > 2
+    assert asked == [(300, allowed)]

@@ -58,6 +58,7 @@ OTHERS = {
     "funnel-64": oracle("funnel", dim=4, funnels=64, seed=2),
     "ray-64": oracle("ray_monotone", dim=4, funnels=64, seed=2),
     "ray-one": oracle("ray_monotone", dim=2, funnels=1, half_width=1.0, power=2.0),
+    "ray-narrow": oracle("ray_monotone", dim=3, funnels=8, half_width=1.2, apex_half_width=0.5, power=10.0),
     "contaminated-rays": oracle("contamination", dim=3, base="ray_monotone", fraction=0.5),
     "moved-rays": moved("ray_monotone", 5),
     "moved-marginal": moved("marginal", 2),
@@ -276,6 +277,24 @@ def test_ray_monotone_moves_along_the_whole_ray_found_by_bisection(dim, funnels)
         inside = (point.abs() <= case.half_width).all(1, keepdim=True) & (own <= others.amin(1, keepdim=True))
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
     torch.testing.assert_close(x, apex + (start / low) ** 3 * low * v, rtol=0, atol=1e-9)
+
+
+def test_apexes_can_lie_in_a_cube_of_their_own():
+    case = oracle("ray_monotone", dim=40, funnels=30, half_width=1.2, apex_half_width=0.5)
+    assert 0.48 < case.centres.abs().max() <= 0.5 < case.pair(30, rng())[1].abs().max()
+    with pytest.raises(InputError, match="Expected apex_half_width to be positive"):
+        oracle("ray_monotone", apex_half_width=0.0)
+
+
+@pytest.mark.parametrize("name", ["funnel", "ray_monotone"])
+def test_funnels_move_points_of_any_law_optimally(name):
+    case = oracle(name, dim=5, funnels=8)
+    y = 0.3 * torch.randn(200, 5, generator=rng(3), dtype=torch.float64) + 0.2
+    x = case.moved(y, rng(4))
+    lengths = (x - y).norm(dim=1)
+    assert float(lengths.min()) > 0 and solve(x, y).value == pytest.approx(float(lengths.mean()), rel=1e-10)
+    single = case.moved(y.float(), rng(4))
+    assert single.dtype == torch.float32 and (name == "funnel" or torch.allclose(single, x.float(), atol=1e-4))
 
 
 def test_blocks_change_nothing(monkeypatch):

@@ -36,6 +36,7 @@ from wgan_lip.utils.checks import InputError, one_line
 from wgan_lip.utils.devices import keep_freed_memory
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded_up
+from wgan_lip.utils.pacing import largest_in_time
 from wgan_lip.utils.slopes import gradients
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend, kr_value
@@ -60,10 +61,12 @@ __all__ = [
 ]
 
 BATCH = 512  # samples of each law a step
-START = 4096  # samples of each law that a critic starts from
-RACE = 0.15  # of the time, for each start of a method with several
-JUDGED = 8192  # samples of each law by which they are judged
-CHUNK = 4096  # pairs measured at a time
+START = 4096  # samples of each law, at most, that a critic starts from
+STARTING = 0.1  # of the time, at most, for a start
+RACE = 0.15  # of the time, for each start of a method with several, that of starting among it
+JUDGED = 2  # times as many samples of each law as they started from, at the least, judge several starts
+CHUNK = 4096  # pairs measured at a time, at most
+ENTRIES = 2**22  # of their coordinates, at most
 ERROR = 0.003  # standard error of the value and of the truth that is asked for, relative to W1
 SEARCHED = 128  # points that look for the steepest slope, each in a quarter as many moves
 MOST_CHUNKS = 256  # after which a larger one is put up with
@@ -108,13 +111,19 @@ def train_and_measure(
     r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
 
     The optimiser ascends the KR dual, real and fake in one pass, its learning rates by a schedule in time. A
-    :class:`~wgan_lip.critics.Critic` starts at 4,096 samples of each law. Time is that of this process on its
-    processors, so that other work on the machine makes the wait longer and the result no other; drawing samples counts,
-    and so does the start. With no seconds the critic is measured as it was made.
+    :class:`~wgan_lip.critics.Critic` starts at samples of each law, 4,096 where that takes no more than a tenth of the
+    time. Time is that of this process on its processors, so that other work on the machine makes the wait longer and
+    the result no other; drawing samples counts, and so does the start. With no seconds the critic is measured as it was
+    made, from 128 samples.
 
     Note [Starts]
+        An exact plan between many samples in many dimensions takes longer than all of the training. So a start is made
+        anew from more and more samples, as :func:`wgan_lip.utils.pacing.largest_in_time` has it, in a tenth of the
+        time.
+
         Where a method has several starts, a critic trains from each for 15 % of the time, its learning rate falling to
-        zero. The one with the greatest dual value on 8,192 fresh samples of each law trains on, from the rate's start.
+        zero. The one with the greatest dual value on fresh samples of each law, twice as many as the smallest of the
+        starts is made of, trains on, from the rate's start.
 
     With optimal pairs :math:`(x_i, y_i)`, gradients :math:`\nabla f^*` of the potential, and a certified L:
 
@@ -178,19 +187,19 @@ def trained(
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     began, steps = time.process_time(), 0
-    raced: dict[str, tuple[float, Critic]] = {}
     critic = method.critic(pair.dim, **method.arguments)
     starts = method.starts if isinstance(critic, Critic) else ()
+    raced: dict[str, tuple[int, Critic]] = {}
     for start in starts:
         racing = time.process_time()
         candidate = method.critic(pair.dim, **method.arguments)
         assert isinstance(candidate, Critic)  # as the first one
-        candidate.start_at(*_drawn(pair, START, rng), solver=SOLVERS[start])
+        size = _start(candidate, pair, start, STARTING * seconds, rng)
         if len(starts) > 1:
             steps += _ascended(candidate, method, pair, RACE * seconds, batch, rng, racing)
-        raced[start] = float(kr_value(candidate, *_drawn(pair, JUDGED, rng)).detach()), candidate
+        raced[start] = size, candidate
     if starts:
-        best = max(raced, key=lambda start: raced[start][0])
+        best = starts[0] if len(starts) == 1 else _best(raced, pair, rng)
         critic, starts = raced[best][1], (best,)
     now = time.process_time()
     steps += _ascended(critic, method, pair, seconds - (now - began), batch, rng, now)
@@ -198,6 +207,22 @@ def trained(
     if not all(bool(weight.isfinite().all()) for weight in critic.parameters()):
         how["failed"] = f"its weights are not finite after {steps} steps"
     return critic, how
+
+
+def _start(critic: Critic, pair: Trainable, start: str, seconds: float, rng: torch.Generator) -> int:
+    """Starts a critic at as many samples of each law as the time allows; their number. See Note [Starts]."""
+
+    def at(size: int) -> None:
+        critic.start_at(*_drawn(pair, size, rng), solver=SOLVERS[start])
+
+    return largest_in_time(at, START, seconds, clock=time.process_time)[0]
+
+
+@torch.no_grad()
+def _best(raced: Mapping[str, tuple[int, Critic]], pair: Trainable, rng: torch.Generator) -> str:
+    """The start whose critic has the greatest dual value on fresh samples."""
+    samples = _drawn(pair, JUDGED * min(size for size, _ in raced.values()), rng)
+    return max(raced, key=lambda start: float(kr_value(raced[start][1], *samples)))
 
 
 def _ascended(
@@ -246,7 +271,7 @@ def _measured(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, 
     lipschitz = certify(critic).lipschitz
     exact = copy.deepcopy(critic).double().eval()
     values = _values(exact, pair, rng)
-    found = estimate_lipschitz(exact, torch.cat(pair.pair(CHUNK, rng)), starts=SEARCHED, steps=SEARCHED // 4)
+    found = estimate_lipschitz(exact, torch.cat(pair.pair(_chunk(pair), rng)), starts=SEARCHED, steps=SEARCHED // 4)
     certified = values["value"] / lipschitz if lipschitz > 0 else 0.0
     if found > lipschitz or certified > values["truth"] * (1 + ROUNDING):
         raise RuntimeError(
@@ -269,8 +294,8 @@ def _values(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, An
     """Value, truth and their ratio, on as many pairs as their standard errors ask for."""
     gaps, lengths = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     for _ in range(MOST_CHUNKS):
-        x, y = pair.pair(CHUNK, rng)
-        u, v = critic(torch.cat((x, y)).double()).split(CHUNK)
+        x, y = pair.pair(_chunk(pair), rng)
+        u, v = critic(torch.cat((x, y)).double()).split(len(x))
         gaps, lengths = torch.cat((gaps, u - v)), torch.cat((lengths, torch.linalg.vector_norm(x - y, dim=1)))
         truth = lengths.mean()
         if max(_error(gaps), _error(lengths)) <= ERROR * truth:
@@ -287,6 +312,11 @@ def _values(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, An
     }
 
 
+def _chunk(pair: Trainable) -> int:
+    """Pairs measured at a time."""
+    return max(1, min(CHUNK, ENTRIES // pair.dim))
+
+
 def _error(sample: Tensor) -> float:
     """The standard error of the mean."""
     return float(sample.std()) / math.sqrt(len(sample))
@@ -296,7 +326,7 @@ def _cosine(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, fl
     """The mean cosine of the critic's gradient to the potential's, where that has one; 0 where the critic is flat."""
     cosines = []
     for _ in range(COSINE_CHUNKS):
-        x = pair.pair(CHUNK, rng)[0].double()
+        x = pair.pair(_chunk(pair), rng)[0].double()
         truth = pair.gradient(x)
         known = truth.any(dim=1)
         if known.any():
@@ -308,7 +338,7 @@ def _cosine(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, fl
 
 
 def _ray_gradient_norm(critic: nn.Module, pair: Pair, rng: torch.Generator) -> float:
-    x, y = pair.pair(CHUNK, rng)
+    x, y = pair.pair(_chunk(pair), rng)
     moved = (x != y).any(dim=1)
     x, y = x[moved].double(), y[moved].double()
     each = np.arange(len(x))

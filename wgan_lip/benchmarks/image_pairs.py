@@ -14,7 +14,7 @@ from wgan_lip.data import CIFAR10, MNIST, Digits, FiniteSource, ImageFolder
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.clusters import middle_and_spread
 
-__all__ = ["PAIRS", "ImagePair", "Rows"]
+__all__ = ["PAIRS", "ImagePair", "Rows", "absent", "cifar"]
 
 Samples = tuple[Tensor, Tensor, Tensor, Tensor]
 """Of P and Q for training, then of P and Q held out, pixels in [0, 1], shapes (n, d), (m, d), (k, d) and (l, d)."""
@@ -56,14 +56,14 @@ def _mnist_blurred(root: Path) -> Samples:
 
 def _cifar_halves(root: Path) -> Samples:
     """CIFAR-10: six animals against four vehicles, the test images held out."""
-    source = _cifar(root)
+    source = cifar(root)
     classes = source.classes or ()
     return _split_by(source, [classes.index(name) for name in ANIMALS], CIFAR_TRAINED)
 
 
 def _cifar_gaussian(root: Path) -> Samples:
     """CIFAR-10 against the Gaussian on its first 256 principal axes, the mean added, clipped to [0, 1]."""
-    return _against_gaussian(_cifar(root), CIFAR_TRAINED, CIFAR_AXES)
+    return _against_gaussian(cifar(root), CIFAR_TRAINED, CIFAR_AXES)
 
 
 PAIRS: dict[str, Callable[[Path], Samples]] = {
@@ -104,11 +104,7 @@ class ImagePair:
 
     def absent(self) -> str | None:
         """Where its data were looked for, in words, if they are not there."""
-        places = FOLDERS.get(self.name.partition("_")[0], ())
-        root = Path(self.root).expanduser()
-        if not places or any((root / place).is_dir() for place in places):
-            return None
-        return f"no {' or '.join(places)} in {root}"
+        return absent(self.name.partition("_")[0], self.root)
 
     @cached_property
     def samples(self) -> Samples:
@@ -177,7 +173,15 @@ def _mnist(root: Path) -> FiniteSource:
     return MNIST(str(root), download=False, test_size=None)
 
 
-def _cifar(root: Path) -> FiniteSource:
+def absent(name: str, root: str) -> str | None:
+    """Where the data of that name were looked for, in words, if they are not in the folder."""
+    places, folder = FOLDERS.get(name, ()), Path(root).expanduser()
+    if not places or any((folder / place).is_dir() for place in places):
+        return None
+    return f"no {' or '.join(places)} in {folder}"
+
+
+def cifar(root: Path) -> FiniteSource:
     """Torchvision's own files, or the images in folders by class, `cifar10_jpeg/train` and `cifar10_jpeg/test`."""
     folder = root / "cifar10_jpeg"
     if folder.is_dir():

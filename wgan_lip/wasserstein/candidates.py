@@ -45,11 +45,13 @@ from wgan_lip.lipschitz.optimizers import Muon, parameter_groups
 from wgan_lip.transport import Potential, Problem, Transport, solve_problem
 from wgan_lip.utils.clusters import fast_distances, k_means, middle_and_spread
 from wgan_lip.utils.discovery import concrete_subclasses, import_all
+from wgan_lip.utils.pacing import largest_in_time
 
 __all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names", "place"]
 
 AXES = 64  # of a principal critic
-SOLVED = 800  # samples of each law whose transport is solved exactly
+SOLVED = 800  # samples of each law, at most, whose transport is solved exactly
+SOLVING = 0.1  # of the time left, at most, for that
 WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
 PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width h, on one slow core
@@ -355,7 +357,7 @@ class _ConesCandidate(Candidate):
 
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
-        return _cones(start.units, start.x, start.y, start.rng)
+        return _cones(start)
 
     def constant(self, module: nn.Module) -> float:
         return 1.0  # that of cones, and at most that of the layer before them
@@ -421,9 +423,11 @@ def _bias_scale(dim: int) -> float:
     return 2 / math.sqrt(_width(dim))  # what a unit row makes of samples of norm 1, in as many dimensions
 
 
-def _cones(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterator[Candidate]:
+def _cones(start: Start) -> Iterator[Candidate]:
     """Cones of both signs, few ones first; see Note [Candidates]."""
-    potential = _solved(x[:SOLVED], y[:SOLVED]).potential
+    units, x, y, rng = start.units, start.x, start.y, start.rng
+    most, seconds = min(SOLVED, max(len(x), len(y))), SOLVING * start.time_left()
+    _, potential = largest_in_time(lambda size: _solved(x[:size], y[:size]).potential, most, seconds)
     both = torch.cat((x, y))
     for sign in SIGNS:
         yield _ConesCandidate(f"cones-1{SIGNS[sign]}", both.mean(dim=0, keepdim=True), potential, sign, units)

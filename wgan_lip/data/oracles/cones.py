@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip.data.oracles.base import Oracle, integer, mean_norm, positive, unit
-from wgan_lip.data.sources import REFERENCE, derived_generator
+from wgan_lip.data.sources import REFERENCE, check_positive, derived_generator
 from wgan_lip.utils.checks import InputError
 
 __all__ = ["Dilation", "Funnel", "MixtureDilation", "RayMonotone", "Simplex"]
@@ -42,7 +42,7 @@ class _Cones(Oracle):
 
     def _distances(self, x: Tensor) -> Tensor:
         """The norms ‖x − a_k‖, shape (n, k), by differences."""
-        return torch.cdist(x, self.centres, compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.cdist(x, self.centres.to(x), compute_mode="donot_use_mm_for_euclid_dist")
 
     def _blocks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Rows of x, few enough that matrices of shape (rows, k) and (rows, d) stay small."""
@@ -220,7 +220,7 @@ class Funnel(_Cones):
     @cached_property
     def _parameters(self) -> tuple[Tensor, Tensor]:
         rng = derived_generator(self.seed, _PARAMETERS)
-        centres = self._draw(self.funnels, rng)
+        centres = self._draw_apexes(rng)
         return centres, 0.1 * torch.randn(self.funnels, generator=rng, dtype=torch.float64)
 
     @property
@@ -254,13 +254,21 @@ class Funnel(_Cones):
 
     def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         y = self._draw(n, rng)
-        shrink = torch.rand(n, 1, generator=rng, dtype=torch.float64)
-        apex = self.centres[self._lowest(y)]
-        return apex + shrink * (y - apex), y
+        return self.moved(y, rng), y
 
     def _draw(self, n: int, rng: torch.Generator) -> Tensor:
-        """Samples of Q, and the apexes."""
+        """Samples of Q."""
         return self._normal(n, rng)
+
+    def _draw_apexes(self, rng: torch.Generator) -> Tensor:
+        """The apexes, by default drawn as samples of Q."""
+        return self._draw(self.funnels, rng)
+
+    def moved(self, y: Tensor, rng: torch.Generator) -> Tensor:
+        """Moves points y of any law, shape (n, d), so that new and old places are optimal pairs. In y's precision."""
+        shrink = torch.rand(len(y), 1, generator=rng, dtype=y.dtype)
+        apex = self.centres.to(y)[self._lowest(y)]
+        return apex + shrink * (y - apex)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +288,7 @@ class RayMonotone(Funnel):
         draws: The number of pairs behind `w1`.
         power: p ≥ 1.
         half_width: Half the side of the cube.
+        apex_half_width: Half the side of the cube that apexes are drawn from; by default the same.
 
     References:
         Kantorovich Strikes Back! Wasserstein GANs are not Optimal Transport? (Korotin, Kolesov, Burnaev, 2022)
@@ -295,30 +304,41 @@ class RayMonotone(Funnel):
     name = "ray_monotone"
     power: float = positive(8.0)
     half_width: float = positive(2.5)
+    apex_half_width: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.apex_half_width is not None:
+            check_positive(apex_half_width=self.apex_half_width)
         if self.power < 1:
             raise InputError(f"Expected a power of at least 1, which moves y towards its apex. Got {self.power}.")
 
     def _draw(self, n: int, rng: torch.Generator) -> Tensor:
-        return self.half_width * (2 * torch.rand(n, self.dim, generator=rng, dtype=torch.float64) - 1)
+        return self._in_cube(n, self.half_width, rng)
 
-    def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        y = self._draw(n, rng)
-        return torch.cat([self._moved(block) for block in self._blocks(y)]), y
+    def _draw_apexes(self, rng: torch.Generator) -> Tensor:
+        side = self.half_width if self.apex_half_width is None else self.apex_half_width
+        return self._in_cube(self.funnels, side, rng)
 
-    def _moved(self, y: Tensor) -> Tensor:
+    def _in_cube(self, n: int, half_width: float, rng: torch.Generator) -> Tensor:
+        return half_width * (2 * torch.rand(n, self.dim, generator=rng, dtype=torch.float64) - 1)
+
+    def moved(self, y: Tensor, rng: torch.Generator) -> Tensor:
+        """As for :class:`Funnel`, for points of the cube; nothing is drawn."""
+        return torch.cat([self._moved_along(block) for block in self._blocks(y)])
+
+    def _moved_along(self, y: Tensor) -> Tensor:
         """x, shape (n, d), from y, shape (n, d), by matrices of shapes (n, k) and (n, d)."""
+        centres, biases = self.centres.to(y), self.biases.to(y)
         distances = self._distances(y)  # (n, k)
-        height, k = (distances + self.biases).min(dim=1, keepdim=True)  # (n, 1)
-        start, apex, side = distances.gather(1, k), self.centres[k[:, 0]], y.new_tensor(self.half_width)
+        height, k = (distances + biases).min(dim=1, keepdim=True)  # (n, 1)
+        start, apex, side = distances.gather(1, k), centres[k[:, 0]], y.new_tensor(self.half_width)
         v = (y - apex) / start  # (n, d)
         cube = ((torch.copysign(side, v) - y) / v).amin(dim=1, keepdim=True)
 
         # On the ray u is height + r; funnel j takes over where ‖y + r v − a_j‖ = δ_j + r, for δ_j = height − b_j.
-        delta = height - self.biases  # (n, k)
-        ahead = (y * v).sum(dim=1, keepdim=True) - v @ self.centres.T  # (y − a_j)·v
+        delta = height - biases  # (n, k)
+        ahead = (y * v).sum(dim=1, keepdim=True) - v @ centres.T  # (y − a_j)·v
         r = (distances - delta) * (distances + delta) / (2 * (delta - ahead))
         rivals = (r > 0) & (r > -delta)
         rivals.scatter_(1, k, False)

@@ -1,0 +1,49 @@
+"""As much of something as its time allows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["largest_in_time"]
+
+FIRST = 128  # the size that is tried first
+WORTHWHILE = 1.5  # a size that is not so many times the last one is not tried
+Result = TypeVar("Result")
+
+
+def largest_in_time(
+    call: Callable[[int], Result], most: int, seconds: float, *, clock: Callable[[], float] = time.perf_counter
+) -> tuple[int, Result]:
+    """The size, up to `most`, for which a call fits into `seconds`, and what that call returned.
+
+    Small sizes come first, 128 twice, since first calls load libraries. The next size is as large as the time left
+    allows if time grows with its cube, as that of exact solvers does at the worst. So all calls together take no longer
+    than `seconds`, unless the smallest do. With `seconds=math.inf` there is one call, of size `most`.
+
+    Arguments:
+        call: Takes a size.
+        most: The largest size.
+        seconds: By the clock, for all calls.
+        clock: Such as `time.process_time`.
+
+    Example:
+        >>> largest_in_time(lambda size: 2 * size, 1000, math.inf)
+        (1000, 2000)
+    """
+    if seconds == math.inf:
+        return most, call(most)
+    end = clock() + seconds
+    size = min(FIRST, most)
+    result = call(size)
+    while True:
+        began = clock()
+        result = call(size)
+        now = clock()
+        left, took = max(0.0, end - now), max(now - began, 1e-6)
+        larger = min(most, int(size * (left / took) ** (1 / 3)))
+        if larger < WORTHWHILE * size:
+            return size, result
+        size = larger
