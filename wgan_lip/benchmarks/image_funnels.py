@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -187,7 +187,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     Raises:
         InputError: An override that is none of these; no data.
     """
-    legal = {
+    legal: dict[str, Callable[[str], Any]] = {
         "sides": some_of(SIDES, "sides"),
         "pairs": some_of(PAIRS, "pairs"),
         "methods": some_of(METHODS, "methods"),
