@@ -21,7 +21,7 @@ from wgan_lip.benchmarks import tests as suite
 from wgan_lip.cli import main
 from wgan_lip.cli import test as command
 from wgan_lip.transport import solve
-from wgan_lip.wasserstein.two_sample import TwoSampleTest
+from wgan_lip.wasserstein.two_sample import TwoSampleTest, _ranks
 
 ALPHA = Fraction(1, 20)
 
@@ -75,15 +75,43 @@ def test_the_exact_p_on_the_line_is_that_of_scipy():
         known = stats.permutation_test(
             (x, y), lambda x, y: stats.energy_distance(x, y), n_resamples=np.inf, alternative="greater"
         )
-        found = two_sample_test(x, y)
+        found = two_sample_test(x, y, method="energy")
         assert found.pvalue == pytest.approx(known.pvalue, abs=1e-12)
         assert found.statistic == pytest.approx(known.statistic**2, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 5), (2, 4)])
+def test_the_combined_p_is_that_of_the_smaller_rank_among_all_splits(n, m):
+    """On the line, where sliced W1 is W1: both p-values of every split by their definition, and the p of the smaller."""
+    rng = np.random.default_rng(n)
+    for _ in range(4):
+        pooled = np.concatenate((rng.normal(size=n), 2 * rng.normal(size=m) + 0.5))
+        splits = [(list(c), [k for k in range(n + m) if k not in c]) for c in combinations(range(n + m), n)]
+        ranks = []
+        for statistic in (stats.energy_distance, stats.wasserstein_distance):
+            values = np.array([statistic(pooled[x], pooled[y]) for x, y in splits])
+            ranks.append((values[None] >= values[:, None] - 1e-9).sum(axis=1))
+        smaller = np.minimum(*ranks)
+        found = two_sample_test(pooled[:n], pooled[n:], method="combined")
+        assert found.pvalue == pytest.approx((smaller <= smaller[0]).mean(), abs=1e-12)
+        assert found.statistic == pytest.approx(smaller[0] / len(splits))
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30), st.floats(0, 0.6))
+@settings(max_examples=100, deadline=None)
+def test_ranks_err_to_the_safe_side(values, error):
+    """Against exact ranks of what may be meant: that of the given split is no smaller, those of others no larger."""
+    means = torch.tensor(values, dtype=torch.float64)
+    noise = error * torch.rand(len(values), dtype=torch.float64, generator=torch.Generator().manual_seed(len(values)))
+    found = _ranks(means + noise, torch.full_like(means, error))
+    exact = (means[None] >= means[:, None]).sum(dim=1)
+    assert found[0] >= exact[0] and bool((found[1:] <= exact[1:]).all()) and found.min() >= 1
 
 
 @given(
     st.lists(st.integers(0, 5), min_size=2, max_size=5),
     st.lists(st.integers(0, 5), min_size=2, max_size=4),
-    st.sampled_from(["energy", "mmd", "w1", "sliced_w1"]),
+    st.sampled_from(["combined", "energy", "mmd", "w1", "sliced_w1"]),
     st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
@@ -103,14 +131,15 @@ def test_two_pairs_have_the_excess_of_their_distances():
     assert two_sample_test(x, y, method="excess", permutations=9).statistic == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("method", ["energy", "w1", "excess", "sliced_w1", "mmd"])
+@pytest.mark.parametrize("method", ["combined", "energy", "w1", "excess", "sliced_w1", "mmd"])
 def test_equal_and_distant_samples(method):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 2)), rng.normal(size=(25, 2))
     more = {"permutations": 39}
     assert two_sample_test(x, y + 5, method=method, **more).pvalue == 1 / 40
     same = two_sample_test(np.ones((30, 2)), np.ones((25, 2)), method=method, **more)
-    assert same.pvalue == 1 and same.statistic == pytest.approx(0, abs=1e-9) and not same.rejected
+    nothing = 1.0 if method == "combined" else 0.0  # the smaller of two p-values of 1
+    assert same.pvalue == 1 and same.statistic == pytest.approx(nothing, abs=1e-9) and not same.rejected
 
 
 def test_sliced_w1_in_the_plane_is_the_mean_over_directions():
@@ -123,7 +152,7 @@ def test_duplicates_far_from_the_origin_are_ties():
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 2, (4, 6)).astype(float)
     x, y = rows[rng.integers(0, 4, 5)], rows[rng.integers(0, 4, 4)]
-    for method in ("energy", "sliced_w1"):
+    for method in ("energy", "sliced_w1", "combined"):
         near, far = (two_sample_test(offset + x, offset + y, method=method, seed=3).pvalue for offset in (0, 2.0**30))
         assert near == far
 
@@ -297,7 +326,7 @@ def test_kinds_of_samples():
         ({"x": law_of_rows(np.zeros((5, 2)))}, "Got a law"),
         ({"x": np.full((5, 2), 1e300)}, "1e\\+280"),
         ({"a": np.ones(5)}, "weights"),
-        ({"method": "ks"}, "method to be one of energy"),
+        ({"method": "ks"}, "method to be one of combined, energy"),
         ({"method": "betting", "permutations": 9}, "takes no permutations"),
         ({"permutations": 0}, "from 1 to"),
         ({"permutations": 10**12}, "from 1 to 10,000,000"),
@@ -363,7 +392,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     result = json.loads((tmp_path / "run/result.json").read_text())
     known = two_sample_test(x, y, effect=True, permutations=99)
     assert (result["pvalue"], result["w1_lower"]) == pytest.approx((known.pvalue, known.w1_lower), rel=1e-9)
-    assert result["versions"]["wgan_lip"] and result["method"] == "energy" and result["x"] == "x.npy"
+    assert result["versions"]["wgan_lip"] and result["method"] == "combined" and result["x"] == "x.npy"
     shown = capsys.readouterr().out
     assert "p = 0.0100" in shown and "run/result.json" in shown and "jointly" in shown
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "finished"
@@ -415,9 +444,9 @@ def test_the_suite_writes_table_and_page(in_this_process, tmp_path, capsys):
     results = json.loads((tmp_path / "results.json").read_text())
     rows = {(row["kind"], row["pair"]): row for row in results["rows"]}
     assert {kind for kind, _ in rows} == {"level", "level_betting", "power", "betting", "coverage"}
-    assert len(rows["level", "equal"]["pvalues"]["energy"]) == 20 and "mnist" in results["skipped"]
+    assert len(rows["level", "equal"]["pvalues"]["combined"]) == 20 and "mnist" in results["skipped"]
     power = rows["power", "shift"]["pvalues"]
-    assert power.keys() == {"energy", "mmd", "sliced_w1", "C2ST"}
+    assert power.keys() == {"combined", "energy", "mmd", "sliced_w1", "C2ST"}
     assert all(0 < p <= 1 for ps in power.values() for p in ps)
     page = (tmp_path / "README.md").read_text()
     assert (tmp_path / "table.md").read_text().strip() in page and "suite=tests" in page and "Left out: mnist" in page

@@ -61,8 +61,8 @@ class W1Estimate(Printed):
         value: The best single number in [lower, upper]: `exact`, or the middle.
         halves: W1 between and within halves of the two sample sets: the floor, what sampling alone explains, and the
             excess over it. None with weights, for fewer than 4 samples, or where no time was left.
-        pvalue: Of equal laws, by a permutation test of the energy distance; None likewise, and where the laws were not
-            asked about.
+        pvalue: Of equal laws, by a permutation test of energy distance and sliced W1; None likewise, and where the laws
+            were not asked about.
         population: Confidence bounds on W1 of the laws from held-out samples; None where no critic was trained; where
             nothing could be held out or the critic is constant, `notes` then say why; after an interruption.
         critic: The critic that was trained, an `nn.Module`; None where there is none.
@@ -198,7 +198,7 @@ class W1Estimate(Printed):
         told = [] if self.population is None else list(self.population.assumptions)
         if self.pvalue is None:
             return told
-        test = "p is by a permutation test of the energy distance"
+        test = "p is by a permutation test of energy distance and sliced W1"
         if self.population is None:
             return [*told, f"{test}, on independent samples of each law."]
         joint = percent(max(0.0, round(1 - 2 * (1 - self.level), 12)))
