@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.machine import threads, write_page, write_results
 from wgan_lip.data.oracles import Ball, Grid, MixtureDilation, Oracle, RayMonotone, Simplex
 from wgan_lip.transport import solve
 from wgan_lip.utils.tables import markdown_table
@@ -49,7 +49,24 @@ def measure(seeds: list[int], out: Path) -> str:
             upper += [_upper_row(dim, n, seed) for dim in UPPER_DIMS for n in UPPER_SIZES]
     more: dict[str, Any] = {"trim": TRIM, "directions": DIRECTIONS, "sliced": sliced, "upper": upper}
     write_results("coverage", seeds, out, level=LEVEL, rows=rows, **more)
-    return f"{_table(rows)}\n{_sliced_table(sliced)}\n{_upper_table(upper)}"
+    table = f"{_table(rows)}\n{_sliced_table(sliced)}\n{_upper_table(upper)}"
+    title, how = "How often the bounds on W1 of the laws hold", f"One thread, level {LEVEL}."
+    write_page("coverage", seeds, out, (), title=title, how=how, parts=[table, READING])
+    return table
+
+
+READING = f"""\
+**Lower bounds.** {REPETITIONS:,} repetitions with n + n samples, the critic being the potential of the pair; in
+brackets how far below W1 the bound lies on average. A share of {REPETITIONS:,} repetitions scatters by 0.7 %. Normal
+bounds hold as n grows, the others at every n.
+
+**Sliced W1.** Trimmed by {TRIM:g} at both ends, {DIRECTIONS} directions, {SLICED_REPETITIONS} repetitions.
+
+**Upper bounds.** Those of `population_bounds` for supports of known diameter, {UPPER_REPETITIONS} repetitions. Beside
+them the least that a bound through the triangle inequality can be, one made of W1(P_n, Q_n) and of bounds on
+W1(P, P_n) and W1(Q, Q_n), such as those of *Efficient distribution learning with error bounds in Wasserstein distance*
+(Figueiredo, Adams, Laurenti, 2026): in the mean it is at least W1(P_n, Q_n) + ½ [W1(P_n, P'_n) + W1(Q_n, Q'_n)] with
+fresh samples, however it is computed. Its slack shrinks like n^(-1/d), ours like n^(-1/2)."""
 
 
 def _trimmed_moment(trim: float) -> float:

@@ -20,7 +20,7 @@ from wgan_lip.benchmarks.contest import (
     run_cases,
     some_of,
 )
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data.oracles import RayMonotone
 from wgan_lip.utils.numbers import rounded_up
@@ -122,7 +122,28 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
     write_results("funnels", seeds, out, overrides, threads=1, **more, methods=methods, rows=rows)
     _draw(rows, out)
-    return _table(rows)
+    table = _table(rows)
+    how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
+    parts = [table, "![cosine of gradients over the number of funnels](funnels.png)", _losses(rows)]
+    write_page(
+        "funnels", seeds, out, overrides, title="Ray-monotone pairs, and what was published", how=how, parts=parts
+    )
+    return table
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where each of our critics is behind the best published cosine, or misses W1 by more than a twentieth."""
+    lines = ["**Where ours lose**", ""]
+    for method in dict.fromkeys(row["method"] for row in rows if not METHODS[row["method"]].baseline):
+        of = _of(rows, method=method)
+        behind = [f"({row['dim']}, {row['funnels']})" for row in of if not _above(row)]
+        short = [f"({row['dim']}, {row['funnels']})" for row in of if row["certified_ratio"] < 0.95]
+        lines.append(
+            f"- {method}: behind the best published cosine in {len(behind)} of {len(of)} settings (dimension, funnels)"
+            f"{': ' * bool(behind)}{', '.join(behind)}; certifies less than 95 % of W1 in {len(short)}"
+            f"{': ' * bool(short)}{', '.join(short)}."
+        )
+    return "\n".join(lines)
 
 
 def _above(row: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from wgan_lip.benchmarks.contest import (
     run_cases,
     some_of,
 )
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data import Digits, Gaussians8, Gaussians25
 from wgan_lip.data.oracles import ORACLES, RayMonotone, Simplex
@@ -120,7 +120,24 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
     write_results("oracles", seeds, out, overrides, threads=1, **more, methods=methods, rows=rows)
     _draw(rows, out)
-    return _table(rows)
+    table = _table(rows)
+    how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
+    parts = [table, "![what each critic certifies of W1](oracles.png)", _leaders(rows)]
+    write_page("oracles", seeds, out, overrides, title="Critics against known potentials", how=how, parts=parts)
+    return table
+
+
+def _leaders(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which method certifies most of W1 on which pairs."""
+    pairs, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("pair", "method"))
+    ahead: dict[str, list[str]] = {}
+    for pair in pairs:
+        values = {m: _mean(rows, pair, m, "certified_ratio") for m in methods}
+        known = {method: value for method, value in values.items() if value is not None}
+        if known:
+            ahead.setdefault(max(known, key=lambda method: known[method]), []).append(pair)
+    told = [f"- {method} on {', '.join(of)}" for method, of in ahead.items()]
+    return "\n".join(["**Who certifies most of W1**", "", *told])
 
 
 def _without_kinks(row: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.machine import threads, write_page, write_results
 from wgan_lip.benchmarks.peers import torchlip_critic
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.layers import Conv2d, ConvGradientFlow, GradientFlow, Linear, constrain_steps
@@ -37,6 +37,15 @@ PARTS = ("forward and backward", "projection", "optimiser", "retraction")
 Make = Callable[[], nn.Module]
 
 
+LIMIT = 1.3  # of a twin's step, which the default critic is to stay below
+READING = f"""\
+One critic step ({BATCH} samples of both laws in one pass, backward, Adam with projection and retraction) over that of
+an unconstrained ReLU network of the same shape: {DEPTH} layers, width and input as in the table, the convolutional
+critic on {" x ".join(map(str, IMAGE))}. Forward and backward, optimiser (with the projection) and retraction are
+fractions of the twin's step. Memory is parameters, gradients, Adam's state and what backward keeps, over the twin's;
+"one" is a graph without breaks under `torch.compile`."""
+
+
 def measure(seeds: list[int], out: Path) -> str:
     """Steps every critic and its twin in turn, on one thread, on the GPU too where there is one.
 
@@ -55,7 +64,17 @@ def measure(seeds: list[int], out: Path) -> str:
                         rows.append({**of, **_row(critic, twin, dim, device)})
                         write_results("step_cost", seeds, out, threads=1, rows=rows)
     _draw(rows, out)
-    return _table(rows)
+    table = _table(rows)
+    costly = [row for row in rows if row["ratio"] > LIMIT]
+    losses = "**Where it loses.** " + (
+        "; ".join(f"{row['critic']} on {row['device']} costs {row['ratio']:.2f} of its twin" for row in costly) + "."
+        if costly
+        else f"No critic costs more than {LIMIT} of its twin."
+    )
+    parts = [table, READING, "![parts of a step, over the twin's](step_cost.png)", losses]
+    how = "One thread; a critic and its twin in turns in one process, ratios of medians."
+    write_page("step_cost", seeds, out, (), title="What a training step costs", how=how, parts=parts)
+    return table
 
 
 def _pairs(width: int) -> dict[str, tuple[Make, Make, int]]:
