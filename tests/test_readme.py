@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-TABLES = ["wgan", "tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "tensorboard", "oracles", "rivals"]
-TABLES += ["funnels", "funnels_long", "funnels_variants"]
+TABLES = ["wgan", "tensorboard", "rivals"]
+PAGES = ["tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "oracles", "calls", "tests"]
+PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
 
 
 @pytest.mark.parametrize("suite", TABLES)
@@ -26,7 +27,17 @@ def test_tables_are_the_committed_ones(suite):
     assert (ROOT / "outputs/reference" / suite / "table.md").read_text(encoding="utf-8").strip() in README
 
 
-@pytest.mark.parametrize("suite", [*TABLES, "density"])
+@pytest.mark.parametrize("suite", PAGES)
+def test_every_page_holds_its_table_and_its_command_and_is_linked(suite):
+    folder = ROOT / "outputs/reference" / suite
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert (folder / "table.md").read_text(encoding="utf-8").strip() in page and results["command"] in page
+    assert all((folder / name).exists() for name in re.findall(r"!\[.*?\]\((.*?)\)", page))
+    assert f"outputs/reference/{suite}/README.md" in README
+
+
+@pytest.mark.parametrize("suite", [*PAGES, "density"])
 def test_every_committed_result_has_its_command_in_the_text(suite):
     results = json.loads((ROOT / "outputs/reference" / suite / "results.json").read_text(encoding="utf-8"))
     assert f"suite={results.get('suite', suite)}" in README and results["machine"]["processor"]

@@ -46,7 +46,7 @@ def measure(seeds: list[int], out: Path) -> str:
             rows.append({"seed": seed, "n": n, "dim": dim, "seconds": seconds})
             write_results("calls", seeds, out, rows=rows)
     table = _table(rows)
-    write_page("calls", seeds, out, (), title="What the first calls cost", how="One thread.", parts=[table])
+    write_page(out, title="What the first calls cost", how="One thread.", parts=[table])
     return table
 
 

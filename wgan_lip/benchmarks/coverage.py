@@ -51,7 +51,7 @@ def measure(seeds: list[int], out: Path) -> str:
     write_results("coverage", seeds, out, level=LEVEL, rows=rows, **more)
     table = f"{_table(rows)}\n{_sliced_table(sliced)}\n{_upper_table(upper)}"
     title, how = "How often the bounds on W1 of the laws hold", f"One thread, level {LEVEL}."
-    write_page("coverage", seeds, out, (), title=title, how=how, parts=[table, READING])
+    write_page(out, title=title, how=how, parts=[table, READING])
     return table
 
 

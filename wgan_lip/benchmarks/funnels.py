@@ -125,9 +125,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     table = _table(rows)
     how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
     parts = [table, "![cosine of gradients over the number of funnels](funnels.png)", _losses(rows)]
-    write_page(
-        "funnels", seeds, out, overrides, title="Ray-monotone pairs, and what was published", how=how, parts=parts
-    )
+    write_page(out, title="Ray-monotone pairs, and what was published", how=how, parts=parts)
     return table
 
 

@@ -155,7 +155,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     table = _table(rows, pairs, absent)
     how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
     parts = [table, "![held-out values over the best one of their pair](images.png)", _losses(rows)]
-    write_page("images", seeds, out, overrides, title="Critics on real images", how=how, parts=parts)
+    write_page(out, title="Critics on real images", how=how, parts=parts)
     return table
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from wgan_lip.runs.folder import versions
+from wgan_lip.runs.folder import read_json, versions
 from wgan_lip.utils.files import write_json, write_whole
 
-__all__ = ["command_of", "in_turns", "machine", "milliseconds", "threads", "turns_of", "write_page", "write_results"]
+__all__ = ["in_turns", "machine", "milliseconds", "threads", "turns_of", "write_page", "write_results"]
 
 
 @contextmanager
@@ -84,23 +84,18 @@ def machine() -> dict[str, str]:
 
 def write_results(suite: str, seeds: Sequence[int], out: Path, overrides: Sequence[str] = (), **content: Any) -> None:
     """Writes `out/results.json`: the command, the machine, and the content, such as all rows."""
-    command = command_of(suite, seeds, overrides)
+    arguments = f""" "overrides=[{",".join(f"'{override}'" for override in overrides)}]\"""" if overrides else ""
+    command = f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}"
     write_json(out / "results.json", {"suite": suite, "command": command, "machine": machine(), **content})
 
 
-def command_of(suite: str, seeds: Sequence[int], overrides: Sequence[str] = ()) -> str:
-    """What is typed to run a suite."""
-    arguments = f""" "overrides=[{",".join(f"'{override}'" for override in overrides)}]\"""" if overrides else ""
-    return f"wgan-lip benchmark suite={suite} seeds=[{','.join(map(str, seeds))}]{arguments}"
-
-
-def write_page(
-    suite: str, seeds: Sequence[int], out: Path, overrides: Sequence[str], *, title: str, how: str, parts: Sequence[str]
-) -> None:
-    """Writes `out/README.md`: the title, the command, the machine and how it measured, and the parts, in Markdown."""
-    about = machine()
+def write_page(out: Path, *, title: str, how: str, parts: Sequence[str]) -> None:
+    """Writes `out/README.md`, in Markdown: the title, the command and the machine of `results.json`, how it measured,
+    and the parts."""
+    results = read_json(out / "results.json")
+    about = results["machine"]
     made = f"{about['processor']}, {about['machine']}, torch {about['torch']}. {how}"
-    text = [f"# {title}", f"    {command_of(suite, seeds, overrides)}", made, *(part.strip() for part in parts if part)]
+    text = [f"# {title}", f"    {results['command']}", made, *(part.strip() for part in parts if part)]
     write_whole(out / "README.md", ("\n\n".join(text) + "\n").encode())
 
 

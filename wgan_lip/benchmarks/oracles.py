@@ -123,7 +123,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     table = _table(rows)
     how = f"{chosen['seconds']:g} seconds of processor time a critic, one thread."
     parts = [table, "![what each critic certifies of W1](oracles.png)", _leaders(rows)]
-    write_page("oracles", seeds, out, overrides, title="Critics against known potentials", how=how, parts=parts)
+    write_page(out, title="Critics against known potentials", how=how, parts=parts)
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from wgan_lip import figures
 from wgan_lip.benchmarks.contest import percent, some_of
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.wgan import EXCESS_HEADS, excess_of, recall_of, train_case
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import markdown_table
@@ -64,7 +64,15 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     if not any("score" in row for row in rows):
         raise InputError("Expected a run that finished. Got none: each says why in its status.json.")
     _draw(rows, out)
-    return _table(rows)
+    table = _table(rows)
+    parts = [table, "![excess of one generator against several critics, by seed](rivals.png)", READING]
+    write_page(out, title="One generator against several critics", how="", parts=parts)
+    return table
+
+
+READING = """\
+Generator, its optimiser, batches and numbers of steps are those of the experiment, the critic alone differs. Seconds
+are those of a machine with other work beside it: they compare, and are no more."""
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -41,7 +41,7 @@ LIMIT = 1.3  # of a twin's step, which the default critic is to stay below
 READING = f"""\
 One critic step ({BATCH} samples of both laws in one pass, backward, Adam with projection and retraction) over that of
 an unconstrained ReLU network of the same shape: {DEPTH} layers, width and input as in the table, the convolutional
-critic on {" x ".join(map(str, IMAGE))}. Forward and backward, optimiser (with the projection) and retraction are
+critic on {" x ".join(map(str, IMAGE))}. Forward and backward, projection, optimiser and retraction are
 fractions of the twin's step. Memory is parameters, gradients, Adam's state and what backward keeps, over the twin's;
 "one" is a graph without breaks under `torch.compile`."""
 
@@ -73,7 +73,7 @@ def measure(seeds: list[int], out: Path) -> str:
     )
     parts = [table, READING, "![parts of a step, over the twin's](step_cost.png)", losses]
     how = "One thread; a critic and its twin in turns in one process, ratios of medians."
-    write_page("step_cost", seeds, out, (), title="What a training step costs", how=how, parts=parts)
+    write_page(out, title="What a training step costs", how=how, parts=parts)
     return table
 
 

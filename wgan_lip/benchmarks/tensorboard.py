@@ -16,7 +16,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from wgan_lip.benchmarks.machine import milliseconds, write_results
+from wgan_lip.benchmarks.machine import milliseconds, write_page, write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.tables import markdown_table
@@ -50,7 +50,10 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             row["bytes"] = sum(file.stat().st_size for file in directory.glob("events.out.tfevents.*"))
             rows.append(row | served(directory.parent, last=audits[-1]["step"]))
             write_results("tensorboard", seeds, out, overrides, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    how = "Seconds from the start of the server to the last audit, milliseconds of what its pages ask for."
+    write_page(out, title="TensorBoard over long runs", how=how, parts=[table])
+    return table
 
 
 def served(logdir: Path, last: int) -> dict[str, float]:

@@ -136,7 +136,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     text = "\n".join([*tables, *(f"Left out: {name}: {why}" for name, why in absent.items())]) + "\n"
     how = f"One thread. {SAMPLES} samples of each law, {PERMUTATIONS} permutations, the same draws for all methods."
     title = "Two-sample tests: level, power, coverage"
-    write_page("tests", seeds, out, overrides, title=title, how=how, parts=[text, *_reading(rows, draws)])
+    write_page(out, title=title, how=how, parts=[text, *_reading(rows, draws)])
     return text
 
 
@@ -306,7 +306,7 @@ def _reading(rows: Sequence[Mapping[str, Any]], draws: int) -> list[str]:
         "**How to read it**",
         "",
         "Energy, MMD (a Gaussian kernel as wide as the median distance) and sliced W1 (100 directions) get their p by "
-        "permutation; combined, the smaller of the p-values of energy and sliced W1, is permuted once more. C2ST is "
+        "permutation; combined, the product of the p-values of energy and sliced W1, is permuted once more. C2ST is "
         "the accuracy of a logistic regression on a held-out half. Betting pays for what the "
         "others do not give: it may be looked at after every pair, and δ bounds W1 of the laws from below, in the "
         f"units of the samples. A share of {draws} draws has a standard error of at most {0.5 / math.sqrt(draws):.3f}.",

@@ -63,9 +63,7 @@ def measure(seeds: list[int], out: Path) -> str:
                     write_results("tightness", seeds, out, threads=1, rows=rows)
     table = _table(rows)
     how = f"One thread; {STEPS} full-batch ascents, or compiled."
-    write_page(
-        "tightness", seeds, out, (), title="How tight a certificate is", how=how, parts=[table, READING, _loose(rows)]
-    )
+    write_page(out, title="How tight a certificate is", how=how, parts=[table, READING, _loose(rows)])
     return table
 
 

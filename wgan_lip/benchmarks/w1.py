@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import wgan_lip
 from wgan_lip.benchmarks import peers
-from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.machine import threads, write_page, write_results
 from wgan_lip.benchmarks.peers import Answer, Finish, Problem
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
@@ -265,7 +265,16 @@ def _measure(suite: str, work: list[tuple[Case, Methods]], seeds: list[int], out
                 rows[:] = _judged(rows, truth)
                 write_results(suite, seeds, out, cases=cases)
                 _check_agreement(rows, truth)
-    return _table(cases)
+    table = _table(cases)
+    title = "W1 by today's tools" if suite == "w1" else "W1 of many samples"
+    how = "One thread unless a row says otherwise; every row in a process of its own, imports and samples ready."
+    write_page(out, title=title, how=how, parts=[READING, table])
+    return table
+
+
+READING = """\
+An exact solver knows the samples and nothing of the laws; a critic tells about the laws what it tells on held-out
+samples."""
 
 
 def _truth(case: Case, seed: int) -> Truth:

@@ -12,7 +12,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from wgan_lip.benchmarks.contest import percent
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
 from wgan_lip.utils.checks import InputError
@@ -32,7 +32,15 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             row = train_case(out / f"{case}-{seed}", [f"experiment={case}", f"seed={seed}", *overrides])
             rows.append({"case": case, "seed": seed, **row})
             write_results("wgan", seeds, out, overrides, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    write_page(out, title="WGANs with certified critics on small data", how="", parts=[table, READING])
+    return table
+
+
+READING = """\
+The excess over the floor is W1(g, t) − ½ [W1(g, g′) + W1(t, r)], beside it that of real samples in the generator's
+place; `±` is the spread over seeds; of modes the fewest count, of constants the largest. Recall in brackets is that of
+real samples: where it is lower, the samples are thinner than the data, which the excess hardly sees."""
 
 
 def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False) -> dict[str, Any]:

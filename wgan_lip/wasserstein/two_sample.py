@@ -31,7 +31,7 @@ from wgan_lip.wasserstein.population import check_level
 __all__ = ["TwoSampleTest", "check_test", "two_sample_test"]
 
 STATISTICS = {
-    "combined": "smaller p-value of energy distance and sliced W1",
+    "combined": "product of the p-values of energy distance and sliced W1",
     "energy": "energy distance",
     "w1": "W1 of the samples",
     "excess": "W1 in excess of its floor",
@@ -161,7 +161,7 @@ def two_sample_test(
 
     .. math:: p = \frac{1 + \#\{b : T_b \ge T\}}{1 + B}
 
-    `combined`, the default: by energy distance and by sliced W1, on the same splits, and T is the smaller of the two
+    `combined`, the default: by energy distance and by sliced W1, on the same splits, and T is the product of the
     p-values that they give a split among all of them, of which small values count: equal laws are rejected as rarely as
     by one of them, and laws that only one of them tells apart are found nearly as often as by that one. `energy`: the
     energy distance :math:`2\,\overline{\|x - y\|} - \overline{\|x - x'\|} - \overline{\|y - y'\|}`, means over all
@@ -209,7 +209,7 @@ def two_sample_test(
     References:
         Energy statistics (Székely, Rizzo, 2013); A Kernel Two-Sample Test (Gretton et al., 2012); for the added 1:
         Permutation P-values should never be zero (Phipson, Smyth, 2010); for p-values combined on the same splits:
-        Resampling-based multiple testing (Westfall, Young, 1993)
+        Permutation tests for complex data (Pesarin, Salmaso, 2010), chapter 4
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(200, 2))
@@ -304,8 +304,9 @@ def _permuted(
         ((values, errors),) = parts
         value, reached = float(values[0]), int((values + errors + errors[0] >= values[0])[1:].sum())
     else:
-        smaller = torch.stack([_ranks(values, errors) for values, errors in parts]).amin(dim=0)
-        value, reached = float(smaller[0]) / len(smaller), int((smaller <= smaller[0])[1:].sum())
+        products = torch.stack([_ranks(values, errors) for values, errors in parts]).prod(dim=0)  # below 2^53
+        value = float(products[0]) / len(products) ** len(parts)
+        reached = int((products <= products[0])[1:].sum())
     notes = []
     if every:
         notes.append(f"p is exact: all {permutations + 1:,} splits of the samples were taken.")
