@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class Critic(Rebuildable, nn.Sequential):
             ) from error
         yield critic
 
-    def another(self) -> Self:
+    def another(self) -> Critic:
         """A critic that is built as this one was, with weights of its own."""
         args, keywords = getattr(self, BUILT_WITH)
         return type(self)(*_anew(args), **_anew(keywords))

@@ -80,8 +80,10 @@ class CombinedCritic(Critic):
         high: float | None = None,
     ) -> None:
         check_choice(rule, list(RULES), "rule")
-        if isinstance(critics, nn.Module) or not critics or not all(isinstance(each, nn.Module) for each in critics):
-            raise InputError(f"Expected a list of critics, at least one. Got {critics!r:.60}.")
+        given = [critics] if isinstance(critics, (str, nn.Module)) or not isinstance(critics, Sequence) else critics
+        if given is not critics or not given or not all(isinstance(each, nn.Module) for each in given):
+            kinds = ", ".join(type(each).__name__ for each in given) or "none"
+            raise InputError(f"Expected a list of critics, at least one. Got {kinds}.")
         for each in critics:
             if hasattr(each, "penalty"):
                 raise InputError(

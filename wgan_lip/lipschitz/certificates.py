@@ -481,9 +481,7 @@ def _evaluate(steps: Iterable[_Step], state: Tensor, error: Tensor) -> tuple[Ten
     return state, error.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def _reached(
-    step: _Step, state: Tensor, error: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+def _reached(step: _Step, state: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
     """What maps side by side make of the state, one behind the other, how far it strays, how far the join carries that,
     and the join."""
     module = cast(Branches, step.module)
@@ -551,11 +549,12 @@ def _first_norm(layers: Iterable[_Layer]) -> Norm | None:
     return next((layer.before for layer in layers if layer.before is not None), None)
 
 
-def _proofs(critic: nn.Module, path: str = "") -> Iterator[_Layer]:
-    """The layers in the order of application, whose norms and axes must meet."""
+def _proofs(critic: nn.Module, within: str = "") -> Iterator[_Layer]:
+    """The layers in the order of application, whose norms and axes must meet; `within` is the path of the critic, if it
+    is one of several side by side."""
     state = None  # as long as no layer has said what it takes
-    axes = 1 if path else None  # chains side by side take vectors
-    for path, module in _chain(critic, path):
+    axes = 1 if within else None  # side by side they take vectors
+    for path, module in _chain(critic, within):
         parts: tuple[tuple[_Layer, ...], ...] = ()
         if isinstance(module, Branches) and type(module).claim is Branches.claim:
             parts = tuple(tuple(_proofs(own, f"{path}.layers.{index}")) for index, own in enumerate(module.layers))

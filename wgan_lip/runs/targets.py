@@ -101,9 +101,12 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
     cls = target_class(role, config["_target_"], trust=trust)
-    keywords = {
-        key: _with_parts(role, value, trust=trust, **offered) for key, value in config.items() if key != "_target_"
-    }
+    try:
+        keywords = {
+            key: _with_parts(role, value, trust=trust, **offered) for key, value in config.items() if key != "_target_"
+        }
+    except RecursionError:
+        raise InputError(f"The section {role} holds sections within sections, too deep to be built.") from None
     parameters = inspect.signature(cls).parameters
     legal = [
         name for name, parameter in parameters.items() if parameter.kind in NAMED and name not in ("self", "params")

@@ -85,8 +85,8 @@ class Branches(LipschitzLayer):
                 start_chain(layer, own, len(x), solver=solver)
 
     def renew(self, x: Tensor, y: Tensor) -> int:
-        chains = [pair for pair in zip(self.layers, self.inputs(torch.cat((x, y)))) if isinstance(pair[0], nn.Sequential)]
-        return sum(renew_chain(layer, own, len(x)) for layer, own in chains)
+        pairs = zip(self.layers, self.inputs(torch.cat((x, y))))
+        return sum(renew_chain(layer, own, len(x)) for layer, own in pairs if isinstance(layer, nn.Sequential))
 
 
 class Parallel(Branches):
