@@ -277,7 +277,7 @@ class WeightedSum(_Together):
     @classmethod
     def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
         yield from super().examples()
-        yield cls(_potential(3), _potential(3), weights=[2.0, -0.75], shift=-1.5), (3,)
+        yield cls(_potential(3), _potential(3), weights=[0.25, -0.75], shift=-1.5), (3,)
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}" + (f", shift={self.shift}" if self.shift else "")
