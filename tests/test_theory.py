@@ -55,9 +55,9 @@ def test_the_lattice_and_the_families_with_maximum_norms_hold_the_zigzag_on_all_
 
 
 def test_two_euclidean_folds_hold_it_on_an_interval_and_no_further():
-    """x ↦ −|x + 1|, and then a fold of what lies below −2; a mirror image, so that folds keep the upper side."""
-    flip = [piece(-1.0, 0.0)[1], fold(2.0), piece(-1.0, 0.0)[1]]
-    critic = nn.Sequential(fold(-1.0), *flip, piece(1.0, 1.0)[1], Squeeze()).double()
+    """x ↦ −|x + 1|, and then a fold of what lies below −2, up to shifts; folds keep what is below, so it is flipped."""
+    flip = [piece(-1.0, 0.0)[1], fold(3.0), piece(-1.0, 0.0)[1]]
+    critic = nn.Sequential(fold(-1.0), *flip, piece(1.0, 2.0)[1], Squeeze()).double()
     assert certify(critic).lipschitz <= 1 + 1e-12
     assert torch.allclose(critic(NEAR), zigzag(NEAR), atol=1e-12)
     assert not torch.allclose(critic(2 * NEAR), zigzag(2 * NEAR), atol=0.5)
@@ -76,7 +76,7 @@ def test_two_functions_side_by_side_cost_the_root_of_2_in_the_euclidean_norm():
 def test_opposite_directions_stay_opposite_under_a_fold_only_where_it_does_not_see_them(width, hidden, seed, share):
     """‖φ^∞(p) − φ^∞(−p)‖ = 2‖(I − (τ/2)WᵀW)p‖, which is below 2‖p‖ by what W sees of p."""
     rng = torch.Generator().manual_seed(seed)
-    layer = GradientFlow(width, hidden).double()
+    layer = GradientFlow(width, hidden).double().requires_grad_(False)
     with torch.no_grad():
         weight = torch.randn(hidden, width, generator=rng, dtype=torch.float64)
         layer.weight.copy_(weight / torch.linalg.matrix_norm(weight, 2))
