@@ -7,10 +7,13 @@ import math
 
 import pytest
 import torch
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from wgan_lip.benchmarks.methods import METHODS
+from wgan_lip.cli import main
 from wgan_lip.critics import (
     CombinedCritic,
     MeanCritic,
@@ -43,6 +46,7 @@ from wgan_lip.lipschitz.layers import (
     constrain_steps,
 )
 from wgan_lip.runs.export import export_players, load_exported
+from wgan_lip.runs.run import load_run
 from wgan_lip.runs.targets import build, recipe
 from wgan_lip.utils.checks import InputError, UncertifiableError
 from wgan_lip.wasserstein.dual import ascend
@@ -467,3 +471,27 @@ def test_slopes_are_below_the_constant_and_near_it():
     slope = find_steepest_slope(critic, 5 * torch.randn(50, 3), starts=128, steps=20).value
     part = find_steepest_slope(critic.combined.layers[1], 5 * torch.randn(50, 3), starts=128, steps=20).value
     assert 0.8 * part < slope <= certify(critic).lipschitz <= 2
+
+
+def test_the_command_line_trains_a_mean_of_any_kind_and_loads_it_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of = ["critic=mean", "critic@critic.of=resnet", "critic.of.width=8", "critic.of.depth=1", "critic.members=3"]
+    tiny = [override for override in TINY if not override.startswith("critic.")]
+    assert main(["train", "data=moons", "data.test_size=30", "hydra.run.dir=run", *of, *tiny]) == 0
+    run = load_run("run")
+    assert [type(member) for member in run.critic.combined.layers] == [ResNetCritic] * 3
+    assert len({member.readout.weight.sum().item() for member in run.critic.combined.layers}) == 3
+    assert verify(Certificate.load("run/certificate.json"), run.critic).lipschitz <= 1
+    assert run.summary["interval"]["lower"] <= run.summary["interval"]["exact"]
+
+
+def test_the_suites_train_it():
+    method = METHODS["sorting_mean_4"]
+    critic = method.critic(3, **method.arguments)
+    optimizer = method.new_optimizer(critic)
+    constrain_steps(optimizer, critic)
+    before = copy.deepcopy(critic)
+    ascend(critic, optimizer, torch.randn(20, 3) + 1, torch.randn(20, 3))
+    assert len(critic.combined.layers) == 4 and critic.combined.layers[0].readout.norm_in.dim == 32
+    assert certify(critic).lipschitz <= 1
+    assert not torch.equal(before(torch.ones(1, 3)), critic(torch.ones(1, 3)))
