@@ -437,6 +437,7 @@ def test_a_damaged_status_hides_nothing_else(tiny_run, tmp_path, capsys, content
         ("resnet", {}), ("fixed_width", {}), ("sorting", {}), ("convolutional", {}), ("image", {}), ("clipped", {}),
         ("gradient_penalty", {}), ("one_sided_penalty", {"one_sided": True}), ("spectral_norm", {}), ("groupsort", {}),
         ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
+        ("sorting_small", {"width": 64, "depth": 3, "group": 16}), ("mean", {}),
         ("cones", {"depth": 0, "readout": "cones", "centers": 1024}),
         ("cones_plane", {"depth": 0, "readout": "cones", "centers": 128, "cooling": 0.05}),
     ],
@@ -446,6 +447,8 @@ def test_a_critic_file_states_every_key_of_its_class_at_its_default(name, change
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         stated = dict(compose("train", overrides=[f"critic={name}"]).critic)
+        if name == "mean":
+            assert stated.pop("of") == compose("train", overrides=["critic=sorting_small"]).critic
     parameters = inspect.signature(target_class("critic", stated.pop("_target_"))).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     sizes = {"heads": 1, "label_count": 0}  # the data's, or the game's
@@ -462,6 +465,8 @@ def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained()
         "cones_plane",
         "fixed_width",
         "sorting",
+        "sorting_small",
+        "mean",
         "convolutional",
         "image",
     }

@@ -203,7 +203,7 @@ def test_values_bet_on_are_no_more_than_those_of_a_linear_critic():
     kind = test._kinds[0]
     x, y = x[8:] / test._unit, y[8:] / test._unit
     found, low = kind.differences(x, y)
-    linear = next(module for _, module, _, _ in kind.proof._layers if hasattr(module, "weight"))
+    linear = next(step.module for step in kind.proof._steps if hasattr(step.module, "weight"))
     weight, scale = list(map(Fraction, linear.weight[0].tolist())), Fraction(kind.proof.certificate.lipschitz)
     assert sum(w * w for w in weight) <= scale**2
 

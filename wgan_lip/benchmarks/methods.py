@@ -15,6 +15,7 @@ from wgan_lip.critics import (
     Critic,
     FixedWidthCritic,
     GroupSortCritic,
+    MeanCritic,
     PenalizedCritic,
     ResNetCritic,
     SortingCritic,
@@ -86,6 +87,11 @@ def interleaved(dim: int, *, between: str, width: int = 128, depth: int = 4) -> 
     return Critic(dim, layers)
 
 
+def mean_of(dim: int, *, members: int = 2, **arguments: Any) -> MeanCritic:
+    """The mean of so many sorting critics."""
+    return MeanCritic(SortingCritic(dim, **arguments), members=members)
+
+
 _CONES = Method(
     ResNetCritic,
     {"depth": 0, "readout": "cones", "centers": 1024},
@@ -93,6 +99,7 @@ _CONES = Method(
     starts=("transport", "samples"),
 )
 _LINEAR = Method(ResNetCritic, {"width": 128, "depth": 6})
+_SMALL = Method(SortingCritic, {"width": 64, "depth": 3, "group": 16}, optimizer="Muon")
 
 
 def _turned(method: Method, *, changes: Mapping[str, Any] | None = None, **arguments: Any) -> Method:
@@ -139,6 +146,9 @@ _VARIANTS: dict[str, Method] = {
     "leaky": _turned(_LINEAR, activation="leaky_relu"),
     "hardtanh": _turned(_LINEAR, activation="hardtanh"),
     "pairs": Method(SortingCritic, {"width": 128, "depth": 4, "group": 2}),
+    "sorting_small": _SMALL,
+    "sorting_mean": _turned(_SMALL, changes={"critic": mean_of}, members=2),
+    "sorting_mean_4": _turned(_SMALL, changes={"critic": mean_of}, members=4, width=32),
     "residual_sorts": Method(interleaved, {"between": "sort"}),
     "residual_affine": Method(interleaved, {"between": "affine"}),
 }

@@ -65,7 +65,7 @@ def checked(
         if key in built and isinstance(value, dict) and "_target_" in value:
             if isinstance(given := value.pop(GIVEN, None), list):
                 value = settings[key] = {name: value[name] for name in ("_target_", *given) if name in value}
-            _check_section(key, value, _signature(target_class(key, value["_target_"], trust=trust)))
+            _check_built(key, key, value, trust)
         elif isinstance(value, dict) and key in sections:
             _check_section(key, value, legal := _signature(sections[key]))
             if absent := [name for name in legal if name not in value]:
@@ -88,6 +88,14 @@ def checked(
 def run_named(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`wgan_lip.runs.run.load_run` takes, from the keys of :data:`RUN`."""
     return {"directory": settings["run"], "trust": settings["trust"]}
+
+
+def _check_built(role: str, name: str, section: Mapping[str, Any], trust: Collection[str]) -> None:
+    """Checks a section that names a class, and those within it, as of a critic made of critics."""
+    _check_section(name, section, _signature(target_class(role, section["_target_"], trust=trust)))
+    for key, value in section.items():
+        if isinstance(value, dict) and "_target_" in value:
+            _check_built(role, f"{name}.{key}", value, trust)
 
 
 def _check_section(name: str, section: Mapping[str, Any], legal: Mapping[str, Any]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers import Flatten, LipschitzLayer, Solver, Squeeze
+from wgan_lip.lipschitz.layers import Flatten, Solver, Squeeze
+from wgan_lip.lipschitz.layers.base import renew_chain, start_chain
 from wgan_lip.utils.checks import InputError, check_pair
 from wgan_lip.utils.clusters import middle_and_spread
-from wgan_lip.utils.rebuilding import Rebuildable
+from wgan_lip.utils.rebuilding import BUILT_WITH, Rebuildable
 
 __all__ = ["Critic"]
 
@@ -35,7 +37,7 @@ class Critic(Rebuildable, nn.Sequential):
         guarantee: What training keeps of its constant; see Note [Guarantees] of :mod:`wgan_lip.critics.baselines`.
     """
 
-    guarantee: ClassVar[str] = "certified"
+    guarantee: str = "certified"
     spread: float = 1.0
 
     def __init__(self, dim: int, layers: Mapping[str, nn.Module], heads: int = 1) -> None:
@@ -56,6 +58,11 @@ class Critic(Rebuildable, nn.Sequential):
             ) from error
         yield critic
 
+    def another(self) -> Critic:
+        """A critic that is built as this one was, with weights of its own."""
+        args, keywords = getattr(self, BUILT_WITH)
+        return type(self)(*_anew(args), **_anew(keywords))
+
     @torch.no_grad()
     def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
         """Starts each layer at the states that reach it. Random, from torch's global generator.
@@ -74,9 +81,7 @@ class Critic(Rebuildable, nn.Sequential):
         """
         states = self._states(x, y)
         self.spread = middle_and_spread(states)[1] or 1.0
-        last = max((i for i, layer in enumerate(self) if getattr(layer, "reads_distances", False)), default=0)
-        for index, layer, at_x, at_y in self._visited(states, len(x)):
-            layer.start_at(at_x, at_y, solver=solver, keep_distances=index < last)
+        start_chain(self, states, len(x), solver=solver)
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
@@ -94,8 +99,7 @@ class Critic(Rebuildable, nn.Sequential):
         Raises:
             InputError: Unusable samples, or of another dimension.
         """
-        visited = self._visited(self._states(x, y), len(x))
-        return sum(layer.renew(at_x, at_y) for _, layer, at_x, at_y in visited)
+        return renew_chain(self, self._states(x, y), len(x))
 
     def split_frozen(self) -> tuple[nn.Sequential, nn.Sequential]:
         """The layers before the first one that trains, and all others: what the former make of samples that stay can be
@@ -105,17 +109,20 @@ class Critic(Rebuildable, nn.Sequential):
         first = trains.index(True) if True in trains else len(layers)
         return nn.Sequential(OrderedDict(layers[:first])), nn.Sequential(OrderedDict(layers[first:]))
 
-    def _visited(self, states: Tensor, n: int) -> Iterator[tuple[int, LipschitzLayer, Tensor, Tensor]]:
-        """Each certified layer, by its number, with the states of the n samples of P and those of Q that reach it, once
-        the layers before it have been visited."""
-        for index, layer in enumerate(self):
-            if isinstance(layer, LipschitzLayer):
-                yield index, layer, states[:n], states[n:]
-            states = layer(states)
-
     def _states(self, x: Tensor, y: Tensor) -> Tensor:
         """Both sample sets (n + m, d), checked, as the parameters are."""
         x, y = check_pair(x, y)
         if x.shape[1] != self.dim:
             raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
         return torch.cat((x, y)).to(next(self.parameters()))
+
+
+def _anew(argument: Any) -> Any:
+    """An argument of a critic's, in which no module is another critic's too."""
+    if isinstance(argument, Critic):
+        return argument.another()
+    if isinstance(argument, (list, tuple)):
+        return [_anew(part) for part in argument]
+    if isinstance(argument, dict):
+        return {name: _anew(part) for name, part in argument.items()}
+    return copy.deepcopy(argument) if isinstance(argument, nn.Module) else argument

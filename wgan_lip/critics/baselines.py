@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +52,7 @@ class ClippedCritic(Critic):
         Wasserstein GAN (Arjovsky, Chintala, Bottou, 2017), Algorithm 1
     """
 
-    guarantee: ClassVar[str] = "certified, conservative"
+    guarantee = "certified, conservative"
 
     def __init__(
         self, dim: int, *, width: int = 128, depth: int = 3, clip: float = 0.01, activation: str = "relu"
@@ -94,7 +93,7 @@ class PenalizedCritic(Critic):
         On the regularization of Wasserstein GANs (Petzka, Fischer, Lukovnikov, 2018), equation 9
     """
 
-    guarantee: ClassVar[str] = "not certified"
+    guarantee = "not certified"
 
     def __init__(
         self,
@@ -158,7 +157,7 @@ class SpectralNormCritic(Critic):
         Spectral normalization for generative adversarial networks (Miyato, Kataoka, Koyama, Yoshida, 2018)
     """
 
-    guarantee: ClassVar[str] = "certified, conservative"
+    guarantee = "certified, conservative"
 
     def __init__(self, dim: int, *, width: int = 128, depth: int = 3, activation: str = "relu") -> None:
         super().__init__(dim, _perceptron(dim, width, depth, activation, SpectralNormLinear))
@@ -191,7 +190,7 @@ class GroupSortCritic(Critic):
         Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019)
     """
 
-    guarantee: ClassVar[str] = "certified"
+    guarantee = "certified"
 
     def __init__(
         self,

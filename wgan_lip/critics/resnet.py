@@ -31,11 +31,14 @@ class ResNetCritic(Critic):
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q
 
     Q: R^d → R^h is semi-orthogonal, φ_l are gradient-flow layers (:class:`wgan_lip.lipschitz.layers.GradientFlow`),
-    v a unit row; all norms Euclidean. Dense in the scalar 1-Lipschitz functions on any compact set as h and L grow.
+    v a unit row; all norms Euclidean. Whether these are dense in the scalar 1-Lipschitz functions on compact sets is
+    open to us: the lattice argument of Theorem 3.1 puts functions side by side, and two of them cost √2 in the
+    Euclidean norm. On all of R they represent no function with slopes +1, −1, +1; see `wgan-lip guide theory`.
 
     With `norm="max"` the state carries the maximum norm: the rows of Q have norm at most 1 each, φ_l are the
     gradient-flow layers that are nonexpansive there, those that sort disjoint pairs (layer l at distance 2^((l − 1)
-    mod log2 h)), and v has absolute row sum at most 1. It represents every max of mins of h affine pieces.
+    mod log2 h)), and v has absolute row sum at most 1. There functions side by side cost nothing: every maximum of
+    minima of 1-Lipschitz affine pieces is represented, for h and L large enough, so these are dense on compact sets.
 
     Arguments:
         dim: Dimension d of the samples.

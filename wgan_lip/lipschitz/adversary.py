@@ -15,7 +15,7 @@ Note [What a slope found can overstate]
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.lipschitz.layers.base import Kinks, LipschitzLayer, kinks_at, overridden_below
+from wgan_lip.lipschitz.layers.base import Kinks, LipschitzLayer, kinks_at, overridden_below, unrolled
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.numbers import rounded, rounded_down
 from wgan_lip.utils.printing import Printed, Row
@@ -324,7 +324,7 @@ def enumerate_lipschitz(
     cells = [_box(critic, low, high, most_cells)]
     diameter = float(np.linalg.norm(np.ptp(cells[0].corners, axis=0)))
     before = nn.Sequential()
-    for path, module in _layers(critic):
+    for path, module in unrolled(critic):
         centres = _centres(cells)
         state, jacobian = _jacobian(before, centres)
         try:
@@ -379,15 +379,6 @@ def _kinks(module: nn.Module, width: int) -> Kinks:
             "Search with estimate_lipschitz instead; a layer of your own states its kinks()."
         )
     return found
-
-
-def _layers(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of nested Sequentials, in the order of application, with their paths."""
-    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
-        for name, child in module._modules.items():  # named_children() would skip a layer that is used twice
-            yield from _layers(child, f"{path}.{name}" if path else name)
-    else:
-        yield path or type(module).__name__, module
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _module_state
 
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
-from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Claim, LipschitzLayer
+from wgan_lip.lipschitz.layers import STOCK_CLAIMS, Branches, Claim, LipschitzLayer
 from wgan_lip.lipschitz.layers.base import CALLS, VECTORS, check_axes, members_changed, overridden_below
 from wgan_lip.utils.checks import InputError, UncertifiableError, check_samples
 from wgan_lip.utils.files import read_regular, write_json
@@ -33,6 +33,7 @@ __all__ = [
     "LayerCertificate",
     "Proof",
     "certify",
+    "claim_of",
     "evaluate",
     "prove",
     "verify",
@@ -60,7 +61,8 @@ class Certificate(Printed):
         lipschitz: The bound L, the layers' constants multiplied and rounded up.
         norm_in: Norm of the input space.
         norm_out: Norm of the output space; `Euclidean(1)` for a potential.
-        layers: One entry a layer, in the order of application.
+        layers: One entry a layer, in the order of application. Those of critics side by side stand before the entry of
+            the layer that joins them, below its path, and count in its constant alone.
         weights_sha256: Hash of names, dtypes, shapes and bytes of all weights.
         architecture_sha256: Hash of the class names and all settings of the layers, in the order of application.
         units: In words, what one unit of the input space is.
@@ -158,7 +160,7 @@ class Proof(Printed):
     """
 
     certificate: Certificate
-    _layers: tuple[tuple[str, nn.Module, Claim, float], ...]
+    _steps: tuple[_Step, ...]
 
     def headline(self) -> str:
         return f"Proof about a map from {self.certificate.norm_in} to {self.certificate.norm_out}, with a copy of it"
@@ -170,9 +172,10 @@ class Proof(Printed):
     def evaluate(self, x: Tensor) -> Evaluation:
         """:func:`evaluate` of the critic at that moment, at samples x (n, d) that have been checked."""
         x = x.detach().cpu().double()
-        widest = max([x.shape[1], *(claim.norm_out.dim for _, _, claim, _ in self._layers if claim.norm_out)])
+        widest = max([x.shape[1], *(step.widest for step in self._steps)])
         rows = x.split(max(16, 2**21 // widest))
-        parts = [_evaluate(self._layers, part.clone()) for part in rows]  # cloned, for a module may work in place
+        # Cloned, for a module may work in place.
+        parts = [_evaluate(self._steps, part.clone(), x.new_zeros(len(part))) for part in rows]
         values, error = (torch.cat(tensors) for tensors in zip(*parts))
         if values.ndim != 1:
             raise InputError(
@@ -237,9 +240,8 @@ def prove(critic: nn.Module | Proof, certificate: Certificate | None = None, *, 
         proof = critic
     else:
         proved = tuple(_proofs(critic))
-        copied = [module for _, module in _chain(copy.deepcopy(critic).cpu().double())]
-        layers = [(part.path, own, part.claim, _largest(own)) for part, own in zip(proved, copied, strict=True)]
-        proof = Proof(_certificate(critic, proved, units), tuple(layers))
+        steps = _steps(proved, copy.deepcopy(critic).cpu().double())
+        proof = Proof(_certificate(critic, proved, units), steps)
     if certificate is not None:
         _hold_against(certificate, proof.certificate)
     return proof
@@ -269,27 +271,12 @@ def verify(certificate: Certificate, critic: nn.Module | Proof, *, units: str | 
 
 
 def _certificate(critic: nn.Module, layers: tuple[_Layer, ...], units: str) -> Certificate:
-    if layers:
-        norm_in, norm_out = layers[0].before, layers[-1].after
-        for part in layers:
-            norm_in = norm_in or part.before
-    else:
-        norm_in = norm_out = None
+    norm_in, norm_out = _first_norm(layers), layers[-1].after if layers else None
     proved = Certificate(
         lipschitz=product_up(*(part.constant for part in layers)),
         norm_in=_name(norm_in),
         norm_out=_name(norm_out),
-        layers=tuple(
-            LayerCertificate(
-                part.path,
-                " ".join(repr(part.module).split()),
-                _name(part.before),
-                _name(part.after),
-                part.constant,
-                part.claim.method,
-            )
-            for part in layers
-        ),
+        layers=tuple(_rows(layers)),
         weights_sha256=weights_sha256(critic),
         architecture_sha256=_architecture_sha256(layers),
         units=units,
@@ -301,6 +288,24 @@ def _certificate(critic: nn.Module, layers: tuple[_Layer, ...], units: str) -> C
         sha256="",
     )
     return replace(proved, sha256=_digest(proved))
+
+
+def _rows(layers: Iterable[_Layer]) -> Iterator[LayerCertificate]:
+    for layer in layers:
+        module = layer.module
+        maps = getattr(module, "layers", ())
+        of_chains = [part for part, own in zip(layer.parts, maps) if isinstance(own, nn.Sequential)]
+        for part in of_chains:
+            yield from _rows(part)
+        text = f"{type(module).__name__}({module.extra_repr()})" if of_chains else " ".join(repr(module).split())
+        names = _name(layer.before), _name(layer.after)
+        yield LayerCertificate(layer.path, text, *names, layer.constant, layer.claim.method)
+
+
+def _in_a_row(layers: Sequence[LayerCertificate]) -> list[LayerCertificate]:
+    """Those that are applied one after the other: all but the layers of critics side by side."""
+    joins = tuple(f"{layer.path}." for layer in layers)
+    return [layer for layer in layers if not layer.path.startswith(joins)]
 
 
 def _hold_against(certificate: Certificate, proved: Certificate) -> None:
@@ -339,7 +344,7 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
             raise InputError(
                 f"Expected the constant {stated} for {path}. Proved {found}. The certificate was altered; {again}"
             )
-    if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in certificate.layers))):
+    if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in _in_a_row(certificate.layers)))):
         raise InputError(
             f"Expected the product of the layers' constants, {product!r}. Got {certificate.lipschitz!r}. "
             f"The certificate was altered; {again}"
@@ -404,25 +409,58 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
     return prove(critic).evaluate(x)
 
 
-def _largest(module: nn.Module) -> float:
-    """The size of the largest weight."""
-    return max((tensor.abs().max().item() for tensor in module.parameters() if tensor.numel()), default=0.0)
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A layer of a proof's own copy, in float64, under the claim that was proved.
+
+    Attributes:
+        path, module, claim: Its own.
+        largest: The size of its largest weight.
+        parts: The steps of each map, of :class:`Branches`.
+    """
+
+    path: str
+    module: nn.Module
+    claim: Claim
+    largest: float
+    parts: tuple[tuple[_Step, ...], ...] = ()
+
+    @property
+    def widest(self) -> int:
+        """The most coordinates of a state that is known, together with those beside it."""
+        within = sum(max((step.widest for step in part), default=0) for part in self.parts)
+        return max(within, self.claim.norm_out.dim if self.claim.norm_out else 0)
 
 
-def _evaluate(layers: Iterable[tuple[str, nn.Module, Claim, float]], state: Tensor) -> tuple[Tensor, Tensor]:
-    """The values at a few samples, which stay in the processor's cache through all layers, and their errors."""
-    error = state.new_zeros(len(state))
-    for path, module, claim, weight in layers:
-        rounding = claim.rounding
+def _steps(layers: Iterable[_Layer], module: nn.Module) -> tuple[_Step, ...]:
+    """The steps of `module`, a copy of what the layers were proved of."""
+    steps = []
+    for layer, (_, own) in zip(layers, _chain(module), strict=True):
+        weights = [tensor for tensor in own.parameters(recurse=not layer.parts) if tensor.numel()]
+        largest = max((tensor.abs().max().item() for tensor in weights), default=0.0)
+        parts = tuple(_steps(part, inner) for part, inner in zip(layer.parts, getattr(own, "layers", ())))
+        steps.append(_Step(layer.path, own, layer.claim, largest, parts))
+    return tuple(steps)
+
+
+def _evaluate(steps: Iterable[_Step], state: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """The values at a few samples, which stay in the processor's cache through all layers, and their errors, from
+    states that stray by `error`, (b,)."""
+    for step in steps:
+        path, claim, rounding = step.path, step.claim, step.claim.rounding
         _check_state(path, claim, state)
+        if step.parts:
+            state, error, carried, apply = _reached(step, state, error)
+        else:
+            carried, apply = claim.lipschitz * error, step.module
         largest = state.reshape(len(error), -1).abs().amax(dim=1)
         # Beyond, a sum of products may overflow within the layer, and a ReLU hide it.
-        error[~(max(1.0, weight, rounding.gain) * largest + rounding.offset < LARGEST)] = math.inf
+        carried[~(max(1.0, step.largest, rounding.gain) * largest + rounding.offset < LARGEST)] = math.inf
         if rounding.operations:
             unit = largest.clamp_min(1e-300).view(-1, *[1] * (state.ndim - 1))
             size = unit.flatten() * (state / unit).flatten(1).norm(dim=1) if state.ndim > 1 else largest
             operations = rounding.operations + (state[0].numel() if rounding.sums_all else 0)
-            before, state = state, module(state)
+            before, state = state, apply(state)
             # Coordinatewise maps stray in every coordinate by themselves, maps of vectors in every vector of an image.
             of_vectors = claim.norm_in is not None and (len(claim.axes) == 1 or before.ndim == 2)
             first = 2 if of_vectors else 1
@@ -430,10 +468,10 @@ def _evaluate(layers: Iterable[tuple[str, nn.Module, Claim, float]], state: Tens
             offset = rounding.offset * math.sqrt(positions) * 1.01
             local = gamma(operations) * 1.01 * (rounding.gain * (size + error) + offset)
             underflow = 1e-290 * (1 + rounding.gain)  # 1e17 operations' worth
-            error = (claim.lipschitz * error + local + underflow) * (1 + 2.0**-40)
+            error = (carried + local + underflow) * (1 + 2.0**-40)
         else:
-            state = module(state)
-            error = claim.lipschitz * error * (1 + 2.0**-40)
+            state = apply(state)
+            error = carried * (1 + 2.0**-40)
         if state.ndim == 0 or len(state) != len(error):
             raise InputError(
                 f"At '{path}': Expected one value, or state, for each of {len(error)} samples. Got shape "
@@ -441,6 +479,16 @@ def _evaluate(layers: Iterable[tuple[str, nn.Module, Claim, float]], state: Tens
             )
         error[~state.reshape(len(error), -1).isfinite().all(dim=1)] = math.inf  # a later layer may clip an overflow
     return state, error.nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def _reached(step: _Step, state: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """What maps side by side make of the state, one behind the other, how far it strays, how far the join carries that,
+    and the join."""
+    module = cast(Branches, step.module)
+    reached = [_evaluate(part, own, error) for part, own in zip(step.parts, module.inputs(state))]
+    values, errors = [value for value, _ in reached], torch.stack([stray for _, stray in reached])
+    beside = torch.cat([value.reshape(len(error), -1) for value in values], dim=1)
+    return beside, errors.sum(dim=0), module.carried(errors), lambda _: module.join(values)
 
 
 def _check_state(path: str, claim: Claim, state: Tensor) -> None:
@@ -473,17 +521,44 @@ class _Layer:
     claim: Claim
     before: Norm | None
     after: Norm | None
+    axes_after: int | None
+    parts: tuple[tuple[_Layer, ...], ...] = ()
 
     @property
     def constant(self) -> float:
         return float(self.claim.lipschitz)
 
 
-def _proofs(critic: nn.Module) -> Iterator[_Layer]:
-    """The layers in the order of application, whose norms and axes must meet."""
-    state = axes = None  # as long as no layer has said what it takes
-    for path, module in _chain(critic):
-        claim = _claim(path, module)
+def claim_of(module: nn.Module) -> Claim:
+    """What is proved of a layer, or of a chain of them as a whole, but for its rounding; see :func:`certify`."""
+    return _composed(tuple(_proofs(module)))
+
+
+def _composed(layers: tuple[_Layer, ...]) -> Claim:
+    """What layers one after the other prove together, of vectors where they are more than one."""
+    if len(layers) == 1:
+        return layers[0].claim
+    norms = _first_norm(layers), layers[-1].after if layers else None
+    axes = layers[-1].axes_after if layers else None
+    added = 0 if axes is None else axes - 1
+    lipschitz = product_up(*(layer.constant for layer in layers))
+    return Claim(lipschitz, f"product of {len(layers)} layers", *norms, axes=VECTORS, axes_added=added)
+
+
+def _first_norm(layers: Iterable[_Layer]) -> Norm | None:
+    return next((layer.before for layer in layers if layer.before is not None), None)
+
+
+def _proofs(critic: nn.Module, within: str = "") -> Iterator[_Layer]:
+    """The layers in the order of application, whose norms and axes must meet; `within` is the path of the critic, if it
+    is one of several side by side."""
+    state = None  # as long as no layer has said what it takes
+    axes = 1 if within else None  # side by side they take vectors
+    for path, module in _chain(critic, within):
+        parts: tuple[tuple[_Layer, ...], ...] = ()
+        if isinstance(module, Branches) and type(module).claim is Branches.claim:
+            parts = tuple(tuple(_proofs(own, f"{path}.layers.{index}")) for index, own in enumerate(module.layers))
+        claim = _claim(path, module, *parts)
         norm_in, norm_out = claim.norm_in, claim.norm_out
         if axes is None and (len(claim.axes) == 1 or claim.axes_added):
             axes = claim.axes[0]
@@ -511,7 +586,7 @@ def _proofs(critic: nn.Module) -> Iterator[_Layer]:
             axes = 1
         elif axes is not None:
             axes += claim.axes_added
-        yield _Layer(path, module, claim, before, state)
+        yield _Layer(path, module, claim, before, state, axes, parts)
 
 
 def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -551,15 +626,17 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
                 f"Expected a plain module at '{path or kind.__name__}': its class's forward on its own weights. "
                 f"Got {what}. Remove it; a parametrization by torch.nn.utils.parametrize.remove_parametrizations."
             )
-    if isinstance(module, LipschitzLayer) and (overridden := overridden_below(kind, PROOFS)):
+    proofs = JOINT_PROOFS if isinstance(module, Branches) else PROOFS
+    if isinstance(module, LipschitzLayer) and (overridden := overridden_below(kind, proofs)):
         raise UncertifiableError(
             f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "
-            "override claim() as well. An inherited proof is about another function."
+            f"override {sorted(proofs)[0]}() as well. An inherited proof is about another function."
         )
 
 
 SEQUENTIAL_ITER = nn.Sequential.__iter__
 PROOFS = {"claim", "slopes"}  # a class that overrides what its base computes with overrides one of them
+JOINT_PROOFS = {"claim", "joint", "joint_constant"}  # of maps side by side
 
 
 def _plain(weight: Tensor) -> bool:
@@ -572,14 +649,19 @@ def _plain(weight: Tensor) -> bool:
     return real and plain and not (weight.is_meta or weight.is_quantized or weight.is_neg())
 
 
-def _claim(path: str, module: nn.Module) -> Claim:
+def _claim(path: str, module: nn.Module, *parts: tuple[_Layer, ...]) -> Claim:
     try:
         if not isinstance(module, LipschitzLayer) and type(module) not in STOCK_CLAIMS:
             raise UncertifiableError(
                 f"Expected layers with a provable constant. Got {type(module).__name__}. Use a layer of "
                 "wgan_lip.lipschitz.layers, or derive from LipschitzLayer and prove its constant in claim()."
             )
-        claim = module.claim() if isinstance(module, LipschitzLayer) else STOCK_CLAIMS[type(module)](module)
+        if parts:
+            claim = cast(Branches, module).joint([_composed(part) for part in parts])
+        elif isinstance(module, LipschitzLayer):
+            claim = module.claim()
+        else:
+            claim = STOCK_CLAIMS[type(module)](module)
         if not claim.lipschitz >= 0:  # NaN included, which a zero after it would hide
             raise UncertifiableError(f"Expected a constant of at least 0. Got {claim.lipschitz}. Mend its claim().")
         return claim
@@ -609,10 +691,12 @@ def _architecture_sha256(layers: Iterable[_Layer]) -> str:
 
 
 def _described(module: nn.Module, path: str) -> list[Any]:
-    """Class name, settings and parts of a layer, as JSON holds them."""
+    """Class name, settings and parts of a layer, as JSON holds them; of a chain side by side with others, its layers
+    alone, as of the critic itself."""
     settings = {}
+    chain = isinstance(module, nn.Sequential)
     for name, value in vars(module).items():
-        if name in _INTERNAL:
+        if chain or name in _INTERNAL:
             continue
         try:
             settings[name] = _plain_setting(value)
@@ -624,7 +708,7 @@ def _described(module: nn.Module, path: str) -> list[Any]:
     parts = [
         [name, None if part is None else _described(part, f"{path}.{name}")] for name, part in module._modules.items()
     ]
-    return [type(module).__qualname__, settings, parts]
+    return ["Sequential" if chain else type(module).__qualname__, settings, parts]
 
 
 def _plain_setting(value: Any) -> Any:

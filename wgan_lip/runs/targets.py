@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.utils.checks import InputError, check_memory, one_line, out_of_memory
-from wgan_lip.utils.rebuilding import built_with
+from wgan_lip.utils.rebuilding import Rebuildable, built_with
 
 __all__ = ["IN_PYTHON", "ROLES", "build", "check_trust", "class_named", "load_weights", "made_in_python", "recipe",
            "target_class"]  # fmt: skip
@@ -89,7 +89,8 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
 
     Arguments:
         role: See :func:`target_class`.
-        config: `_target_` and the keyword arguments of that class.
+        config: `_target_` and the keyword arguments of that class. Among them may be sections of the same role, which
+            are built first, as of a critic made of critics.
         args: Positional arguments that come first.
         trust: See :func:`target_class`.
         offered: Keyword arguments passed where the class names them and `config` doesn't set them: the data's sizes.
@@ -100,7 +101,12 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
     cls = target_class(role, config["_target_"], trust=trust)
-    keywords = {key: value for key, value in config.items() if key != "_target_"}
+    try:
+        keywords = {
+            key: _with_parts(role, value, trust=trust, **offered) for key, value in config.items() if key != "_target_"
+        }
+    except RecursionError:
+        raise InputError(f"The section {role} holds sections within sections, too deep to be built.") from None
     parameters = inspect.signature(cls).parameters
     legal = [
         name for name, parameter in parameters.items() if parameter.kind in NAMED and name not in ("self", "params")
@@ -130,10 +136,31 @@ def recipe(role: str, thing: object) -> dict[str, Any]:
     kind = type(thing)
     homes = [home for home in ROLES[role][0] if getattr(_imported(home), kind.__name__, None) is kind]
     home = homes[0] if homes else kind.__module__
-    arguments = built_with(thing)
+    arguments = _sections(role, built_with(thing))
     if arguments is None or home == "__main__" or kind.__qualname__ != kind.__name__:
         return made_in_python(thing)
     return {"_target_": f"{home}.{kind.__name__}", **arguments}
+
+
+def _with_parts(role: str, value: Any, **settings: Any) -> Any:
+    """A value of a configuration, in which sections are built."""
+    if isinstance(value, list):
+        return [_with_parts(role, part, **settings) for part in value]
+    return build(role, value, **settings) if isinstance(value, Mapping) and "_target_" in value else value
+
+
+def _sections(role: str, value: Any) -> Any:
+    """What something was built with, things among it as their recipes; None where one of them has none."""
+    if isinstance(value, (dict, list)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        parts = {key: _sections(role, part) for key, part in pairs}
+        if any(part is None and value[key] is not None for key, part in parts.items()):
+            return None
+        return parts if isinstance(value, dict) else list(parts.values())
+    if not isinstance(value, Rebuildable):
+        return value
+    section = recipe(role, value) if isinstance(value, ROLES[role][1]) else made_in_python(value)
+    return None if section["_target_"].startswith(f"{IN_PYTHON}.") else section
 
 
 def made_in_python(thing: object) -> dict[str, Any]:

@@ -23,7 +23,8 @@ class Rebuildable:
 def built_with(thing: object) -> dict[str, Any] | None:
     """The arguments that an object was built with, by name; None where it doesn't know, or where one is no plain data.
 
-    Plain data are None, booleans, numbers, strings, and lists or tuples of these.
+    Plain data are None, booleans, numbers, strings, and lists or tuples of these. Things of these classes count as
+    plain, too: they know what they were built with.
     """
     if not isinstance(thing, Rebuildable):
         return None
@@ -44,7 +45,7 @@ def built_with(thing: object) -> dict[str, Any] | None:
 def _plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
+    return value is None or type(value) in (bool, int, float, str) or isinstance(value, Rebuildable)
 
 
 def _listed(value: Any) -> Any:

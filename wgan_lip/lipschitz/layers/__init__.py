@@ -21,6 +21,7 @@ Channels are the second axis: vectors are (b, d), images (b, c, h, w).
 from wgan_lip.lipschitz.layers.activations import ACTIVATIONS, Absolute, Activation, Pointwise, Spline
 from wgan_lip.lipschitz.layers.affine import Linear
 from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Solver, Summary, new_bias, no_kinks
+from wgan_lip.lipschitz.layers.branches import Branches, Maximum, Minimum, Mixture, Parallel, WeightedSum
 from wgan_lip.lipschitz.layers.cones import Cones, LipschitzExtension
 from wgan_lip.lipschitz.layers.convolutions import Conv2d, ConvGradientFlow
 from wgan_lip.lipschitz.layers.flows import GradientFlow, RescaledGradientFlow
@@ -34,7 +35,6 @@ from wgan_lip.lipschitz.layers.structure import (
     Identity,
     LabelPlanes,
     Normalize,
-    Parallel,
     PixelShuffle,
     PixelUnshuffle,
     Squeeze,
@@ -46,6 +46,7 @@ __all__ = [
     "STOCK_CLAIMS",
     "Absolute",
     "Activation",
+    "Branches",
     "Claim",
     "Cones",
     "Conv2d",
@@ -63,6 +64,9 @@ __all__ = [
     "LipschitzLayer",
     "MaxMin",
     "MaxPool2d",
+    "Maximum",
+    "Minimum",
+    "Mixture",
     "Normalize",
     "Parallel",
     "PixelShuffle",
@@ -78,6 +82,7 @@ __all__ = [
     "Squeeze",
     "Summary",
     "Unflatten",
+    "WeightedSum",
     "block_groups",
     "constrain_steps",
     "new_bias",

@@ -35,6 +35,9 @@ __all__ = [
     "no_kinks",
     "overridden_below",
     "remember_members",
+    "renew_chain",
+    "start_chain",
+    "unrolled",
 ]
 
 # Axes of one sample, after that of the batch; no tensor has more than 64.
@@ -272,7 +275,37 @@ def _members(kind: type) -> dict[str, object]:
     }
 
 
-remember_members(LipschitzLayer, nn.Sequential)
+remember_members(LipschitzLayer, nn.Sequential, nn.ModuleList)
+
+
+def unrolled(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of nested Sequentials, in the order of application, with their paths."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        for name, child in module._modules.items():  # named_children() would skip a layer that is used twice
+            if child is not None:
+                yield from unrolled(child, f"{path}.{name}" if path else name)
+    else:
+        yield path or type(module).__name__, module
+
+
+def start_chain(chain: nn.Module, states: Tensor, n: int, *, solver: Solver | None = None) -> None:
+    """Starts each layer of a chain at the n samples of P, and those of Q after them, that reach it."""
+    layers = [layer for _, layer in unrolled(chain)]
+    last = max((i for i, layer in enumerate(layers) if getattr(layer, "reads_distances", False)), default=0)
+    for index, layer in enumerate(layers):
+        if isinstance(layer, LipschitzLayer):
+            layer.start_at(states[:n], states[n:], solver=solver, keep_distances=index < last)
+        states = layer(states)
+
+
+def renew_chain(chain: nn.Module, states: Tensor, n: int) -> int:
+    """Renews each layer of a chain at the samples that reach it, likewise; returns how many parts moved."""
+    moved = 0
+    for _, layer in unrolled(chain):
+        if isinstance(layer, LipschitzLayer):
+            moved += layer.renew(states[:n], states[n:])
+        states = layer(states)
+    return moved
 
 
 def kept_by_training(critic: nn.Module) -> str:

@@ -1,16 +1,15 @@
-"""Maps that move or scale coordinates, and layers side by side."""
+"""Maps that move or scale coordinates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import Norm, product_up, upper_bound_vector_norm
 from wgan_lip.lipschitz.layers.base import (
@@ -30,7 +29,6 @@ __all__ = [
     "Identity",
     "LabelPlanes",
     "Normalize",
-    "Parallel",
     "PixelShuffle",
     "PixelUnshuffle",
     "Squeeze",
@@ -62,61 +60,6 @@ class Identity(LipschitzLayer):
 
     def extra_repr(self) -> str:
         return str(self.norm)
-
-
-class Parallel(LipschitzLayer):
-    r"""Layers side by side, each on its own blocks of the state; the constant is the largest of theirs.
-
-    .. math:: (x_1, \ldots, x_k) \mapsto (\varphi_1(x_1), \ldots, \varphi_k(x_k))
-
-    Guarantee:
-        Constant max_i Lip(φ_i) in the block-max norm that joins the blocks of all parts. Not valid in the Euclidean
-        norm of the whole state unless every part is Euclidean; it is not claimed there.
-    """
-
-    summary = Summary("layers side by side, each on its blocks", "block-max", "the largest")
-
-    def __init__(self, *layers: LipschitzLayer) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.widths = [_concrete(layer.claim().norm_in, layer).dim for layer in layers]
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = zip(self.layers, x.split(self.widths, dim=-1))
-        return torch.cat([layer(part) for layer, part in parts], dim=-1)
-
-    def __repr__(self) -> str:
-        return f"Parallel({', '.join(map(repr, self.layers))})"
-
-    def claim(self) -> Claim:
-        claims = [cast(LipschitzLayer, layer).claim() for layer in self.layers]
-        widths = [_concrete(claim.norm_in, self).dim for claim in claims]
-        if widths != self.widths:
-            raise InputError(f"Expected layers of widths {self.widths}. Got {widths}. Build a new Parallel of them.")
-        worst = max(claims, key=lambda claim: claim.lipschitz)
-        norm_in = Norm(sum((_concrete(c.norm_in, self).blocks for c in claims), ()))
-        norm_out = Norm(sum((_concrete(c.norm_out, self).blocks for c in claims), ()))
-        rounding = Rounding(
-            operations=max(c.rounding.operations for c in claims),
-            gain=sum(c.rounding.gain for c in claims),
-            offset=sum(c.rounding.offset for c in claims),
-        )
-        return Claim(worst.lipschitz, f"largest of {len(claims)} parts: {worst.method}", norm_in, norm_out, rounding)
-
-    def kinks(self, width: int) -> Kinks | None:
-        parts = [cast(LipschitzLayer, layer).kinks(size) for layer, size in zip(self.layers, self.widths)]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
-            return None
-        return torch.block_diag(*(rows for rows, _ in known)), torch.cat([offsets for _, offsets in known])
-
-    @classmethod
-    def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
-        from wgan_lip.lipschitz.layers.affine import Linear  # which builds on this module
-        from wgan_lip.lipschitz.layers.flows import GradientFlow
-
-        yield cls(Identity(Norm((1, 1))), Identity(Norm((1,))), GradientFlow(4, 2)), (7,)
-        yield cls(Linear(Norm((3,)), Norm((1, 2))), GradientFlow(2, 2)), (5,)
 
 
 class Flatten(LipschitzLayer):
@@ -377,9 +320,3 @@ class Squeeze(LipschitzLayer):
     @classmethod
     def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
         yield cls(), (1,)
-
-
-def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
-    if norm is None or not norm.blocks:
-        raise InputError(f"Expected a layer that states its norm and width. Got {layer} inside Parallel.")
-    return norm
