@@ -100,6 +100,12 @@ def test_the_suite_sets_published_figures_beside_its_own(tmp_path, capsys, monke
     assert "**1 funnel, dimension 48**" in screen and "**Distance to the span of 64 images, dimension 48**" in screen
     assert "| published, best cosine | none | 0.953 | 82.0 % |" in screen
     assert "compare loosely" in screen and "16 funnels" not in screen
+    page = (tmp_path / "README.md").read_text()
+    assert "of 100 training images, measured on pairs of 60 others" in page
+    behind = (
+        "image: behind the best published cosine in 1 funnel (48); certifies less than 97.0 % of W1 in 1 funnel (48), "
+    )
+    assert behind + "distance to the span of 64 images (48)." in page and "gradient_penalty: behind" not in page
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["method"] for row in rows] == 2 * ["image", "gradient_penalty"]
     for row in rows:

@@ -136,6 +136,14 @@ def test_a_critic_splits_into_what_stays_and_what_trains():
     assert nn.Sequential(frozen, rest)(x).equal(critic(x))
 
 
+def test_by_default_half_of_the_axes_are_principal_up_to_192_and_the_state_is_no_wider_than_128():
+    small, large = ImageCritic((1, 8, 8)), ImageCritic((3, 16, 16))
+    assert small.principal.weight.shape == (32, 64) and small.principal.width == 32 + 16
+    assert not hasattr(small, "lift") and small.block_1.weight.shape == (24, 48)
+    assert large.principal.weight.shape == (192, 768) and large.principal.width == 192 + 4
+    assert large.lift.weight.shape == (128, 196) and large.block_1.weight.shape == (64, 128)
+
+
 def test_images_come_as_images_and_as_rows_and_labels_are_energies_of_their_own():
     critic = ImageCritic((1, 4, 4), axes=3, depth=1, label_count=2)
     rows = torch.randn(5, 18)

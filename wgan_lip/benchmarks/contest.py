@@ -67,6 +67,7 @@ RACE = 0.15  # of the time, for each start of a method with several, that of sta
 JUDGED = 2  # times as many samples of each law as they started from, at the least, judge several starts
 CHUNK = 4096  # pairs measured at a time, at most
 ENTRIES = 2**22  # of their coordinates, at most
+MOST_ENTRIES = 2**27  # of all pairs measured; where there are as many, a larger error is put up with
 ERROR = 0.003  # standard error of the value and of the truth that is asked for, relative to W1
 SEARCHED = 128  # points that look for the steepest slope, each in a quarter as many moves
 MOST_CHUNKS = 256  # after which a larger one is put up with
@@ -293,7 +294,7 @@ def _measured(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, 
 def _values(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, Any]:
     """Value, truth and their ratio, on as many pairs as their standard errors ask for."""
     gaps, lengths = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-    for _ in range(MOST_CHUNKS):
+    for _ in range(max(1, min(MOST_CHUNKS, MOST_ENTRIES // (pair.dim * _chunk(pair))))):
         x, y = pair.pair(_chunk(pair), rng)
         u, v = critic(torch.cat((x, y)).double()).split(len(x))
         gaps, lengths = torch.cat((gaps, u - v)), torch.cat((lengths, torch.linalg.vector_norm(x - y, dim=1)))

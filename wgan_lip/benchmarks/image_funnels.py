@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -26,7 +26,7 @@ from wgan_lip.benchmarks.contest import (
 )
 from wgan_lip.benchmarks.funnels import SOURCE
 from wgan_lip.benchmarks.image_pairs import absent, cifar
-from wgan_lip.benchmarks.machine import write_results
+from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, Method
 from wgan_lip.data.oracles import RayMonotone
 from wgan_lip.data.sources import derived_generator
@@ -37,6 +37,7 @@ from wgan_lip.utils.tables import markdown_table
 __all__ = ["METHODS", "PUBLISHED", "ImageLaw", "MovedImages", "Subspace", "measure", "moved_images"]
 
 SECONDS = 60.0  # of training, for every method
+AIM = 0.97  # of W1, certified
 BATCH = 128  # samples of each law a step
 HALF_WIDTH = 1.2  # of the cube that images are clipped to
 NOISE = 0.01  # standard deviation
@@ -179,9 +180,8 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
 
     Arguments:
         seeds: Of critics and samples; truths stay the same.
-        overrides: `sides=32`, `pairs=1_funnel,16_funnels,subspace`,
-            `methods=cones,image`, `seconds=300`, `root=DIR`, the folder that holds the data sets, by default where
-            configurations keep them; nothing is downloaded.
+        overrides: `sides=32`, `pairs=1_funnel,16_funnels,subspace`, `methods=cones,image`, `seconds=300`, `root=DIR`,
+            the folder that holds the data sets, by default where configurations keep them; nothing is downloaded.
         out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
 
     Raises:
@@ -222,7 +222,14 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     more = {"seconds": chosen["seconds"], "published": {"source": SOURCE, "settings": settings}}
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
     write_results("image_funnels", seeds, out, overrides, threads=1, **more, methods=methods, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    how = (
+        f"{chosen['seconds']:g} seconds of processor time a critic, one thread; {BATCH} samples of each law a step, of "
+        f"{len(trained):,} training images, measured on pairs of {len(held_out):,} others."
+    )
+    title = "Critics on images whose optimal plan is known, and what was published"
+    write_page(out, title=title, how=how, parts=[table, _losses(rows)])
+    return table
 
 
 def moved_images(name: str, trained: ImageLaw, held_out: ImageLaw) -> MovedImages:
@@ -277,6 +284,26 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             )
         lines += [markdown_table(heads, cells), ""]
     return "\n".join([*lines, _LEGEND]) + "\n"
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where each of our critics is behind the best published cosine, or certifies less than is aimed at."""
+    lines = ["**Where ours lose**", ""]
+    for method in dict.fromkeys(row["method"] for row in rows if not METHODS[row["method"]].baseline):
+        of = [row for row in rows if row["method"] == method and "failed" not in row]
+        rated = [row for row in of if row["pair"] in PUBLISHED]
+        behind = _settings(row for row in rated if row["cosine"] <= PUBLISHED[row["pair"]].cosine)
+        short = _settings(row for row in of if row["certified_ratio"] < AIM)
+        lines.append(
+            f"- {method}: behind the best published cosine in {behind}; certifies less than {percent(AIM)} of W1 in "
+            f"{short}."
+        )
+    return "\n".join(lines)
+
+
+def _settings(rows: Iterable[Mapping[str, Any]]) -> str:
+    named = [f"{PAIRS[row['pair']].lower()} ({CHANNELS * row['side'] ** 2:,})" for row in rows]
+    return ", ".join(dict.fromkeys(named)) or "no setting"
 
 
 def _published(best: Published) -> list[list[str]]:
