@@ -359,9 +359,9 @@ def _rounds(
         lengths = _lengths(level, rows, columns)
         if many:
             sparse = Sparse(level.x.numpy(), level.y.numpy(), level.a, level.b, rows, columns, lengths)
-            u, v = scanner.timely(partial(ascended, sparse, u, v))
+            u, v = scanner.timely(partial(ascended, sparse, u, v, scanner.check))
         if by_patches:
-            plan = scanner.timely(partial(relieved, sparse, plan, u, v))
+            plan = scanner.timely(partial(relieved, sparse, plan, u, v, scanner.check))
         else:
             # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
             reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(n, m))
@@ -473,9 +473,10 @@ class _Scanner:
     ) -> Lowest:
         """:func:`lowest_cones` on the device, from and to the CPU."""
         z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        found = lowest_cones(z, points, offsets, width, both=both, check=self._check, tree=tree)
+        found = lowest_cones(z, points, offsets, width, both=both, check=self.check, tree=tree)
         return Lowest(*(part.cpu() for part in found))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises :class:`_LateError` after the deadline."""
         if time.monotonic() > self.deadline:
             raise _LateError

@@ -242,7 +242,8 @@ def _grouped(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def _each(call: Callable[[int], None], count: int) -> None:
     """Calls it with all numbers below `count`, on as many threads as torch may use; raises what a call has raised."""
-    numbers, failed = iter(range(count)), []
+    numbers = iter(range(count))
+    failed: list[BaseException] = []
 
     def work(numbers: Iterator[int]) -> None:
         try:
