@@ -197,7 +197,7 @@ def _relieved_once(
     count = 1 + int(patch.max())
     carrying, begins, _ = _grouped(patch[(plan.rows, plan.columns)[side]], count)
     edges, starts, _ = _grouped(patch[(problem.rows, problem.columns)[side]], count)
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = [()] * count  # type: ignore[list-item]
+    parts = [(plan.rows, plan.columns, plan.mass)] * count  # each is replaced
 
     def improve(number: int) -> None:
         check()
