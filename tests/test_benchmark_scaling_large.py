@@ -35,6 +35,9 @@ def test_large_pairs_are_narrowed_as_far_as_asked_and_their_history_is_kept(tmp_
             assert 0 <= told["seconds"] < 100 and told["cpu_seconds"] >= 0
     assert not rows[0]["optimal"] and rows[0]["upper"] - rows[0]["lower"] <= 0.5 * rows[0]["upper"]
     assert rows[1]["optimal"] and rows[2]["optimal"] and table.count("optimal") == 2
+    page = (tmp_path / "README.md").read_text()
+    assert table.strip() in page and "'cores=1'" in page
+    assert all(page.count(f"| {told['stage']} |") for row in rows for told in row["history"])
     assert "| gaussians | 3 | 2,500 | [" in table
 
 
