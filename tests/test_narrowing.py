@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from wgan_lip import estimate_w1
 from wgan_lip.data import ORACLES
-from wgan_lip.transport import Plan, TransportError, narrow, narrowing, potentials, solve, solves_at_once
+from wgan_lip.transport import Plan, TransportError, narrow, narrowing, patches, potentials, solve, solves_at_once
 from wgan_lip.utils import checks
 from wgan_lip.utils.checks import InputError
 
@@ -30,6 +30,7 @@ SMALL = {
     "ADDED_EDGES": 2,
     "KEPT_EDGES": 3,
 }
+PATCHES = {"SMALLEST_PATCH": 5, "RELIEF": 20}
 
 
 @contextmanager
@@ -38,6 +39,8 @@ def small(**constants):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (SMALL | constants).items():
             patch.setattr(narrowing, name, value)
+        for name, value in PATCHES.items():
+            patch.setattr(patches, name, value)
         yield patch
 
 
@@ -151,10 +154,10 @@ def given_weights(a, b):
 
 
 @settings(max_examples=260, deadline=None)
-@given(problems(), st.integers(1, 4))
-def test_every_interval_holds_the_best_matching(problem, coarsest):
+@given(problems(), st.integers(1, 4), st.sampled_from([1, 10**6]))
+def test_every_interval_holds_the_best_matching(problem, coarsest, patched):
     x, a, y, b = problem
-    with small(COARSEST=coarsest):
+    with small(COARSEST=coarsest, PATCHED=patched):
         found = intervals(x, y, **given_weights(a, b))
     assert_encloses(found, best_matching(x, y, a, b), weights=(a, b))
     assert found[-1].optimal and width(found) <= 1e-12 * spread(x, y)
@@ -198,8 +201,11 @@ def on_a_line(places_x, places_y, a, b):
     st.sampled_from([0, 332, -332]),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([1, 10**6]),
 )
-def test_every_interval_holds_the_rational_truth_on_a_line(seed, n, m, way, reach, offset, power, weigh_a, weigh_b):
+def test_every_interval_holds_the_rational_truth_on_a_line(
+    seed, n, m, way, reach, offset, power, weigh_a, weigh_b, patched
+):
     rng, (length, direction) = np.random.default_rng(seed), way
     places = [rng.integers(-reach, reach + 1, size) for size in (n, m)]
     weights = [rng.random(size) * (rng.random(size) < 0.8) + np.eye(1, size)[0] for size in (n, m)]
@@ -207,7 +213,7 @@ def test_every_interval_holds_the_rational_truth_on_a_line(seed, n, m, way, reac
     if weigh_a and weigh_b:
         b *= a.sum() / b.sum()
     x, y = ((place[:, None] * np.array(direction) + offset) * 2.0**power for place in places)
-    with small():
+    with small(PATCHED=patched):
         found = intervals(x, y, a=a, b=b)
     shares = [np.ones(size) if weight is None else weight for size, weight in ((n, a), (m, b))]
     truth = on_a_line(*places, *(share.tolist() for share in shares)) * length * Fraction(2) ** power
@@ -264,7 +270,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("constants", "relative"),
-    [({}, 1e-10), ({"COARSEST": 64, "FIRST_EDGES": 5, "ADDED_EDGES": 8, "KEPT_EDGES": 10}, 1e-11)],
+    [
+        ({}, 1e-10),
+        ({"COARSEST": 64, "FIRST_EDGES": 5, "ADDED_EDGES": 8, "KEPT_EDGES": 10}, 1e-11),
+        ({"COARSEST": 64, "FIRST_EDGES": 5, "ADDED_EDGES": 8, "KEPT_EDGES": 10, "PATCHED": 10}, 1e-11),
+    ],
 )
 def test_the_interval_narrows_until_it_meets_the_exact_solver(case, constants, relative):
     x, y = CASES[case]
@@ -448,11 +458,13 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_solver_that_lies_widens_the_interval_and_never_falsifies_it(lie):
+@pytest.mark.parametrize("patched", [10, 10**6])
+def test_a_solver_that_lies_widens_the_interval_and_never_falsifies_it(lie, patched):
     x, y = normal(40, 2), normal(30, 2, seed=1) + 1
     truth, simplex = solve(x, y), narrowing.network_simplex
-    with small(COARSEST=16) as patch:
-        patch.setattr(narrowing, "network_simplex", lambda *problem: LIES[lie](*simplex(*problem)))
+    with small(COARSEST=16, PATCHED=patched) as patch:
+        for module in (narrowing, patches):
+            patch.setattr(module, "network_simplex", lambda *problem: LIES[lie](*simplex(*problem)))
         found = intervals(x, y)
     for one in found:
         assert one.transport.lower <= truth.upper and truth.lower <= one.transport.upper

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgan_lip.transport import Potential, Problem, pricing
-from wgan_lip.transport.cells import Tree, split
+from wgan_lip.transport.cells import Halving, Tree, split
 from wgan_lip.transport.pricing import lowest_cones
 from wgan_lip.transport.starts import Shadow, first_bounds
 
@@ -237,12 +237,14 @@ def test_cells_find_the_cones_that_differences_find(seed, d, k, m, kind, offset,
         "large": torch.from_numpy(1e9 * rng.standard_normal(m)),
     }[offsets]
     width = min(m, 1 + int(rng.integers(4)))
-    with constants(MANY=0, CHUNK=int(rng.choice([50, 10**6]))) as patch:
+    with constants(MANY=0, CELLED=0, CHUNK=int(rng.choice([50, 10**6]))) as patch:
         patch.setattr("wgan_lip.transport.cells.LEAF", 4)
         patch.setattr("wgan_lip.transport.cells.ROOT", 64)
         patch.setattr("wgan_lip.transport.cells.BRANCHES", int(rng.integers(1, 4)))
-        cells = split(z.numpy(), int(rng.integers(0, int(math.log2(k)) + 1))) if given_cells else None
-        found = lowest_cones(z, points, v, width, both=True, tree=lambda: Tree.of(z, cells))
+        halving = Halving(z.numpy()) if given_cells else None
+        if halving is not None:
+            halving.cells(int(rng.integers(0, int(math.log2(k)) + 1)))
+        found = lowest_cones(z, points, v, width, both=True, tree=lambda: Tree.of(z, halving))
     assert_lowest(found, z, points, v)
     heights = by_differences(z, points, v)
     every = heights.topk(width, largest=False).values
@@ -256,8 +258,9 @@ def test_cells_find_the_cones_that_differences_find(seed, d, k, m, kind, offset,
 @pytest.mark.parametrize(("n", "d", "depth"), [(1, 2, 0), (7, 1, 2), (1000, 3, 7), (513, 50, 9)])
 def test_cells_are_halves_of_halves(n, d, depth):
     points = normal(n, d)
-    cell = split(points.numpy(), depth)
+    cell, halving = split(points.numpy(), depth), Halving(points.numpy())
     for halvings in range(depth + 1):
+        assert np.array_equal(halving.cells(halvings), cell >> (depth - halvings))
         sizes = np.bincount(cell >> (depth - halvings), minlength=2**halvings)
         assert len(sizes) == 2**halvings and sizes.sum() == n
         assert sizes.max() - sizes.min() <= 1

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from wgan_lip.runs.folder import read_json, versions
 from wgan_lip.utils.files import write_json, write_whole
 
-__all__ = ["in_turns", "machine", "milliseconds", "threads", "turns_of", "write_page", "write_results"]
+__all__ = ["in_turns", "machine", "milliseconds", "peak_memory", "threads", "turns_of", "write_page", "write_results"]
 
 
 @contextmanager
@@ -74,6 +74,17 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], **settings: Any) -> dict[st
 def _cpu_seconds(children: bool) -> float:
     times = os.times()
     return times.children_user + times.children_system if children else time.process_time()
+
+
+def peak_memory(*, reset: bool = False) -> int | None:
+    """The process's peak of resident bytes since the last reset, None where the system does not say."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
 
 
 def machine() -> dict[str, str]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import wgan_lip
 from wgan_lip.benchmarks import peers
-from wgan_lip.benchmarks.machine import threads, write_page, write_results
+from wgan_lip.benchmarks.machine import peak_memory, threads, write_page, write_results
 from wgan_lip.benchmarks.peers import Answer, Finish, Problem
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import Dilation, Funnel, Oracle, RayMonotone, Shift
@@ -328,28 +328,17 @@ def _row(method: Method, make: Callable[[], Problem]) -> dict[str, Any]:
 
 
 def _measured(call: Callable[[Problem], Finish], problem: Problem) -> dict[str, Any]:
-    before = _memory(reset=True)
+    before = peak_memory(reset=True)
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         finish = call(problem)
     seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    peak = _memory()
+    peak = peak_memory()
     memory = None if before is None or peak is None else (peak - before) / 2**20
     warned = sorted({f"warns: {str(warning.message).split('. ')[0].strip()}" for warning in caught})
     answer = asdict(finish())
     return {**answer, "note": "; ".join([*filter(None, [answer["note"]]), *warned]), **seconds, "mebibytes": memory}
-
-
-def _memory(*, reset: bool = False) -> int | None:
-    """The process's peak of resident bytes since the last reset, None where the system does not say."""
-    try:
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return None
 
 
 def _enclosed(rows: list[dict[str, Any]], truth: Truth) -> Bounds:

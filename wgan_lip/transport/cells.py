@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FEW_DIMENSIONS", "Tree", "split"]
+__all__ = ["FEW_DIMENSIONS", "Halving", "Tree", "split"]
 
 FEW_DIMENSIONS = 3  # up to which the cells of points are small
 LEAF = 64  # points, about, of the smallest cell that is looked at as a whole
@@ -18,14 +18,19 @@ SIDES = 32  # along which cells are halved, at most: in more dimensions they are
 ROOT = 4096  # points, about, of the largest
 
 
-def split(points: np.ndarray, depth: int) -> np.ndarray:
+def split(points: np.ndarray, depth: int, begun: tuple[np.ndarray, int] | None = None) -> np.ndarray:
     """The cell of each point (n, d), shape (n,), of 2^depth ≤ n cells: all are halved `depth` times, along their widest
     side, of the SIDES on which all points are farthest apart. The cell of a point after fewer halvings is that number
-    without its last bits."""
+    without its last bits; `begun` are such cells, and of how many halvings."""
     if points.shape[1] > SIDES:
         points = points[:, np.argpartition(-np.ptp(points, axis=0), SIDES)[:SIDES]]
-    order, cell = np.arange(len(points)), np.zeros(len(points), dtype=np.int64)
-    for _ in range(depth):
+    if begun is None:
+        order, cell, done = np.arange(len(points)), np.zeros(len(points), dtype=np.int64), 0
+    else:
+        cell, done = begun
+        order = np.argsort(cell, kind="stable")
+        cell = cell[order]
+    for _ in range(depth - done):
         start = np.searchsorted(cell, np.arange(cell[-1] + 1))
         ordered = points[order]
         low, high = np.minimum.reduceat(ordered, start), np.maximum.reduceat(ordered, start)
@@ -39,6 +44,19 @@ def split(points: np.ndarray, depth: int) -> np.ndarray:
     found = np.empty_like(cell)
     found[order] = cell
     return found
+
+
+class Halving:
+    """The cells of points (n, d), halved when they are asked for."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points, self._cell, self._depth = points, np.zeros(len(points), dtype=np.int64), 0
+
+    def cells(self, depth: int) -> np.ndarray:
+        """:func:`split`."""
+        if depth > self._depth:
+            self._cell, self._depth = split(self.points, depth, (self._cell, self._depth)), depth
+        return self._cell >> (self._depth - depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +76,11 @@ class Tree:
     radii: tuple[Tensor, ...]
 
     @staticmethod
-    def of(points: Tensor, cell: np.ndarray | None = None) -> Tree:
-        """Of points (n, d), float64, on the CPU, and the cell of each, shape (n,), where :func:`split` has found it."""
+    def of(points: Tensor, halving: Halving | None = None) -> Tree:
+        """Of points (n, d), float64, on the CPU, and their cells, where some have been found."""
         n = len(points)
         depth = max(0, round(math.log2(n / LEAF)))
-        if cell is None:
-            cell = split(points.numpy(), depth)
-        else:
-            found = int(cell.max()).bit_length()
-            depth = min(depth, found)
-            cell = cell >> (found - depth)
+        cell = (Halving(points.numpy()) if halving is None else halving).cells(depth)
         order = np.argsort(cell, kind="stable")
         ordered, cell = points.numpy()[order], cell[order]
         starts, centres, radii = [], [], []

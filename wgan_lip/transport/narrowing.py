@@ -11,7 +11,8 @@ Every round gives a plan, and an upper bound with it. Every pricing gives the lo
 in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
 rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the
 potential of a coarser problem, between the means of cells, leaves almost open. Pricing starts near the best potential
-so far and moves on to that of the last plan: the dual variables of sparse problems swing.
+so far and moves on to that of the last plan: the dual variables of sparse problems swing. Many points in few dimensions
+are solved patch by patch (:mod:`wgan_lip.transport.patches`) before the simplex sees them all.
 
 References:
     A sparse multiscale algorithm for dense optimal transport (Schmitzer, 2016); Stabilized column generation for highly
@@ -35,8 +36,9 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from torch import Tensor
 
-from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree, split
+from wgan_lip.transport.cells import FEW_DIMENSIONS, Halving, Tree
 from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_problem
+from wgan_lip.transport.patches import Sparse, ascended, relieved
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
 from wgan_lip.transport.pricing import Lowest, lowest_cones
@@ -53,6 +55,9 @@ COARSEST = 2**10  # cells of the problem that is solved with all its edges
 POINTS_PER_CELL = 6  # at least, from one level to the next
 FIRST_EDGES = 10  # of a point, on either side
 ADDED_EDGES = 8  # by one pricing to a point of x, at most
+PATCHED = 2**15  # points of either side from which on a problem is solved patch by patch first, in few dimensions
+WORTHWHILE = 0.5  # share of the gap that a round on patches has to close: else the whole problem's turn has come
+FEW_EDGES = 0.01  # of a point, so few that they join without another pricing
 KEPT_EDGES = 40  # of a point, on average, when edges are dropped
 SMOOTHING = 0.4  # share of the best potential in the first pricing; its k-th power in the k-th
 GRACE = 1.0  # seconds in which an exact solver that has begun may end after the deadline
@@ -158,17 +163,15 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
             return
         yield Narrowed(_better(best, solved), "exact solver", True)
         return
-    coarse, *finer = _levels(problem)
-    samples = finer[-1]
+    coarse, between, samples = _levels(problem)
     try:
         distances = torch.cat(list(block_distances(coarse.x, coarse.y)))
         plan, _, v = scanner.solve(coarse.a, coarse.b, distances.numpy())
         while True:
             best = _better(best, _coarse_bounds(problem, samples, coarse, plan, v, scanner))
             yield Narrowed(best, f"{len(coarse.x)} and {len(coarse.y)} cells")
-            if problem.size[2] > FEW_DIMENSIONS and best.upper - best.lower > VAGUE * best.upper:
-                finer = [samples]  # cells are wide, and smaller ones hardly less
-            fine, *finer = finer
+            wide = problem.size[2] > FEW_DIMENSIONS and best.upper - best.lower > VAGUE * best.upper
+            fine = samples if wide else next(between, samples)  # cells are wide, and smaller ones hardly less
             rounds = _rounds(fine, *_first_edges(fine, coarse, plan, v, scanner), scanner)
             if fine is samples:
                 break
@@ -193,8 +196,8 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """Points x (n, d) and y (m, d) in units of the problem, masses a (n,) and b (m,) of equal total, the cell of every
-    sample of the problem at this level, and the smallest cell in which each x and y lies, if any is known."""
+    """Points x (n, d) and y (m, d) in units of the problem, masses a (n,) and b (m,) of equal total, and the cell of
+    every sample of the problem at this level."""
 
     x: Tensor
     y: Tensor
@@ -202,43 +205,48 @@ class _Level:
     b: np.ndarray
     cell_x: np.ndarray
     cell_y: np.ndarray
-    within_x: np.ndarray | None
-    within_y: np.ndarray | None
+    halving_x: Halving | None = None
+    halving_y: Halving | None = None
 
     @cached_property
     def tree_x(self) -> Tree:
-        return Tree.of(self.x, self.within_x)
+        return Tree.of(self.x, self.halving_x)
 
     @cached_property
     def tree_y(self) -> Tree:
-        return Tree.of(self.y, self.within_y)
+        return Tree.of(self.y, self.halving_y)
 
 
-def _levels(problem: Problem) -> list[_Level]:
-    """From the coarsest to the problem itself."""
+def _levels(problem: Problem) -> tuple[_Level, Iterator[_Level], _Level]:
+    """The coarsest, those between, and the problem itself. Cells are halved as levels are asked for: the first interval
+    does not wait for the last."""
     x, y = problem.x / problem.unit, problem.y / problem.unit
-    a, b = problem.a, problem.b
-    cells_x, cells_y = _cells(x.numpy()), _cells(y.numpy())
-    count = max(len(cells_x), len(cells_y))
-    levels = []
-    for number in range(count):  # the side with fewer points waits at its coarsest
-        cell_x, cell_y = (cells[max(0, number - count + len(cells))] for cells in (cells_x, cells_y))
-        (mean_x, mass_x), (mean_y, mass_y) = _means(x, a, cell_x), _means(y, b, cell_y)
-        levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y, None, None))
-    within = (cells[-1] if len(points) > COARSEST else None for points, cells in ((x, cells_x), (y, cells_y)))
-    return [*levels, _Level(x, y, a, b, np.arange(len(x)), np.arange(len(y)), *within)]
+    halvings = Halving(x.numpy()), Halving(y.numpy())
+    depths = _depths(len(x)), _depths(len(y))
+    count = max(map(len, depths))
+
+    def level(number: int) -> _Level:  # the side with fewer points waits at its coarsest
+        parts = []
+        for points, mass, halving, of_side in zip((x, y), (problem.a, problem.b), halvings, depths):
+            depth = of_side[max(0, number - count + len(of_side))]
+            cell = np.arange(len(points)) if depth is None else halving.cells(depth)
+            parts.append((*_means(points, mass, cell), cell))
+        (mean_x, mass_x, cell_x), (mean_y, mass_y, cell_y) = parts
+        return _Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y)
+
+    whole = _Level(x, y, problem.a, problem.b, np.arange(len(x)), np.arange(len(y)), *halvings)
+    return level(0), map(level, range(1, count)), whole
 
 
-def _cells(points: np.ndarray) -> list[np.ndarray]:
-    """The cell of each point, shape (n,), for partitions from the coarsest to the finest, each refining the last."""
-    if len(points) <= COARSEST:
-        return [np.arange(len(points))]
-    depths, count = [], len(points)
+def _depths(n: int) -> list[int | None]:
+    """How often n points are halved, from the coarsest cells to the finest; None for every point by itself."""
+    if n <= COARSEST:
+        return [None]
+    depths, count = [], n
     while count > COARSEST:
         depths.append(int(math.log2(count / POINTS_PER_CELL)))
         count = 2 ** depths[-1]
-    finest = split(points, depths[0])
-    return [finest >> (depths[0] - depth) for depth in reversed(depths)]
+    return [*reversed(depths)]
 
 
 def _means(points: Tensor, mass: np.ndarray, cell: np.ndarray) -> tuple[Tensor, np.ndarray]:
@@ -305,8 +313,9 @@ class _Round:
 
 def _first_edges(
     fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; dual variables."""
+) -> tuple[np.ndarray, Plan, np.ndarray, np.ndarray]:
+    """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; the plan; dual
+    variables."""
     m, offsets = len(fine.y), torch.from_numpy(v)
     trees = {"x": lambda: fine.tree_x, "y": lambda: fine.tree_y}
     f_x = scanner.lowest(fine.x, coarse.y, offsets, tree=trees["x"]).heights[:, 0]
@@ -322,7 +331,7 @@ def _first_edges(
     ]
     if len(fine.x) == m:
         keys.append(np.arange(m) * (m + 1))
-    return np.unique(np.concatenate(keys)), f_x.numpy(), -f_y.numpy()
+    return np.unique(np.concatenate(keys)), fine_plan, f_x.numpy(), -f_y.numpy()
 
 
 def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
@@ -332,17 +341,37 @@ def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     return parents
 
 
-def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scanner: _Scanner) -> Iterator[_Round]:
-    """Solves on few edges, prices all, adds those that would shorten the plan; ends when there are none."""
+def _rounds(
+    level: _Level, edges: np.ndarray, plan: Plan, u: np.ndarray, v: np.ndarray, scanner: _Scanner
+) -> Iterator[_Round]:
+    """Solves on few edges, prices all, adds those that would shorten the plan; ends when there are none.
+
+    Where there are many points in few dimensions, "solves" means patch by patch at first, which brings both ends close
+    to each other in time that grows with the edges; and the simplex begins where that has led."""
     n, m, total = len(level.x), len(level.y), math.fsum(level.a)
     centre, highest, lowest_cost, share = v, -math.inf, math.inf, 1.0
+    flat = level.x.shape[1] <= FEW_DIMENSIONS
+    many = flat and min(n, m) >= PATCHED
+    by_patches, gap = many, math.inf
+    pool: tuple[Tensor, Tensor] | None = None
     while True:
         rows, columns = edges // m, edges % m
         lengths = _lengths(level, rows, columns)
-        # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
-        reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(n, m))
-        plan, more_u, more_v = scanner.solve(level.a, level.b, reduced)
-        u, v = u + more_u, v + more_v
+        if many:
+            sparse = Sparse(level.x.numpy(), level.y.numpy(), level.a, level.b, rows, columns, lengths)
+            u, v = scanner.timely(partial(ascended, sparse, u, v, scanner.check))
+        if by_patches:
+            plan = scanner.timely(partial(relieved, sparse, plan, u, v, scanner.check))
+        else:
+            # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
+            reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(n, m))
+            plan, more_u, more_v = scanner.solve(level.a, level.b, reduced)
+            u, v = u + more_u, v + more_v
+            if pool is not None and not flat:
+                new = _new(level, pool, u, v, edges)
+                if 0 < len(new) <= FEW_EDGES * max(n, m):  # pricing takes longer than this: the last serves once more
+                    edges = np.union1d(edges, new)
+                    continue
         cost = float(plan.mass @ _lengths(level, plan.rows, plan.columns)) / total
         progress = cost < lowest_cost
         lowest_cost = min(lowest_cost, cost)
@@ -355,27 +384,31 @@ def _rounds(level: _Level, edges: np.ndarray, u: np.ndarray, v: np.ndarray, scan
             value = float(level.a @ heights[:, 0].numpy() + level.b @ priced) / total
             if value > highest:
                 highest, centre, progress = value, priced, True
-            new = np.setdiff1d(_violators(level, to, nearest, u, v), edges, assume_unique=True)
+            pool = to, nearest
+            new = _new(level, pool, u, v, edges)
             if len(new) or not share:
                 break
             share = 0.0
-        yield _Round(plan, cost, priced, to[:, 0], lowest_cost - highest, not len(new))
-        if not len(new):
+        optimal = not len(new) and not by_patches
+        yield _Round(plan, cost, priced, to[:, 0], lowest_cost - highest, optimal)
+        if optimal:
             return
         slack = lengths - u[rows] - v[columns]
         kept = KEPT_EDGES * max(n, m)
         if progress and len(edges) > 1.5 * kept:  # else equally short plans could take turns for ever
             edges = edges[slack <= np.partition(slack, kept)[kept]]
         edges = np.union1d(np.union1d(edges, plan.rows * m + plan.columns), new)
+        last, gap = gap, lowest_cost - highest
+        by_patches = by_patches and len(new) > 0 and gap < WORTHWHILE * last
 
 
-def _violators(level: _Level, to: Tensor, nearest: Tensor, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Keys of the edges among the nearest ones of either side that are shorter than u_i + v_j."""
-    n, m = len(level.x), len(level.y)
+def _new(level: _Level, pool: tuple[Tensor, Tensor], u: np.ndarray, v: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Keys of the edges among the nearest ones of either side that are shorter than u_i + v_j, and new."""
+    (to, nearest), (n, m) = pool, (len(level.x), len(level.y))
     rows = np.concatenate([np.repeat(np.arange(n), to.shape[1]), nearest.numpy()])
     columns = np.concatenate([to.numpy().ravel(), np.arange(m)])
     shorter = _lengths(level, rows, columns) < u[rows] + v[columns]
-    return np.unique(rows[shorter] * m + columns[shorter])
+    return np.setdiff1d(rows[shorter] * m + columns[shorter], edges)
 
 
 def _lengths(level: _Level, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -419,8 +452,12 @@ class _Scanner:
         self, a: np.ndarray, b: np.ndarray, costs: np.ndarray | coo_matrix
     ) -> tuple[Plan, np.ndarray, np.ndarray]:
         """:func:`network_simplex`, left to end by itself at the deadline."""
+        return self.timely(partial(network_simplex, a, b, costs))
+
+    def timely(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, which is left to end by itself at the deadline."""
         try:
-            return _apart(partial(network_simplex, a, b, costs), self.left)
+            return _apart(call, self.left)
         except TimeoutError:
             raise _LateError from None
 
@@ -436,9 +473,10 @@ class _Scanner:
     ) -> Lowest:
         """:func:`lowest_cones` on the device, from and to the CPU."""
         z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        found = lowest_cones(z, points, offsets, width, both=both, check=self._check, tree=tree)
+        found = lowest_cones(z, points, offsets, width, both=both, check=self.check, tree=tree)
         return Lowest(*(part.cpu() for part in found))
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises :class:`_LateError` after the deadline."""
         if time.monotonic() > self.deadline:
             raise _LateError

@@ -60,6 +60,7 @@ QUICK = 64  # times as many numbers as are wanted of them: then topk takes one w
 TILE = 4096  # cones of one product, whose distances stay in the cache
 LEAST_ROWS = 64  # of one product: with fewer it is slower
 MANY = 2**22  # pairs from which on cells save time
+CELLED = 512  # cones, at least: with fewer, cells take longer to find than they save
 BY_DIFFERENCES = "donot_use_mm_for_euclid_dist"
 COMPONENTS = 2**30  # of the differences, or terms of the products, between two looks at the clock
 
@@ -103,7 +104,8 @@ def lowest_cones(
         The first in each row is the lowest of all cones as far as differences in float64 can tell: see Note [Pricing in
         float32] and Note [Pricing by cells]. The others in the row, and `nearest`, may be the next best.
     """
-    if z.shape[1] <= FEW_DIMENSIONS and len(z) * len(points) >= MANY and z.device.type == "cpu":
+    many = len(points) >= CELLED and len(z) * len(points) >= MANY
+    if many and z.shape[1] <= FEW_DIMENSIONS and z.device.type == "cpu":
         return _by_cells(z, points, offsets, width, both, check, Tree.of(z) if tree is None else tree())
     products = _Products.of(points, offsets)
     if products is None or not products.reach_to(z):
