@@ -39,9 +39,10 @@ from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree, split
 from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_problem
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
-from wgan_lip.transport.pricing import Lowest, lowest_cones
+from wgan_lip.transport.pricing import Lowest
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.transport.sharing import Crew, lowest_on
 from wgan_lip.transport.starts import first_bounds
 from wgan_lip.utils.checks import check_memory
 
@@ -120,11 +121,11 @@ def narrow(
 
 
 def narrow_problem(
-    problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf
+    problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf, crew: Crew | None = None
 ) -> Iterator[Narrowed]:
-    """:func:`narrow` for samples and weights that have been checked."""
+    """:func:`narrow` for samples and weights that have been checked; edges are priced by a crew, if there is one."""
     check_room(problem)
-    return _narrow(problem, _Scanner(torch.device(device), deadline))
+    return _narrow(problem, _Scanner(torch.device(device), deadline, crew))
 
 
 def check_room(problem: Problem) -> None:
@@ -409,6 +410,7 @@ class _Scanner:
 
     device: torch.device
     deadline: float
+    crew: Crew | None = None
 
     @property
     def left(self) -> float:
@@ -434,10 +436,13 @@ class _Scanner:
         tree: Callable[[], Tree],
         both: bool = False,
     ) -> Lowest:
-        """:func:`lowest_cones` on the device, from and to the CPU."""
-        z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        found = lowest_cones(z, points, offsets, width, both=both, check=self._check, tree=tree)
-        return Lowest(*(part.cpu() for part in found))
+        """:func:`lowest_cones` on the device, or on those of the crew, from and to the CPU."""
+        if self.crew is None:
+            return lowest_on(self.device, z, points, offsets, width, both=both, check=self._check, tree=tree)
+        try:
+            return self.crew.lowest(z, points, offsets, width, both=both, check=self._check, left=self.left, tree=tree)
+        except TimeoutError:
+            raise _LateError from None
 
     def _check(self) -> None:
         if time.monotonic() > self.deadline:
