@@ -267,12 +267,13 @@ def test_what_one_rank_cannot_do_stops_all_with_its_reason():
 
 
 def test_what_is_for_one_process_is_refused_on_several(monkeypatch):
-    assert prepared("estimate", []) == []
+    assert prepared("certify", []) == []
     monkeypatch.setenv("WORLD_SIZE", "2"), monkeypatch.setenv("RANK", "1")
-    with pytest.raises(InputError, match="Expected one process for estimate. Got 2"):
-        prepared("estimate", [])
-    with pytest.raises(InputError, match="Expected one process for a sweep. Got 2"):
-        prepared("train", ["--multirun", "seed=0,1"])
+    with pytest.raises(InputError, match="Expected one process for certify. Got 2"):
+        prepared("certify", [])
+    for command in ("train", "estimate"):
+        with pytest.raises(InputError, match="Expected one process for a sweep. Got 2"):
+            prepared(command, ["--multirun", "seed=0,1"])
     given = prepared("train", ["seed=1", "hydra.run.dir=run"])
     assert given[0] == "seed=1" and len(given) == 2 and "wgan_lip-rank-" in given[1]
     Path(given[1].partition("=")[2]).rmdir()

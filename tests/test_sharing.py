@@ -158,7 +158,7 @@ def test_an_interruption_of_rank_0_ends_the_service(tmp_path, monkeypatch):
     x, y, _ = CASES["in few dimensions, by differences"]
 
     def work(crew):
-        real, calls = narrowing._Scanner._check, []
+        real, calls = narrowing._Scanner.check, []
 
         def interrupted(scanner):
             calls.append(1)
@@ -166,7 +166,7 @@ def test_an_interruption_of_rank_0_ends_the_service(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             real(scanner)
 
-        monkeypatch.setattr(narrowing._Scanner, "_check", interrupted)
+        monkeypatch.setattr(narrowing._Scanner, "check", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bounds(x, y, crew)
         return crew.size

@@ -107,7 +107,15 @@ def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, 
         return *solve_line(x.numpy(), y.numpy(), problem.a, problem.b), None, 0.0
     check_dense(len(x), len(y))
     costs, relative = distances(x, y)
-    return *network_simplex(problem.a, problem.b, costs), costs, relative
+    solver = _only_plan if 1 in costs.shape else network_simplex
+    return *solver(problem.a, problem.b, costs), costs, relative
+
+
+def _only_plan(a: np.ndarray, b: np.ndarray, costs: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """:func:`network_simplex` where one side is one point, to which all mass travels."""
+    n, m = costs.shape
+    plan = Plan(np.arange(n).repeat(m), np.tile(np.arange(m), n), a if m == 1 else b, (n, m))
+    return (plan, costs[:, 0], np.zeros(1)) if m == 1 else (plan, np.zeros(1), costs[0])
 
 
 def centred(dual: np.ndarray) -> np.ndarray:

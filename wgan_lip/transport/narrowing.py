@@ -140,12 +140,13 @@ def check_room(problem: Problem) -> None:
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
     """Whether :func:`narrow` looks at all edges between n and m distinct points at once."""
-    return d == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
+    return d == 1 or min(n, m) == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
 
 
 def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
-    if problem.size[2] == 1:
-        yield Narrowed(solve_problem(problem), "sorting", True)
+    n, m, d = problem.size
+    if d == 1 or min(n, m) == 1:
+        yield Narrowed(solve_problem(problem), "sorting" if d == 1 else "the only plan", True)
         return
     best = first_bounds(problem)
     met = best.upper - best.lower <= MET * best.upper
@@ -159,9 +160,9 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
             return
         yield Narrowed(_better(best, solved), "exact solver", True)
         return
-    coarse, *finer = _levels(problem)
-    samples = finer[-1]
     try:
+        coarse, *finer = _levels(problem, scanner.check)
+        samples = finer[-1]
         distances = torch.cat(list(block_distances(coarse.x, coarse.y)))
         plan, _, v = scanner.solve(coarse.a, coarse.b, distances.numpy())
         while True:
@@ -215,14 +216,17 @@ class _Level:
         return Tree.of(self.y, self.within_y)
 
 
-def _levels(problem: Problem) -> list[_Level]:
-    """From the coarsest to the problem itself."""
+def _levels(problem: Problem, check: Callable[[], None]) -> list[_Level]:
+    """From the coarsest to the problem itself. What `check` raises between them ends it."""
     x, y = problem.x / problem.unit, problem.y / problem.unit
     a, b = problem.a, problem.b
-    cells_x, cells_y = _cells(x.numpy()), _cells(y.numpy())
+    cells_x = _cells(x.numpy())
+    check()
+    cells_y = _cells(y.numpy())
     count = max(len(cells_x), len(cells_y))
     levels = []
     for number in range(count):  # the side with fewer points waits at its coarsest
+        check()
         cell_x, cell_y = (cells[max(0, number - count + len(cells))] for cells in (cells_x, cells_y))
         (mean_x, mass_x), (mean_y, mass_y) = _means(x, a, cell_x), _means(y, b, cell_y)
         levels.append(_Level(mean_x, mean_y, mass_x, mass_y, cell_x, cell_y, None, None))
@@ -438,12 +442,13 @@ class _Scanner:
     ) -> Lowest:
         """:func:`lowest_cones` on the device, or on those of the crew, from and to the CPU."""
         if self.crew is None:
-            return lowest_on(self.device, z, points, offsets, width, both=both, check=self._check, tree=tree)
+            return lowest_on(self.device, z, points, offsets, width, both=both, check=self.check, tree=tree)
         try:
-            return self.crew.lowest(z, points, offsets, width, both=both, check=self._check, left=self.left, tree=tree)
+            return self.crew.lowest(z, points, offsets, width, both=both, check=self.check, left=self.left, tree=tree)
         except TimeoutError:
             raise _LateError from None
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Ends the search once the deadline has passed."""
         if time.monotonic() > self.deadline:
             raise _LateError

@@ -44,7 +44,8 @@ from wgan_lip.wasserstein.two_sample import two_sample_test
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
 FIT_SECONDS = 30.0  # of a critic, at most
-GRACE = 1.0  # seconds beyond the time, at most, of what has to be done after it
+LEAST = 0.1  # seconds of a critic, where no time is left: for one that needs no training
+GRACE = 1.0  # seconds that a floor which has begun may take beyond the time, where nothing comes after it
 TESTED = 1000  # samples of each side for the test of equal laws, at most
 PRODUCTS = 2**34  # of numbers, at most, behind the distances of that test
 SPLITS = (1, 5)  # halvings behind the floor: of an estimate about the samples, and of one about the laws too
@@ -97,8 +98,9 @@ def estimate_w1(
         critic_steps: Ascents of each candidate in the first round, `steps` of
             :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
             equal seeds are equal on one machine. None lets time decide.
-        seconds: Time for all of it. An exact solver that has begun may end up to a second after it, that
-            of the floor later.
+        seconds: Time for all of it. An exact solver, or a floor, that has begun may end up to a second after it. What
+            is needed most goes first: the first interval, an exact solver, then the floor and the test of equal laws,
+            for which there may be no time. With a critic, its proof and its values come on top.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
         level: Confidence of what is said of the laws, in (0, 1): that of the bounds, and 1 − level is what rejects
@@ -123,7 +125,8 @@ def estimate_w1(
         lower ≤ W1(P_n, Q_m) ≤ upper, rounding included, for the samples and weights as given. It says nothing about the
         laws, whose W1 is smaller on average, in many dimensions by far. `population` does, at its level and under its
         assumptions, and so does `pvalue`: two statements, so that together they hold with 1 − 2(1 − level). The p-value
-        is that of 1,000 samples of each side where there are more. Floor and excess are estimates.
+        is that of 1,000 samples of each side where there are more, and of fewer in more than 4,000 dimensions. Floor
+        and excess are estimates.
 
     References:
         Optimal transport, old and new (Villani, 2009), Theorem 5.10
@@ -170,8 +173,8 @@ def estimate_w1(
             except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room
                 notes += (f"There is no floor or no test of equal laws: {error}",)
         if critic is not None:
-            left = max(GRACE, end - time.monotonic())
-            budget = min(FIT_SECONDS, left if stopped else left / 4)
+            left = end - time.monotonic()
+            budget = max(LEAST, min(FIT_SECONDS, left if stopped else left / 4))
             fitted = fit_checked(
                 sides.train[0],
                 sides.train[1],
