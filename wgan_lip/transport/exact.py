@@ -166,6 +166,8 @@ def network_simplex(
     else:
         carries = matrix.data > 0
         rows, columns, mass = (of_edges[carries] for of_edges in (matrix.row, matrix.col, matrix.data))
+    if not (mass.any() and all(np.isfinite(numbers).all() for numbers in (mass, log["u"], log["v"]))):
+        raise TransportError("Expected a plan and dual variables in finite numbers. Got others from the solver.")
     return Plan(rows.astype(np.int64), columns.astype(np.int64), mass, costs.shape), log["u"], log["v"]
 
 
