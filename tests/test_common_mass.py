@@ -158,3 +158,18 @@ def test_in_many_dimensions_the_interval_is_as_narrow_as_by_differences(n, m):
     assert result.lower <= f[:n].mean() - f[n:].mean() + 1e-13
     ends = np.linalg.norm(x[:, None] - y, axis=2)
     assert (np.abs(f[:n, None] - f[n:]) <= ends + 1e-12).all()
+
+
+@pytest.mark.parametrize("mean", [3, 2000, 10**5])
+def test_counts_of_any_size_on_common_points_are_solved_without_rounding(mean):
+    """The totals have a common multiple of up to 2^50, which the solver would take for infeasible."""
+    rng = np.random.default_rng(mean)
+    points = rng.standard_normal((250, 2))
+    a, b = rng.poisson(mean, (2, 250)).astype(float)
+    found = solve(points, points, a=a, b=b)
+    known = ot.emd2(a / a.sum(), b / b.sum(), cdist(points, points), numItermax=10**7)
+    assert found.value == pytest.approx(known, rel=1e-9)
+    assert 0 <= found.upper - found.lower <= 1e-13
+    leaves, arrives = found.plan.marginals
+    np.testing.assert_allclose(leaves, a / a.sum(), rtol=1e-13)
+    np.testing.assert_allclose(arrives, b / b.sum(), rtol=1e-13)
