@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 torch.set_num_threads(1)  # tests run in parallel processes
 if hasattr(signal, "SIGHUP"):
@@ -64,3 +68,52 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return directory
+
+
+def on_two_ranks(work, folder: Path) -> list:
+    """What `work(Ranks())` returns, or the error it raises as text, in two processes."""
+    from wgan_lip.training import Ranks
+
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+                result = work(Ranks())
+            except BaseException as error:
+                result = f"{type(error).__name__}: {error}"
+            (folder / f"{rank}.json").write_text(json.dumps(result))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    paths = [folder / f"{rank}.json" for rank in range(2)]
+    return [json.loads(path.read_text()) if path.exists() else None for path in paths]
+
+
+def started_ranks(*arguments: str) -> list[int]:
+    """Two processes with what torchrun tells them, without its watch over them; their errors go to `RANK.txt`."""
+    from wgan_lip.cli import main
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            status = 99
+            try:
+                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                                  MASTER_PORT=str(port))  # fmt: skip
+                sys.stdout = sys.stderr = open(f"{rank}.txt", "w", buffering=1)  # noqa: SIM115 - until it ends
+                status = main(list(arguments))
+            finally:
+                os._exit(status)
+        children.append(child)
+    return children
+
+
+def statuses(children: list[int]) -> list[int]:
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

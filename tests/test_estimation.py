@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -187,6 +188,42 @@ def test_the_error_of_the_excess_is_that_of_splits_that_share_no_sample(monkeypa
     values, apart = singles[1]
     assert apart == 6 and np.mean(values) == pytest.approx(singles[0])
     assert capped.error == pytest.approx(np.std(values, ddof=1) / 2)
+
+
+@pytest.mark.parametrize(("solved", "splits"), [(17, 2), (6, 1), (5, None), (0, None)])
+def test_splits_end_with_the_time_and_a_floor_takes_one(solved, splits, monkeypatch):
+    """Each takes six solutions, and each looks at the clock once before."""
+    clock = itertools.count(1)
+    monkeypatch.setattr(excess, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    if splits is None:
+        with pytest.raises(TimeoutError):
+            excess.halved_checked(X, Y, 3, 0, end=solved)
+        return
+    found = excess.halved_checked(X, Y, 3, 0, end=solved)
+    assert found == metrics.halved(X, Y, splits=splits)
+
+
+def test_halves_are_smaller_in_very_many_dimensions(monkeypatch):
+    monkeypatch.setattr(excess, "PRODUCTS", 400 * 3)
+    assert metrics.halved(normal(100, 3), normal(100, 3, seed=1)).n == 21  # 21² · 3 numbers
+
+
+def test_without_time_for_a_floor_there_is_still_a_test(monkeypatch):
+    def late(*_, **__):
+        raise TimeoutError
+
+    monkeypatch.setattr(estimation, "halved_checked", late)
+    result = estimate_w1(X, Y, critic="cones", critic_steps=1)
+    assert result.halves is None and result.excess is None and result.pvalue is not None
+    assert "test of equal laws" in [one.stage for one in result.history]
+    assert_encloses(result, TRUTH)
+
+
+def test_when_the_time_is_over_before_it_began_there_is_an_interval_and_a_critic(pricing):
+    result = estimate_w1(X, Y, laws=True, seconds=1e-9)
+    assert result.halves is None and result.pvalue is None and result.stopped == "time"
+    assert result.proof is not None and result.population is not None
+    assert_encloses(result, TRUTH)
 
 
 def test_halves_need_four_samples_and_a_split():
@@ -593,7 +630,7 @@ def test_what_memorises_its_samples_bounds_no_law_by_them(monkeypatch, laws):
 
     monkeypatch.setattr(estimation, "fit_checked", remembered)
     for name in ("halved_checked", "_pvalue"):  # which a hundred repetitions need not
-        monkeypatch.setattr(estimation, name, lambda *_: None)
+        monkeypatch.setattr(estimation, name, lambda *_, **__: None)
     lengths, misses, leaks, repetitions = (0.0, 0.3), 0, 0, 50
     for repetition in range(repetitions):
         for length in lengths:

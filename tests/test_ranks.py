@@ -7,7 +7,6 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import TINY
+from conftest import TINY, on_two_ranks, started_ranks, statuses
 
 from wgan_lip.cli import main
 from wgan_lip.cli.processes import prepared
@@ -39,26 +38,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("wgan_lip.training.session._draw", lambda *_: None)  # pictures take most of so short a run
     monkeypatch.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
-
-
-def on_two_ranks(work, folder: Path) -> list:
-    """What `work(Ranks())` returns, or the error it raises as text, in two processes."""
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            try:
-                dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-                result = work(Ranks())
-            except BaseException as error:
-                result = f"{type(error).__name__}: {error}"
-            (folder / f"{rank}.json").write_text(json.dumps(result))
-            os._exit(0)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
-    paths = [folder / f"{rank}.json" for rank in range(2)]
-    return [json.loads(path.read_text()) if path.exists() else None for path in paths]
 
 
 def test_one_process_is_all_there_is():
@@ -202,31 +181,6 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([*command, *arguments], text=True, env=environment, capture_output=True, timeout=300)
 
 
-def started_ranks(*arguments: str) -> list[int]:
-    """Two processes with what torchrun tells them, without its watch over them; their errors go to `RANK.txt`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            status = 99
-            try:
-                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                                  MASTER_PORT=str(port))  # fmt: skip
-                sys.stdout = sys.stderr = open(f"{rank}.txt", "w", buffering=1)  # noqa: SIM115 - until it ends
-                status = main(list(arguments))
-            finally:
-                os._exit(status)
-        children.append(child)
-    return children
-
-
-def statuses(children: list[int]) -> list[int]:
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 def wait_for(condition, seconds: float = 200.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -313,12 +267,13 @@ def test_what_one_rank_cannot_do_stops_all_with_its_reason():
 
 
 def test_what_is_for_one_process_is_refused_on_several(monkeypatch):
-    assert prepared("estimate", []) == []
+    assert prepared("certify", []) == []
     monkeypatch.setenv("WORLD_SIZE", "2"), monkeypatch.setenv("RANK", "1")
-    with pytest.raises(InputError, match="Expected one process for estimate. Got 2"):
-        prepared("estimate", [])
-    with pytest.raises(InputError, match="Expected one process for a sweep. Got 2"):
-        prepared("train", ["--multirun", "seed=0,1"])
+    with pytest.raises(InputError, match="Expected one process for certify. Got 2"):
+        prepared("certify", [])
+    for command in ("train", "estimate"):
+        with pytest.raises(InputError, match="Expected one process for a sweep. Got 2"):
+            prepared(command, ["--multirun", "seed=0,1"])
     given = prepared("train", ["seed=1", "hydra.run.dir=run"])
     assert given[0] == "seed=1" and len(given) == 2 and "wgan_lip-rank-" in given[1]
     Path(given[1].partition("=")[2]).rmdir()

@@ -56,7 +56,7 @@ def enumerated(statistic, x, y):
 
 
 @pytest.mark.parametrize("method", DIRECT)
-@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("dim", [1, 3, 40])  # with distances by differences, and by products
 def test_a_small_sample_has_its_exact_p(method, dim):
     rng = np.random.default_rng(dim)
     for n, m in ((4, 4), (3, 5), (2, 2)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -41,8 +42,9 @@ from wgan_lip.runs.sampling import sample_blocks
 from wgan_lip.runs.tracking import ESTIMATE_CHARTS, IntervalConsole, JsonLinesTracker, TensorBoardTracker, Trackers
 from wgan_lip.training.board import meanings
 from wgan_lip.training.signals import StopRequests
+from wgan_lip.transport import Crew
 from wgan_lip.utils.checks import InputError, check_seed
-from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
+from wgan_lip.utils.devices import find_device, keep_freed_memory, rank, set_threads, world_size
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.terminal import say
 from wgan_lip.wasserstein.estimate import check_estimate, estimate_w1
@@ -80,13 +82,33 @@ def removed_if_refused(directory: Path) -> Iterator[None]:
 
 
 def estimate(config: DictConfig) -> float:
-    """Encloses W1 between two sample sets in Hydra's output folder; returns the best single number."""
+    """Encloses W1 between two sample sets in Hydra's output folder; returns the best single number.
+
+    Of several processes the first does so, and the others price for it.
+    """
     directory = Path(HydraConfig.get().runtime.output_dir)
     with removed_if_refused(directory):
         settings = checked(config, root=ROOT)
         set_threads(settings["threads"])
         keep_freed_memory()
+        crew = Crew(find_device(settings["device"])) if world_size() > 1 else None
+    if crew is None or rank() == 0:
+        try:
+            return _estimate(directory, settings, crew)
+        finally:
+            if crew is not None:
+                crew.dismiss()
+    directory.rmdir()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for rank 0: where that ends, so do the others
+    crew.serve()
+    return math.nan
+
+
+def _estimate(directory: Path, settings: dict[str, Any], crew: Crew | None) -> float:
+    with removed_if_refused(directory):
         if settings["by"] is not None:
+            if crew is not None:
+                raise InputError(f"Expected one process for by={settings['by']}. Got {crew.size}. Leave torchrun out.")
             options = _table_options(settings, {"x": settings["x"]})["x"]
             groups = open_groups(settings, replace(options, by=settings["by"]))
         else:
@@ -100,7 +122,7 @@ def estimate(config: DictConfig) -> float:
         with failures_recorded(directory):
             if settings["by"] is not None:
                 return estimate_groups(directory, settings, *groups)
-            result = _run(directory, settings, arguments, sides, stop)
+            result = _run(directory, settings, {**arguments, "crew": crew}, sides, stop)
             set_status(directory, "interrupted" if result.stopped == "interrupted" else "finished")
     say(screens.written(directory))
     return result.value

@@ -10,6 +10,8 @@ from wgan_lip.utils.devices import rank, world_size
 
 __all__ = ["join", "part", "prepared"]
 
+SHARED = ("train", "estimate")  # commands that several processes can share
+
 
 def join() -> None:
     """Joins the others, where there are any: gloo between CPUs, NCCL between GPUs."""
@@ -44,8 +46,8 @@ def prepared(command: str, overrides: list[str]) -> list[str]:
     """
     if world_size() == 1:
         return overrides
-    if command != "train" or {"--multirun", "-m"} & set(overrides):
-        job = "a sweep" if command == "train" else command
+    if command not in SHARED or {"--multirun", "-m"} & set(overrides):
+        job = "a sweep" if command in SHARED else command
         raise InputError(f"Expected one process for {job}. Got {world_size()}. Run it without torchrun.")
     if rank() == 0:
         return overrides

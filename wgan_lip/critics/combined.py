@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 
@@ -92,7 +93,7 @@ class CombinedCritic(Critic):
                 )
         if (weights is not None and rule not in ("sum", "mixture")) or (shift and rule != "sum"):
             raise InputError(f"A {rule} takes no {'shift' if shift and rule != 'sum' else 'weights'}. Leave it out.")
-        settings = {"weights": weights} if rule in ("sum", "mixture") else {}
+        settings: dict[str, Any] = {"weights": weights} if rule in ("sum", "mixture") else {}
         settings |= {"shift": shift} if rule == "sum" else {}
         layers: dict[str, nn.Module] = {"combined": RULES[rule](*critics, **settings)}
         if low is not None or high is not None:

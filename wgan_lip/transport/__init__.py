@@ -11,9 +11,11 @@ from wgan_lip.transport.narrowing import Narrowed, check_room, narrow, narrow_pr
 from wgan_lip.transport.plans import Plan, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.transport.potentials import Potential
 from wgan_lip.transport.problem import Problem, Transport, TransportError, meet
+from wgan_lip.transport.sharing import Crew
 
 __all__ = [
     "BYTES_PER_PAIR",
+    "Crew",
     "Narrowed",
     "Plan",
     "Potential",

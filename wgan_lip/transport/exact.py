@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +20,7 @@ from wgan_lip.utils.checks import check_memory
 __all__ = ["BYTES_PER_PAIR", "network_simplex", "plan_problem", "solve", "solve_line", "solve_problem"]
 
 ALWAYS = 2**24  # bytes that there are
+LARGEST_TOTAL = 20  # bits of the total of the masses that the solver gets
 BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
 
@@ -107,7 +110,15 @@ def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, 
         return *solve_line(x.numpy(), y.numpy(), problem.a, problem.b), None, 0.0
     check_dense(len(x), len(y))
     costs, relative = distances(x, y)
-    return *network_simplex(problem.a, problem.b, costs), costs, relative
+    solver = _only_plan if 1 in costs.shape else network_simplex
+    return *solver(problem.a, problem.b, costs), costs, relative
+
+
+def _only_plan(a: np.ndarray, b: np.ndarray, costs: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
+    """:func:`network_simplex` where one side is one point, to which all mass travels."""
+    n, m = costs.shape
+    plan = Plan(np.arange(n).repeat(m), np.tile(np.arange(m), n), a if m == 1 else b, (n, m))
+    return (plan, costs[:, 0], np.zeros(1)) if m == 1 else (plan, np.zeros(1), costs[0])
 
 
 def centred(dual: np.ndarray) -> np.ndarray:
@@ -144,8 +155,12 @@ def network_simplex(
     """
     import ot  # slow to import, and needed here only
 
-    # The default limit on iterations is met from a few thousand samples on, and the plan is then wrong.
-    matrix, log = ot.emd(a, b, costs, numItermax=10**9, log=True, center_dual=False, check_marginals=False)
+    # The default limit on iterations is met from a few thousand samples on, and the plan is then wrong. Flows that are
+    # left over are measured against an absolute tolerance, though masses that large are rounded by more.
+    unit = math.ldexp(1.0, max(0, math.frexp(a.sum())[1] - LARGEST_TOTAL))
+    matrix, log = ot.emd(
+        a / unit, b / unit, costs, numItermax=10**9, log=True, center_dual=False, check_marginals=False
+    )
     if log["result_code"] != 1:
         raise TransportError(
             f"Expected an optimal plan between {len(a)} and {len(b)} samples. The solver ended with code "
@@ -156,8 +171,14 @@ def network_simplex(
         rows, columns = np.nonzero(matrix > 0)
         mass = matrix[rows, columns]
     else:
-        carries = matrix.data > 0
-        rows, columns, mass = (of_edges[carries] for of_edges in (matrix.row, matrix.col, matrix.data))
+        rows, columns, mass = matrix.row, matrix.col, matrix.data
+    mass = unit * mass
+    if unit > 1 and is_whole(a) and is_whole(b):
+        mass = np.rint(mass)
+    carries = mass > 0
+    rows, columns, mass = rows[carries], columns[carries], mass[carries]
+    if not (mass.any() and all(np.isfinite(numbers).all() for numbers in (mass, log["u"], log["v"]))):
+        raise TransportError("Expected a plan and dual variables in finite numbers. Got others from the solver.")
     return Plan(rows.astype(np.int64), columns.astype(np.int64), mass, costs.shape), log["u"], log["v"]
 
 

@@ -41,9 +41,10 @@ from wgan_lip.transport.exact import BYTES_PER_PAIR, network_simplex, solve_prob
 from wgan_lip.transport.patches import Sparse, ascended, relieved
 from wgan_lip.transport.plans import Plan, dealt
 from wgan_lip.transport.potentials import Potential, block_distances
-from wgan_lip.transport.pricing import Lowest, lowest_cones
+from wgan_lip.transport.pricing import Lowest
 from wgan_lip.transport.problem import Problem, Transport, TransportError
 from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.transport.sharing import Crew, lowest_on
 from wgan_lip.transport.starts import first_bounds
 from wgan_lip.utils.checks import check_memory
 
@@ -125,11 +126,11 @@ def narrow(
 
 
 def narrow_problem(
-    problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf
+    problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf, crew: Crew | None = None
 ) -> Iterator[Narrowed]:
-    """:func:`narrow` for samples and weights that have been checked."""
+    """:func:`narrow` for samples and weights that have been checked; edges are priced by a crew, if there is one."""
     check_room(problem)
-    return _narrow(problem, _Scanner(torch.device(device), deadline))
+    return _narrow(problem, _Scanner(torch.device(device), deadline, crew))
 
 
 def check_room(problem: Problem) -> None:
@@ -144,12 +145,13 @@ def check_room(problem: Problem) -> None:
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
     """Whether :func:`narrow` looks at all edges between n and m distinct points at once."""
-    return d == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
+    return d == 1 or min(n, m) == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
 
 
 def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
-    if problem.size[2] == 1:
-        yield Narrowed(solve_problem(problem), "sorting", True)
+    n, m, d = problem.size
+    if d == 1 or min(n, m) == 1:
+        yield Narrowed(solve_problem(problem), "sorting" if d == 1 else "the only plan", True)
         return
     best = first_bounds(problem)
     met = best.upper - best.lower <= MET * best.upper
@@ -163,8 +165,8 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
             return
         yield Narrowed(_better(best, solved), "exact solver", True)
         return
-    coarse, between, samples = _levels(problem)
     try:
+        coarse, between, samples = _levels(problem, scanner.check)
         distances = torch.cat(list(block_distances(coarse.x, coarse.y)))
         plan, _, v = scanner.solve(coarse.a, coarse.b, distances.numpy())
         while True:
@@ -217,15 +219,16 @@ class _Level:
         return Tree.of(self.y, self.halving_y)
 
 
-def _levels(problem: Problem) -> tuple[_Level, Iterator[_Level], _Level]:
+def _levels(problem: Problem, check: Callable[[], None]) -> tuple[_Level, Iterator[_Level], _Level]:
     """The coarsest, those between, and the problem itself. Cells are halved as levels are asked for: the first interval
-    does not wait for the last."""
+    does not wait for the last. What `check` raises between them ends it."""
     x, y = problem.x / problem.unit, problem.y / problem.unit
     halvings = Halving(x.numpy()), Halving(y.numpy())
     depths = _depths(len(x)), _depths(len(y))
     count = max(map(len, depths))
 
     def level(number: int) -> _Level:  # the side with fewer points waits at its coarsest
+        check()
         parts = []
         for points, mass, halving, of_side in zip((x, y), (problem.a, problem.b), halvings, depths):
             depth = of_side[max(0, number - count + len(of_side))]
@@ -442,6 +445,7 @@ class _Scanner:
 
     device: torch.device
     deadline: float
+    crew: Crew | None = None
 
     @property
     def left(self) -> float:
@@ -471,12 +475,15 @@ class _Scanner:
         tree: Callable[[], Tree],
         both: bool = False,
     ) -> Lowest:
-        """:func:`lowest_cones` on the device, from and to the CPU."""
-        z, points, offsets = (part.to(self.device) for part in (z, points, offsets))
-        found = lowest_cones(z, points, offsets, width, both=both, check=self.check, tree=tree)
-        return Lowest(*(part.cpu() for part in found))
+        """:func:`lowest_cones` on the device, or on those of the crew, from and to the CPU."""
+        if self.crew is None:
+            return lowest_on(self.device, z, points, offsets, width, both=both, check=self.check, tree=tree)
+        try:
+            return self.crew.lowest(z, points, offsets, width, both=both, check=self.check, left=self.left, tree=tree)
+        except TimeoutError:
+            raise _LateError from None
 
     def check(self) -> None:
-        """Raises :class:`_LateError` after the deadline."""
+        """Ends the search once the deadline has passed."""
         if time.monotonic() > self.deadline:
             raise _LateError

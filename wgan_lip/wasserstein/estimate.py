@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,16 @@ from torch import Tensor, nn
 from wgan_lip.data import Law
 from wgan_lip.lipschitz.certificates import Proof, prove
 from wgan_lip.metrics.excess import halved_checked
-from wgan_lip.transport import Narrowed, Problem, TransportError, check_room, meet, narrow_problem, solves_at_once
+from wgan_lip.transport import (
+    Crew,
+    Narrowed,
+    Problem,
+    TransportError,
+    check_room,
+    meet,
+    narrow_problem,
+    solves_at_once,
+)
 from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, common_origin
 from wgan_lip.wasserstein.fitting import FitProgress, check_critic, fit_checked
 from wgan_lip.wasserstein.interval import InvariantViolation, proved_lower_bound
@@ -34,7 +44,10 @@ from wgan_lip.wasserstein.two_sample import two_sample_test
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
 FIT_SECONDS = 30.0  # of a critic, at most
+LEAST = 0.1  # seconds of a critic, where no time is left: for one that needs no training
+GRACE = 1.0  # seconds that a floor which has begun may take beyond the time, where nothing comes after it
 TESTED = 1000  # samples of each side for the test of equal laws, at most
+PRODUCTS = 2**34  # of numbers, at most, behind the distances of that test
 SPLITS = (1, 5)  # halvings behind the floor: of an estimate about the samples, and of one about the laws too
 
 
@@ -57,6 +70,7 @@ def estimate_w1(
     device: torch.device | str = "cpu",
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    crew: Crew | None = None,
 ) -> W1Estimate:
     r"""Encloses W1 between two sample sets, and, if asked, bounds W1 between their laws.
 
@@ -84,8 +98,9 @@ def estimate_w1(
         critic_steps: Ascents of each candidate in the first round, `steps` of
             :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
             equal seeds are equal on one machine. None lets time decide.
-        seconds: Time for all of it. An exact solver that has begun may end up to a second after it, that
-            of the floor later.
+        seconds: Time for all of it. An exact solver, or a floor, that has begun may end up to a second after it. What
+            is needed most goes first: the first interval, an exact solver, then the floor and the test of equal laws,
+            for which there may be no time. With a critic, its proof and its values come on top.
         tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
         level: Confidence of what is said of the laws, in (0, 1): that of the bounds, and 1 − level is what rejects
@@ -96,6 +111,7 @@ def estimate_w1(
         device: Where edges are priced and the critic is trained.
         seed: Of the splits, the draws and the critic.
         on_progress: Called after every stage.
+        crew: Other processes that price edges along with this one; see :class:`wgan_lip.transport.Crew`.
 
     Returns:
         :class:`W1Estimate`. An interruption (Ctrl-C) ends the estimate with what is known by then.
@@ -109,7 +125,8 @@ def estimate_w1(
         lower ≤ W1(P_n, Q_m) ≤ upper, rounding included, for the samples and weights as given. It says nothing about the
         laws, whose W1 is smaller on average, in many dimensions by far. `population` does, at its level and under its
         assumptions, and so does `pvalue`: two statements, so that together they hold with 1 − 2(1 − level). The p-value
-        is that of 1,000 samples of each side where there are more. Floor and excess are estimates.
+        is that of 1,000 samples of each side where there are more, and of fewer in more than 4,000 dimensions. Floor
+        and excess are estimates.
 
     References:
         Optimal transport, old and new (Villani, 2009), Theorem 5.10
@@ -131,7 +148,8 @@ def estimate_w1(
     sides = divided(*given, a, b, samples, diameters, seed)
     if problem is None:
         problem = Problem.of_checked(sides.x, sides.y, a, b)
-    rounds = narrow_problem(problem, device=device, deadline=start + seconds)
+    end = start + seconds
+    rounds = narrow_problem(problem, device=device, deadline=end, crew=crew)
     interval = _Interval(start, tolerance, next(rounds), on_progress)
     fitted = proof = population = halves = pvalue = None
     weighted = a is not None or b is not None
@@ -142,18 +160,21 @@ def estimate_w1(
         interval.tell(interval.best.stage)
         if solves_at_once(*problem.size):
             stopped = interval.narrow(rounds)
-        if not weighted and min(problem.shape) >= 4 and time.monotonic() < start + seconds:
+        if not weighted and min(problem.shape) >= 4 and (left := end - time.monotonic()) > 0:
+            last = interval.best.optimal and critic is None
+            until = end + GRACE if last else end - left / 2
             try:
-                halves = halved_checked(sides.x, sides.y, SPLITS[critic is not None], seed)
-                if critic is not None:
+                with suppress(TimeoutError):
+                    halves = halved_checked(sides.x, sides.y, SPLITS[critic is not None], seed, end=until)
+                    interval.tell("floor")
+                if critic is not None and time.monotonic() < end:
                     pvalue = _pvalue(sides, seed)
+                    interval.tell("test of equal laws")
             except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room
                 notes += (f"There is no floor or no test of equal laws: {error}",)
-            else:
-                interval.tell("floor" if pvalue is None else "floor and test")
         if critic is not None:
-            left = max(1.0, start + seconds - time.monotonic())
-            budget = min(FIT_SECONDS, left if stopped else left / 4)
+            left = end - time.monotonic()
+            budget = max(LEAST, min(FIT_SECONDS, left if stopped else left / 4))
             fitted = fit_checked(
                 sides.train[0],
                 sides.train[1],
@@ -342,8 +363,9 @@ class _Interval:
 def _pvalue(sides: Sides, seed: int) -> float:
     """Of equal laws; of so many samples of each side at most that its distances take little time and memory."""
     rng = torch.Generator().manual_seed(seed)
+    most = min(TESTED, math.isqrt(PRODUCTS // sides.x.shape[1]) // 2 + 2)
     x, y = (
-        side if len(side) <= TESTED else side[torch.randperm(len(side), generator=rng)[:TESTED]]
+        side if len(side) <= most else side[torch.randperm(len(side), generator=rng)[:most]]
         for side in (sides.x, sides.y)
     )
     return two_sample_test(x, y, seed=seed).pvalue

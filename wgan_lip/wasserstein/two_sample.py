@@ -19,8 +19,9 @@ from torch import Tensor
 from wgan_lip.data import Law
 from wgan_lip.lipschitz.bounds import gamma
 from wgan_lip.transport import BYTES_PER_PAIR
+from wgan_lip.transport.distances import distances
 from wgan_lip.transport.exact import network_simplex
-from wgan_lip.transport.rounding import unit_of
+from wgan_lip.transport.rounding import distance_error, unit_of
 from wgan_lip.utils.checks import InputError, check_choice, check_memory, check_pair, check_seed, common_origin
 from wgan_lip.utils.devices import find_device
 from wgan_lip.utils.numbers import percent, rounded, rounded_down, rounded_up
@@ -364,13 +365,22 @@ def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) ->
     pairs = len(pooled) ** 2
     need = (32 if method == "mmd" else 16) * pairs + (BYTES_PER_PAIR * n * m if method in ("w1", "excess") else 0)
     check_memory(need, f"a test by {method} with the distances of {len(pooled)} samples", SUBSAMPLE)
-    distances = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")
+    apart, relative = _distances(pooled)
     if method == "energy":
         # |s|ᵀD|s| ≤ 4|s|ᵀr for the row means r, by the triangle inequality over all samples
-        return _quadratic(-distances, n, 4 * distances.mean(dim=1), dim)
+        return _quadratic(-apart, n, 4 * apart.mean(dim=1), relative)
     if method == "mmd":
-        return _quadratic(_kernel(distances), n, torch.full_like(distances[0], 4.0), dim)
-    return _solved(distances.cpu().numpy(), n, excess=method == "excess")
+        return _quadratic(_kernel(apart), n, torch.full_like(apart[0], 4.0), relative)
+    return _solved(apart.cpu().numpy(), n, excess=method == "excess")
+
+
+def _distances(pooled: Tensor) -> tuple[Tensor, float]:
+    """Of all pairs, shape (n + m, n + m), and a bound on the relative error of each."""
+    if pooled.device.type == "cpu":
+        rows, relative = distances(pooled, pooled)
+        return torch.from_numpy(rows), relative
+    found = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")
+    return found, distance_error(pooled.shape[1])
 
 
 def _signs(orders: Tensor, n: int) -> Tensor:
@@ -379,9 +389,9 @@ def _signs(orders: Tensor, n: int) -> Tensor:
     return signs.scatter_(1, orders[:, :n], 1 / n)
 
 
-def _quadratic(matrix: Tensor, n: int, size: Tensor, dim: int) -> Statistic:
-    """sᵀMs for the signs s of a split, where |s|ᵀ|M||s| ≤ |s|ᵀ·`size`."""
-    relative = gamma(4 * len(matrix) + dim + 64)
+def _quadratic(matrix: Tensor, n: int, size: Tensor, relative: float) -> Statistic:
+    """sᵀMs for the signs s of a split, where |s|ᵀ|M||s| ≤ |s|ᵀ·`size`, and M is made of distances of that error."""
+    relative = gamma(4 * len(matrix) + 64) + 3 * relative
 
     def evaluate(orders: Tensor) -> tuple[Tensor, Tensor]:
         signs = _signs(orders, n)
@@ -390,12 +400,12 @@ def _quadratic(matrix: Tensor, n: int, size: Tensor, dim: int) -> Statistic:
     return evaluate
 
 
-def _kernel(distances: Tensor) -> Tensor:
+def _kernel(apart: Tensor) -> Tensor:
     """A Gaussian kernel as wide as the median distance of two different samples."""
-    total = len(distances)  # as many zeros stand on the diagonal, and sort first
-    width = distances.flatten().kthvalue(total + (total * total - total + 1) // 2).values
-    width = width if width > 0 else distances.mean()  # where half of the pairs coincide
-    return distances.div(width if width > 0 else 1.0).square_().mul_(-0.5).exp_()
+    total = len(apart)  # as many zeros stand on the diagonal, and sort first
+    width = apart.flatten().kthvalue(total + (total * total - total + 1) // 2).values
+    width = width if width > 0 else apart.mean()  # where half of the pairs coincide
+    return apart.div(width if width > 0 else 1.0).square_().mul_(-0.5).exp_()
 
 
 def _along_lines(positions: Tensor, n: int, power: int) -> Statistic:
@@ -422,12 +432,12 @@ def _along_lines(positions: Tensor, n: int, power: int) -> Statistic:
     return evaluate
 
 
-def _solved(distances: np.ndarray, n: int, *, excess: bool) -> Statistic:
+def _solved(apart: np.ndarray, n: int, *, excess: bool) -> Statistic:
     """Exact W1 of the two parts, or what it has beyond its floor."""
-    scale = float(distances.max()) or 1.0  # the solver's tolerance is absolute
+    scale = float(apart.max()) or 1.0  # the solver's tolerance is absolute
 
     def w1(rows: np.ndarray, columns: np.ndarray) -> float:
-        costs = distances[np.ix_(rows, columns)] / scale
+        costs = apart[np.ix_(rows, columns)] / scale
         a, b = (np.full(len(part), 1 / len(part)) for part in (rows, columns))
         plan, _, _ = network_simplex(a, b, costs)
         return float(plan.mass @ costs[plan.rows, plan.columns]) * scale
