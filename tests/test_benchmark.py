@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from wgan_lip.benchmarks import coverage, density, layers, tightness
+from wgan_lip.benchmarks import coverage, density, layers, referee, tightness
 from wgan_lip.cli import main
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.transport import solve
@@ -49,6 +49,19 @@ def test_no_slope_found_exceeds_a_proved_constant(monkeypatch, tmp_path, capsys)
         assert row["kr_value"] <= row["exact"] * (1 + 1e-9)
         if row["critic"].startswith("compiled"):
             assert row["kr_value"] == pytest.approx(row["exact"], rel=1e-9)
+
+
+def test_what_others_return_proves_no_more_than_the_exact_value(monkeypatch, tmp_path, capsys):
+    for name, value in {"SAMPLES": 30, "ITERATIONS": 50, "DIRECTIONS": 5, "BATCHES": 4, "BATCH": 10}.items():
+        monkeypatch.setattr(referee, name, value)
+    monkeypatch.setattr(referee, "RayMonotone", partial(referee.RayMonotone, draws=1000))
+    rows, _ = measured("referee", tmp_path, capsys, "seeds=[0,3]")
+    assert {row["seed"] for row in rows} == {0, 3} and len({row["data"] for row in rows}) == 3
+    for row in rows:
+        assert row["lower"] is None or row["lower"] <= row["exact"] * (1 + 1e-12)
+        assert row["upper"] is None or row["upper"] >= row["exact"] * (1 - 1e-12)
+    sharpest = [row for row in rows if row["tool"] == "POT, Sinkhorn, ε = 0.02 W1"]
+    assert all(row["lower"] > 0.9 * row["exact"] and row["upper"] < 1.1 * row["exact"] for row in sharpest)
 
 
 def test_a_compiled_critic_is_within_twice_the_covering_radius(monkeypatch, tmp_path, capsys):

@@ -152,17 +152,6 @@ def test_sinkhorn_s_certified_interval_contains_exact_w1(epsilon, iterations, m)
     assert ("did not converge" in row["note"]) == (iterations == 2)
 
 
-def test_a_rounded_plan_has_the_marginals_asked_for():
-    rng = np.random.default_rng(0)
-    a, b = rng.random(7), rng.random(5)
-    a, b = a / a.sum(), b / b.sum()
-    plan = peers.feasible(rng.random((7, 5)) ** 3, a, b)
-    assert plan.min() >= 0
-    np.testing.assert_allclose(plan.sum(1), a, atol=1e-15)
-    np.testing.assert_allclose(plan.sum(0), b, atol=1e-15)
-    np.testing.assert_allclose(peers.feasible(plan, a, b), plan, atol=1e-15)  # nothing to round
-
-
 def test_an_exact_solver_at_its_limit_says_so():
     row = w1._measured(partial(peers.pot_exact, iterations=5), problem())
     assert "warns: numItermax reached" in row["note"]

@@ -35,6 +35,7 @@ from wgan_lip.lipschitz.certificates import certify as certify
 from wgan_lip.lipschitz.certificates import verify as verify
 from wgan_lip.lipschitz.layers import constrain_steps as constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups as parameter_groups
+from wgan_lip.lipschitz.witness import save_witness as save_witness
 from wgan_lip.metrics.torchmetric import W1Metric as W1Metric
 from wgan_lip.runs.checkpoints import Checkpointing as Checkpointing
 from wgan_lip.runs.export import Exported as Exported
@@ -62,6 +63,9 @@ from wgan_lip.wasserstein.loss import w1 as w1
 from wgan_lip.wasserstein.population import PopulationBounds as PopulationBounds
 from wgan_lip.wasserstein.population import clip_range as clip_range
 from wgan_lip.wasserstein.population import population_bounds as population_bounds
+from wgan_lip.wasserstein.referee import CertifiedInterval as CertifiedInterval
+from wgan_lip.wasserstein.referee import certify_plan as certify_plan
+from wgan_lip.wasserstein.referee import certify_potential as certify_potential
 from wgan_lip.wasserstein.result import W1Estimate as W1Estimate
 from wgan_lip.wasserstein.sliced import SlicedW1 as SlicedW1
 from wgan_lip.wasserstein.sliced import sliced_w1 as sliced_w1

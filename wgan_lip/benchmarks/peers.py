@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
-from wgan_lip.transport import Plan, Potential, lower_bound_kr, upper_bound_plan_cost
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.slopes import gradients
 from wgan_lip.wasserstein.dual import kr_value
+from wgan_lip.wasserstein.referee import certify_plan
 
 __all__ = [
     "Answer",
@@ -102,29 +101,12 @@ def pot_sinkhorn(problem: Problem, *, epsilon: float, iterations: int) -> Finish
     value = float((plan * cost).sum())
 
     def finish() -> Answer:
-        potential = Potential(problem.y, epsilon * log["log_v"])
-        (at_x, error_x), (at_y, error_y) = potential.with_error(problem.x), potential.with_error(problem.y)
-        lower = max(0.0, lower_bound_kr(at_x, at_y, error=max(error_x, error_y)))
-        rounded = feasible(plan, a, b)
-        rows, columns = np.nonzero(rounded)
-        upper = upper_bound_plan_cost(x, y, Plan(rows, columns, rounded[rows, columns], rounded.shape))
+        found = certify_plan(x, y, plan, (epsilon * log["log_u"], epsilon * log["log_v"]))
         note = f"marginals off by {log['err'][-1]:.0e} after {log['niter'] + 1} iterations"
-        return Answer(value, "neither bound; certified here from its potential and plan", lower, upper, note=note)
+        guarantee = "neither bound; certified here from its potential and plan"
+        return Answer(value, guarantee, found.lower, found.upper, note=note)
 
     return finish
-
-
-def feasible(plan: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rounds a plan, shape (n, m), to the marginals a, shape (n,), and b, shape (m,).
-
-    References:
-        Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration (Altschuler, Weed,
-        Rigollet, 2017), Algorithm 2
-    """
-    plan = plan * np.minimum(1, a / plan.sum(1))[:, None]
-    plan = plan * np.minimum(1, b / plan.sum(0))
-    lacking_x, lacking_y = np.maximum(a - plan.sum(1), 0), np.maximum(b - plan.sum(0), 0)
-    return plan + np.outer(lacking_x, lacking_y) / max(lacking_x.sum(), np.finfo(float).tiny)
 
 
 def pot_sliced(problem: Problem, *, directions: int, largest: bool, seed: int) -> Finish:

@@ -8,6 +8,7 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.schema import RUN, checked, run_named
 from wgan_lip.lipschitz.certificates import Certificate, verify
 from wgan_lip.lipschitz.certificates import certify as certify_critic
+from wgan_lip.lipschitz.witness import save_witness
 from wgan_lip.runs.folder import CERTIFICATE
 from wgan_lip.runs.run import load_run
 from wgan_lip.utils.checks import InputError
@@ -17,8 +18,9 @@ __all__ = ["certify"]
 
 
 def certify(config: DictConfig) -> None:
-    """Certifies the saved critic anew, holds the stored certificate against it, and writes it."""
-    run = load_run(**run_named(checked(config, root=RUN)))
+    """Certifies the saved critic anew, holds the stored certificate against it, and writes it; and a witness."""
+    settings = checked(config, root={**RUN, "witness": str | None})
+    run = load_run(**run_named(settings))
     proved = certify_critic(run.critic, units=run.units)
     path = run.directory / CERTIFICATE
     note = "new"
@@ -33,3 +35,7 @@ def certify(config: DictConfig) -> None:
     except OSError as error:  # a proof needs no place to be written to
         note = f"not written: {error.strerror}; it {note}"
     say(screens.certificate(proved, path, note))
+    if settings["witness"] is not None:
+        constant = save_witness(run.critic, settings["witness"], units=run.units)
+        above = "" if constant <= proved.lipschitz else ", above the certificate, for windows overlap"
+        say(screens.witnessed(settings["witness"], f"Lip(f) ≤ {constant!r}{above}"))

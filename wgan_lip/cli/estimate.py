@@ -48,6 +48,7 @@ from wgan_lip.utils.devices import find_device, keep_freed_memory, rank, set_thr
 from wgan_lip.utils.files import write_json
 from wgan_lip.utils.terminal import say
 from wgan_lip.wasserstein.estimate import check_estimate, estimate_w1
+from wgan_lip.wasserstein.referee import certify_plan
 from wgan_lip.wasserstein.result import Progress, W1Estimate
 
 __all__ = ["estimate"]
@@ -57,6 +58,7 @@ TABLE = {
     "decimal": str | None, "obsm": str | None, "layout": str | None,
 }  # fmt: skip
 """What can be told of tables and arrays, of both sides or of one."""
+WITNESSED = 5_000  # samples a side, at most, of a witness, whose check takes n·m steps in Python
 CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
@@ -65,7 +67,7 @@ ROOT = {
     "diameter_x": float | None, "diameter_y": float | None,
     "generator_x": float | None, "generator_y": float | None, "device": str, "threads": int | None, "seed": int,
     "trust": list, "by": int | str | None, "size": int | None, "standardise": str | None, "grid": bool,
-    "spacing": float | list,
+    "spacing": float | list, "witness": str | None,
     **{f"{option}{side}": kind for option, kind in TABLE.items() for side in ("", "_x", "_y")},
 }  # fmt: skip
 
@@ -109,6 +111,8 @@ def _estimate(directory: Path, settings: dict[str, Any], crew: Crew | None) -> f
         if settings["by"] is not None:
             if crew is not None:
                 raise InputError(f"Expected one process for by={settings['by']}. Got {crew.size}. Leave torchrun out.")
+            if settings["witness"] is not None:
+                raise InputError("witness= is about one pair of sample sets. Leave by out, or witness.")
             options = _table_options(settings, {"x": settings["x"]})["x"]
             groups = open_groups(settings, replace(options, by=settings["by"]))
         else:
@@ -117,6 +121,8 @@ def _estimate(directory: Path, settings: dict[str, Any], crew: Crew | None) -> f
                 sides = _standardised(*sides, settings["standardise"])
             arguments = _arguments(settings, sides, weights)
             check_estimate(**arguments)
+            if settings["witness"] is not None:
+                _check_witnessed(arguments)
     with StopRequests("writing the result") as stop:
         create_run(directory, settings, list(HydraConfig.get().overrides.task))
         with failures_recorded(directory):
@@ -254,6 +260,17 @@ class _Record:
     stage: str
 
 
+def _check_witnessed(arguments: Mapping[str, Any]) -> None:
+    """Refuses a witness of more samples than a reader has the patience for."""
+    sides = arguments["x"], arguments["y"]
+    largest = max(arguments["samples"] if isinstance(side, Law) else len(side) for side in sides)
+    if largest > WITNESSED:
+        raise InputError(
+            f"A witness holds all samples and is checked pair by pair: at most {WITNESSED:,} a side. Got {largest:,}. "
+            "Leave witness out, or give fewer samples."
+        )
+
+
 def _run(
     directory: Path,
     settings: Mapping[str, Any],
@@ -290,6 +307,11 @@ def _run(
         stop.deferred = False
         console.close()  # the terminal is free for the answer
         say(screens.estimated(result, directory, (sides[0].name, sides[1].name), known))
+        if (path := settings["witness"]) is not None:
+            pair = result.x, result.y, result.plan, result.dual
+            interval = certify_plan(*pair, a=arguments["a"], b=arguments["b"])
+            interval.save_witness(path)
+            say(screens.witnessed(path, f"{interval.lower!r} ≤ W1 ≤ {interval.upper!r} of these samples"))
         with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
             if stop.asked is not None:
                 stop.obey()

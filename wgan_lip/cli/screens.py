@@ -13,6 +13,7 @@ from pathlib import Path
 from wgan_lip.inspection.findings import Finding
 from wgan_lip.inspection.look import Inspection
 from wgan_lip.lipschitz.certificates import Certificate
+from wgan_lip.lipschitz.witness import CHECKER
 from wgan_lip.runs.folder import CERTIFICATE, RESULT
 from wgan_lip.runs.results import last_audit_row, result_rows
 from wgan_lip.runs.run import CHECKPOINT, Run
@@ -24,7 +25,7 @@ from wgan_lip.wasserstein.groups import PairwiseW1
 from wgan_lip.wasserstein.result import W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest
 
-__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "tested"]
+__all__ = ["certificate", "estimated", "exported", "finished", "inspection", "place", "tested", "witnessed"]
 
 
 def finished(run: Run) -> str:
@@ -67,6 +68,11 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
         f"weights {proved.weights_sha256}",
         f"{path} ({note})",
     ])  # fmt: skip
+
+
+def witnessed(path: str, claim: str) -> str:
+    """Where a witness is, what it proves, and how a stranger checks it."""
+    return f"\n{path} proves {claim}\ncheck it by Python alone: python {CHECKER} {path}"
 
 
 def exported(run: Run, proved: Certificate, out: Path) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "Proof",
     "certify",
     "claim_of",
+    "described_layers",
     "evaluate",
     "prove",
     "verify",
@@ -688,6 +689,12 @@ def _architecture_sha256(layers: Iterable[_Layer]) -> str:
     """
     content = [_described(layer.module, layer.path) for layer in layers]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def described_layers(critic: nn.Module) -> list[tuple[str, nn.Module, list[Any]]]:
+    """Path, module and description of each layer in the order of application: the descriptions are what
+    `architecture_sha256` of a certificate is the hash of. Raises :class:`UncertifiableError`, as :func:`certify`."""
+    return [(path, module, _described(module, path)) for path, module in _chain(critic)]
 
 
 def _described(module: nn.Module, path: str) -> list[Any]:
