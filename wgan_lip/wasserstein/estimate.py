@@ -47,6 +47,7 @@ FIT_SECONDS = 30.0  # of a critic, at most
 LEAST = 0.1  # seconds of a critic, where no time is left: for one that needs no training
 GRACE = 1.0  # seconds that a floor which has begun may take beyond the time, where nothing comes after it
 TESTED = 1000  # samples of each side for the test of equal laws, at most
+TESTING = 1e-3  # seconds that it takes for each of them, about
 PRODUCTS = 2**34  # of numbers, at most, behind the distances of that test
 SPLITS = (1, 5)  # halvings behind the floor: of an estimate about the samples, and of one about the laws too
 
@@ -167,7 +168,8 @@ def estimate_w1(
                 with suppress(TimeoutError):
                     halves = halved_checked(sides.x, sides.y, SPLITS[critic is not None], seed, end=until)
                     interval.tell("floor")
-                if critic is not None and time.monotonic() < end:
+                takes = TESTING * min(len(sides.x) + len(sides.y), 2 * TESTED)
+                if critic is not None and time.monotonic() + takes < end:
                     pvalue = _pvalue(sides, seed)
                     interval.tell("test of equal laws")
             except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room
