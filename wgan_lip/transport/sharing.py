@@ -74,15 +74,15 @@ class Crew:
         if self.size == 1 or len(z) < self.size or len(z) * points.numel() < WORTH:
             return lowest_on(*alone, both=both, check=check, tree=tree)
         try:
-            return self._shared(*alone, both, check, left, tree)
-        except TimeoutError:
-            raise
+            found = self._shared(*alone, both, check, left, tree)
         except RuntimeError:  # of a message, for whichever reason
-            self.size = 1
-            return lowest_on(*alone, both=both, check=check, tree=tree)
+            self.size, found = 1, None
         except BaseException:
             self.size = 1  # the others are somewhere in between: no message would find them
             raise
+        if isinstance(found, Exception):
+            raise found
+        return lowest_on(*alone, both=both, check=check, tree=tree) if found is None else found
 
     def _shared(
         self,
@@ -95,7 +95,8 @@ class Crew:
         check: Callable[[], None],
         left: float,
         tree: Callable[[], Tree],
-    ) -> Lowest:
+    ) -> Lowest | Exception | None:
+        """What all find; or why it is too late; None where one of the others could not, and all are dismissed."""
         near = z.shape[1] <= FEW_DIMENSIONS and len(z) * len(points) >= pricing.MANY  # shares lie together, as cells do
         order = tree().order if near else torch.arange(len(z))
         shares = order.tensor_split(self.size)
@@ -121,12 +122,11 @@ class Crew:
                     torch.empty(len(points), dtype=torch.long),
                 )
                 found.append(Lowest(*(self._received(part, rank, left) for part in answer)))
-        if late is not None:
-            raise late
-        if LATE in states:
-            raise TimeoutError
+        if late is not None or LATE in states:
+            return late or TimeoutError()
         if FAILED in states:
-            raise RuntimeError("a share was not priced")
+            self.dismiss()
+            return None
         return _merged(found, shares, z, points, offsets, both)
 
     def _received(self, tensor: Tensor, rank: int, left: float) -> Tensor:
