@@ -154,6 +154,15 @@ def test_what_is_said_of_the_study_on_images_is_what_was_measured():
     assert all(values[pair, "residual"] > values[pair, "residual_adam"] for pair in pairs)
 
 
+def test_what_is_said_of_image_funnels_is_what_was_measured():
+    found = {row["pair"]: row for row in results("image_funnels") if row["method"] == "cones" and row["side"] == 32}
+    one, many = found["1_funnel"], found["16_funnels"]
+    words = " ".join(README.split())
+    shares = f"certify {one['certified_ratio']:.1%} of W1 (1 funnel) and {many['certified_ratio']:.1%} (16 funnels)"
+    assert shares.replace("%", " %") in words
+    assert f"at cosines of {one['cosine']:.3f} and {many['cosine']:.3f} where 0.953 and 0.926" in words
+
+
 def test_pictures_and_files_exist():
     for name in re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(outputs/reference/[^`]+)`", README):
         assert (ROOT / name).exists(), name
