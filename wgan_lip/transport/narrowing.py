@@ -58,7 +58,7 @@ FIRST_EDGES = 10  # of a point, on either side
 ADDED_EDGES = 8  # by one pricing to a point of x, at most
 PATCHED = 2**15  # points of either side from which on a problem is solved patch by patch first, in few dimensions
 WORTHWHILE = 0.5  # share of the gap that a round on patches has to close: else the whole problem's turn has come
-FEW_EDGES = 0.01  # of a point, so few that they join without another pricing
+FEW_EDGES = 0.01  # of a point: so few new ones change hardly anything
 KEPT_EDGES = 40  # of a point, on average, when edges are dropped
 SMOOTHING = 0.4  # share of the best potential in the first pricing; its k-th power in the k-th
 GRACE = 1.0  # seconds in which an exact solver that has begun may end after the deadline
@@ -355,12 +355,12 @@ def _rounds(
     centre, highest, lowest_cost, share = v, -math.inf, math.inf, 1.0
     flat = level.x.shape[1] <= FEW_DIMENSIONS
     many = flat and min(n, m) >= PATCHED
-    by_patches, gap = many, math.inf
+    by_patches, gap, new = many, math.inf, edges
     pool: tuple[Tensor, Tensor] | None = None
     while True:
         rows, columns = edges // m, edges % m
         lengths = _lengths(level, rows, columns)
-        if many:
+        if many and len(new) > FEW_EDGES * max(n, m):
             sparse = Sparse(level.x.numpy(), level.y.numpy(), level.a, level.b, rows, columns, lengths)
             u, v = scanner.timely(partial(ascended, sparse, u, v, scanner.check))
         if by_patches:
@@ -402,7 +402,7 @@ def _rounds(
             edges = edges[slack <= np.partition(slack, kept)[kept]]
         edges = np.union1d(np.union1d(edges, plan.rows * m + plan.columns), new)
         last, gap = gap, lowest_cost - highest
-        by_patches = by_patches and len(new) > 0 and gap < WORTHWHILE * last
+        by_patches = by_patches and len(new) > FEW_EDGES * max(n, m) and gap < WORTHWHILE * last
 
 
 def _new(level: _Level, pool: tuple[Tensor, Tensor], u: np.ndarray, v: np.ndarray, edges: np.ndarray) -> np.ndarray:
