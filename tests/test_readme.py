@@ -18,7 +18,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 TABLES = ["wgan", "tensorboard", "rivals"]
-PAGES = ["tightness", "layers", "coverage", "w1", "w1_large", "step_cost", "oracles", "calls", "tests"]
+PAGES = [
+    "referee",
+    "scaling",
+    "tightness",
+    "layers",
+    "coverage",
+    "w1",
+    "w1_large",
+    "step_cost",
+    "oracles",
+    "calls",
+    "tests",
+]
 PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
 
 
@@ -161,6 +173,15 @@ def test_what_is_said_of_image_funnels_is_what_was_measured():
     shares = f"certify {one['certified_ratio']:.1%} of W1 (1 funnel) and {many['certified_ratio']:.1%} (16 funnels)"
     assert shares.replace("%", " %") in words
     assert f"at cosines of {one['cosine']:.3f} and {many['cosine']:.3f} where 0.953 and 0.926" in words
+
+
+def test_what_is_said_of_the_referee_is_what_was_measured():
+    rows = [row for row in results("referee") if row["tool"].startswith("POT, Sinkhorn, ε = 1 ")]
+    duals, costs, proved = ([row[key] / row["exact"] for row in rows] for key in ("dual", "cost", "lower"))
+    words = " ".join(README.split())
+    assert f"dual value {100 * min(duals):.0f} to {100 * max(duals):.0f} % of W1" in words
+    assert f"its plan costs {100 * min(costs):.0f} to {100 * max(costs):.0f} %" in words
+    assert min(proved) > 0.959 and "prove at least 95.9 %" in words
 
 
 def test_pictures_and_files_exist():

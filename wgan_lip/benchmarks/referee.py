@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wgan_lip.benchmarks.machine import threads, write_results
+from wgan_lip.benchmarks.machine import threads, write_page, write_results
 from wgan_lip.data import Digits, Gaussians8, Moons
 from wgan_lip.data.oracles import RayMonotone
 from wgan_lip.transport import solve
@@ -49,7 +49,17 @@ def measure(seeds: list[int], out: Path) -> str:
                     row = {"data": data, "tool": tool, "seed": seed, "exact": exact.value, "seconds": seconds}
                     rows.append({**row, **_proved(x, y, plan, duals)})
                 write_results("referee", seeds, out, threads=1, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    how = f"One thread; {SAMPLES} + {SAMPLES} samples."
+    write_page(out, title="What plans and potentials of others prove", how=how, parts=[table, READING])
+    return table
+
+
+READING = """\
+Percentages are of exact W1. Its cost and its dual value are what the tool's own plan and potentials say. Proved: the
+plan with its marginals repaired costs at least W1, and the c-transform of a potential is worth at most W1; both ends
+count every rounding. Marginals off: the mass by which a plan misses the weights, as a share. A dual value above 100 %
+is no bound: its potentials violate u + v ≤ distance, as those of entropic transport do."""
 
 
 def _proved(x: np.ndarray, y: np.ndarray, plan: Any, duals: Duals | None) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wgan_lip.benchmarks.machine import threads, turns_of, write_results
+from wgan_lip.benchmarks.machine import threads, turns_of, write_page, write_results
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded
@@ -46,7 +46,10 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
                 with threads(1):
                     rows.append({"seed": seed, "dim": dim, "n": n, **_measured(_tools(dim, n, seed))})
                 write_results("scaling", seeds, out, overrides, rows=rows)
-    return _table(rows)
+    table = _table(rows)
+    how = "One thread; medians of the turns."
+    write_page(out, title="Seconds of exact transport by size and dimension", how=how, parts=[table])
+    return table
 
 
 def _tools(dim: int, n: int, seed: int) -> dict[str, Callable[[], float]]:
