@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wgan_lip.benchmarks import calls, machine, scaling
+from wgan_lip.cli import main
 from wgan_lip.utils.checks import InputError
 
 
@@ -33,17 +34,28 @@ def test_tools_that_disagree_stop_the_suite():
 def test_every_call_and_the_command_get_their_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "PAIRS", ((30, 2), (20, 3)))
     monkeypatch.setattr(calls, "SECONDS", 0.0)
-    ran = []
+    genuine, ran = calls._calls, []
+    quick = ("ot.emd2", "SciPy's assignment", "w1", "estimate_w1", "two_sample_test", "sliced_w1")
+    monkeypatch.setattr(calls, "_calls", lambda x, y: {name: genuine(x, y)[name] for name in quick})
     monkeypatch.setattr(calls, "_command", lambda x, y: ran.append(x.shape))
     table = calls.measure([0], tmp_path)
     first, second = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert set(first["seconds"]) == set(second["seconds"]) | {calls.COMMAND} and ran == [(30, 2)] * 3
-    assert "| estimate_w1, laws=True |" in table and "20 + 20, d = 3" in table
+    assert "| estimate_w1 |" in table and "20 + 20, d = 3" in table
+    assert genuine(np.zeros((2, 1)), np.zeros((2, 1))).keys() - set(quick) == {"estimate_w1, laws=True"}
 
 
-def test_the_command_that_is_timed_runs():
-    rng = np.random.default_rng(0)
-    calls._command(rng.standard_normal((20, 2)), rng.standard_normal((20, 2)))
+def test_the_command_that_is_timed_is_that_of_the_default_call(monkeypatch):
+    def run(command, *, cwd, **settings):
+        assert command[1:4] == ["-m", "wgan_lip", "estimate"] and settings["check"]
+        assert main(["estimate", "--cfg=job", *command[4:]]) == 0
+        assert np.load(f"{cwd}/x.npy").shape == (20, 2) and np.load(f"{cwd}/y.npy").shape == (30, 2)
+        ran.append(cwd)
+
+    ran = []
+    monkeypatch.setattr(calls, "run", run)
+    calls._command(np.zeros((20, 2)), np.zeros((30, 2)))
+    assert ran
 
 
 def test_turns_end_by_their_number_or_by_time():

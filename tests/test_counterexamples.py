@@ -53,6 +53,11 @@ def own(r, shape):
     """A layer of the package, of a random kind."""
     w, even = r.width(shape), r.even(shape)
     image = (*shape, 2, 2, 2)[:3]
+
+    def parts():  # one of them steeper, so that the largest constant is not that of all
+        flat = (nn.Sequential(layers.GradientFlow(w, 2), layers.Linear(Norm.euclidean(w), Norm((1,)))) for _ in "ab")
+        return (*flat, nn.Linear(w, 1))
+
     kinds = {
         "Absolute": lambda: layers.Absolute(),
         "BjorckLinear": lambda: BjorckLinear(w, 3),
@@ -70,6 +75,10 @@ def own(r, shape):
         "Linear": lambda: layers.Linear(Norm.euclidean(w), Norm((1,) * 3)),
         "LipschitzExtension": lambda: layers.LipschitzExtension(w, r.randint(1, 4), heads=r.two()),
         "MaxMin": lambda: layers.MaxMin(even, r.norm(even)),
+        "Maximum": lambda: layers.Maximum(*parts()),
+        "Minimum": lambda: layers.Minimum(*parts()),
+        "Mixture": lambda: layers.Mixture(*parts()),
+        "WeightedSum": lambda: layers.WeightedSum(*parts(), weights=[0.5, -1.5, 2.0], shift=r.randint(-1, 1)),
         "MaxPool2d": lambda: layers.MaxPool2d(r.two()),
         "Normalize": lambda: layers.Normalize([0.5] * w, [0.25 + i for i in range(w)]),
         "Parallel": lambda: layers.Parallel(layers.MaxMin(2), layers.Identity(Norm.euclidean(max(1, w - 2)))),
@@ -223,7 +232,9 @@ def test_the_search_knows_every_layer_and_module():
     exported = {
         name
         for name, kind in vars(layers).items()
-        if isinstance(kind, type) and issubclass(kind, LipschitzLayer) and name not in ("LipschitzLayer", "Activation")
+        if isinstance(kind, type)
+        and issubclass(kind, LipschitzLayer)
+        and name not in ("LipschitzLayer", "Activation", "Branches")
     }
     assert exported <= names
     pointwise = {kind.__name__ for kind in STOCK_CLAIMS if not kind.__name__.endswith(("1d", "2d", "3d"))}

@@ -104,7 +104,8 @@ def test_every_critic_takes_the_images_of_a_generator_and_is_certified(name, sha
         pytest.skip("a critic of width d + 3 has d² weights a layer")
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = OmegaConf.to_container(compose("train", [f"critic={name}"]).critic)
-    config["depth"] = min(2, 2 if config["depth"] is None else config["depth"])
+    shallow = config["of"] if name == "mean" else config
+    shallow["depth"] = min(2, 2 if shallow["depth"] is None else shallow["depth"])
     critic = build("critic", config, dim=math.prod(shape), image_shape=shape)
     samples = DCGANGenerator(shape, low=0.0, high=1.0, latent_dim=3, channels=4)(torch.randn(2, 3))
     values = critic(samples)
