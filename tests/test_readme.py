@@ -175,6 +175,15 @@ def test_what_is_said_of_image_funnels_is_what_was_measured():
     assert f"at cosines of {one['cosine']:.3f} and {many['cosine']:.3f} where 0.953 and 0.926" in words
 
 
+def test_what_is_said_of_other_truths_is_what_was_measured():
+    shares = {}
+    for row in results("oracles"):
+        shares.setdefault(row["method"], []).append(100 * row["certified_ratio"])
+    means = {method: sum(of) / len(of) for method, of in shares.items()}
+    told = "the linear read-out certifies {linear:.1f} % of W1 on average, GroupSort {groupsort:.1f} %, cones {cones:.1f} %"
+    assert told.format(**means) in " ".join(README.split())
+
+
 def test_what_is_said_of_the_referee_is_what_was_measured():
     rows = [row for row in results("referee") if row["tool"].startswith("POT, Sinkhorn, ε = 1 ")]
     duals, costs, proved = ([row[key] / row["exact"] for row in rows] for key in ("dual", "cost", "lower"))
