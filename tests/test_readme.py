@@ -184,6 +184,16 @@ def test_what_is_said_of_other_truths_is_what_was_measured():
     assert told.format(**means) in " ".join(README.split())
 
 
+def test_what_is_said_of_large_pairs_is_what_was_measured():
+    found = {row["n"]: row for row in results("scaling_large")}
+    million, exact = found[10**6], found[20_000]
+    width = 1 - million["lower"] / million["upper"]
+    words = " ".join(README.split())
+    assert f"within {math.ceil(1e4 * width) / 100:.2f} % after {million['cpu_seconds']:.0f} CPU seconds in" in words
+    assert f"in {million['mebibytes']:.0f} MiB" in words and exact["optimal"]
+    assert f"solved exactly after {exact['cpu_seconds']:.0f} (" in words
+
+
 def test_what_is_said_of_the_referee_is_what_was_measured():
     rows = [row for row in results("referee") if row["tool"].startswith("POT, Sinkhorn, ε = 1 ")]
     duals, costs, proved = ([row[key] / row["exact"] for row in rows] for key in ("dual", "cost", "lower"))

@@ -100,7 +100,8 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
     rows = run_cases(cases, out, workers=1)
     write_results("scaling_large", seeds, out, overrides, rows=rows)
     table = _table(rows)
-    how = f"{chosen['cores'][0]} threads; every pair in a process of its own, the samples ready."
+    many = "s" * (chosen["cores"][0] > 1)
+    how = f"{chosen['cores'][0]} thread{many}; every pair in a process of its own, the samples ready."
     write_page(out, title="W1 of up to a million samples", how=how, parts=[table, *map(_course, rows)])
     return table
 
