@@ -184,6 +184,16 @@ def test_what_is_said_of_other_truths_is_what_was_measured():
     assert told.format(**means) in " ".join(README.split())
 
 
+def test_what_is_said_of_a_step_is_what_was_measured():
+    found = {row["critic"]: row for row in results("step_cost")}
+    residual, words = found["residual"], " ".join(README.split())
+    low, high = residual["quartiles"]
+    assert f"{residual['ratio']:.2f} for the residual critic (quartiles {low:.2f} to {high:.2f})" in words
+    assert f"the projection is {residual['parts']['projection']:.2f} and the retraction" in words
+    assert f"{found['convolutional']['ratio']:.2f} for the convolutional one" in words
+    assert f"{found['deel-torchlip, pairs']['ratio']:.2f} for deel-torchlip" in words
+
+
 def test_what_is_said_of_large_pairs_is_what_was_measured():
     found = {row["n"]: row for row in results("scaling_large")}
     million, exact = found[10**6], found[20_000]
