@@ -153,3 +153,10 @@ def test_a_critic_compiled_from_equal_rows_is_that_of_the_distinct_ones():
     critic = critic_from_transport(x, y)
     assert kr_lower_bound(critic, x, y) == pytest.approx(solve(x, y).value, rel=1e-9)
     assert critic.lift.weight.shape[0] <= 27 * 32
+
+
+def test_the_floor_of_an_estimate_solves_distinct_rows_only(solved):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 3, (400, 3)), rng.integers(0, 3, (300, 3))
+    result = wgan_lip.estimate_w1(x, y, critic=None)
+    assert solved and max(map(max, solved)) <= 27 and result.floor is not None
