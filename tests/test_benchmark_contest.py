@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
+import time
 from functools import partial
 from itertools import product
 
@@ -520,3 +523,18 @@ def test_every_rival_is_a_setting_that_composes(name):
 def test_a_rival_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(InputError, match="Expected critics out of .*clipped.* Got 'clip'"):
         rivals.measure([0], ["critics=clip"], tmp_path)
+
+
+def test_no_process_of_a_suite_outlives_a_signal(monkeypatch, tmp_path, capsys):
+    ended = []
+
+    def suite(**settings):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            ended.append("its processes, in `_outcomes`")
+
+    monkeypatch.setattr("wgan_lip.benchmarks.benchmark", suite)
+    assert main(["benchmark", "suite=oracles", f"out={tmp_path}"]) == 143 and ended
+    assert "interrupted by SIGTERM" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from wgan_lip import benchmarks
 from wgan_lip.cli.schema import checked
+from wgan_lip.training.signals import StopRequests
 from wgan_lip.utils.terminal import say
 
 __all__ = ["benchmark"]
@@ -14,4 +15,5 @@ __all__ = ["benchmark"]
 def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
-    say(benchmarks.benchmark(**settings))
+    with StopRequests():  # by a signal, too, the processes of a suite end with it
+        say(benchmarks.benchmark(**settings))
