@@ -215,6 +215,18 @@ def test_what_is_said_of_other_truths_is_what_was_measured():
     assert told.format(**means) in " ".join(README.split())
 
 
+def test_what_is_said_of_todays_tools_is_what_was_measured():
+    page = (ROOT / "outputs/reference/w1/README.md").read_text(encoding="utf-8")
+    digits = page[page.index("**digits 0-4") :]
+    told = {name: float(re.search(rf"\| {name}.*? \| [+-].*? \| ([\d.]+) \|", digits)[1]) for name in
+            ("wgan_lip, fit_critic", "WGAN-GP, Adam 0.001", "deel-torchlip")}  # fmt: skip
+    w1 = float(re.search(r"of the held-out samples ([\d.]+)\.", digits)[1])
+    ours, penalty, peer = (round(100 * value / w1) for value in told.values())
+    words = " ".join(README.split())
+    assert (ours, peer) == (66, 66) and "`fit_critic` reaches 66 % of W1 of the samples, as deel-torchlip does" in words
+    assert f"gradient penalty says {penalty} % without any bound" in words
+
+
 def test_what_is_said_of_a_step_is_what_was_measured():
     found = {row["critic"]: row for row in results("step_cost")}
     residual, words = found["residual"], " ".join(README.split())
