@@ -227,6 +227,25 @@ def test_what_is_said_of_todays_tools_is_what_was_measured():
     assert f"gradient penalty says {penalty} % without any bound" in words
 
 
+def test_what_is_said_of_tests_tightness_and_funnels_is_what_was_measured():
+    words = " ".join(README.split())
+    page = (ROOT / "outputs/reference/tests/README.md").read_text(encoding="utf-8")
+    power = re.search(r"\| laws \| combined.*?\n\n", page, re.DOTALL)[0].splitlines()[2:]
+    shares = [[float(cell.strip(" *")) for cell in line.split("|")[2:7]] for line in power if line]
+    assert len(shares) == 5 and max(max(of) - of[0] for of in shares) < 0.09
+    assert "the default is never more than 0.09 behind the best of five tests" in words
+    assert max(row["lipschitz"] / row["found"] for row in results("tightness")) < 1.02
+    assert "more than 1.02 times the steepest slope found" in words
+    of = {
+        folder: next(
+            row["certified_ratio"] for row in results(folder)
+            if (row["method"], row["dim"], row["funnels"]) == ("cones", 8, 256)
+        )
+        for folder in ("funnels_defaults", "funnels")
+    }  # fmt: skip
+    assert f"(256 in 8: {100 * of['funnels_defaults']:.1f} % of W1 for {100 * of['funnels']:.1f})" in words
+
+
 def test_what_is_said_of_a_step_is_what_was_measured():
     found = {row["critic"]: row for row in results("step_cost")}
     residual, words = found["residual"], " ".join(README.split())

@@ -117,7 +117,7 @@ def certify_plan(
     a: Tensor | ArrayLike | None = None,
     b: Tensor | ArrayLike | None = None,
 ) -> CertifiedInterval:
-    r"""Bounds W1 of two sample sets from above by any transport plan, whoever made it.
+    r"""Bounds W1 of two sample sets from above by any transport plan, of any origin.
 
     .. math:: W_1(P_n, Q_m) \le \sum_{ij} \tilde\pi_{ij} \|x_i - y_j\|
 
@@ -165,7 +165,7 @@ def certify_potential(
     a: Tensor | ArrayLike | None = None,
     b: Tensor | ArrayLike | None = None,
 ) -> CertifiedInterval:
-    r"""Bounds W1 of two sample sets from below by any potential, 1-Lipschitz or not, whoever made it.
+    r"""Bounds W1 of two sample sets from below by any potential, 1-Lipschitz or not, of any origin.
 
     .. math:: W_1(P_n, Q_m) \ge E_{P_n} \tilde f - E_{Q_m} \tilde f, \qquad
         \tilde f(z) = \min_j \bigl( \|z - y_j\| - v_j \bigr)

@@ -299,7 +299,7 @@ def start_chain(chain: nn.Module, states: Tensor, n: int, *, solver: Solver | No
 
 
 def renew_chain(chain: nn.Module, states: Tensor, n: int) -> int:
-    """Renews each layer of a chain at the samples that reach it, likewise; returns how many parts moved."""
+    """Renews each layer of a chain at the samples that reach it; returns how many parts moved."""
     moved = 0
     for _, layer in unrolled(chain):
         if isinstance(layer, LipschitzLayer):
