@@ -9,8 +9,10 @@ import sys
 import pytest
 import torch
 
+from wgan_lip.critics import ResNetCritic
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.devices import find_device, keep_freed_memory, set_threads
+from wgan_lip.utils.devices import find_device, flushed_denormals, keep_freed_memory, set_threads
+from wgan_lip.wasserstein.dual import ascend
 
 FAULTS = """
 import resource, sys, torch
@@ -41,6 +43,48 @@ def test_freed_blocks_are_taken_again_without_new_pages():
 def test_another_c_library_changes_nothing(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     keep_freed_memory()
+
+
+def doubled(number, dtype):
+    return (torch.tensor([number], dtype=dtype) * 2).item()
+
+
+@pytest.fixture
+def flushing():
+    """Skips where the processor can't; leaves denormals as they were."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush denormals")
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(False)
+
+
+def test_denormals_count_as_zero_within_and_nowhere_else(flushing):
+    for number, dtype in ((1e-40, torch.float32), (1e-310, torch.float64)):
+        assert doubled(number, dtype) > 0
+        with flushed_denormals():
+            assert doubled(number, dtype) == 0
+            with flushed_denormals():
+                assert doubled(number, dtype) == 0
+            assert doubled(number, dtype) == 0
+        assert doubled(number, dtype) > 0
+        with pytest.raises(ZeroDivisionError), flushed_denormals():
+            _ = 1 / int(doubled(number, dtype))
+        assert doubled(number, dtype) > 0
+
+
+def test_who_flushes_denormals_everywhere_still_does_afterwards(flushing):
+    torch.set_flush_denormal(True)
+    with flushed_denormals():
+        pass
+    assert doubled(1e-40, torch.float32) == 0
+
+
+def test_a_training_step_flushes_denormals_and_leaves_the_thread_as_it_was(flushing):
+    critic = ResNetCritic(2)
+    optimizer, seen = torch.optim.SGD(critic.parameters(), lr=0.1), []
+    ascend(critic, optimizer, *torch.randn(2, 4, 2), settle=lambda _: seen.append(doubled(1e-40, torch.float32)))
+    assert seen == [0.0] and doubled(1e-40, torch.float32) > 0
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:999"])

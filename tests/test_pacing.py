@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgan_lip.utils.pacing import FIRST, largest_in_time
+from wgan_lip.utils.pacing import FARTHEST, FIRST, largest_in_time
 
 
 class Machine:
@@ -28,14 +28,16 @@ class Machine:
 
 @given(
     seconds=st.floats(1e-5, 1e3),
-    power=st.floats(0, 3),
+    growth=st.floats(1, 3),
+    flatter=st.floats(0, 1),
     most=st.integers(1, 5000),
     allowed=st.floats(0, 1e3),
     loading=st.floats(0, 10),
 )
-def test_calls_take_no_longer_than_is_allowed_unless_the_smallest_do(seconds, power, most, allowed, loading):
+def test_calls_take_no_longer_than_is_allowed_unless_the_smallest_do(seconds, growth, flatter, most, allowed, loading):
+    power = growth * flatter
     machine = Machine(seconds, power, loading)
-    size, result = largest_in_time(machine.call, most, allowed, clock=machine.clock)
+    size, result = largest_in_time(machine.call, most, allowed, growth=growth, clock=machine.clock)
     smallest = loading + 2 * seconds * (min(FIRST, most) / FIRST) ** power
     assert machine.now <= max(allowed, smallest) * (1 + 1e-9)
     assert result == f"of {size}" and size == machine.sizes[-1] == max(machine.sizes) <= most
@@ -46,6 +48,12 @@ def test_much_of_the_time_is_used_where_time_grows_as_fast_as_it_may(power):
     machine = Machine(1e-3, power)
     size, _ = largest_in_time(machine.call, 10**9, 10.0, clock=machine.clock)
     assert size >= FIRST * (10.0 / 1e-3) ** (1 / 3) / 2
+
+
+def test_sizes_grow_by_no_more_than_a_factor():
+    machine = Machine(1e-6, 0.0)
+    largest_in_time(machine.call, 10**6, 10.0, clock=machine.clock)
+    assert all(larger <= FARTHEST * size for size, larger in zip(machine.sizes, machine.sizes[1:]))
 
 
 def test_what_is_cheap_is_done_in_full():

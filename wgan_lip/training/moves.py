@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wgan_lip.data import Source
 from wgan_lip.lipschitz.layers import Retraction
 from wgan_lip.training.ranks import Ranks
+from wgan_lip.utils.devices import flushed_denormals
 
 __all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", "playing", "scheduler",
            "settler"]  # fmt: skip
@@ -81,6 +82,7 @@ def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:
     return settle
 
 
+@flushed_denormals()
 def descend(
     generator: nn.Module,
     critic: nn.Module,
@@ -119,6 +121,7 @@ def descend(
     return losses[0] if parts == 1 else torch.stack(losses).mean()
 
 
+@flushed_denormals()
 @torch.no_grad()
 def average(ema: nn.Module, generator: nn.Module, weight: float) -> None:
     """Moves the average by `weight` towards the generator; buffers are copied."""

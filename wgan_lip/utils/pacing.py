@@ -11,22 +11,30 @@ __all__ = ["largest_in_time"]
 
 FIRST = 128  # the size that is tried first
 WORTHWHILE = 1.5  # a size that is not so many times the last one is not tried
+FARTHEST = 4  # times the last size, at most, is tried next: what takes over at larger sizes shows before it is dear
 Result = TypeVar("Result")
 
 
 def largest_in_time(
-    call: Callable[[int], Result], most: int, seconds: float, *, clock: Callable[[], float] = time.perf_counter
+    call: Callable[[int], Result],
+    most: int,
+    seconds: float,
+    *,
+    growth: float = 3.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[int, Result]:
     """The size, up to `most`, for which a call fits into `seconds`, and what that call returned.
 
     Small sizes come first, 128 twice, since first calls load libraries. The next size is as large as the time left
-    allows if time grows with its cube, as that of exact solvers does at the worst. So all calls together take no longer
-    than `seconds`, unless the smallest do. With `seconds=math.inf` there is one call, of size `most`.
+    allows if time grows with a power of it, and at most four times the last. So where time grows no faster, all calls
+    together take no longer than `seconds`, unless the smallest do. With `seconds=math.inf` there is one call, of size
+    `most`.
 
     Arguments:
         call: Takes a size.
         most: The largest size.
         seconds: By the clock, for all calls.
+        growth: That power; 3 is that of exact solvers at the worst.
         clock: Such as `time.process_time`.
 
     Example:
@@ -43,7 +51,7 @@ def largest_in_time(
         result = call(size)
         now = clock()
         left, took = max(0.0, end - now), max(now - began, 1e-6)
-        larger = min(most, int(size * (left / took) ** (1 / 3)))
+        larger = min(most, int(size * min(FARTHEST, (left / took) ** (1 / growth))))
         if larger < WORTHWHILE * size:
             return size, result
         size = larger

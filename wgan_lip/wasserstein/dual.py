@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.lipschitz.optimizers import LEARNING_RATE, parameter_groups
+from wgan_lip.utils.devices import flushed_denormals
 
 __all__ = ["Penalized", "ascend", "fitted", "kr_value"]
 
@@ -47,6 +48,7 @@ def kr_value(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return values[: len(x)].mean() - values[len(x) :].mean()
 
 
+@flushed_denormals()
 def ascend(
     critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *,
     parts: int = 1, settle: Callable[[nn.Module], None] | None = None,
