@@ -190,6 +190,15 @@ def test_ties_are_decided_as_in_50_digits():
         assert abs(exact_height(z[i], points[found.cones[i, 0]], 0) - least) <= 1e-15
 
 
+def test_offsets_that_single_precision_cannot_tell_apart_leave_doubt():
+    """One cone far above all others: beside its offset those of the others are one number in float32."""
+    z, points = 1e-3 * normal(50, 4), 1e-3 * normal(600, 4, seed=1)
+    offsets = 1e-3 * normal(600, 1, seed=2)[:, 0]
+    offsets[0] = -1e6
+    with constants(EXTRA=0):
+        assert_lowest(lowest_cones(z, points, offsets), z, points, offsets)
+
+
 def test_no_products_where_they_may_be_rounded_to_fewer_bits(monkeypatch):
     monkeypatch.setattr(pricing, "_by_products", lambda *_: pytest.fail("products of fewer bits"))
     z, points = normal(20, 6), normal(400, 6, seed=1)
