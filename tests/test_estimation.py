@@ -133,6 +133,13 @@ def test_history_is_what_was_told_and_only_narrows(pricing):
     assert (result.lower, result.upper) == (told[-1].lower, told[-1].upper)
 
 
+def test_what_did_not_fit_into_the_time_is_said(pricing):
+    result = estimate_w1(normal(60, 3), normal(60, 3, seed=1), seconds=1e-9, laws=True)
+    assert result.floor is None and result.pvalue is None
+    missing = "There is no {}: it did not fit into 1e-09 s."
+    assert result.notes[:2] == (missing.format("floor"), missing.format("test of equal laws"))
+
+
 def test_a_critic_may_raise_the_lower_bound(pricing, monkeypatch):
     monkeypatch.setattr(estimation, "fit_checked", memoriser)
     corners = torch.cartesian_prod(*3 * [torch.tensor([-1.0, 1.0], dtype=torch.float64)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -161,17 +160,22 @@ def estimate_w1(
         interval.tell(interval.best.stage)
         if solves_at_once(*problem.size):
             stopped = interval.narrow(rounds)
-        if not weighted and min(problem.shape) >= 4 and (left := end - time.monotonic()) > 0:
+        if not weighted and min(problem.shape) >= 4:
+            left = max(0.0, end - time.monotonic())
             last = interval.best.optimal and critic is None
             until = end + GRACE if last else end - left / 2
             try:
-                with suppress(TimeoutError):
+                try:
                     halves = halved_checked(sides.x, sides.y, SPLITS[critic is not None], seed, end=until)
                     interval.tell("floor")
+                except TimeoutError:
+                    notes += (f"There is no floor: it did not fit into {seconds:g} s.",)
                 takes = TESTING * min(len(sides.x) + len(sides.y), 2 * TESTED)
                 if critic is not None and time.monotonic() + takes < end:
                     pvalue = _pvalue(sides, seed)
                     interval.tell("test of equal laws")
+                elif critic is not None:
+                    notes += (f"There is no test of equal laws: it did not fit into {seconds:g} s.",)
             except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room
                 notes += (f"There is no floor or no test of equal laws: {error}",)
         if critic is not None:
