@@ -1,4 +1,4 @@
-"""Suite calls: seconds of the calls that people make first, beside POT and SciPy, in one run.
+"""Suite calls: seconds of the calls that people make first, beside POT and SciPy, and whether `seconds=` is kept.
 
 Everything runs in one process on one thread, in turns. Commands have a process each, with interpreter and imports.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 
 import wgan_lip
 from wgan_lip.benchmarks.machine import in_turns, threads, write_page, write_results
-from wgan_lip.utils.numbers import rounded
+from wgan_lip.utils.numbers import rounded, rounded_down, rounded_up
 from wgan_lip.utils.tables import markdown_table
+from wgan_lip.wasserstein.interval import width_text
 
 __all__ = ["measure"]
 
@@ -28,6 +30,16 @@ PAIRS = ((500, 2), (500, 50), (2000, 50))
 TURNS, SECONDS = 9, 20.0  # at most, and about so many seconds of turns after the first three
 LIFTED = 10**9  # iterations of POT's exact solver
 COMMAND = "wgan-lip estimate"
+LIMITED = (
+    (20, 20, 300_000, 10.0),
+    (3, 100_000, 20, 10.0),
+    (200_000, 100, 50, 10.0),
+    (5_000, 5_000, 784, 10.0),
+    (20_000, 20_000, 50, 5.0),
+    (30_000, 30_000, 3, 10.0),
+    (1_000_000, 1_000_000, 2, 20.0),
+)
+"""Samples of P and of Q, their dimension, and the seconds that are given."""
 
 
 def measure(seeds: list[int], out: Path) -> str:
@@ -45,9 +57,12 @@ def measure(seeds: list[int], out: Path) -> str:
                     seconds |= in_turns({COMMAND: partial(_command, x, y)}, turns=3, seconds=SECONDS, children=True)
             rows.append({"seed": seed, "n": n, "dim": dim, "seconds": seconds})
             write_results("calls", seeds, out, rows=rows)
-    table = _table(rows)
-    write_page(out, title="What the first calls cost", how="One thread.", parts=[table])
-    return table
+    with threads(1):
+        limited = [_limited(seed, *shape) for seed in seeds for shape in LIMITED]
+    write_results("calls", seeds, out, rows=rows, limited=limited)
+    parts = [_table(rows), _limits(limited)]
+    write_page(out, title="What the first calls cost", how="One thread.", parts=parts)
+    return "\n".join(parts)
 
 
 def _calls(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -68,6 +83,17 @@ def _calls(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], Any]]:
     }
 
 
+def _limited(seed: int, n: int, m: int, dim: int, given: float) -> dict[str, Any]:
+    """How long an estimate takes that is given so many seconds."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((n, dim), np.float32), 1.2 * rng.standard_normal((m, dim), np.float32)
+    start = time.monotonic()
+    found = wgan_lip.estimate_w1(x, y, seconds=given)
+    taken = time.monotonic() - start
+    shape = {"seed": seed, "n": n, "m": m, "dim": dim}
+    return {**shape, "given": given, "taken": taken, "lower": found.lower, "upper": found.upper}
+
+
 def _command(x: np.ndarray, y: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, rows in (("x", x), ("y", y)):
@@ -83,6 +109,23 @@ def _table(rows: list[dict[str, Any]]) -> str:
         [call, *(rounded(row["seconds"][call], 2) if call in row["seconds"] else "" for row in rows)] for call in calls
     ]
     return "\n".join([markdown_table(heads, cells), "", _LEGEND]) + "\n"
+
+
+def _limits(rows: list[dict[str, Any]]) -> str:
+    heads = ["n", "m", "d", "`seconds=`", "took, s", "interval", "width"]
+    cells = [
+        [
+            f"{row['n']:,}",
+            f"{row['m']:,}",
+            f"{row['dim']:,}",
+            f"{row['given']:g}",
+            f"{row['taken']:.1f}",
+            f"[{rounded_down(row['lower'], 5)}, {rounded_up(row['upper'], 5)}]",
+            width_text(row["lower"], row["upper"]).removeprefix("width "),
+        ]
+        for row in rows
+    ]
+    return f"**Whether `seconds=` is kept**, by the clock\n\n{markdown_table(heads, cells)}\n"
 
 
 _LEGEND = """\
