@@ -33,6 +33,8 @@ from wgan_lip.lipschitz.adversary import estimate_lipschitz as estimate_lipschit
 from wgan_lip.lipschitz.certificates import Certificate as Certificate
 from wgan_lip.lipschitz.certificates import certify as certify
 from wgan_lip.lipschitz.certificates import verify as verify
+from wgan_lip.lipschitz.classification import CertifiedAccuracy as CertifiedAccuracy
+from wgan_lip.lipschitz.classification import certified_accuracy as certified_accuracy
 from wgan_lip.lipschitz.layers import constrain_steps as constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups as parameter_groups
 from wgan_lip.lipschitz.witness import save_witness as save_witness

@@ -143,7 +143,10 @@ class Certificate(Printed):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Values of a critic in float64, shape (n,), and for each the largest distance to its real-arithmetic value."""
+    """Values of a critic in float64, shape (n,), and for each the largest distance to its real-arithmetic value.
+
+    Of a critic with k heads, values of shape (n, k), and for each sample the largest distance of any of them.
+    """
 
     values: Tensor
     error: Tensor
@@ -178,7 +181,7 @@ class Proof(Printed):
         # Cloned, for a module may work in place.
         parts = [_evaluate(self._steps, part.clone(), x.new_zeros(len(part))) for part in rows]
         values, error = (torch.cat(tensors) for tensors in zip(*parts))
-        if values.ndim != 1:
+        if values.ndim != 1 and (values.ndim > 2 or values.shape[1] == 1):
             raise InputError(
                 f"Expected a potential with values (n,). Got {tuple(values.shape)}. End it with Squeeze()."
             )
@@ -394,7 +397,7 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
         x: Samples, shape (n, d), any real dtype; they convert to float64 exactly.
 
     Returns:
-        Values and error bounds, each (n,), float64.
+        Values and error bounds, each (n,), float64; of a critic with k heads, values of shape (n, k).
 
     Raises:
         UncertifiableError: See :func:`certify`.
