@@ -191,19 +191,6 @@ def test_two_runs_within_a_second_do_not_collide():
     assert len(list(Path("outputs/train").iterdir())) == 2
 
 
-def test_help_names_groups_choices_and_keys(capsys):
-    assert main(["train", "--help"]) == 0
-    text = capsys.readouterr().out
-    for expected in (
-        "critic: clipped, cones, cones_plane, convolutional",
-        "experiment: ",
-        *SETS_2D,
-        "critic_steps",
-        "audit_every",
-    ):
-        assert expected in text
-
-
 def test_usage_lists_every_command(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -217,18 +204,16 @@ def test_usage_lists_every_command(capsys):
     [
         (
             ["dance"],
-            "Expected a command: train, estimate, test, certify, inspect, compare, sample, export, benchmark. Got 'dance'",
+            "There is no command 'dance'. Commands: train, estimate, test, certify, inspect, compare, sample, export,",
         ),
-        (["train", "experiment=atlantis"], "Available options in 'experiment': checkerboard"),
-        (
-            ["train", "critic=cubic"],
-            "Available options in 'critic': clipped cones cones_plane convolutional fixed_width",
-        ),
-        (
-            ["train", "critic.widht=3"],
-            "Expected a key of critic: width, depth, hidden, activation, bias_scale, norm, r",
-        ),
-        (["train", "widht=3"], "Expected a key of train: experiment, data, critic"),
+        (["train", "experiment=atlantis"], "There is no experiment=atlantis. Choices: checkerboard, cifar10"),
+        (["train", "critic=cubic"], "There is no critic=cubic. Choices: clipped, cones, cones_plane"),
+        (["train", "critic=resnte"], "There is no critic=resnte. Did you mean critic=resnet? Choices: clipped"),
+        (["train", "critic.widht=3"], "There is no key critic.widht of train. Did you mean critic.width"),
+        (["train", "critic.abc=3"], "There is no key 'abc' of critic: it has width, depth, hidden, activation"),
+        (["train", "batch_size=3"], "There is no key batch_size of train. Did you mean training.batch_size?"),
+        (["train", "optimizer=sgd"], "Say which: optimizer@critic_optimizer=CHOICE or optimizer@generator_optimizer=C"),
+        (["train", "abc=3"], "There is no key 'abc' of train: it has experiment, data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
         (["train", "+foo=1"], "Got foo"),
         (["train", "critic.width=five"], "Expected critic.width of type int or null. Got 'five'"),
@@ -241,7 +226,10 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic.readout=foo"], "Expected readout to be one of linear, cones. Got 'foo'"),
         (["train", "critic.centers=0"], "Expected centers of at least 1. Got 0"),
         (["train", "critic.bias_scale=-1"], "-1"),
-        (["train", "critic=fixed_width", "critic.norm=max"], "Expected a key of critic: depth, hidden, activation, bi"),
+        (
+            ["train", "critic=fixed_width", "critic.norm=max"],
+            "no key 'norm' of critic: it has depth, hidden, activation",
+        ),
         (["train", "critic=sorting", "critic.group=3"], "a group size that divides the width 128. Got 3"),
         (["train", "critic=sorting", "critic.group=0"], "a group size that divides the width 128. Got 0"),
         (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels, for patches of 99"),
@@ -249,7 +237,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic=convolutional", "critic.conv_depth=0"], "Expected conv_depth of at least 1. Got 0"),
         (["train", "critic=convolutional", "data=moons"], "the shape (c, h, w) of images. Got None"),
         (["train", "experiment=moons", "critic=convolutional"], "For other samples take ResNetCritic"),
-        (["train", "critic.heads=3"], "Got 'heads'"),
+        (["train", "critic.heads=3"], "no key 'heads' of critic"),
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
         (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),

@@ -379,7 +379,7 @@ def test_unusable_weights_are_refused(weights, message, capsys):
         (["device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
         (["threads=0"], "Expected threads of at least 1. Got 0"),
         (["seed=-1"], "Got -1"),
-        (["sede=1"], "Expected a key of estimate: x, y, a, b"),
+        (["sede=1"], "There is no key sede of estimate. Did you mean seed"),
         (["x.npy"], "Expected key=value. Got 'x.npy'"),
         (["hydra.run.dir=x.npy/run"], "x.npy/run"),
     ],

@@ -1,20 +1,15 @@
-"""Hydra's door: `wgan-lip COMMAND [key=value …]`."""
+"""The command line: `wgan-lip COMMAND [key=value …]`.
+
+What help needs stands here and in :mod:`wgan_lip.cli.help`, without torch; all else is imported when a command runs.
+"""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-import warnings
-from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
-from wgan_lip.utils.checks import InputError, one_line, out_of_memory
-from wgan_lip.utils.devices import rank, world_size
-from wgan_lip.utils.terminal import let_go, say, shown, streams_made, warn
+from wgan_lip.cli.help import command_help
+from wgan_lip.utils.terminal import say, streams_made, warn
 
 __all__ = ["COMMANDS", "config_directory", "main"]
 
@@ -30,10 +25,6 @@ COMMANDS = {
     "benchmark": "the measurements behind the README's tables",
 }
 
-SWITCHES = {"--json": "json=true"}
-"""What other tools spell as a flag → how it is spelt here."""
-
-
 USAGE = """\
 wgan-lip COMMAND [key=value ...] [group=choice ...]
 
@@ -43,6 +34,7 @@ commands:
 {commands}
 
   wgan-lip COMMAND --help     groups, choices and every key of a command
+  wgan-lip guide [NAME]       pages to read: {guides}
   wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
   wgan-lip train --dry-run    what it would be: settings, modules with constants, steps, time, memory; writes nothing
   wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2
@@ -54,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     streams_made()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        say(USAGE.format(commands="\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())))
+        listed = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+        say(USAGE.format(commands=listed, guides=", ".join(guides())))
         return 0 if arguments else 2
     command, *overrides = arguments
     if command == "--version":
@@ -62,18 +55,37 @@ def main(arguments: list[str] | None = None) -> int:
 
         say(wgan_lip.__version__)
         return 0
+    if command == "guide":
+        return _guide(*overrides)
     if command not in COMMANDS:
-        return _refuse(f"Expected a command: {', '.join(COMMANDS)}. Got {command!r}. See wgan-lip --help.")
-    job = command
-    try:
-        world_size()
-        if DRY_RUN in overrides:
-            job, overrides = "dry_run", dry(command, overrides)
-        overrides = arranged([SWITCHES.get(override, override) for override in overrides])
-    except InputError as error:
-        warn(str(error))
+        warn(f"There is no command {command!r}. Commands: {', '.join(COMMANDS)}. See wgan-lip --help.")
         return 2
-    return _guarded(command, begun_anew([quoted(override) for override in overrides]), job)
+    if not {"-h", "--help"}.isdisjoint(overrides):
+        say(command_help(command, config_directory(command), overrides))
+        return 0
+    from wgan_lip.cli.running import run_command
+
+    return run_command(command, overrides, config_directory(command))
+
+
+def guides() -> dict[str, Path]:
+    """The guides by name, as files of Markdown."""
+    folder = Path(__file__).resolve().parent.parent / "guides"
+    return {path.stem: path for path in sorted(folder.glob("*.md"))}
+
+
+def _guide(name: str | None = None, *more: str) -> int:
+    """Prints a guide, or the names of all with their titles."""
+    pages = guides()
+    if name is None or name in ("-h", "--help"):
+        titles = {name: path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ") for name, path in pages.items()}
+        say("\n".join(["wgan-lip guide NAME", "", *(f"  {name:14}{title}" for name, title in titles.items())]))
+    elif name not in pages or more:
+        warn(f"There is no guide {' '.join([name, *more])!r}. Guides: {', '.join(pages)}.")
+        return 2
+    else:
+        say(pages[name].read_text(encoding="utf-8").rstrip())
+    return 0
 
 
 def config_directory(command: str = "train") -> Path:
@@ -86,169 +98,3 @@ def config_directory(command: str = "train") -> Path:
     inside = package / "configs"
     configs = inside if inside.is_dir() else package.parent / "configs"
     return configs if command == "train" else configs / "commands"
-
-
-def _guarded(command: str, overrides: list[str], job: str) -> int:
-    """Runs a command with every failure a user can cause told in one line."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from wgan_lip.training import OtherRankError, StoppedError
-    from wgan_lip.transport import TransportError
-    from wgan_lip.wasserstein.interval import InvariantViolation
-
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            _run(command, overrides, job)
-    except InputError as error:
-        return _refuse(_in_keys(command, str(error)))
-    except (HydraException, OmegaConfBaseException) as error:
-        return _refuse(_explained(command, overrides, error))
-    except BrokenPipeError:  # of Hydra's own prints, as in `wgan-lip train --help | head`
-        let_go(sys.stdout)
-    except OSError as error:
-        return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
-    except (StoppedError, InvariantViolation, TransportError) as error:
-        return _refuse(_in_keys(command, str(error)), status=1)
-    except OtherRankError as error:
-        return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has said why
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        return _refuse(f"Expected sizes that fit into memory. Got: {one_line(error)}. {_smaller(command)}", status=1)
-    except KeyboardInterrupt as stop:
-        return _refuse(str(stop) or "interrupted", status=getattr(stop, "status", 130))
-    return 0
-
-
-def _run(command: str, overrides: list[str], job_name: str) -> None:
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
-
-    from wgan_lip.cli import processes
-    from wgan_lip.cli.overrides import resumed, set_aside, spelt, with_jobs_named
-
-    aside = None
-    if command == "train":
-        overrides, aside = set_aside(with_jobs_named(overrides))
-    overrides = processes.prepared(command, overrides)
-    processes.join()
-    failures: list[Exception] = []
-    failed_jobs: list[str] = []  # of a sweep
-    swept: list[str] = []  # its folder, once for every job
-
-    def job(config: DictConfig) -> float | None:
-        """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            swept.append(HydraConfig.get().sweep.dir)
-        try:
-            work = getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)
-            return work(config) if aside is None else work(resumed(config, aside), given=aside)
-        except Exception as error:
-            failures.append(error)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                failed_jobs.append(HydraConfig.get().job.override_dirname)
-            return None
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
-    saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
-    folder = str(config_directory(command))
-    OmegaConf.register_new_resolver("groups", _groups, replace=True)
-    try:
-        hydra.main(version_base="1.3", config_path=folder, config_name=command)(job)()
-    except SystemExit as end:  # Hydra's own, such as after --help
-        if end.code:
-            raise InputError(f"Hydra does not take these flags together. See wgan-lip {command} --help.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # Hydra's own: a job keeps its failures
-        raise InputError(
-            f"These overrides can't be composed: {one_line(error)}. Name choices of groups in letters, such as "
-            f"critic=resnet; see wgan-lip {command} --help."
-        ) from None
-    finally:
-        sys.argv = saved
-    if command == "train" and len(swept) - len(failed_jobs) > 1:
-        say(f"  Compare them with     wgan-lip compare {spelt('runs', shown(Path(swept[0])))}")
-    if failed_jobs:
-        _refuse(f"These jobs of the sweep failed, for the reasons that follow: {'; '.join(failed_jobs)}")
-    for failure in failures[:-1]:
-        _refuse(_in_keys(command, str(failure)))
-    if failures:
-        raise failures[-1]
-    processes.part()
-
-
-def _groups() -> str:
-    """Each group of train's configuration with its choices, a line each."""
-    groups = sorted(path for path in config_directory().iterdir() if path.is_dir() and path.name != "commands")
-    choices = ([file.stem for file in sorted(group.glob("*.yaml"))] for group in groups)
-    return "\n".join(f"  {group.name}: {', '.join(names)}" for group, names in zip(groups, choices))
-
-
-def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
-    warn(str(message))
-
-
-def _smaller(command: str) -> str:
-    """What to lower where memory ran out."""
-    if command != "train":
-        return "Lower them."
-    return (
-        "Raise training.accumulate, which takes a batch in parts and keeps the game; or lower training.batch_size, "
-        "training.audit_size, or the sizes of critic and generator."
-    )
-
-
-def _in_keys(command: str, message: str) -> str:
-    """A message of the rooms below, which name settings as Python does, with the keys of the command line."""
-    from wgan_lip.runs.checkpoints import Checkpointing
-    from wgan_lip.training.scoring import Evaluation
-    from wgan_lip.training.settings import Training
-
-    if command != "train":
-        return message.replace("wgan_lip.law_of_rows(x)", "stream=true")
-    sections = {"checkpoint": Checkpointing, "evaluation": Evaluation, "training": Training}
-    keys = {setting.name: f"{section}.{setting.name}" for section, kind in sections.items() for setting in fields(kind)}
-    return re.sub(r"`(\w+)`", lambda found: keys.get(found[1], found[0]), message)
-
-
-def _refuse(message: str, status: int = 2) -> int:
-    warn(f"rank {rank()}: {message}" if rank() else message)
-    return status
-
-
-def _explained(command: str, overrides: list[str], error: Exception) -> str:
-    """One line from Hydra's several, with the legal keys where a key was not known."""
-    from hydra.errors import OverrideParseException
-
-    message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, OverrideParseException):
-        return f"Expected key=value. Got {error.override!r}: {message.split(' See https')[0]}"
-    message = re.split(r" full_key:| Config search path:", message)[0]
-    unknown = re.search(r"Could not override '([\w.@/]+)'", message)
-    if not unknown:
-        return message
-    path, _, key = unknown.group(1).rpartition(".")
-    legal = _legal_keys(command, [o for o in overrides if re.fullmatch(r"[\w/@]+=[\w,]+", o)], path)
-    return f"Expected a key of {path or command}: {', '.join(legal)}. Got {key!r}." if legal else message
-
-
-def _legal_keys(command: str, choices: list[str], path: str) -> list[str]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig, OmegaConf
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory(command)), version_base="1.3"):
-        for kept in (choices, []):
-            try:
-                config = compose(command, overrides=kept)
-            except Exception:  # the choices hold the very key that is not known
-                continue
-            section = OmegaConf.select(config, path) if path else config
-            if isinstance(section, DictConfig):
-                recipes = ["experiment"] if command == "train" and not path else []  # null, so not in what is composed
-                return recipes + [str(key) for key in section if key != "_target_"]
-    return []
