@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wgan_lip.lipschitz.layers.base import LipschitzLayer
 from wgan_lip.lipschitz.layers.constraints import Constraint
+from wgan_lip.utils.devices import full_precision
 
 __all__ = ["Retraction", "constrain_steps"]
 
@@ -36,11 +37,13 @@ class Retraction:
         return {"module": self.module, "_found": None}  # a copy finds its own
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self) -> None:
         for constraints in self._together():
             type(constraints[0]).retract_together(constraints)
 
     @torch.no_grad()
+    @full_precision()
     def project(self) -> None:
         """Projects the gradients there are, in place; see Note [Projected gradients] of the constraints."""
         for constraints in self._together():
