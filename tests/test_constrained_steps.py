@@ -15,7 +15,7 @@ from wgan_lip import certify, constrain_steps
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import Conv2d, GradientFlow, Linear, LipschitzLayer, Retraction, Squeeze
-from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, Box, Point, SemiOrthogonal, UnitRows, Zero
+from wgan_lip.lipschitz.layers.constraints import BoundedConvolution, Box, SemiOrthogonal, UnitRows, Zero
 from wgan_lip.training.moves import settler
 from wgan_lip.training.ranks import Ranks
 from wgan_lip.wasserstein.dual import ascend, kr_value
@@ -38,7 +38,6 @@ CONSTRAINTS = {
     "convolution": lambda: BoundedConvolution(parameter(3, 2, 3, 3), (1, 1), (1, 1), 1),
     "grouped, strided convolution": lambda: BoundedConvolution(parameter(4, 2, 3, 3), (2, 2), (1, 1), 2),
     "zero": lambda: Zero(parameter(2, 3)),
-    "point": lambda: Point(parameter(2, 3), torch.full((2, 3), 0.5, dtype=torch.float64)),
     "box": lambda: Box(parameter(6), -1e6, 1e6),
 }
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
 
+from wgan_lip import certify, constrain_steps
 from wgan_lip.critics import ResNetCritic
+from wgan_lip.lipschitz.bounds import differentiable
+from wgan_lip.lipschitz.layers import GradientFlow, Retraction
+from wgan_lip.lipschitz.layers.constraints import Constraint
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.devices import find_device, flushed_denormals, keep_freed_memory, set_threads
+from wgan_lip.utils.devices import find_device, flushed_denormals, full_precision, keep_freed_memory, set_threads
 from wgan_lip.wasserstein.dual import ascend
 
 FAULTS = """
@@ -101,3 +106,99 @@ def test_the_processor_is_always_there():
 def test_threads_below_one_are_refused():
     with pytest.raises(InputError, match="Expected threads of at least 1. Got 0"):
         set_threads(0)
+
+
+# Products in float32 -------------------------------------------------------------------------------------------------
+
+PRODUCTS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+
+
+def allowed():
+    return [kind.fp32_precision for kind in PRODUCTS]
+
+
+@pytest.fixture
+def fewer_bits():
+    """Products may be of TF32 on a GPU, and of bfloat16 on a CPU."""
+    before = allowed()
+    torch.set_float32_matmul_precision("medium")
+    yield ["tf32", "bf16"]
+    torch.set_float32_matmul_precision("highest")
+    for kind, old in zip(PRODUCTS, before):
+        kind.fp32_precision = old
+
+
+def test_products_are_whole_inside_and_as_allowed_outside(fewer_bits):
+    assert allowed() == fewer_bits
+    with full_precision():
+        assert set(allowed()) <= {"ieee", "none"}
+        with full_precision():
+            pass
+        assert set(allowed()) <= {"ieee", "none"}
+    assert allowed() == fewer_bits
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_what_was_allowed_comes_back_after_an_error_too(fewer_bits):
+    with pytest.raises(ZeroDivisionError), full_precision():
+        raise ZeroDivisionError
+    assert allowed() == fewer_bits
+
+
+def test_where_no_fewer_bits_are_allowed_nothing_is_touched():
+    before = allowed()
+    with full_precision():
+        assert allowed() == before
+    assert allowed() == before
+
+
+def test_products_are_whole_under_autocast_which_goes_on_afterwards():
+    one = torch.full((4, 4), 1 + 2.0**-20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (one @ torch.eye(4)).dtype == torch.bfloat16
+        with full_precision():
+            assert torch.equal(one @ torch.eye(4), one)
+        assert (one @ torch.eye(4)).dtype == torch.bfloat16
+
+
+class Watched(Constraint):
+    """Sees in which arithmetic it retracts."""
+
+    seen: ClassVar[list[list[str]]] = []
+
+    @classmethod
+    def retract_together(cls, constraints):
+        cls.seen.append(allowed())
+
+    @classmethod
+    def project_together(cls, constraints, gradients):
+        pass
+
+
+class WatchedLayer(GradientFlow):
+    def constraints(self):
+        yield Watched(self.weight)
+
+
+def test_retraction_and_bounds_take_whole_products(fewer_bits, monkeypatch):
+    Watched.seen.clear()
+    Retraction(WatchedLayer(4, 2))()
+    of_bounds = differentiable.gram_sums
+    monkeypatch.setattr(
+        differentiable, "gram_sums", lambda blocks: (Watched.seen.append(allowed()), of_bounds(blocks))[1]
+    )
+    differentiable.row_scale(torch.randn(3, 4))
+    assert len(Watched.seen) >= 2
+    assert all(set(seen) <= {"ieee", "none"} for seen in Watched.seen)
+    assert allowed() == fewer_bits
+
+
+def test_steps_under_autocast_stay_within_the_constant():
+    """An optimiser that is stepped inside of autocast, as loops do by mistake: retraction is not to round to bfloat16."""
+    critic = ResNetCritic(6, width=32, depth=3)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    constrain_steps(optimizer, critic)
+    for _ in range(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            ascend(critic, optimizer, torch.randn(16, 6), torch.randn(16, 6) + 1)
+    assert 1 - 1e-4 < certify(critic).lipschitz <= 1

@@ -199,15 +199,30 @@ def test_offsets_that_single_precision_cannot_tell_apart_leave_doubt():
         assert_lowest(lowest_cones(z, points, offsets), z, points, offsets)
 
 
-def test_no_products_where_they_may_be_rounded_to_fewer_bits(monkeypatch):
-    monkeypatch.setattr(pricing, "_by_products", lambda *_: pytest.fail("products of fewer bits"))
+@pytest.mark.parametrize("of_backend", [False, True])
+def test_products_are_whole_where_fewer_bits_are_allowed(of_backend, monkeypatch):
+    """By either way to allow them; torch refuses to answer its older question about the newer one."""
+    seen, mm = [], torch.mm
+    products = torch.backends.cuda.matmul
+
+    def watched(*args, **kwargs):
+        seen.append(products.fp32_precision)
+        return mm(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "mm", watched)
     z, points = normal(20, 6), normal(400, 6, seed=1)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    before = products.fp32_precision
+    if of_backend:
+        products.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision("high")
     try:
         assert_lowest(lowest_cones(z, points, torch.zeros(400).double()), z, points, torch.zeros(400).double())
+        assert seen and set(seen) <= {"ieee", "none"}
+        assert products.fp32_precision == "tf32"
     finally:
-        torch.set_float32_matmul_precision(before)
+        products.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

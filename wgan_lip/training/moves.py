@@ -73,10 +73,15 @@ def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:
     What counts is the gradient without the part that retraction undoes, which the step itself drops.
     """
 
+    retraction: Retraction | None = None
+
     def settle(player: nn.Module) -> None:
+        nonlocal retraction
         ranks.average([parameter.grad for parameter in player.parameters() if parameter.grad is not None])
         if clip is not None:
-            Retraction(player).project()
+            if retraction is None or retraction.module is not player:
+                retraction = Retraction(player)
+            retraction.project()
             nn.utils.clip_grad_norm_(player.parameters(), clip)
 
     return settle

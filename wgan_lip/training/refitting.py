@@ -71,7 +71,7 @@ def refitted(
     """
     critic = copy.deepcopy(critic).requires_grad_(True)
     real, generated = (samples.to(next(critic.parameters())) for samples in (real, generated))
-    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate), betas=(0.5, 0.99))
+    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate), betas=(0.5, 0.99), fused=True)
     constrain_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     rng = torch.Generator().manual_seed(seed)

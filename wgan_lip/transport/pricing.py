@@ -24,7 +24,8 @@ all the others. If the height of one of these were below h, then |z - p_j| < t =
     \leq h + \rho + \frac{E}{\sqrt{t_0^2 + E} + t_0}, \qquad t_0 = \max(0, \, h + \min_j v_j).
 
 So where a is no less than the right-hand side, there is no such cone. rho is ample: it has room for the float64
-rounding of everything here. All this holds for products in float32: where torch is allowed fewer bits, there are none.
+rounding of everything here. All this holds for products in float32, whatever else torch is allowed: see
+:func:`wgan_lip.utils.devices.full_precision`.
 
 Note [Pricing by cells]
 ~~~~~~~~~~~~~~~~~~~~~~~
@@ -49,6 +50,7 @@ from torch import Tensor
 from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree
 from wgan_lip.transport.potentials import block_distances
 from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.utils.devices import full_precision
 
 __all__ = ["Lowest", "distances_to", "lowest_cones"]
 
@@ -217,8 +219,7 @@ class _Products(NamedTuple):
     def of(points: Tensor, offsets: Tensor) -> _Products | None:
         """None where there are few cones, or where products would say nothing."""
         m, d = points.shape
-        exact = torch.get_float32_matmul_precision() == "highest"
-        if m < FEWEST or (d + 8) * SINGLE > 0.01 or not exact:
+        if m < FEWEST or (d + 8) * SINGLE > 0.01:
             return None
         centre, middle = points.mean(0), float(offsets.mean())
         right = torch.zeros(m + -m % GROUP, d + 2, dtype=torch.float32, device=points.device)
@@ -250,6 +251,7 @@ class _Products(NamedTuple):
         return torch.cat([-2 * z, torch.ones_like(z[:, :1]), squares[:, None]], 1).float(), error
 
 
+@full_precision()
 def _by_products(
     z: Tensor,
     points: Tensor,

@@ -6,15 +6,25 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 from wgan_lip.utils.checks import InputError
 
-__all__ = ["find_device", "flushed_denormals", "keep_freed_memory", "local_rank", "rank", "set_threads", "world_size"]
+__all__ = [
+    "find_device",
+    "flushed_denormals",
+    "full_precision",
+    "keep_freed_memory",
+    "local_rank",
+    "rank",
+    "set_threads",
+    "world_size",
+]
 
 _HALF = 0.5
+WHOLE = ("ieee", "none")  # what torch calls float32 products that are no less
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -47,6 +57,30 @@ def find_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
     return device
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products of float32 in float32, on CPU and GPU, whatever torch was allowed: TF32, bfloat16, autocast.
+
+    A bound whose rounding is counted in float32 holds for no fewer bits, and weights retracted with fewer end outside
+    of their set by that. What torch was allowed is as before afterwards. Convolutions are not changed.
+    """
+    products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    allowed = [kind.fp32_precision for kind in products]
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        try:
+            for kind, before in zip(products, allowed):
+                if before not in WHOLE:
+                    kind.fp32_precision = "ieee"
+            yield
+        finally:
+            for kind, before in zip(products, allowed):
+                if before not in WHOLE:
+                    kind.fp32_precision = before
 
 
 def keep_freed_memory(largest: int = 32 * 2**20) -> None:

@@ -98,7 +98,7 @@ def fitted(
     critic = copy.deepcopy(critic).requires_grad_(True)
     parameter = next(critic.parameters())
     x, y = x.to(parameter), y.to(parameter)
-    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate))
+    optimizer = torch.optim.Adam(parameter_groups(critic, learning_rate), fused=True)
     constrain_steps(optimizer, critic)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     start = copy.deepcopy(critic)

@@ -4,8 +4,8 @@ Note [Rounding in the working precision]
     Everything is computed and returned in the dtype of the weights, or in float32 for half precision. A sum of k
     products errs by at most γ_k times the sum of their absolute values, in any order, γ_k ≤ (k + 8)·eps while
     k·eps ≤ 1/4 (Higham, Accuracy and stability of numerical algorithms, 2002, section 3.5); these margins are added,
-    so the bounds hold in real arithmetic where products are computed in no less than their dtype (not TF32, not
-    autocast) and no squares of entries underflow. No value is read back from the device.
+    so the bounds hold in real arithmetic where no squares of entries underflow; products are computed in no less than
+    their dtype (:func:`wgan_lip.utils.devices.full_precision`). No value is read back from the device.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from wgan_lip.lipschitz.bounds.convolutions import gram_sums, per_axis, polyphase
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.devices import full_precision
 
 __all__ = ["convolution_row_scale", "gram_bound", "row_scale"]
 
 
+@full_precision()
 def gram_bound(matrix: Tensor, *, iterations: int = 4) -> Tensor:
     r"""Bounds the spectral norm ‖W‖ from above by Gram iteration.
 
@@ -97,6 +99,7 @@ def row_scale(matrix: Tensor, q: Tensor | None = None) -> Tensor:
     return convolution_row_scale(matrix[..., None], q=q)
 
 
+@full_precision()
 def convolution_row_scale(
     kernel: Tensor,
     stride: int | Sequence[int] = 1,

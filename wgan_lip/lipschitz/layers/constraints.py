@@ -17,24 +17,29 @@ Note [Projected gradients]
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from wgan_lip.lipschitz.bounds import Norm, convolution_row_scale
 
-__all__ = ["BoundedConvolution", "Box", "Constraint", "Point", "SemiOrthogonal", "UnitRows", "Zero"]
+__all__ = ["BoundedConvolution", "Box", "Constraint", "SemiOrthogonal", "UnitRows", "Zero"]
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
 MARGIN = 16.0  # units in the last place by which retracted weights stay inside their set, for a proof that rounds up
+SHRUNK = 2.999  # the squared norm of weights that were shrunk: at most 3, whatever rounds
+COPIED = 2**15  # entries of a matrix that are copied to treat it with others, at most, on a CPU
+WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # dtypes whose sums overflow, or round by much
 
 
 @dataclass(frozen=True, eq=False)
 class Constraint(ABC):
     """A set that training keeps a part of a parameter in.
+
+    Constraints of one class and one :attr:`kind` are treated together, in as many calls of torch's as one of them: what
+    a step of a small critic takes is mostly the time of these calls.
 
     Attributes:
         part: The parameter, or a view of it.
@@ -47,16 +52,31 @@ class Constraint(ABC):
     semi_orthogonal: ClassVar[bool] = False
     part: Tensor
 
-    @abstractmethod
+    @property
+    def kind(self) -> Hashable:
+        """What is equal for those that are treated together; by default each is alone."""
+        return id(self)
+
     def retract(self) -> None:
         """Takes the part back to the set, in place, from wherever a step has put it."""
+        self.retract_together([self])
 
-    @abstractmethod
     def project(self, gradient: Tensor) -> None:
         """Takes out of the part's gradient, in place, what retraction would undo; see Note [Projected gradients].
 
         The part is taken to be in its set, where retraction left it.
         """
+        self.project_together([self], [gradient])
+
+    @classmethod
+    @abstractmethod
+    def retract_together(cls, constraints: Sequence[Any]) -> None:
+        """:meth:`retract` of constraints of this class and one kind."""
+
+    @classmethod
+    @abstractmethod
+    def project_together(cls, constraints: Sequence[Any], gradients: Sequence[Tensor]) -> None:
+        """:meth:`project` of constraints of this class and one kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,37 +103,26 @@ class SemiOrthogonal(Constraint):
     of_norm_1 = semi_orthogonal = True
 
     @property
-    def kind(self) -> tuple[int, int, torch.dtype, torch.device]:
-        """Those of one kind are retracted and projected together."""
-        return len(self.part), self.part[0].numel(), self.part.dtype, self.part.device
+    def kind(self) -> Hashable:
+        """The shape, whichever way it lies: a tall matrix is treated as its transpose.
 
-    def retract(self) -> None:
-        self.retract_together([self])
+        Alone on a CPU where it is large: copies to one place would take longer there than calls of torch's.
+        """
+        alone = self.part.device.type == "cpu" and self.part.numel() > COPIED
+        shape = sorted((len(self.part), self.part[0].numel()))
+        return *shape, self.part.dtype, self.part.device, id(self) if alone else None
 
-    def project(self, gradient: Tensor) -> None:
-        self.project_together([self], [gradient])
-
-    @staticmethod
-    def retract_together(constraints: Sequence[SemiOrthogonal]) -> None:
-        """Retracts parts of one kind, in few calls of torch's."""
+    @classmethod
+    def retract_together(cls, constraints: Sequence[SemiOrthogonal]) -> None:
         parts = [constraint.part for constraint in constraints]
-        retracted = _newton_schulz([part.flatten(1) for part in parts])
-        torch._foreach_copy_(parts, [new.view(part.shape) for new, part in zip(retracted, parts)])
+        torch._foreach_copy_(parts, _unstacked(_newton_schulz(_stacked(parts), _margin(parts[0])), parts))
 
-    @staticmethod
-    def project_together(constraints: Sequence[SemiOrthogonal], gradients: Sequence[Tensor]) -> None:
-        """Projects the gradients of parts of one kind."""
-        weights = [_at_least_single(constraint.part.flatten(1)) for constraint in constraints]
-        flat = [_at_least_single(gradient.flatten(1)) for gradient in gradients]  # views, mostly
-        wide = weights[0].shape[0] <= weights[0].shape[1]
-        turned = [weight.mT for weight in weights]
-        squares = _products(flat, turned) if wide else _products(turned, flat)
-        factors = [square + square.mT for square in squares]
-        normal = (factors, weights) if wide else (weights, factors)
-        _add_products(flat, *normal, alpha=-0.5)
-        for gradient, projected in zip(gradients, flat):
-            if projected.data_ptr() != gradient.data_ptr():
-                gradient.copy_(projected.view(gradient.shape))
+    @classmethod
+    def project_together(cls, constraints: Sequence[SemiOrthogonal], gradients: Sequence[Tensor]) -> None:
+        weights, along = _stacked([constraint.part for constraint in constraints]), _stacked(gradients)
+        square = along @ weights.mT
+        projected = along.baddbmm_(square + square.mT, weights, alpha=-0.5)
+        torch._foreach_copy_(list(gradients), _unstacked(projected, gradients))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,14 +145,18 @@ class BoundedConvolution(Constraint):
     dilation: tuple[int, int]
     groups: int
 
-    def retract(self) -> None:
-        self.part.copy_(_margin(self.part) * self._scaled(self.part))
+    @classmethod
+    def retract_together(cls, constraints: Sequence[BoundedConvolution]) -> None:
+        for constraint in constraints:
+            constraint.part.copy_(_margin(constraint.part) * constraint._scaled(constraint.part))
 
-    def project(self, gradient: Tensor) -> None:
-        with torch.enable_grad():
-            kernel = self._scaled(self.part.detach()).requires_grad_()
-            (pulled,) = torch.autograd.grad(self._scaled(kernel), kernel, gradient.double())
-        gradient.copy_(pulled)
+    @classmethod
+    def project_together(cls, constraints: Sequence[BoundedConvolution], gradients: Sequence[Tensor]) -> None:
+        for constraint, gradient in zip(constraints, gradients):
+            with torch.enable_grad():
+                kernel = constraint._scaled(constraint.part.detach()).requires_grad_()
+                (pulled,) = torch.autograd.grad(constraint._scaled(kernel), kernel, gradient.double())
+            gradient.copy_(pulled)
 
     def _scaled(self, kernel: Tensor) -> Tensor:
         """Each row over the root of its T_i, in float64; zero rows stay zero.
@@ -175,51 +188,59 @@ class UnitRows(Constraint):
     of_norm_1 = True
     norm: Norm
 
-    def retract(self) -> None:
-        weight, size, _ = self._measured()
-        self.part.copy_(_margin(self.part) * (weight / size))
+    @property
+    def kind(self) -> Hashable:
+        return self.norm, self.part.dtype, self.part.device
 
-    def project(self, gradient: Tensor) -> None:
-        weight, size, slope = self._measured()
-        along = (gradient * weight).sum(dim=1, keepdim=True) / size
-        gradient.copy_(gradient - along * slope)
+    @classmethod
+    def retract_together(cls, constraints: Sequence[UnitRows]) -> None:
+        parts = [constraint.part for constraint in constraints]
+        rows, _ = cls._unit(parts, constraints[0].norm)
+        torch._foreach_copy_(parts, (rows * _margin(parts[0])).split([len(part) for part in parts]))
 
-    def _measured(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows w of a scale at which no square over- or underflows, N(w), shape (m, 1), and its gradient at w."""
-        weight = _at_least_single(self.part)
-        tiny = torch.finfo(weight.dtype).tiny
-        weight = weight / weight.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
-        if max(self.norm.blocks) == 1:
-            return weight, weight.abs().sum(dim=1, keepdim=True).clamp_min(tiny), weight.sign()
-        blocks = weight.split(self.norm.blocks, dim=1)
-        # No Tensor.norm, which adds the squares one by one: in wide rows that rounds by more than the margin.
-        lengths = [block.square().sum(dim=1, keepdim=True).sqrt() for block in blocks]
-        slope = torch.cat([block / length.clamp_min(tiny) for block, length in zip(blocks, lengths)], dim=1)
-        return weight, torch.cat(lengths, dim=1).sum(dim=1, keepdim=True).clamp_min(tiny), slope
+    @classmethod
+    def project_together(cls, constraints: Sequence[UnitRows], gradients: Sequence[Tensor]) -> None:
+        rows, slope = cls._unit([constraint.part for constraint in constraints], constraints[0].norm)
+        along = _joined(gradients)
+        projected = along.addcmul((along * rows).sum(dim=1, keepdim=True), slope, value=-1)
+        torch._foreach_copy_(list(gradients), projected.split([len(gradient) for gradient in gradients]))
+
+    @staticmethod
+    def _unit(parts: Sequence[Tensor], norm: Norm) -> tuple[Tensor, Tensor]:
+        """The rows over their N(w), in float64, in which no square of float32's over- or underflows, and N's gradient.
+
+        Shape (rows of all parts, n) each.
+        """
+        rows = _joined(parts)
+        tiny = torch.finfo(rows.dtype).tiny
+        if parts[0].dtype == rows.dtype:
+            rows = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
+        if max(norm.blocks) == 1:
+            return rows / rows.abs().sum(dim=1, keepdim=True).clamp_min_(tiny), rows.sign()
+        # No Tensor.norm, which adds the squares one by one: in wide rows that rounds by more than float64's margin.
+        blocks = rows.split(norm.blocks, dim=1)
+        lengths = [block.square().sum(dim=1, keepdim=True).sqrt_().clamp_min_(tiny) for block in blocks]
+        if len(blocks) == 1:
+            return (unit := rows / lengths[0]), unit
+        slope = torch.cat([block / length for block, length in zip(blocks, lengths)], dim=1)
+        return rows / torch.cat(lengths, dim=1).sum(dim=1, keepdim=True), slope
 
 
 @dataclass(frozen=True, eq=False)
 class Zero(Constraint):
     """All entries zero."""
 
-    def retract(self) -> None:
-        self.part.zero_()
+    @property
+    def kind(self) -> Hashable:
+        return self.part.dtype, self.part.device
 
-    def project(self, gradient: Tensor) -> None:
-        gradient.zero_()
+    @classmethod
+    def retract_together(cls, constraints: Sequence[Zero]) -> None:
+        torch._foreach_zero_([constraint.part for constraint in constraints])
 
-
-@dataclass(frozen=True, eq=False)
-class Point(Constraint):
-    """The entries of `point`, of the same shape."""
-
-    point: Tensor
-
-    def retract(self) -> None:
-        self.part.copy_(self.point)
-
-    def project(self, gradient: Tensor) -> None:
-        gradient.zero_()
+    @classmethod
+    def project_together(cls, constraints: Sequence[Zero], gradients: Sequence[Tensor]) -> None:
+        torch._foreach_zero_(list(gradients))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,54 +250,55 @@ class Box(Constraint):
     low: float
     high: float
 
-    def retract(self) -> None:
-        self.part.clamp_(self.low, self.high)
+    @property
+    def kind(self) -> Hashable:
+        return self.low, self.high, self.part.dtype, self.part.device
 
-    def project(self, gradient: Tensor) -> None:
+    @classmethod
+    def retract_together(cls, constraints: Sequence[Box]) -> None:
+        parts = [constraint.part for constraint in constraints]
+        torch._foreach_clamp_min_(parts, constraints[0].low)
+        torch._foreach_clamp_max_(parts, constraints[0].high)
+
+    @classmethod
+    def project_together(cls, constraints: Sequence[Box], gradients: Sequence[Tensor]) -> None:
         pass
 
 
-def _newton_schulz(weights: list[Tensor]) -> Tensors:
-    """The guarded step of :class:`SemiOrthogonal` for weights of one shape (m, n), which it may overwrite.
+def _newton_schulz(weights: Tensor, margin: float) -> Tensor:
+    """The guarded step of :class:`SemiOrthogonal`, times `margin`, for weights (k, m, n), m ≤ n, which it overwrites.
 
     What scales and adds goes into the smaller Gram matrices, (3/2)V − ½VVᵀV = (3/2 I − ½VVᵀ)V, so that few passes
     over the weights remain beside the two products.
     """
-    margin, weights = _margin(weights[0]), [_at_least_single(weight) for weight in weights]
-    ends = torch.stack([end for weight in weights for end in (weight.amax(), weight.amin())])
-    scales = ends.abs().view(-1, 2).amax(dim=1).clamp_min_(1.0).reciprocal_()
-    torch._foreach_mul_(weights, scales.unbind())  # the squares of huge weights stay finite
-    turned = [weight.mT for weight in weights]
-    wide = weights[0].shape[0] <= weights[0].shape[1]
-    gram = torch.stack(_products(weights, turned) if wide else _products(turned, weights))
-    square = gram.abs().sum(dim=2).amax(dim=1)[:, None, None]  # at least the squared norm
-    shrink = (2.999 / square).clamp_max_(1.0)
-    root = margin * shrink.sqrt()
-    factor = gram.mul_(-0.5 * shrink * root)
-    factor.diagonal(dim1=1, dim2=2).add_(1.5 * root[:, :, 0])
-    factors = factor.unbind()
-    return _products(factors, weights) if wide else _products(weights, factors)
+    weights.div_(weights.abs().amax(dim=(1, 2), keepdim=True).clamp_min_(1.0))  # the squares of huge ones stay finite
+    gram = weights @ weights.mT
+    square = gram.abs().sum(dim=2, keepdim=True).amax(dim=1, keepdim=True)  # at least the squared norm
+    shrink = square.clamp_min_(SHRUNK).div_(SHRUNK).rsqrt_()  # 1 for weights near the set
+    gram.mul_(shrink.pow(3).mul_(-0.5 * margin))
+    gram.diagonal(dim1=1, dim2=2).add_(shrink[:, :, 0].mul_(1.5 * margin))
+    return gram @ weights
 
 
-def _products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensors:
-    """The product of every pair: in one launch on a GPU; one by one on a CPU, which copies no factor."""
-    if left[0].is_cuda:
-        return (torch.stack(tuple(left)) @ torch.stack(tuple(right))).unbind()
-    return [a @ b for a, b in zip(left, right)]
+def _stacked(matrices: Sequence[Tensor]) -> Tensor:
+    """Tensors (m, …) of one kind, as matrices with no more rows than columns, in float32 at least; of one, a view."""
+    flat = [matrix.flatten(1) for matrix in matrices]
+    wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.mT for matrix in flat]
+    stacked = torch.stack(wide) if len(wide) > 1 else wide[0][None]
+    return stacked.to(WIDER.get(stacked.dtype, stacked.dtype))
 
 
-def _add_products(sums: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor], *, alpha: float) -> None:
-    """Adds alpha times the product of every pair to `sums`, in place."""
-    if sums[0].is_cuda:
-        torch._foreach_add_(list(sums), list(_products(left, right)), alpha=alpha)
-    else:
-        for total, a, b in zip(sums, left, right):
-            total.addmm_(a, b, alpha=alpha)
+def _unstacked(stacked: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The way back from :func:`_stacked`: views of the shapes of `like`."""
+    turned = (len(part) > part[0].numel() for part in like)
+    flat = (matrix.mT if turn else matrix for matrix, turn in zip(stacked.unbind(), turned))
+    return [matrix.view(part.shape) for matrix, part in zip(flat, like)]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all parts, in float64."""
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).double()
 
 
 def _margin(weight: Tensor) -> float:
     return 1.0 - MARGIN * torch.finfo(weight.dtype).eps
-
-
-def _at_least_single(weight: Tensor) -> Tensor:
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))

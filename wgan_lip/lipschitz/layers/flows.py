@@ -58,7 +58,7 @@ class GradientFlow(LipschitzLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.activation(F.linear(x, self.weight, self.bias))  # (b, m)
-        return torch.addmm(x, slope, self.tau * self.weight, alpha=-1)  # (b, h); W has fewer entries than σ
+        return torch.addmm(x, slope, -self.tau * self.weight)  # (b, h); W has fewer entries than σ, and τ than W
 
     def claim(self) -> Claim:
         hidden, dim = self.weight.shape

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz.bounds import Norm, gamma, upper_bound_norm, upper_bound_vector_norm
 from wgan_lip.lipschitz.bounds.dense import scaled_float64
 from wgan_lip.lipschitz.layers.base import Claim, Kinks, LipschitzLayer, Rounding, Summary, new_bias, no_kinks
-from wgan_lip.lipschitz.layers.constraints import Box, Constraint, Point
+from wgan_lip.lipschitz.layers.constraints import Box, Constraint
 from wgan_lip.lipschitz.layers.retraction import Retraction
 from wgan_lip.lipschitz.layers.stock import STOCK_CLAIMS
 from wgan_lip.utils.checks import InputError
@@ -136,11 +137,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
         return Claim(bound, method, *norms, Rounding(operations, gain, bias))
 
     def constraints(self) -> Iterator[Constraint]:
-        with torch.no_grad():
-            weight = _scaled(self.weight)
-            after = F.normalize(weight @ F.normalize(self.u @ weight, dim=0), dim=0)
-            after = torch.where(after.any(), after, self.u)  # a zero weight has no direction
-        yield Point(self.u, after)
+        yield _PowerIteration(self.u, self)
 
     def kinks(self, width: int) -> Kinks:
         return no_kinks(width)
@@ -148,6 +145,24 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
     @classmethod
     def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
         yield cls(4, 3), (4,)
+
+
+@dataclass(frozen=True, eq=False)
+class _PowerIteration(Constraint):
+    """u one step nearer to the first left singular vector of the layer's weight."""
+
+    layer: SpectralNormLinear
+
+    @classmethod
+    def retract_together(cls, constraints: Sequence[_PowerIteration]) -> None:
+        for constraint in constraints:
+            u, weight = constraint.part, _scaled(constraint.layer.weight)
+            after = F.normalize(weight @ F.normalize(u @ weight, dim=0), dim=0)
+            u.copy_(torch.where(after.any(), after, u))  # a zero weight has no direction
+
+    @classmethod
+    def project_together(cls, constraints: Sequence[_PowerIteration], gradients: Sequence[Tensor]) -> None:
+        pass
 
 
 class BjorckLinear(LipschitzLayer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip.lipschitz.layers.base import LipschitzLayer
-from wgan_lip.lipschitz.layers.constraints import Constraint, SemiOrthogonal
+from wgan_lip.lipschitz.layers.constraints import Constraint
+from wgan_lip.utils.devices import full_precision
 
 __all__ = ["Retraction", "constrain_steps"]
 
@@ -20,46 +21,73 @@ class Retraction:
     """Takes the parameters of all layers in `module` back to their constraints; no autograd, no host synchronisation.
 
     :meth:`project` takes out of their gradients what that would undo. How, each constraint says: see
-    :mod:`wgan_lip.lipschitz.layers.constraints`. Semi-orthogonal weights of one shape are treated together.
+    :mod:`wgan_lip.lipschitz.layers.constraints`. Those of one kind, such as semi-orthogonal weights of one shape, are
+    treated together.
 
     Arguments:
-        module: Any module; its :class:`LipschitzLayer` submodules and their parameters are found at every call, so it
-            may move between devices and dtypes, and layers may be added or replaced.
+        module: Any module. The constraints of its :class:`LipschitzLayer` submodules are found once, and anew after it
+            has moved between devices or dtypes, or layers or parameters were added or replaced.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self._found: _Found | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module, "_found": None}  # a copy finds its own
 
     @torch.no_grad()
+    @full_precision()
     def __call__(self) -> None:
-        together: defaultdict[tuple, list[SemiOrthogonal]] = defaultdict(list)
-        for constraint in self._constraints():
-            if isinstance(constraint, SemiOrthogonal):
-                together[constraint.kind].append(constraint)
-            else:
-                constraint.retract()
-        for constraints in together.values():
-            SemiOrthogonal.retract_together(constraints)
+        for constraints in self._together():
+            type(constraints[0]).retract_together(constraints)
 
     @torch.no_grad()
+    @full_precision()
     def project(self) -> None:
         """Projects the gradients there are, in place; see Note [Projected gradients] of the constraints."""
-        together: defaultdict[tuple, list[tuple[SemiOrthogonal, Tensor]]] = defaultdict(list)
-        for constraint in self._constraints():
-            gradient = _gradient(constraint.part)
-            if gradient is None:
-                continue
-            if isinstance(constraint, SemiOrthogonal):
-                together[constraint.kind].append((constraint, gradient))
-            else:
-                constraint.project(gradient)
-        for pairs in together.values():
-            SemiOrthogonal.project_together(*zip(*pairs))
+        for constraints in self._together():
+            gradients = [_gradient(constraint.part) for constraint in constraints]
+            held = [(one, gradient) for one, gradient in zip(constraints, gradients) if gradient is not None]
+            if held:
+                type(constraints[0]).project_together(*zip(*held))
 
-    def _constraints(self) -> Iterator[Constraint]:
-        for layer in self.module.modules():
+    def _together(self) -> list[list[Constraint]]:
+        if self._found is None or self._found.outdated():
+            self._found = _Found(self.module)
+        return self._found.together
+
+
+class _Found:
+    """The constraints of a module as it is now, those that are treated together in one list."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.modules = list(module.modules())
+        self.structure = self._structure()
+        kinds: defaultdict[Hashable, list[Constraint]] = defaultdict(list)
+        for layer in self.modules:
             if isinstance(layer, LipschitzLayer):
-                yield from layer.constraints()
+                for constraint in layer.constraints():
+                    kinds[type(constraint), constraint.kind].append(constraint)
+        self.together = list(kinds.values())
+
+    def outdated(self) -> bool:
+        """Whether layers or parameters were added, replaced or moved; parts would then be views of what they were."""
+        return self._structure() != self.structure
+
+    def _structure(self) -> list[int]:
+        """Which submodules, parameters and buffers there are, and where their entries lie.
+
+        While this object lives, so do the modules and what parts are views of: none of their identities, and no address
+        of theirs, can be another's.
+        """
+        structure: list[int] = []
+        for module in self.modules:
+            structure += map(id, module._modules.values())
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    structure += id(tensor), tensor.data_ptr()
+        return structure
 
 
 def _gradient(part: Tensor) -> Tensor | None:
