@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from wgan_lip.benchmarks import suites
-from wgan_lip.cli import COMMANDS, config_directory, main
-from wgan_lip.cli.help import all_keys, command_help, keys_of, nearest_keys
+from wgan_lip.cli import COMMANDS, config_directory, guides, main
+from wgan_lip.cli.help import all_keys, command_help, keys_of, nearest_keys, reference
 
 RECIPES = [path.stem for path in sorted((config_directory() / "experiment").glob("*.yaml"))]
 
@@ -108,4 +108,9 @@ def test_guides_are_listed_and_printed(capsys):
     assert main(["guide", "theory"]) == 0
     assert capsys.readouterr().out.startswith("# Theory")
     assert main(["guide", "algebra"]) == 2 and main(["guide", "../README"]) == 2
-    assert "There is no guide 'algebra'. Guides: certificates, estimating" in capsys.readouterr().err
+    assert "There is no guide 'algebra'. Guides: certificates, configuration" in capsys.readouterr().err
+
+
+def test_the_guide_to_the_configuration_is_what_the_files_say():
+    """Where it is not, put the output of `reference` there."""
+    assert guides()["configuration"].read_text(encoding="utf-8") == reference(config_directory(), COMMANDS)

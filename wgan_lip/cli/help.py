@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import yaml
 
-__all__ = ["Key", "all_keys", "command_help", "keys_of", "nearest_choices", "nearest_keys", "sections_of"]
+__all__ = ["Key", "all_keys", "command_help", "keys_of", "nearest_choices", "nearest_keys", "reference", "sections_of"]
 
 WIDTH = 110
 COLUMN = 34  # where comments begin
@@ -91,6 +91,38 @@ def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> 
         if recipe in chosen and (keys := keys_of(configs / recipe / f"{chosen[recipe]}.yaml")):
             parts += ["", f"  What {recipe}={chosen[recipe]} makes of them", *_listed(keys)]
     return "\n".join([*parts, "", told["footer"]]) + "\n"
+
+
+def reference(configs: Path, commands: Mapping[str, str]) -> str:
+    """The guide `configuration`: every key of every command and choice, as Markdown.
+
+    Arguments:
+        configs: The folder of train's configuration.
+        commands: What each command is for.
+    """
+    lines = ["# Every configuration key", "", "Read off the files in `configs/` by `wgan_lip.cli.help.reference`.", ""]
+    for command, what in commands.items():
+        path = (configs if command == "train" else configs / "commands") / f"{command}.yaml"
+        lines += [f"## wgan-lip {command}: {what}", ""]
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["help"].get("template", "$CONFIG")
+        lines += _as_table(keys_of(path)) if "$CONFIG" in told else ["```text", told.rstrip(), "```", ""]
+    for group in _groups(configs):
+        lines += [f"## {group}=", ""]
+        for choice in _choices(configs / group):
+            file = configs / group / f"{choice}.yaml"
+            comment = _first_comment(file)
+            lines += [f"**{choice}**{f': {comment}' if comment else ''}", ""]
+            own = keys_of(file) if group in ("experiment", "recipe") else _inherited(file, "")
+            lines += _as_table(own) if own else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _as_table(keys: Iterable[Key]) -> list[str]:
+    rows = []
+    for key in keys:
+        comment = " ".join(key.comment.split()).replace(" | ", ", ")
+        rows.append(f"| `{key.name}` | `{key.default.strip()}` | {comment} |")
+    return ["| key | default | |", "| --- | --- | --- |", *rows, ""]
 
 
 def nearest_keys(name: str, known: Iterable[str]) -> list[str]:
