@@ -36,7 +36,7 @@ def test_it_shows_settings_modules_constants_steps_and_memory_and_writes_nothing
     assert main(["train", "--dry-run", *TINY, "seed=7"]) == 0
     screen = capsys.readouterr().out
     for expected in ("seed: 7", "  steps: 6", "_target_: wgan_lip.critics.ResNetCritic", "Lip ≤", "block_2", "GradientFlow(dim=128",
-                     "of the generator, and 8 ascents of the critic", "Training, about", "ms  a critic step", "altogether", "free now on", "Nothing was written"):  # fmt: skip
+                     "of the generator, and 8 of the critic", "Training, about", "ms  a critic step", "altogether", "free now on", "Nothing was written"):  # fmt: skip
         assert expected in screen
     assert max(map(len, screen.splitlines())) <= 120
     totals = [int(number.replace(",", "")) for number in re.findall(r"^  all +([\d,]+)", screen, re.MULTILINE)]
@@ -49,9 +49,9 @@ def test_it_shows_settings_modules_constants_steps_and_memory_and_writes_nothing
 def test_it_counts_boosted_steps_within_the_budget(capsys):
     boosts = ["training.boost_first=2", "training.boost_every=3", "training.boost_steps=10"]
     assert main(["train", "--dry-run", *TINY, *boosts]) == 0
-    assert "6  of the generator, and 44 ascents of the critic" in capsys.readouterr().out  # 2 + 4 of 10, 2 of 1
+    assert "6  of the generator, and 44 of the critic" in capsys.readouterr().out  # 2 + 4 of 10, 2 of 1
     assert main(["train", "--dry-run", *TINY, *boosts, "training.max_images=50"]) == 0
-    assert "4  of the generator, and 33 ascents of the critic" in capsys.readouterr().out
+    assert "4  of the generator, and 33 of the critic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _counts(training: Training, source: Source) -> list[str]:
     passes = f"{ascents * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
     audits = math.ceil(steps / training.audit_every)
     return [
-        _row("Steps", f"{steps:,}", f"of the generator, and {ascents:,} ascents of the critic"),
+        _row("Steps", f"{steps:,}", f"of the generator, and {ascents:,} of the critic"),
         _row("Real samples", f"{ascents * batch:,}", passes),
         _row("Generated samples", f"{(ascents + steps) * batch:,}", f"in batches of {batch:,}"),
         _row("Audits", f"{audits:,}", f"of {min(training.audit_size, len(source.test)):,} samples of each law"),
