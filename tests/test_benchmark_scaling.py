@@ -36,6 +36,17 @@ def test_tools_that_approximate_are_told_with_their_error_and_the_faster_ones_by
     assert "SciPy is faster at (d, n) = (3, 50) by 2.00" in table
 
 
+def test_many_samples_are_for_the_tools_that_take_them(monkeypatch):
+    monkeypatch.setattr(scaling, "SLOW", 20)
+    tools = scaling._tools(*scaling._pair(3, 21, 0))
+    assert tools.keys() == {"POT", "solve", "w1", "narrow"}
+    assert tools["narrow"]() == pytest.approx(tools["POT"]())
+    row = {"dim": 3, "n": 21, "w1": 2.0, "turns": 3, "ratios": {"solve": 0.5, "w1": 2.0}, "approximate": {}}
+    few = {**row, "n": 10, "seconds": {"POT": 1.0, "SciPy": 2.0, "solve": 0.5, "w1": 0.5}}
+    table = scaling._table([few, {**row, "seconds": {"POT": 1.0, "solve": 1.0, "w1": 1.0, "narrow": 0.25}}])
+    assert "| 3 | 21 | 1000 |  | 1000 | 1000 | **250** |" in table and "nowhere here" in table
+
+
 def test_tools_that_are_not_installed_are_left_out(monkeypatch):
     monkeypatch.setattr(scaling, "find_spec", lambda name: None)
     assert scaling._approximate(*scaling._pair(2, 20, 0), 1.0) == {}
