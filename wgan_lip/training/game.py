@@ -95,7 +95,7 @@ class Game:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
-        state = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        state: dict[str, Any] = {name: _plain(getattr(self, name).state_dict()) for name in self.PARTS}
         state |= {name: getattr(self, name).get_state() for name in self.RNGS}
         state |= {name: getattr(self, name) for name in self.COUNTS}
         state |= {"values": torch.stack(self.values) if self.values else torch.empty(0, 2)}
@@ -164,6 +164,19 @@ class Game:
     def snapshot(self) -> dict[str, Any]:
         """A copy of the state that further play does not touch."""
         return copy.deepcopy(self.state_dict())
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser or a scheduler with its rates as numbers, wherever captured steps have put them."""
+    if "param_groups" in state:
+        groups = [
+            {**group, "lr": float(group["lr"]), "capturable": False} if isinstance(group.get("lr"), Tensor) else group
+            for group in state["param_groups"]
+        ]
+        return {**state, "param_groups": groups}
+    if "_last_lr" in state:
+        return {**state, "_last_lr": [float(rate) for rate in state["_last_lr"]]}
+    return state
 
 
 @dataclass(frozen=True)

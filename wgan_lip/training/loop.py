@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.lipschitz.optimizers import rescale_lengths
 from wgan_lip.training.audit import Audit
+from wgan_lip.training.capturing import CAPTURES, CapturedStep, moved_by, obstacle
 from wgan_lip.training.checks import check_players, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
@@ -137,6 +140,7 @@ class _Loop:
     def records(self, game: Game, audit: Audit, *, goes_on: bool) -> Iterator[Record]:
         """Trains, from the state that the game is in."""
         settings, ranks = self.settings, self.ranks
+        self.prepare(game)
         if goes_on:
             game.set_global_rng(ranks.rank)
         else:
@@ -187,6 +191,18 @@ class _Loop:
                 ended = self.spent(game)
                 yield Record(game.step, scalars, game, audited, improved, ended=ended)
 
+    def prepare(self, game: Game) -> None:
+        """Makes the two steps, captured where they are to be and can be."""
+        capture = CAPTURES.get(self.device.type) if self.settings.capture else None
+        optimizers = (game.critic_optimizer, game.generator_optimizer)
+        against = obstacle(self.critic, optimizers, ranks=self.ranks.size, compiled=self.settings.compile)
+        if capture is not None and against is not None:
+            capture = None
+            warnings.warn(f"Steps are not captured: {against}. They are taken as written.", stacklevel=2)
+        moved = [partial(moved_by, (self.critic, self.generator), optimizer) for optimizer in optimizers]
+        self.ascent = CapturedStep(partial(self.ascend, game), moved[0], capture)
+        self.descent = CapturedStep(partial(self.descend, game), moved[1], capture)
+
     def begin(self, game: Game) -> None:
         """What comes before the first step."""
         if self.ranks.rank:
@@ -204,10 +220,7 @@ class _Loop:
         for _ in range(settings.at(game.step + 1)):
             value = self.critic_step(game)
         latents = self.ranks.share(draw_latents(self.generator, batch, game.latent_rng))  # (b, k)
-        loss = descend(
-            self.generator, self.critic, game.generator_optimizer, latents, play=self.generate, value=self.value,
-            parts=settings.accumulate, settle=self.settle_generator,
-        )  # fmt: skip
+        loss = self.descent(latents)
         self.ranks.take_over(self.generator, parameters=False)
         game.step += 1
         average(game.ema, self.generator, weight=settings.weight(batch, images=game.step * batch))
@@ -217,22 +230,37 @@ class _Loop:
 
     def critic_step(self, game: Game) -> Tensor:
         """A step of the critic up its dual value, which is returned."""
-        x, y = self.samples(game, self.settings.batch_size, self.ranks.share)
+        return self.ascent(*self.draws(game, self.settings.batch_size, self.ranks.share))
+
+    def ascend(self, game: Game, x: Tensor, latents: Tensor) -> Tensor:
+        """The critic's step on samples (b, d) and latents (b, k)."""
         return ascend(
-            self.value, game.critic_optimizer, x, y, parts=self.settings.accumulate, settle=self.settle_critic
+            self.value, game.critic_optimizer, x, self.generated(latents), parts=self.settings.accumulate,
+            settle=self.settle_critic,
+        )  # fmt: skip
+
+    def descend(self, game: Game, latents: Tensor) -> Tensor:
+        """The generator's step on latents (b, k)."""
+        return descend(
+            self.generator, self.critic, game.generator_optimizer, latents, play=self.generate, value=self.value,
+            parts=self.settings.accumulate, settle=self.settle_generator,
         )  # fmt: skip
 
     def adapt(self, game: Game, method: Callable[[Tensor, Tensor], object]) -> None:
         """Lets the critic look at samples of both laws: to start, or to renew cones."""
-        method(*self.samples(game, max(self.settings.batch_size, START), lambda whole: whole))
+        x, latents = self.draws(game, max(self.settings.batch_size, START), lambda whole: whole)
+        method(x, self.generated(latents))
         self.ranks.take_over(self.critic, parameters=True)
 
-    def samples(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Real and generated samples, shape (b, d) each, of which this rank takes its share."""
+    def draws(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Samples (b, d) and latents (b, k), of which this rank takes its share."""
         x = share(draw(game.source, size, game.data_rng, self.device))
-        latents = share(draw_latents(self.generator, size, game.latent_rng))
-        with torch.no_grad():
-            return x, torch.cat([self.generate(some) for some in latents.chunk(self.settings.accumulate)])
+        return x, share(draw_latents(self.generator, size, game.latent_rng))
+
+    @torch.no_grad()
+    def generated(self, latents: Tensor) -> Tensor:
+        """Generated samples, shape (b, d)."""
+        return torch.cat([self.generate(some) for some in latents.chunk(self.settings.accumulate)])
 
     def audited(self, game: Game, audit: Audit) -> dict[str, float]:
         """The figures of an audit, taken by rank 0."""

@@ -39,12 +39,15 @@ class Batches(Settings):
             the critic, audits and certificates stay as they are.
         compile: Whether both players are compiled by `torch.compile`. Not for a critic with a penalty, which is
             differentiated twice.
+        capture: Whether steps on a GPU are captured in CUDA graphs, which are replayed in one launch each, or a warning
+            says why not; see Note [Captured steps] of :mod:`wgan_lip.training.capturing`.
     """
 
     batch_size: int = above(0, 128)
     accumulate: int = above(0, 1)
     precision: str = one_of(PRECISIONS, "float32")
     compile: bool = False
+    capture: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,130 @@
+r"""Steps that are captured once and replayed in one launch: on a GPU, a step of small networks takes the time of its
+launches.
+
+Note [Captured steps]
+    A capture records which operations a step hands to the device, on which addresses, and replays just these. So it
+    holds as long as the same tensors are where they were: parameters, buffers, the optimiser's state, and learning
+    rates, which are tensors on the device for that. Inputs are copied to where they were at the capture. Where a tensor
+    is another one now, as after a rollback, the step is taken as written, and captured anew once all stay where they
+    are. Nothing of a capture goes into a checkpoint: rates are numbers there.
+
+    A replay computes what the step as written does, by the same kernels. They differ by the rounding of learning rates,
+    which are float32 on the device, at most 2^-24 of each; on a CPU, where captures are made in tests only, not at all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wgan_lip.utils.checks import one_line
+from wgan_lip.wasserstein.dual import Penalized
+
+__all__ = ["CAPTURES", "CapturedStep", "moved_by", "obstacle"]
+
+Step = Callable[..., Tensor]
+Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+
+SETTLED = 2  # calls in a row with all tensors where they were, after which a step is captured
+
+
+def _graph(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The step as a CUDA graph; what it returns lies at one place and is overwritten by the next replay."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+CAPTURES: dict[str, Capture] = {"cuda": _graph}
+"""Kind of device → how a step without arguments is captured there; what it gives takes the step."""
+
+
+class CapturedStep:
+    """A step as a function of tensors, taken as written at first, then replayed; see Note [Captured steps].
+
+    Arguments:
+        step: Takes inputs of one shape, moves what `moved` gives, and returns a tensor.
+        moved: All other tensors that the step reads or writes and that outlive it, as they are now.
+        capture: One of :data:`CAPTURES`; None for steps that are always taken as written.
+
+    Attributes:
+        replayed: How many steps were replays.
+    """
+
+    def __init__(self, step: Step, moved: Callable[[], Iterable[Tensor]], capture: Capture | None) -> None:
+        self.step, self.moved, self.capture = step, moved, capture
+        self.replay: Callable[[], Tensor] | None = None
+        self.inputs: list[Tensor] = []
+        self.places: list[object] = []
+        self.settled = self.replayed = 0
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Takes the step. What it returns may be overwritten by the next."""
+        if self.capture is None:
+            return self.step(*inputs)
+        places: list[object] = [tensor.data_ptr() for tensor in self.moved()]
+        places += [(tensor.shape, tensor.dtype) for tensor in inputs]
+        if places != self.places:
+            self.places, self.replay, self.settled = places, None, 0
+        if self.replay is None:
+            self.settled += 1
+            if self.settled <= SETTLED or not self._captured(inputs):
+                return self.step(*inputs)
+        torch._foreach_copy_(self.inputs, list(inputs))
+        self.replayed += 1
+        assert self.replay is not None
+        return self.replay()
+
+    def _captured(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the step could be captured; where not, none will be, which a warning says."""
+        assert self.capture is not None
+        self.inputs = [tensor.clone() for tensor in inputs]
+        try:
+            self.replay = self.capture(partial(self.step, *self.inputs))
+        except RuntimeError as error:
+            self.capture = None
+            warnings.warn(f"Steps are not captured: {one_line(error)}. They go on as written.", stacklevel=2)
+        return self.capture is not None
+
+
+def moved_by(players: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What a step of `optimizer` on one of the players reads and writes; its learning rates are put on the device."""
+    device = next(players[0].parameters()).device
+    tensors: list[Tensor] = []
+    for group in optimizer.param_groups:
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+            group["capturable"] = device.type == "cuda"
+        tensors.append(group["lr"])
+    for player in players:
+        tensors += [*player.parameters(), *player.buffers()]
+    for state in optimizer.state.values():
+        tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    return tensors
+
+
+def obstacle(
+    critic: nn.Module, optimizers: Iterable[torch.optim.Optimizer], *, ranks: int, compiled: bool
+) -> str | None:
+    """Why steps can't be captured, in words; None where nothing stands against it."""
+    if isinstance(critic, Penalized):
+        return f"{type(critic).__name__} draws the points of its penalty on the CPU"
+    if ranks > 1:
+        return "several processes send messages in each of them"
+    if compiled:
+        return "torch.compile has its own way to launch them"
+    for optimizer in optimizers:
+        known = isinstance(optimizer, torch.optim.Adam)  # AdamW is one
+        if not known or not all(group.get("fused") for group in optimizer.param_groups):
+            return f"{type(optimizer).__name__} keeps its learning rate on the CPU; fused Adam and AdamW do not"
+    return None
