@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgan_lip.transport import Potential, Problem, pricing
+from wgan_lip.transport import Potential, Problem, narrow, pricing, rounding
 from wgan_lip.transport.cells import Halving, Tree, split
 from wgan_lip.transport.pricing import lowest_cones
 from wgan_lip.transport.starts import Shadow, first_bounds
@@ -352,3 +352,45 @@ def test_a_shadow_is_1_lipschitz_and_knows_its_rounding(way, unit):
     assert slopes.max() <= 1 + 1e-12
     assert f(z.detach().numpy()) == pytest.approx(values.detach().numpy(), rel=1e-12)
     assert "cones" in str(f)
+
+
+# --- as on a GPU: large blocks, no cells, products in one go ------------------------------------------------------------
+
+
+@contextmanager
+def as_on_a_gpu():
+    with constants(MANY=math.inf, TILE=2**30) as patch:
+        patch.setattr(rounding, "CHUNK", rounding.GPU_CHUNK)
+        yield
+
+
+@pytest.mark.parametrize("d", [2, 16])
+@pytest.mark.parametrize("both", [False, True])
+def test_large_blocks_find_the_same_cones(d, both):
+    z, points, offsets = normal(900, d), normal(5000, d, seed=1) + 0.3, 0.1 * normal(5000, seed=2)
+    here = lowest_cones(z, points, offsets, 4, both=both)
+    with as_on_a_gpu():
+        there = lowest_cones(z, points, offsets, 4, both=both)
+    assert_lowest(there, z, points, offsets)
+    assert torch.allclose(here.heights[:, 0], there.heights[:, 0], rtol=1e-13, atol=1e-14)
+    assert (here.cones == there.cones).double().mean() > 0.99  # beyond the first the next best will do
+    if both:  # up to the error of a float32 product
+        rise = by_differences(z, points, offsets)
+        rise -= rise.amin(1, keepdim=True)
+        assert float((rise[there.nearest, torch.arange(len(points))] - rise.amin(0)).max()) < 1e-2
+
+
+@pytest.mark.parametrize("d", [2, 16])
+def test_an_interval_priced_in_large_blocks_is_the_same(d):
+    x, y = normal(2100, d), 0.5 + 1.5 * normal(2050, d, seed=1)
+    *_, here = narrow(x, y)
+    with as_on_a_gpu():
+        *_, there = narrow(x, y)
+    assert here.optimal and there.optimal
+    for end in ("lower", "upper"):
+        assert getattr(here.transport, end) == pytest.approx(getattr(there.transport, end), rel=1e-12)
+
+
+def test_blocks_are_as_large_as_the_device_likes():
+    assert rounding.block_entries(torch.device("cpu")) == rounding.CHUNK
+    assert rounding.block_entries(torch.device("cuda", 1)) == rounding.GPU_CHUNK > 8 * rounding.CHUNK

@@ -106,7 +106,7 @@ def narrow(
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
             as probabilities. Uniform by default.
         b: Non-negative weights of y, shape (m,), likewise.
-        device: Where edges are priced, in float64.
+        device: Where edges are priced: candidates by float32 products, bounds by float64 differences.
         deadline: Reading of `time.monotonic` at which the iteration ends.
 
     Returns:

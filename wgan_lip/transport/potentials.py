@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from wgan_lip.transport.rounding import CHUNK, SMALLEST, U, as_values, distance_error, unit_of, vanishing
+from wgan_lip.transport.rounding import SMALLEST, U, as_values, block_entries, distance_error, unit_of, vanishing
 from wgan_lip.utils.checks import InputError, check_samples
 from wgan_lip.utils.printing import Printed, Row
 
@@ -120,7 +120,7 @@ class Potential(Printed):
 
 def block_distances(z: Tensor, points: Tensor) -> Iterator[Tensor]:
     """The Euclidean distances, by differences, of successive rows of z (k, d) to all of the points (m, d)."""
-    for block in z.split(max(1, CHUNK // len(points))):
+    for block in z.split(max(1, block_entries(z.device) // len(points))):
         yield torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 

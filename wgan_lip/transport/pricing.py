@@ -49,7 +49,7 @@ from torch import Tensor
 
 from wgan_lip.transport.cells import FEW_DIMENSIONS, Tree
 from wgan_lip.transport.potentials import block_distances
-from wgan_lip.transport.rounding import CHUNK
+from wgan_lip.transport.rounding import CHUNK, block_entries
 from wgan_lip.utils.devices import full_precision
 
 __all__ = ["Lowest", "distances_to", "lowest_cones"]
@@ -59,7 +59,7 @@ FEWEST = 256  # cones from which on products save time
 EXTRA = 4  # candidates beyond those that are asked for: then there is hardly ever doubt
 GROUP = 16  # cones of which the least is found first, at most
 QUICK = 64  # times as many numbers as are wanted of them: then topk takes one walk
-TILE = 4096  # cones of one product, whose distances stay in the cache
+TILE = 4096  # cones of one product, whose distances stay in a CPU's cache
 LEAST_ROWS = 64  # of one product: with fewer it is slower
 MANY = 2**22  # pairs from which on cells save time
 CELLED = 512  # cones, at least: with fewer, cells take longer to find than they save
@@ -121,7 +121,7 @@ def lowest_cones(
 
 def distances_to(points: Tensor, z: Tensor, which: Tensor) -> Tensor:
     """By differences, from each of z (k, d) to some of the points (m, d), shape (k, w), given which ones they are."""
-    rows = max(1, CHUNK // (which.shape[1] * z.shape[1]))
+    rows = max(1, block_entries(z.device) // (which.shape[1] * z.shape[1]))
     parts = zip(z.split(rows), which.split(rows), strict=True)
     return torch.cat([torch.linalg.vector_norm(part[:, None] - points[j], dim=2) for part, j in parts])
 
@@ -225,7 +225,7 @@ class _Products(NamedTuple):
         right = torch.zeros(m + -m % GROUP, d + 2, dtype=torch.float32, device=points.device)
         right[:m, -1] = 1
         radius = 0.0
-        step = max(1, CHUNK // d)
+        step = max(1, block_entries(points.device) // d)
         for start in range(0, m, step):
             part = points[start : start + step] - centre
             squares = part.square().sum(1)
@@ -264,11 +264,12 @@ def _by_products(
     """The lowest among the candidates, and the rows in which another cone might be lower."""
     found, doubtful = _nothing_yet(z, offsets, width), []
     padded, take = len(products.right), min(width + EXTRA, len(points))
-    step, group = max(LEAST_ROWS, CHUNK // 4 // padded), GROUP
+    step, group = max(LEAST_ROWS, block_entries(z.device) // 4 // padded), GROUP
     while group > 1 and padded < QUICK * take * group:
         group //= 2
+    tiled = TILE if z.device.type == "cpu" else padded
     # Cones next to each other in memory are in different groups: so the least of each is found fastest.
-    members = torch.cat([tile.view(group, -1).T for tile in torch.arange(padded, device=z.device).split(TILE)])
+    members = torch.cat([tile.view(group, -1).T for tile in torch.arange(padded, device=z.device).split(tiled)])
     heights = products.right.new_empty(min(step, len(z)), padded)
     leasts = heights.new_empty(len(heights), len(members))
     least = torch.full_like(products.offsets, math.inf)
@@ -278,8 +279,8 @@ def _by_products(
         part = z[start : start + step]
         left, error = products.left(part)
         stop, block, of_groups = start + len(part), heights[: len(part)], leasts[: len(part)]
-        tiles = block.split(TILE, 1), of_groups.split(TILE // group, 1)
-        for right, v, tile, of_tile in zip(products.right.split(TILE), products.offsets.split(TILE), *tiles):
+        tiles = block.split(tiled, 1), of_groups.split(tiled // group, 1)
+        for right, v, tile, of_tile in zip(products.right.split(tiled), products.offsets.split(tiled), *tiles):
             torch.mm(left, right.T, out=tile)
             tile.clamp_(min=0).sqrt_().sub_(v)
             torch.amin(tile.view(len(part), group, -1), 1, out=of_tile)

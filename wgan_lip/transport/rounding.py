@@ -30,6 +30,12 @@ SMALLEST = 2.0**-1070  # more than one operation loses by underflow
 LARGEST = 1e280  # coordinates beyond it are refused, so that no bound overflows
 CACHED = 2**15  # entries of a block that stays in the processor's cache
 CHUNK = 2**22  # entries of one block of distances: 32 MiB
+GPU_CHUNK = 2**27  # the same on a GPU, where a block is to take longer than its launches: 1 GiB
+
+
+def block_entries(device: torch.device) -> int:
+    """Entries of one block of distances on a device."""
+    return CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
 def as_points(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
