@@ -52,6 +52,7 @@ FLOORS: list[dict[str, set[str]]] = [
             "critics",
             "data",
             "figures",
+            "generators",
             "lipschitz",
             "metrics",
             "runs",

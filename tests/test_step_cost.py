@@ -71,7 +71,7 @@ def test_memory_is_counted_once_a_storage(small):
 
 
 def test_the_convolutional_twin_has_the_critics_maps(small):
-    critic, twin = ConvolutionalCritic(step_cost.IMAGE), step_cost._convolutions()
+    critic, twin = ConvolutionalCritic(step_cost.IMAGE), step_cost.convolutions(step_cost.IMAGE)
     assert twin(torch.zeros(3, 64)).shape == (3,)
     shapes = {tuple(p.shape) for p in critic.parameters() if p.ndim > 1}
     assert shapes <= {tuple(p.shape) for p in twin.parameters()}

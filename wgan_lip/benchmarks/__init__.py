@@ -1,8 +1,8 @@
 """The measurements behind every figure.
 
 A suite is a function `measure` of a module in this room, called as the module is; `measure_large` of the module `w1` is
-the suite `w1_large`. It takes seeds, its folder, and overrides if it has any use for them, writes `results.json`
-through :func:`wgan_lip.benchmarks.machine.write_results`, and returns its table.
+the suite `w1_large`. It takes seeds, its folder, and overrides, a stage and minutes if it has any use for them, writes
+`results.json` through :func:`wgan_lip.benchmarks.machine.write_results`, and returns its table.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from wgan_lip.utils.checks import InputError, check_choice
 from wgan_lip.utils.discovery import import_all
@@ -28,14 +29,22 @@ def suites() -> dict[str, Callable[..., str]]:
     }
 
 
-def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> str:
-    """Runs a suite into the folder `out`; returns its table.
+def benchmark(
+    suite: str,
+    seeds: list[int],
+    overrides: list[str],
+    out: str,
+    stage: str | None = None,
+    minutes: float | None = None,
+) -> str:
+    """Runs a suite, or one stage of it, into the folder `out`; returns its table.
 
     Writes `results.json` (figures, commands, machine, versions), after every case where a case takes long, and
     `table.md` at the end.
 
     Raises:
-        InputError: An unknown suite, no seeds, overrides of a suite that takes none, or a case that failed.
+        InputError: An unknown suite, no seeds, overrides, a stage or minutes of a suite that takes none, or a case that
+            failed.
     """
     known = suites()
     measure = known[check_choice(suite, list(known), "suite")]
@@ -44,7 +53,12 @@ def benchmark(suite: str, seeds: list[int], overrides: list[str], out: str) -> s
     takes_overrides = "overrides" in signature(measure).parameters
     if overrides and not takes_overrides:
         raise InputError(f"suite={suite} takes no overrides. Got {overrides}. Leave them out.")
-    more = {"overrides": [str(override) for override in overrides]} if takes_overrides else {}
+    more: dict[str, Any] = {"overrides": [str(override) for override in overrides]} if takes_overrides else {}
+    for name, value in (("stage", stage), ("minutes", minutes)):
+        if value is not None:
+            if name not in signature(measure).parameters:
+                raise InputError(f"suite={suite} takes no {name}. Got {value}. Leave it out.")
+            more[name] = value
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     table = measure(seeds=seeds, out=folder, **more)

@@ -25,7 +25,7 @@ from wgan_lip.utils.checks import one_line
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.dual import ascend
 
-__all__ = ["measure"]
+__all__ = ["convolutions", "measure", "perceptron"]
 
 WIDTHS = {"cpu": (256,), "cuda": (256, 1024)}
 DEPTH = 6
@@ -90,8 +90,8 @@ def _pairs(width: int) -> dict[str, tuple[Make, Make, int]]:
     }
     if _installed("deel.torchlip"):
         critics["deel-torchlip, pairs"] = partial(torchlip_critic, width, width=width, depth=DEPTH)
-    pairs = {name: (make, lambda: _perceptron(width), width) for name, make in critics.items()}
-    pairs["convolutional"] = (lambda: ConvolutionalCritic(IMAGE), _convolutions, math.prod(IMAGE))
+    pairs = {name: (make, lambda: perceptron(width, width), width) for name, make in critics.items()}
+    pairs["convolutional"] = (lambda: ConvolutionalCritic(IMAGE), partial(convolutions, IMAGE), math.prod(IMAGE))
     return pairs
 
 
@@ -103,18 +103,20 @@ def _installed(module: str) -> bool:
     return True
 
 
-def _perceptron(width: int) -> nn.Module:
-    hidden = [layer for _ in range(DEPTH) for layer in (nn.Linear(width, width), nn.ReLU())]
+def perceptron(dim: int, width: int) -> nn.Module:
+    """The unconstrained twin of a residual critic: as many layers of that width, with ReLU."""
+    widths = [dim, *[width] * DEPTH]
+    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
     return nn.Sequential(*hidden, nn.Linear(width, 1), nn.Flatten(0))
 
 
-def _convolutions() -> nn.Module:
+def convolutions(image: tuple[int, int, int]) -> nn.Sequential:
     """The convolutions and linear maps of :class:`ConvolutionalCritic` with ReLU, one behind the other.
 
     A residual layer gives two maps, the second of its adjoint's shape, with weights of its own.
     """
-    critic = ConvolutionalCritic(IMAGE)
-    layers: list[nn.Module] = [nn.Unflatten(1, IMAGE)]
+    critic = ConvolutionalCritic(image)
+    layers: list[nn.Module] = [nn.Unflatten(1, image)]
     for name, layer in critic.named_children():
         if isinstance(layer, Conv2d):
             (channels, c, *_), conv = layer.weight.shape, layer.convolution

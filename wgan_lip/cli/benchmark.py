@@ -14,6 +14,7 @@ __all__ = ["benchmark"]
 
 def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
-    settings = checked(config, root={"suite": str, "seeds": list, "overrides": list, "out": str})
+    root = {"suite": str, "stage": str | None, "minutes": float | None, "seeds": list, "overrides": list, "out": str}
+    settings = checked(config, root=root)
     with StopRequests():  # by a signal, too, the processes of a suite end with it
         say(benchmarks.benchmark(**settings))
