@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from wgan_lip import certify, constrain_steps
+from wgan_lip.cli import processes
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.lipschitz.bounds import differentiable
 from wgan_lip.lipschitz.layers import GradientFlow, Retraction
@@ -202,3 +203,34 @@ def test_steps_under_autocast_stay_within_the_constant():
         with torch.autocast("cpu", torch.bfloat16):
             ascend(critic, optimizer, torch.randn(16, 6), torch.randn(16, 6) + 1)
     assert 1 - 1e-4 < certify(critic).lipschitz <= 1
+
+
+# Several processes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gpus", "backends", "own"), [(2, "cpu:gloo,cuda:nccl", [1]), (1, "cpu:gloo,cuda:nccl", []), (0, "gloo", [])]
+)
+def test_processes_meet_over_nccl_where_each_has_a_gpu_and_over_gloo_on_cpus(gpus, backends, own, monkeypatch):
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    met, devices = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda names, timeout: met.append(names))
+    processes.join()
+    assert met == [backends] and devices == own
+    if gpus == 2:
+        assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
+    elif gpus == 1:
+        with pytest.raises(InputError, match="Expected a GPU for device=cuda:1. Got 1 of them"):
+            find_device("auto")
+    else:
+        assert find_device("auto") == torch.device("cpu")

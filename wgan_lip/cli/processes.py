@@ -6,7 +6,7 @@ import os
 import tempfile
 
 from wgan_lip.utils.checks import InputError
-from wgan_lip.utils.devices import rank, world_size
+from wgan_lip.utils.devices import local_rank, rank, world_size
 
 __all__ = ["join", "part", "prepared"]
 
@@ -27,6 +27,8 @@ def join() -> None:
                 "or unset WORLD_SIZE."
             )
         backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        if local_rank() < torch.cuda.device_count():  # where this process's messages and draws are by default
+            torch.cuda.set_device(local_rank())
         dist.init_process_group(backends, timeout=ranks.PATIENCE)
 
 
