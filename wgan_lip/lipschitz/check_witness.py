@@ -1,15 +1,18 @@
-"""Checks a witness of wgan_lip without wgan_lip, torch or floating-point arithmetic: python check_witness.py WITNESS
+"""Checks a witness of wgan_lip without wgan_lip and without torch: python check_witness.py WITNESS
 
-A witness holds a critic's weights and architecture, or two sample sets with a plan and a potential; and hints. This
-file proves the claim anew from these by integers and fractions, prints one line, and exits with 0 if it is proved.
+A witness holds a critic's weights and architecture, or two sample sets with a plan and dual variables; and hints. This
+file proves the claim anew from these, by integers and fractions, prints one line, and exits with 0 if it is proved.
 Hints are not believed: a wrong one may lose a proof, and never makes one. It needs Python 3.10 and nothing else.
 
 Norms. Weights are dyadic rationals. For a kernel K, any c and any kernel R, with K K* the kernel sum_(u-v=o) K_u K_v^T,
     E = c I - K K* - R R*  gives  ||K||^2 <= c + ||E||,  ||E|| <= max_i sum_j sum_o |E_ij[o]| q_j / q_i  for any q > 0,
 for R R* >= 0, and E is self-adjoint. A matrix is a kernel of one tap; a stride makes the residues of a tap's place
 channels of their own. c, R and q are hints. It holds for images of every size: what padding with zeros or a torus
-leaves of the plane has no larger norm. The interval: the cost of a plan, with half of what its marginals are off moved
-along the diameter, is at least W1; the mean at x less that at y of f(z) = s min_j(|z - p_j| - v_j), s = +-1, at most.
+leaves of the plane has no larger norm.
+
+Intervals. The cost of a plan, with half of what its marginals are off moved along the diameter, is at least W1. The
+mean at x of u_i = min_j(|x_i - y_j| - v_j) and the mean at y of v add up to W1 at most, whatever v is; likewise with x
+and y exchanged. Floating point only chooses the j for which u_i is then computed by integers: see `lowest`.
 """
 
 import base64
@@ -18,8 +21,8 @@ import json
 import struct
 import sys
 from fractions import Fraction
-from itertools import islice, product
-from math import isqrt, prod
+from itertools import compress, islice, product
+from math import isqrt, prod, sqrt
 from operator import mul
 
 
@@ -123,7 +126,7 @@ class Layer:
 
     What proves a kind gives its squared constant, the norms before and after, and a sample's axes before and after. A
     norm is the sizes of its blocks, the largest of whose Euclidean norms it is; () is Euclidean of any size, and None
-    what comes in. Vectors have 1 axis, images 3.
+    what comes in. Vectors have 1 axis, images 3; critic["size"] is that of the first, as far as it is known.
     """
 
     def __init__(self, described, prefix, critic):
@@ -131,12 +134,17 @@ class Layer:
         self.settings = {name: plain(value) for name, value in settings.items()}
         self.prefix, self.critic = prefix, critic
 
-    def prove(self):
-        need(self.kind in KINDS, f"there is no witness for layers {self.kind} yet")
-        return KINDS[self.kind](self)
-
     def part(self, name):
         return Layer(dict(self.parts)[name], f"{self.prefix}{name}.", self.critic)
+
+    def chain(self):
+        inner = [self.part(name).chain() for name, _ in self.parts] if self.kind == "Sequential" else [[self]]
+        return sum(inner, [])
+
+    def along(self, size, after=None):
+        """Takes samples of this size along their first axis, such as channels, and gives others."""
+        known, self.critic["size"] = self.critic["size"], after or size
+        need(known in (None, size), f"{self.prefix} takes {size} channels, and gets {known}")
 
     def weight(self, name, *shape):
         """The weight of that name and shape, in which None is any size."""
@@ -221,6 +229,7 @@ class Layer:
             if len(folded) == 1 and rows > len(seen):  # a matrix, of which the smaller side will do
                 folded = {shift: list(zip(*matrix)) for shift, matrix in folded.items()}
             square = max(square, square_bound(folded, exponent, self.hint(f"[{group}]")))
+        self.along(channels * groups, channels * groups if self.kind == "ConvGradientFlow" else kernel.shape[0])
         if self.kind == "ConvGradientFlow":
             square = self.euler(square, self.scalar("tau"), kernel.shape[0])
         return square, (), (), 3, 3
@@ -257,6 +266,7 @@ class Layer:
         width, group = (2 * angles.shape[0], 2) if angles else (self.settings["dim"], self.settings.get("group"))
         group = 2 * self.settings["stride"] if group is None else group
         need(min(width, group) > 0 and width % group == 0, "groups do not divide the width")
+        self.along(width)
         need(norm in ((width,), ()) or (norm == (1,) * width and not angles), f"{self.prefix} sorts in the norm {norm}")
         return 1, norm, norm, (1 if norm else ANY), None
 
@@ -264,38 +274,62 @@ class Layer:
         """Functions of each coordinate: the steepest slope."""
         if self.kind != "Normalize":
             return max(map(abs, self.slopes())) ** 2, None, None, (ANY if self.kind == "Spline" else None), None
-        least, _ = Fraction(min(self.weight("std", None).values)), self.weight("mean", None)
+        scales = self.weight("std", None)
+        least, _ = Fraction(min(scales.values)), self.weight("mean", *scales.shape)
         need(least > 0, "a std is not above 0")
         return 1 / least**2, None, None, ANY, None
 
     def images(self):  # moved, or pooled over windows that share no pixel
         need("stride" not in self.settings, "windows may overlap")
+        size, square = self.critic["size"], self.settings.get("factor", 1) ** 2
+        if size is not None:
+            need(self.kind != "PixelShuffle" or size % square == 0, f"{size} channels for {square} pixels each")
+            self.critic["size"] = size // square if self.kind == "PixelShuffle" else size * square
         return 1, (), (), 3, 3
 
     def labels(self):
         (c, h, w), count, weight = map(self.settings.get, ("image_shape", "label_count", "weight"))
+        self.critic["size"] = c + count
         return max(1, weight**2 * h * w), (c * h * w + count,), ((c + count) * h * w,), 1, 3
 
-    def parallel(self):
+    def reshaped(self):
+        if self.kind == "Flatten":
+            dim, size = self.settings["dim"], self.critic["size"]
+            need(size is None or dim % size == 0, f"{dim} numbers of {size} channels")
+            return 1, (dim,), (dim,), ANY, 1
+        shape = self.settings["shape"]
+        self.critic["size"] = shape[0]
+        return 1, (prod(shape),), (prod(shape),), 1, len(shape)
+
+    def branches(self):
+        """Maps side by side: of parts of a vector, or of one vector to numbers that are then taken together."""
         inner = self.part("layers")
-        squares, befores, afters, axes, _ = zip(*(inner.part(name).prove() for name, _ in inner.parts))
-        fits = all(befores) and all(afters) and self.settings["widths"] == tuple(map(sum, befores))
-        need(fits and set(axes) == {1}, "parts that are no maps of vectors of these widths")
-        return max(squares), sum(befores, ()), sum(afters, ()), 1, 1
+        found = [compose(inner.part(name).chain(), self.critic, 1) for name, _ in inner.parts]
+        squares, befores, afters, axes = zip(*found)
+        need(all(befores) and all(afters) and max(axes) < 2, "maps side by side that are not of vectors of known size")
+        if self.kind == "Parallel":
+            need(self.settings["widths"] == tuple(map(sum, befores)), "parts of other widths")
+            return max(squares), sum(befores, ()), sum(afters, ()), 1, 1
+        need(len({*befores}) == len({*afters}) == max(afters[0]) == 1, "maps side by side of other norms")
+        if self.kind in ("Maximum", "Minimum"):
+            return max(squares), befores[0], afters[0], 1, 1
+        weights = self.settings["weights"] if self.kind == "WeightedSum" else self.weight("weight", 1, None).values
+        total = sum(abs(Fraction(w)) * root_up(square) for w, square in zip(weights, squares, strict=True))
+        return total**2, befores[0], afters[0], 1, 1
 
 
 KINDS = {
     **dict.fromkeys(("Linear", "ClippedLinear"), Layer.linear), "SpectralNormLinear": Layer.spectral,
     **dict.fromkeys(("GradientFlow", "RescaledGradientFlow"), Layer.flow), "PrincipalEnergies": Layer.principal,
-    **dict.fromkeys(("Conv2d", "ConvGradientFlow"), Layer.convolution), "Parallel": Layer.parallel,
-    **dict.fromkeys(("Pointwise", "Absolute", "Spline", "Normalize"), Layer.coordinates), "LabelPlanes": Layer.labels,
+    **dict.fromkeys(("Conv2d", "ConvGradientFlow"), Layer.convolution), "LabelPlanes": Layer.labels,
+    **dict.fromkeys(("Pointwise", "Absolute", "Spline", "Normalize"), Layer.coordinates),
+    **dict.fromkeys(("Parallel", "Maximum", "Minimum", "WeightedSum", "Mixture"), Layer.branches),
     **dict.fromkeys(("MaxMin", "GroupSort", "Householder"), Layer.sorting),
     **dict.fromkeys(("Cones", "LipschitzExtension"), Layer.cones),
     **dict.fromkeys(("PixelShuffle", "PixelUnshuffle", "MaxPool2d", "L2Pool2d", "ScaledAvgPool2d"), Layer.images),
     # W over the root of the largest row sum of |W W^T| has a norm of at most 1, and (3 z - z^3)/2 maps [0, 1] into it.
     "BjorckLinear": lambda of: (1, *[of.matrix(None, None).shape[k : k + 1] for k in (1, 0)], 1, 1),
-    "Flatten": lambda of: (1, (of.settings["dim"],), (of.settings["dim"],), ANY, 1),
-    "Unflatten": lambda of: (1, *[(prod(of.settings["shape"]),)] * 2, 1, len(of.settings["shape"])),
+    "Flatten": Layer.reshaped, "Unflatten": Layer.reshaped, "Hardtanh": lambda _: (1, None, None, None, None),
     "Identity": lambda of: (1, *[of.settings["norm"]] * 2, 1, 1), "Squeeze": lambda _: (1, (1,), (1,), 1, 0),
 }  # fmt: skip
 
@@ -304,6 +338,24 @@ def norm_name(norm):
     if not norm or len(norm) < 2:
         return f"Euclidean({norm[0]})" if norm else "any" if norm is None else "Euclidean"
     return f"max({len(norm)})" if max(norm) == 1 else f"block-max({'+'.join(map(str, norm))})"
+
+
+def compose(layers, critic, axes=None):
+    """Of layers one behind the other: the squared constant, the norms before and after, and the axes after."""
+    square, first, state, critic["size"] = Fraction(1), None, None, None
+    for layer in layers:
+        need(layer.kind in KINDS, f"there is no witness for layers {layer.kind} yet")
+        each, before, after, taken, given = KINDS[layer.kind](layer)
+        at = f"{layer.prefix}{layer.kind}"
+        need(None in (axes, taken) or axes == taken or (taken == ANY and axes > 0), f"{at} gets {axes} axes")
+        anonymous = before is not None and state is not None and () in (before, state) and len(before + state) < 2
+        need(None in (before, state) or before == state or anonymous, f"{at} gets the norm {norm_name(state)}")
+        square, first = square * each, before if first is None else first
+        state = next((norm for norm in (after, before) if norm is not None), state)
+        axes = given if given is not None else taken if axes is None and taken != ANY else axes
+        if axes == 1 and state:
+            critic["size"] = sum(state)
+    return square, first, state, axes
 
 
 def bound_critic(witness):
@@ -317,55 +369,94 @@ def bound_critic(witness):
         need(hashlib.sha256(text).hexdigest() == certificate[name], f"the certificate has another {name}")
 
     critic = {"arrays": arrays, "used": set(), "hints": witness["hints"]}
-    square, first, state, axes = Fraction(1), None, None, None
-    for path, described in zip((layer["path"] for layer in certificate["layers"]), architecture, strict=True):
-        alone = len(architecture) == 1 and not any(name.startswith(f"{path}.") for name in arrays)
-        each, before, after, taken, given = Layer(described, "" if alone else f"{path}.", critic).prove()
-        need(None in (axes, taken) or axes == taken or (taken == ANY and axes > 0), f"{path} meets {axes} axes")
-        anonymous = before is not None and state is not None and () in (before, state) and len(before + state) < 2
-        need(None in (before, state) or before == state or anonymous, f"{path} meets the norm {norm_name(state)}")
-        square, first = square * each, before if first is None else first
-        state = next((norm for norm in (after, before) if norm is not None), state)
-        axes = given if given is not None else taken if axes is None and taken != ANY else axes
+    paths = [layer["path"] for layer in certificate["layers"]]
+    paths = [path for path in paths if not any(path.startswith(f"{join}.") for join in paths)]  # less those in branches
+    alone = len(paths) == 1 and not any(name.startswith(f"{paths[0]}.") for name in arrays)
+    named = [("" if alone else f"{path}.", described) for path, described in zip(paths, architecture, strict=True)]
+    square, first, state, _ = compose([Layer(described, prefix, critic) for prefix, described in named], critic)
     left, norms = sorted(arrays.keys() - critic["used"]), [norm_name(first), norm_name(state)]
     need(not left, f"the weights {', '.join(left[:3])} belong to no layer")
     need(norms == [certificate["norm_in"], certificate["norm_out"]], f"it maps from {norms[0]} to {norms[1]}")
-    hashes = f"weights {certificate['weights_sha256']}, architecture {certificate['architecture_sha256']}"
-    return square, f"from {norms[0]} to {norms[1]}, {hashes}"
+    hashes = [f"{name} {certificate[key]}" for name, key in (("weights", "weights_sha256"), ("architecture", "architecture_sha256"), ("certificate", "sha256"))]
+    return square, f"from {norms[0]} to {norms[1]}, {', '.join(hashes)}"
+
+
+def number(value):
+    need(type(value) in (int, float), f"{value!r} is no number")
+    return value
 
 
 def check_critic(witness):
-    (square, about), claim = bound_critic(witness), witness["lipschitz"]
+    (square, about), claim = bound_critic(witness), number(witness["lipschitz"])
     need(claim >= 0 and square <= Fraction(claim) ** 2, f"all that follows is Lip(f) <= {float(root_up(square))!r}")
     return f"Lip(f) <= {claim!r} {about}"
 
 
+def cut(queries, places):
+    """Numbers of places, cut in the middle of the longest side of the box around them."""
+    side = max(zip(*(places[i] for i in queries)), key=lambda side: max(side) - min(side))
+    order = [i for _, i in sorted(zip(side, queries))]
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def lowest(samples, points, v):
+    """min_j(|z - p_j| - v_j), rounded down, of each z of the samples: integers of integers.
+
+    Where axes are few, boxes of samples are cut up, and at a box of radius r around c only those cones are kept with
+    |c - p_j| - v_j <= 2 r + the least of them: a distance changes by at most r within the box, so no other is lowest.
+    This is in float64, scaled to [-1, 1]. With u = 2^-53, a scaled number is off by u, and an operation adds u of its
+    result: so a distance, a radius, and a distance less v are off by (d + 16) sqrt(d) u at most, and the two sides of
+    the comparison by 8 times that. The margin, d^2 2^-40 = 8192 d^2 u, is larger.
+    """
+    d, found, origin = len(points[0]), [0] * len(samples), points[0]
+    if d > 8:
+        slots = Slots(4 * d * max(abs(t) for point in samples + points for t in point) ** 2)
+        packed, squares = [slots.pack(column) for column in zip(*points)], [sum(map(mul, p, p)) for p in points]
+        for i, z in enumerate(samples):
+            own, dots = sum(map(mul, z, z)), slots.unpack(sum(map(mul, z, packed)), len(points))
+            found[i] = min(isqrt(own + square - 2 * dot) - of for square, dot, of in zip(squares, dots, v))
+        return found
+    top = max(1, *map(abs, v), *(abs(t - o) for point in samples + points for t, o in zip(point, origin)))
+    places = [[(t - o) / top for t, o in zip(z, origin)] for z in samples]
+    scaled = [[(t - o) / top for t in column] for column, o in zip(zip(*points), origin)]
+
+    def search(queries, cones, offsets, *columns):
+        spans = [(min(side), max(side)) for side in zip(*(places[i] for i in queries))]
+        squares, radius = [0.0] * len(cones), sqrt(sum((high - low) * (high - low) for low, high in spans)) / 2
+        for middle, column in zip([(low + high) / 2 for low, high in spans], columns):
+            squares = [s + (t - middle) * (t - middle) for s, t in zip(squares, column)]
+        values = [sqrt(s) - of for s, of in zip(squares, offsets)]
+        most = min(values) + 2 * radius + d * d / 2**40
+        kept = [value <= most for value in values]
+        cones, *columns = (list(compress(each, kept)) for each in (cones, offsets, *columns))
+        if len(queries) == 1:
+            z = samples[queries[0]]
+            exact = (isqrt(sum((s - t) ** 2 for s, t in zip(z, points[j]))) - v[j] for j in cones)
+            found[queries[0]] = min(exact)
+            return
+        for quarter in (quarter for half in cut(queries, places) for quarter in cut(half, places) if quarter):
+            search(quarter, cones, *columns)
+
+    search(range(len(samples)), range(len(points)), [of / top for of in v], *scaled)
+    return found
+
+
 def check_interval(witness):
-    names = ("x", "y", "a", "b", "points", "offsets", "mass", "rows", "columns")
-    x, y, a, b, points, offsets, mass, rows, columns = arrays = [Array(witness[name]) for name in names]
-    (n, d), (m, _), (k, _), (edges,) = x.shape, y.shape, points.shape, mass.shape
-    shapes = [(n, d), (m, d), (n,), (m,), (k, d), (k,), *[(edges,)] * 3]
+    names, apexes = ("x", "y", "a", "b", "offsets", "mass", "rows", "columns"), witness["apexes"]
+    x, y, a, b, offsets, mass, rows, columns = arrays = [Array(witness[name]) for name in names]
+    (n, d), (m, _), (edges,), (k, _) = x.shape, y.shape, mass.shape, {"x": x, "y": y}[apexes].shape
+    shapes = [(n, d), (m, d), (n,), (m,), (k,), *[(edges,)] * 3]
     need([array.shape for array in arrays] == shapes, "the shapes of its arrays do not fit")
     need(min(a.values + b.values + mass.values + rows.values + columns.values) >= 0, "it holds a mass below 0")
     hashes = ", ".join([f"{name} {hashlib.sha256(array.raw).hexdigest()}" for name, array in zip("xyab", arrays)])
 
-    whole, exponent = integers(x.values + y.values + points.values + offsets.values)
+    whole, exponent = integers(x.values + y.values + offsets.values)
     spare = max(0, 80 - max(map(abs, whole)).bit_length())  # roots to 2^-80 of the largest number
     numbers, exponent = iter([value << spare for value in whole]), exponent + spare
-    x, y, points = ([list(islice(numbers, d)) for _ in range(size)] for size in (n, m, k))
+    x, y = ([list(islice(numbers, d)) for _ in range(size)] for size in (n, m))
     v, (a, b, mass) = list(numbers), (integers(array.values)[0] for array in (a, b, mass))
-    slots = Slots(4 * d * max(abs(t) for point in x + y + points for t in point) ** 2)
-    packed, squares = [slots.pack(column) for column in zip(*points)], [sum(map(mul, p, p)) for p in points]
-
-    def mean(samples, weights, root):
-        total = 0
-        for z, weight in zip(samples, weights):
-            own, dots = sum(map(mul, z, z)), slots.unpack(sum(map(mul, z, packed)), k)
-            total += weight * min(root(own + square - 2 * dot) - of for square, dot, of in zip(squares, dots, v))
-        return Fraction(total, sum(weights) << exponent)
-
-    first, second = ((x, a), (y, b))[:: witness["sign"]]  # a sign of -1 turns f, and with it the difference
-    lower = mean(*first, isqrt) - mean(*second, isqrt_up)
+    duals = (v, lowest(y, x, v)) if apexes == "x" else (lowest(x, y, v), v)
+    lower = sum(Fraction(sum(map(mul, side, dual)), sum(side) << exponent) for side, dual in zip((a, b), duals))
     paid = (isqrt_up(sum((s - t) ** 2 for s, t in zip(x[i], y[j]))) for i, j in zip(rows.values, columns.values))
     upper = Fraction(sum(map(mul, mass, paid)), sum(mass) << exponent)
     for samples, weights, index in ((x, a, rows.values), (y, b, columns.values)):
@@ -375,8 +466,8 @@ def check_interval(witness):
         off = sum(abs(have * sum(weights) - want * sum(mass)) for have, want in zip(found, weights))
         box = isqrt_up(sum((max(column) - min(column)) ** 2 for column in zip(*samples)))
         upper += Fraction(box * off, 2 * sum(mass) * sum(weights) << exponent)
-    need(witness["lower"] <= max(lower, 0), f"all that follows is W1 >= {float(lower)!r}")
-    need(witness["upper"] >= upper, f"all that follows is W1 <= {float(upper)!r}")
+    need(number(witness["lower"]) <= max(lower, 0), f"all that follows is W1 >= {float(lower)!r}")
+    need(number(witness["upper"]) >= upper, f"all that follows is W1 <= {float(upper)!r}")
     return f"{witness['lower']!r} <= W1 <= {witness['upper']!r} of {n} and {m} points of R^{d}, sha256 {hashes}"
 
 

@@ -28,7 +28,7 @@ __all__ = ["CHECKER", "critic_witness", "encoded", "save_witness"]
 
 CHECKER = Path(check_witness.__file__)
 """The file that proves a witness anew: it imports nothing of this package and no torch."""
-OF_TORCH = (nn.Linear, nn.ModuleList)  # that the checker knows beside the layers of this package
+OF_TORCH = (nn.Linear, nn.Hardtanh, nn.ModuleList)  # that the checker knows beside the layers of this package
 OF_LINEAR = (nn.Linear, ClippedLinear)
 
 
@@ -69,9 +69,9 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
     described = described_layers(critic)
     hints: dict[str, Any] = {}
     for path, module, _ in described:
-        for name, inner in module.named_modules():
+        for name, inner in module.named_modules(remove_duplicate=False):
             at = path if not name else f"{path}.{name}"
-            if type(inner) not in OF_TORCH and not _is_own(inner):
+            if not (type(inner) in OF_TORCH or _is_own(inner) or _is_chain(inner)):
                 raise UncertifiableError(
                     f"At '{at}': there is no witness for {type(inner).__name__} yet. The certificate stands; for a "
                     "witness, take layers of this package that the checker knows, or nn.Linear."
@@ -108,6 +108,10 @@ def _is_own(module: nn.Module) -> bool:
     """Whether a class is the one of this package that the checker knows by its name, and not a namesake."""
     kind = type(module)
     return kind.__name__ in check_witness.KINDS and kind.__module__.startswith(f"{layers.__name__}.")
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _hints(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -82,12 +82,12 @@ class CertifiedInterval(Printed):
             raise InputError("A witness needs both ends: certify_plan(x, y, plan, potential).")
         a, b = (np.ones(len(side)) if w is None else w for side, w in ((self.x, self.a), (self.y, self.b)))
         arrays = {
-            "x": self.x, "y": self.y, "a": a, "b": b, "points": self.potential.points,
-            "offsets": self.potential.offsets, "rows": self.plan.rows, "columns": self.plan.columns,
-            "mass": self.plan.mass,
+            "x": self.x, "y": self.y, "a": a, "b": b, "offsets": self.potential.offsets, "rows": self.plan.rows,
+            "columns": self.plan.columns, "mass": self.plan.mass,
         }  # fmt: skip
         coded = {name: encoded(array, name) for name, array in arrays.items()}
-        write_json(path, {**coded, "sign": self.potential.sign, "lower": self.lower, "upper": self.upper})
+        apexes = "y" if self.potential.sign > 0 else "x"
+        write_json(path, {**coded, "apexes": apexes, "lower": self.lower, "upper": self.upper})
 
     def headline(self) -> str:
         return samples_text(len(self.x), len(self.y), self.x.shape[1])
@@ -255,11 +255,11 @@ class _Samples:
         starts += [Potential(self.y, v)] if v is not None else []
         found = []
         for start in starts:
-            at_x, at_y, error = start.at_both(self.x, self.y)
-            found.append((lower_bound_kr(at_x, at_y, self.a, self.b, error=error), start))
-            further = Potential(self.x, at_x, sign=-1) if start.sign > 0 else Potential(self.y, -at_y)
-            at_x, at_y, error = further.at_both(self.x, self.y)
-            found.append((lower_bound_kr(at_x, at_y, self.a, self.b, error=error), further))
+            for _ in range(2):  # as it is, and transformed to the other side
+                at_x, at_y, error = start.at_both(self.x, self.y)
+                tight = {1: Potential(self.y, -at_y), -1: Potential(self.x, at_x, sign=-1)}
+                found.append((lower_bound_kr(at_x, at_y, self.a, self.b, error=error), tight[start.sign]))
+                start = tight[-start.sign]
         lower, best = max(found, key=lambda one: one[0])
         dual = None
         if u is not None and v is not None:
