@@ -105,9 +105,8 @@ def encoded(array: Tensor | np.ndarray, name: str) -> dict[str, Any]:
 
 
 def _is_own(module: nn.Module) -> bool:
-    """Whether a class is the one of this package that the checker knows by its name, and not a namesake."""
-    kind = type(module)
-    return kind.__name__ in check_witness.KINDS and kind.__module__.startswith(f"{layers.__name__}.")
+    """Whether a class is of this package, and not a namesake that the checker would take for it."""
+    return type(module).__module__.startswith(f"{layers.__name__}.")
 
 
 def _is_chain(module: nn.Module) -> bool:
