@@ -107,13 +107,11 @@ class Layer:  # of the architecture: its class, settings and parts, and the weig
     def chain(self):
         return [own for part in self.parts.values() for own in part.chain()] if self.kind == "Sequential" else [self]
 
-    def along(self, size, after=None):
-        """Takes samples of this size along their first axis, such as channels, and gives others."""
+    def along(self, size, after=None):  # takes samples of this size along their first axis, and gives others
         known, self.critic["size"] = self.critic["size"], after or size
         need(known in (None, size), f"{self.prefix} takes {size} channels, and gets {known}")
 
-    def weight(self, name, *shape):
-        """The weight of that name and shape, in which None is any size."""
+    def weight(self, name, *shape):  # the weight of that name and shape, in which None is any size
         array = self.critic["arrays"].get(self.prefix + name)
         fits = array and len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape))
         need(fits and FORMATS[array.dtype] in "dfe", f"{self.prefix}{name} is missing, or of another type or shape")
@@ -126,8 +124,7 @@ class Layer:  # of the architecture: its class, settings and parts, and the weig
             self.weight("bias", array.shape[0])
         return array
 
-    def square(self, rows, suffix=""):
-        """No less than the squared norm of a matrix; the hint for it has the weight's name and this suffix."""
+    def square(self, rows, suffix=""):  # no less than the squared norm of a matrix
         rows = list(zip(*rows)) if len(rows) > len(rows[0]) else rows
         whole, exponent = integers([value for row in rows for value in row])
         rows = [whole[k : k + len(rows[0])] for k in range(0, len(whole), len(rows[0]))]
@@ -146,8 +143,7 @@ class Layer:  # of the architecture: its class, settings and parts, and the weig
         low, high = sorted(tau * slope for slope in self.parts["activation"].slopes(width))
         return max(Fraction(1), high * square - 1, 1 - low * square) ** 2
 
-    def kernel(self, kernel, strides, dilation, groups):
-        """No less than the squared norm of a convolution: the largest of its groups'."""
+    def kernel(self, kernel, strides, dilation, groups):  # no less than that of a convolution: its groups' largest
         places, channels = list(product(*map(range, kernel.shape[2:]))), kernel.shape[1]
         (whole, exponent), size, rows = integers(kernel.values), len(kernel.rows[0]), kernel.shape[0] // groups
         square = Fraction(0)
@@ -293,7 +289,7 @@ def compose(layers, critic, axes=None):
 
 
 def bound_critic(witness):
-    """The squared constant that is proved, and what it is about."""
+    """The squared constant that is proved, and what it is about: a map between norms, by its hashes."""
     certificate, architecture = witness["certificate"], witness["architecture"]
     arrays = {name: Array(coded) for name, coded in witness["weights"].items()}
     stated = {name: value for name, value in certificate.items() if name != "sha256"}
@@ -310,7 +306,7 @@ def bound_critic(witness):
     left, norms = sorted(arrays.keys() - critic["used"]), [norm_name(first), norm_name(state)]
     need(norms == [certificate["norm_in"], certificate["norm_out"]], f"it maps from {norms[0]} to {norms[1]}")
     need(not left, f"the weights {', '.join(left[:3])} belong to no layer")
-    hashes = [f"{key.removesuffix('_sha256')} {certificate[key]}" for key in HASHES]
+    hashes = [f"{name} {certificate[key]}" for name, key in zip(("weights", "architecture", "certificate"), HASHES)]
     return square, f"from {norms[0]} to {norms[1]}, {', '.join(hashes)}"
 
 
