@@ -259,6 +259,8 @@ CRITICS = [
     ("maxima", ResNetCritic(3, width=4, depth=2, norm="max")),
     ("cones", ResNetCritic(3, width=4, depth=1, readout="cones", centers=5, heads=2)),
     ("splines", ResNetCritic(3, width=4, depth=1, activation="spline")),
+    ("clipped from below", clipped(SortingCritic(2, width=4, depth=1), low=-1.0)),
+    ("the same twice", maximum(*[ResNetCritic(2, width=4, depth=1)] * 2)),
     ("clipped", clipped(weighted_sum([ResNetCritic(2, width=4, depth=1), maximum(SortingCritic(2, width=4, depth=1))], [0.5, -2.0], 1.0), -1, 2)),
 ]  # fmt: skip
 
@@ -761,8 +763,10 @@ def test_an_estimate_writes_its_witness(tmp_path, monkeypatch, capsys):
     assert witness["lower"] <= exact <= witness["upper"] < witness["lower"] * (1 + 1e-12)
 
     monkeypatch.setattr(estimating, "WITNESSED", 25)
+    monkeypatch.setattr(estimating, "IN_PLANE", 29)
     assert main([*command, "witness=w1.json", "hydra.run.dir=more"]) != 0
-    assert "at most 25 a side. Got 30." in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "at most 25 a side, in the plane 29. Got 30 in dimension 2." in " ".join(told.split())
     assert main(["estimate", "x=data/digits", "by=class", "witness=w1.json", "hydra.run.dir=more"]) != 0
     assert "Leave by out, or witness." in capsys.readouterr().err
     assert not (tmp_path / "more").exists()

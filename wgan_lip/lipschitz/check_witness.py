@@ -93,7 +93,7 @@ def plain(value):  # a setting as Python has it, from the form in which the arch
         return value
     ((name, content),) = value.items()
     if name == "number":
-        return int(content) if content.lstrip("-").isdigit() else Fraction(content)
+        return content if "n" in content else int(content) if content.lstrip("-").isdigit() else Fraction(content)
     fields = {key: plain(part) for key, part in content}
     return fields["blocks"] if name == "Norm" else fields
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz import check_witness, layers
 from wgan_lip.lipschitz.bounds.convolutions import gram_sums, polyphase
 from wgan_lip.lipschitz.bounds.dense import UNIT_ROUNDOFF, scaled_float64
-from wgan_lip.lipschitz.certificates import DEFAULT_UNITS, certify, described_layers
+from wgan_lip.lipschitz.certificates import DEFAULT_UNITS, certify
 from wgan_lip.lipschitz.layers.convolutions import Convolution
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear
+from wgan_lip.lipschitz.proofs import described_layers
 from wgan_lip.utils.checks import UncertifiableError
 from wgan_lip.utils.files import write_json
 

@@ -68,9 +68,11 @@ class CertifiedInterval(Printed):
         """Writes what proves this interval to someone who does not trust this package; see
         :func:`wgan_lip.save_witness` for critics.
 
-        The file holds the samples, the weights, the plan and the cones, as JSON.
+        The file holds the samples, the weights, the plan and the dual variables of one side, as JSON.
         :data:`wgan_lip.lipschitz.witness.CHECKER`, one file that needs Python and nothing else, proves both ends from
-        them anew, by integers: `python check_witness.py FILE`, in some 10 seconds for 2,000 points in the plane.
+        them anew, by integers: `python check_witness.py FILE`. That takes a second for 2,000 points in the plane, and
+        11 for 10,000, where floating point with a proved margin leaves out most pairs. In many dimensions all pairs
+        are looked at: 3 seconds for 1,000 points of R^20.
 
         Arguments:
             path: The file, written whole or not at all.
@@ -171,8 +173,8 @@ def certify_potential(
         \tilde f(z) = \min_j \bigl( \|z - y_j\| - v_j \bigr)
 
     The c-transform :math:`\tilde f` is 1-Lipschitz whatever v is. It is taken at the samples of y and at those of x,
-    and transformed once more, which never lowers the value; the best one proves the bound. Where the potential was
-    1-Lipschitz this loses nothing.
+    and transformed once more, which never lowers the value; the best one proves the bound, made of cones that touch it.
+    Where the potential was 1-Lipschitz this loses nothing.
 
     Arguments:
         x: Samples of P, shape (n, d).
