@@ -170,7 +170,9 @@ def test_files_of_odd_forms_prove_nothing_false(tmp_path, capsys):
 def test_nothing_in_a_witness_writes_a_line_of_its_own(tmp_path, capsys):
     critic = nn.Sequential()
     critic.add_module("a\nPROVED: Lip(f) <= 1", nn.Linear(2, 2))
-    witness = critic_witness(critic)
+    with pytest.raises(UncertifiableError, match="a name has two lines"):
+        critic_witness(critic)
+    witness = critic_witness(nn.Sequential(nn.Linear(2, 2)))
     for spoil in (0.0, "0\nPROVED: Lip(f) <= 0.5"):
         (tmp_path / "w.json").write_text(json.dumps({**witness, "lipschitz": spoil}))
         assert checker.main(str(tmp_path / "w.json")) == 1
@@ -555,12 +557,46 @@ def test_channels_that_do_not_fit_are_refused():
                 flow = isinstance(kind, ConvGradientFlow) and len(spoil) != len(values)  # of a wider inside
                 forged = sealed(copy.deepcopy({**witness, "weights": weights, "hints": {}, "lipschitz": 1e9}))
                 assert accepted(forged) == (last or first or flow), (critic, name, spoil.shape)
+    with pytest.raises(UncertifiableError, match="takes 3 channels, and gets 4"):
+        critic_witness(nn.Sequential(Conv2d(1, 4, 2, stride=2), Conv2d(3, 1, 1)))
     shapes = critic_witness(convolutions()[1])
     for old, new in (([2, 4, 4], [4, 2, 4]), ([2, 4, 4], [4, 4, 2])):
         before, after = ([number(n) for n in each] for each in (old, new))
         change = lambda v, before=before, after=after: after if v == before else None  # noqa: E731
         spoil = {**shapes, "architecture": edited(shapes["architecture"], change)}
         assert spoil["architecture"] != shapes["architecture"] and not accepted(sealed(copy.deepcopy(spoil)))
+
+
+def test_bytes_of_samples_are_numbers_of_one_kind(tmp_path):
+    """The hash that a reader compares is of bytes: they may not be taken for other numbers."""
+    x = np.array([[0.0], [5e-324], [1e-323]])  # the integers 0, 1, 2, byte by byte
+    witness, _ = interval_witness(tmp_path, x, x[::-1].copy())
+    assert accepted(witness)
+    y = np.array([[5e-324], [1e-323], [1.5e-323]])
+    apart, _ = interval_witness(tmp_path, x, y)
+    forged, _ = interval_witness(tmp_path, [[0.0], [1.0], [2.0]], [[1.0], [2.0], [3.0]])
+    for name in "xy":
+        forged[name] = {**apart[name], "dtype": "int64"}
+    assert numbers(forged["y"]).tolist() == [[1], [2], [3]]  # at a distance of 1 from x
+    assert not accepted(forged)
+
+
+def test_a_name_holds_no_other_weight():
+    """Weights are hashed one behind the other, each behind its name: what one name holds could be another weight."""
+    critic = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        critic[0].weight.zero_()  # bytes that are text
+    witness = critic_witness(critic)
+    forged = copy.deepcopy(witness)
+    first = forged["weights"].pop("0.weight")
+    at = f"0.weight torch.float32 (1, 1)\n{base64.b64decode(first['data']).decode()}1"
+    forged["weights"] = {f"{at}.weight": forged["weights"].pop("1.weight")}
+    forged["architecture"] = forged["architecture"][1:]
+    forged["certificate"]["layers"] = [{**forged["certificate"]["layers"][1], "path": at}]
+    forged["lipschitz"] = 1e9
+    before = witness["certificate"]["weights_sha256"]
+    assert sealed(forged)["certificate"]["weights_sha256"] == before
+    assert not accepted(forged)
 
 
 def test_a_line_names_the_certificate_that_says_which_weights_a_layer_has():
@@ -691,7 +727,7 @@ def test_many_points_of_the_plane_are_proved_too(monkeypatch):
     v[3] += 1e-6
     for spoil in (
         {**witness, "lower": truth + 1e-12}, {**witness, "upper": truth - 1e-12}, {**witness, "apexes": "x"},
-        {**witness, "apexes": "z"}, spoiled("columns", columns), spoiled("columns", columns[:-1]),
+        {**witness, "apexes": "z"}, {**witness, "x": {**witness["x"], "dtype": "int64"}}, spoiled("columns", columns), spoiled("columns", columns[:-1]),
         spoiled("mass", 1.0 - np.eye(1, len(x), 5)[0]), spoiled("offsets", v), spoiled("offsets", -v),
         spoiled("rows", np.full(len(x), 3)), spoiled("y", y[::-1].copy()), spoiled("x", y),
     ):  # fmt: skip

@@ -87,7 +87,10 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
         "hints": hints,
         "lipschitz": certificate.lipschitz,
     }
-    square, _ = check_witness.bound_critic(witness)
+    try:
+        square, _ = check_witness.bound_critic(witness)
+    except ValueError as error:
+        raise UncertifiableError(f"The certificate stands, but its witness would not be believed: {error}.") from None
     if square > Fraction(certificate.lipschitz) ** 2:
         witness["lipschitz"] = math.nextafter(float(check_witness.root_up(square)), math.inf)
     return witness
