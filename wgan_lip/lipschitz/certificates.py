@@ -169,7 +169,7 @@ class Proof(Printed):
     """
 
     certificate: Certificate
-    steps_of: tuple[Step, ...]
+    _steps: tuple[Step, ...]
 
     def headline(self) -> str:
         return f"Proof about a map from {self.certificate.norm_in} to {self.certificate.norm_out}, with a copy of it"
