@@ -70,9 +70,9 @@ class CertifiedInterval(Printed):
 
         The file holds the samples, the weights, the plan and the dual variables of one side, as JSON.
         :data:`wgan_lip.lipschitz.witness.CHECKER`, one file that needs Python and nothing else, proves both ends from
-        them anew, by integers: `python check_witness.py FILE`. That takes a second for 2,000 points in the plane, and
-        11 for 10,000, where floating point with a proved margin leaves out most pairs. In many dimensions all pairs
-        are looked at: 3 seconds for 1,000 points of R^20.
+        them anew, by integers: `python check_witness.py FILE`. In the plane, where floating point with a proved margin
+        leaves out most pairs, that takes a second for 2,000 points a side, and minutes for 100,000 (suites `witness`,
+        `witness_large`). On the line and in many dimensions nearly all pairs are looked at.
 
         Arguments:
             path: The file, written whole or not at all.
