@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
-from wgan_lip.lipschitz import certificates, layers
+from wgan_lip.lipschitz import certificates, layers, proofs
 from wgan_lip.lipschitz.bounds import Norm, gamma, product_up
 from wgan_lip.lipschitz.certificates import Certificate, certify, evaluate, prove, verify, weights_sha256
 from wgan_lip.lipschitz.layers import (
@@ -1101,8 +1101,8 @@ def test_a_proof_is_about_the_critic_as_it_was():
 
 def test_a_proof_takes_each_layer_once(monkeypatch):
     proved = []
-    genuine = certificates._claim
-    monkeypatch.setattr(certificates, "_claim", lambda path, module: proved.append(path) or genuine(path, module))
+    genuine = proofs._claim
+    monkeypatch.setattr(proofs, "_claim", lambda path, module: proved.append(path) or genuine(path, module))
     critic = ResNetCritic(2, width=8, depth=2)
     proof = prove(critic)
     for _ in range(3):
@@ -1115,8 +1115,6 @@ def test_a_proof_takes_each_layer_once(monkeypatch):
 def test_what_is_proved_of_weights_is_proved_of_them_in_double_precision(name, dtype):
     """A proof evaluates a float64 copy under the claims of the original."""
     critic = FAMILIES[name](activation="spline").to(dtype)
-    claims = [certificates._claim(path, module) for path, module in certificates._chain(critic)]
-    doubled = [
-        certificates._claim(path, module) for path, module in certificates._chain(copy.deepcopy(critic).double())
-    ]
+    claims = [proofs._claim(path, module) for path, module in proofs._chain(critic)]
+    doubled = [proofs._claim(path, module) for path, module in proofs._chain(copy.deepcopy(critic).double())]
     assert claims == doubled

@@ -20,7 +20,7 @@ from torch import nn
 from wgan_lip import certify, estimate_w1, metrics, verify
 from wgan_lip.critics.compiled import compile_cones
 from wgan_lip.data import ORACLES, Law, box_diameter, law_of_oracle, law_of_rows
-from wgan_lip.lipschitz import certificates
+from wgan_lip.lipschitz import proofs
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.layers import Linear, LipschitzExtension, Squeeze, cones
 from wgan_lip.metrics import excess
@@ -780,7 +780,7 @@ def test_exact_is_claimed_where_the_ends_meet_and_nowhere_else(far):
 def counted(monkeypatch):
     """What check_samples was asked about, and the layers that were proved."""
     checked, proved = [], []
-    check, claim = checks.check_samples, certificates._claim
+    check, claim = checks.check_samples, proofs._claim
 
     def counting(samples, *arguments, **settings):
         checked.append(samples)
@@ -789,7 +789,7 @@ def counted(monkeypatch):
     for name, module in list(sys.modules.items()):
         if name.startswith("wgan_lip") and getattr(module, "check_samples", None) is check:
             monkeypatch.setattr(module, "check_samples", counting)
-    monkeypatch.setattr(certificates, "_claim", lambda path, layer: proved.append(path) or claim(path, layer))
+    monkeypatch.setattr(proofs, "_claim", lambda path, layer: proved.append(path) or claim(path, layer))
     return checked, proved
 
 

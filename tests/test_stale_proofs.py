@@ -15,7 +15,7 @@ from torch import nn
 from wgan_lip.critics import ResNetCritic
 from wgan_lip.data import Moons
 from wgan_lip.inspection.explore import explore
-from wgan_lip.lipschitz import certificates
+from wgan_lip.lipschitz import certificates, proofs
 from wgan_lip.lipschitz.bounds import Norm
 from wgan_lip.lipschitz.certificates import Certificate, certify, prove
 from wgan_lip.lipschitz.layers import Linear, Squeeze
@@ -111,7 +111,7 @@ def test_an_honest_file_gives_what_no_file_gives(use, tmp_path):
 def test_a_proof_may_be_handed_on_and_is_not_made_again(use, monkeypatch):
     critic = linear_critic(3.0)
     expected, proof = USES[use](critic, None), prove(critic)
-    monkeypatch.setattr(certificates, "_claim", lambda *_: 1 / 0)
+    monkeypatch.setattr(proofs, "_claim", lambda *_: 1 / 0)
     assert USES[use](proof, None) == USES[use](proof, proof.certificate) == expected
     with torch.no_grad():
         critic[0].weight.mul_(100)

@@ -58,7 +58,7 @@ TABLE = {
     "decimal": str | None, "obsm": str | None, "layout": str | None,
 }  # fmt: skip
 """What can be told of tables and arrays, of both sides or of one."""
-WITNESSED = 5_000  # samples a side, at most, of a witness, whose check takes n·m steps in Python
+WITNESSED, IN_PLANE = 5_000, 100_000  # samples a side, at most, of a witness, so that its check takes minutes
 CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
@@ -264,10 +264,12 @@ def _check_witnessed(arguments: Mapping[str, Any]) -> None:
     """Refuses a witness of more samples than a reader has the patience for."""
     sides = arguments["x"], arguments["y"]
     largest = max(arguments["samples"] if isinstance(side, Law) else len(side) for side in sides)
-    if largest > WITNESSED:
+    dim = max(side.dim if isinstance(side, Law) else side.shape[1] for side in sides)
+    most = IN_PLANE if dim == 2 else WITNESSED  # in the plane most pairs are left out; see `lowest` of the checker
+    if largest > most:
         raise InputError(
-            f"A witness holds all samples and is checked pair by pair: at most {WITNESSED:,} a side. Got {largest:,}. "
-            "Leave witness out, or give fewer samples."
+            f"A witness holds all samples, and its check takes minutes: at most {WITNESSED:,} a side, in the plane "
+            f"{IN_PLANE:,}. Got {largest:,} in dimension {dim}. Leave witness out, or give fewer samples."
         )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from wgan_lip.critics.base import Critic
-from wgan_lip.lipschitz.certificates import claim_of
 from wgan_lip.lipschitz.layers import Branches, Maximum, Minimum, Mixture, WeightedSum
 from wgan_lip.lipschitz.layers.base import kept_by_training
+from wgan_lip.lipschitz.proofs import claim_of
 from wgan_lip.utils.checks import InputError, check_choice, check_sizes
 
 __all__ = [

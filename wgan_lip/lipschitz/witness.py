@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from wgan_lip.lipschitz import check_witness, layers
 from wgan_lip.lipschitz.bounds.convolutions import gram_sums, polyphase
 from wgan_lip.lipschitz.bounds.dense import UNIT_ROUNDOFF, scaled_float64
-from wgan_lip.lipschitz.certificates import DEFAULT_UNITS, certify, described_layers
+from wgan_lip.lipschitz.certificates import DEFAULT_UNITS, certify
 from wgan_lip.lipschitz.layers.convolutions import Convolution
 from wgan_lip.lipschitz.layers.normalised import BjorckLinear, ClippedLinear
+from wgan_lip.lipschitz.proofs import described_layers
 from wgan_lip.utils.checks import UncertifiableError
 from wgan_lip.utils.files import write_json
 
@@ -28,7 +29,7 @@ __all__ = ["CHECKER", "critic_witness", "encoded", "save_witness"]
 
 CHECKER = Path(check_witness.__file__)
 """The file that proves a witness anew: it imports nothing of this package and no torch."""
-OF_TORCH = (nn.Linear, nn.ModuleList)  # that the checker knows beside the layers of this package
+OF_TORCH = (nn.Linear, nn.Hardtanh, nn.ModuleList)  # that the checker knows beside the layers of this package
 OF_LINEAR = (nn.Linear, ClippedLinear)
 
 
@@ -69,9 +70,9 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
     described = described_layers(critic)
     hints: dict[str, Any] = {}
     for path, module, _ in described:
-        for name, inner in module.named_modules():
+        for name, inner in module.named_modules(remove_duplicate=False):
             at = path if not name else f"{path}.{name}"
-            if type(inner) not in OF_TORCH and not _is_own(inner):
+            if not (type(inner) in OF_TORCH or _is_own(inner) or _is_chain(inner)):
                 raise UncertifiableError(
                     f"At '{at}': there is no witness for {type(inner).__name__} yet. The certificate stands; for a "
                     "witness, take layers of this package that the checker knows, or nn.Linear."
@@ -86,7 +87,10 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
         "hints": hints,
         "lipschitz": certificate.lipschitz,
     }
-    square, _ = check_witness.bound_critic(witness)
+    try:
+        square, _ = check_witness.bound_critic(witness)
+    except ValueError as error:
+        raise UncertifiableError(f"The certificate stands, but its witness would not be believed: {error}.") from None
     if square > Fraction(certificate.lipschitz) ** 2:
         witness["lipschitz"] = math.nextafter(float(check_witness.root_up(square)), math.inf)
     return witness
@@ -105,9 +109,12 @@ def encoded(array: Tensor | np.ndarray, name: str) -> dict[str, Any]:
 
 
 def _is_own(module: nn.Module) -> bool:
-    """Whether a class is the one of this package that the checker knows by its name, and not a namesake."""
-    kind = type(module)
-    return kind.__name__ in check_witness.KINDS and kind.__module__.startswith(f"{layers.__name__}.")
+    """Whether a class is of this package, and not a namesake that the checker would take for it."""
+    return type(module).__module__.startswith(f"{layers.__name__}.")
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _hints(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:

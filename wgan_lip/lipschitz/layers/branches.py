@@ -70,7 +70,7 @@ class Branches(LipschitzLayer):
         return self.join([layer(own) for layer, own in zip(self.layers, self.inputs(x))])
 
     def claim(self) -> Claim:
-        from wgan_lip.lipschitz.certificates import claim_of  # which builds on the layers
+        from wgan_lip.lipschitz.proofs import claim_of  # which builds on the layers
 
         return self.joint([claim_of(layer) for layer in self.layers])
 
@@ -103,7 +103,7 @@ class Parallel(Branches):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        from wgan_lip.lipschitz.certificates import claim_of
+        from wgan_lip.lipschitz.proofs import claim_of
 
         claims = [layer.claim() if isinstance(layer, LipschitzLayer) else claim_of(layer) for layer in layers]
         self.widths = [self._concrete(claim.norm_in, layer).dim for claim, layer in zip(claims, layers)]
