@@ -60,10 +60,10 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
     (events,) = tiny_run.glob("events.out.tfevents.*")
     board = EventAccumulator(str(events), size_guidance={"scalars": 0, "images": 0}).Reload()
     assert [event.step for event in board.Scalars("w1/exact")] == [3, 6]
-    assert [event.step for event in board.Images("samples/fixed_latents")] == [3, 6]
+    assert [event.step for event in board.Images("at_a_glance/samples")] == [0, 3, 6]
     assert {"w1/lower", "w1/upper", "w1/critic", "certificate/lipschitz", "critic/grad_norm", "generator/loss",
             "eval/excess", "eval/excess_real", "eval/w1_over_floor", "critic/held_out", "critic/refitted",
-            "perf/samples_per_second", "at_end/excess", "at_end/score_over_floor"} <= set(
+            "perf/samples_per_second", "at_a_glance/excess", "at_a_glance/proved_share", "relative/exact"} <= set(
         board.Tags()["scalars"]
     ) <= MEANINGS.keys()  # fmt: skip
     with Image.open(tiny_run / "samples.png") as picture:

@@ -187,7 +187,7 @@ def test_a_run_is_one_run_there_with_all_that_it_recorded(service, capsys):
     recorded = read_records(run.directory / "metrics.jsonl")
     for tag in ("w1/critic", "w1/lower", "w1/upper", "certificate/lipschitz"):
         assert stored.scalars[tag] == [(line["step"], line[tag]) for line in recorded if tag in line], tag
-    assert stored.scalars["at_end/excess"] == [(7, run.summary["score"]["excess"])]
+    assert stored.scalars["at_a_glance/excess"][-1] == (7, run.summary["score"]["excess"])
     assert sorted(stored.pictures["critic/landscape"]) == [1, 3, 6]
     assert service.name == "mlflow" or stored.histograms["critic/values_real"] == [1, 3, 6]
     assert stored.texts["about/configuration"].startswith("```yaml\nseed: 0\n")
