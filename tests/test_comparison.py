@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from scipy.stats import ttest_rel
 from test_report import CHROMIUM, browse, check_whole_and_readable, probe
 
+import wgan_lip
 from wgan_lip.cli import main
 from wgan_lip.inspection.compare import compare_runs, find_runs
 from wgan_lip.inspection.pages import comparison_page
@@ -158,6 +159,16 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     text = " ".join(outline.text)
     assert all(row["run"] in text for row in rows) and "Settings are ranked by the mean over their seeds" in text
     assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
+
+
+def test_python_compares_as_the_command_does_and_shows_it_in_a_notebook(sweep):
+    compared = wgan_lip.compare(sweep)
+    lead = next(iter(compared.best.values()))
+    assert lead.verdict() in " ".join(str(compared).split()) and "5 runs in 2 settings" in str(compared)
+    shown = compared._repr_html_()
+    assert shown.count("<svg") == 1 and shown.count("<img") == 2, "curves, and samples of each setting"
+    (behind,) = compared.behind.items()
+    assert behind[1].second.label == behind[0] != lead.first.label and behind[1].gap == lead.gap
 
 
 def test_scripts_get_strict_json(sweep, capsys):

@@ -346,7 +346,7 @@ def test_history_draws_the_audits_only():
     axes = figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["exact $W_1$"] == [[0, 1.0], [10, 0.6]]
-    assert lines["floor: real against real"][0][1] == 0.05
+    assert lines["floor of real samples"][0][1] == 0.05
     assert axes.get_ylim()[0] == -0.1
     (band,) = axes.collections
     assert {(0.0, -0.1), (0.0, 1.2), (10.0, 0.5), (10.0, 0.7)} <= set(map(tuple, band.get_paths()[0].vertices))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
 import json
 import os
@@ -28,7 +29,9 @@ QUIET = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--enable-unsafe-swiftshader",  # surfaces, without a GPU
 )  # fmt: skip
-PIPED = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+PIPED = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 """Chromium reads commands from descriptor 3 and answers on 4."""
 PATIENCE = 180.0  # seconds for an answer or a page
 DEEP = """
@@ -100,31 +103,14 @@ class Browser:
         """By how many CSS pixels the page is wider than its window."""
         return self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
-    def whole(self) -> None:
-        """Makes the window as high as the page."""
-        width, height = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
-        self.resize(width, height)
-
-    def shoot(self, path: Path, *, colors: int | None = 64, **clip: float) -> None:
-        """Writes what the window shows as PNG, or of it what `x`, `y`, `width` and `height` cut out.
-
-        Arguments:
-            path: The file.
-            colors: Of its palette, which makes it small; None for all there are.
-            clip: In CSS pixels.
-        """
+    def shoot(self, path: Path) -> None:
+        """Writes what the window shows as PNG, in a palette, which makes it small."""
         from PIL import Image
 
-        part = {"clip": {**clip, "scale": 1}} if clip else {}
-        data = base64.b64decode(self.ask("Page.captureScreenshot", format="png", **part)["data"])
-        if colors is not None:
-            encoded = io.BytesIO()
-            image = Image.open(io.BytesIO(data)).convert("RGB")
-            image.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-                encoded, "PNG", optimize=True
-            )
-            data = encoded.getvalue()
-        write_whole(path, data)
+        data = base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
+        image, encoded = Image.open(io.BytesIO(data)).convert("RGB"), io.BytesIO()
+        image.quantize(256, dither=Image.Dither.NONE).save(encoded, "PNG", optimize=True)
+        write_whole(path, encoded.getvalue())
 
     def _read(self, method: str) -> bytes:
         """The next message."""
@@ -160,8 +146,7 @@ def browsing() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        # high numbers first, so that none of the two is overwritten while they become 3 and 4
-        high = [os.dup(end) for end in (theirs_in, theirs_out) for _ in range(1)]
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]  # none is 3 or 4 already
         command = [chromium, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         process = subprocess.Popen(
             [sys.executable, "-c", PIPED, *map(str, high), *command], pass_fds=high, stdout=subprocess.DEVNULL,

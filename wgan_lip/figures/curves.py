@@ -72,7 +72,7 @@ def _curve(
 def _mean_curve(
     runs: Sequence[Sequence[tuple[float, float, float]]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where all runs have scores: mean seconds and samples (k,), and lowest, mean and highest score, by lines between audits."""
+    """Where all runs have scores: mean seconds, samples, and lowest, mean and highest score, shape (k,) each."""
     curves = [
         np.array([point for point in run if point[0] > 0 and point[1] > 0 and math.isfinite(point[2])]).reshape(-1, 3)
         for run in runs

@@ -45,7 +45,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 100) -> P
 
 
 def narrowed(figure: Figure, width: float) -> Figure:
-    """The figure at so many inches of width, its letters as large as before, so that they can be read on a small page."""
+    """The figure at so many inches of width, its letters as large as before, for a small page."""
     across, high = figure.get_size_inches()
     figure.set_size_inches(width, high * width / across)
     return figure

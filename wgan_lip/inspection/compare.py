@@ -182,7 +182,7 @@ class Lead:
         return f"{text} on {shared}: not enough to tell them apart. Train both with the same seeds, as seed=0,1,2."
 
     def why(self) -> str:
-        """What else the two settings differ in, so far as it bears on the quality of samples; empty without a second."""
+        """What else the two settings score, in a sentence; empty without a second."""
         if self.second is None:
             return ""
         told = (
@@ -213,7 +213,7 @@ WHY = {
 }  # measures behind a verdict, in words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Printed):
     """Runs side by side.
 
@@ -235,7 +235,9 @@ class Comparison(Printed):
     def summary_rows(self) -> list[Row]:
         leads = [Row(f"Best on {league}", lead.verdict()) for league, lead in self.best.items()]
         groups = (
-            Row(group.label, group.told("score"), f"precision, recall {group.told('precision')}, {group.told('recall')}")
+            Row(
+                group.label, group.told("score"), f"precision, recall {group.told('precision')}, {group.told('recall')}"
+            )
             for group in self.groups
         )
         return [*leads, Row("Excess over the floor", "of each setting, mean ± spread over its seeds:"), *groups]

@@ -29,8 +29,8 @@ PICTURED = 20  # audits that have pictures, at most: later ones are drawn more r
 
 PICTURES = {
     "at_a_glance/samples": "The averaged generator at the same latents at every step: what it learns, and whether "
-    "samples come to look alike. In the plane generated samples are red and real ones blue, on the critic's values, light "
-    "where high, and its gradient. *They should rise from generated samples to real ones.*",
+    "samples come to look alike. In the plane generated samples are red and real ones blue, on the critic's values, "
+    "light where high, and its gradient. *They should rise from generated samples to real ones.*",
     "samples/real_beside_generated": "Held-out images on the left, generated ones on the right.",
     "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
     "slope along them. *A potential is dark green, slope 1, on all of them.*",

@@ -44,7 +44,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def columns() -> int:
-    """How many letters a line of the standard output may have: those of its terminal, or of `COLUMNS`; else any number."""
+    """Letters that fit in a line of the standard output: by `COLUMNS`, or its terminal; any number without."""
     return shutil.get_terminal_size((sys.maxsize, 24)).columns
 
 

@@ -22,8 +22,8 @@ TERMS = (
     "recall: how many real samples have a generated one near; each over what real samples in the generator's place "
     "reach, so 1 is good. Exact W1: between generated and test samples, by exact transport. Proved: how much of it a "
     "critic proves from below. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. "
-    "Lip(f) ≤: the proved Lipschitz constant, the largest of a setting's runs. What has a star comes from the last audit "
-    "of a run without final scores."
+    "Lip(f) ≤: the proved Lipschitz constant, the largest of a setting's runs. What has a star comes from the last "
+    "audit of a run without final scores."
 )
 MEASURED = {
     "excess over floor": "score", "precision": "precision", "recall": "recall", "exact W1": "exact",

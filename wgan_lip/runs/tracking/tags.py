@@ -52,12 +52,12 @@ ESTIMATE_CHARTS = {
 }
 
 MEANINGS = {
-    "at_a_glance/excess": "The headline, first of all: what W1 between the averaged generator and held-out samples shows "
-    "beyond sampling. *Lower is better*, down to about 0. The last point, one step behind the training, is the final "
-    "score, a mean over several draws.",
-    "at_a_glance/excess_share": "The same on a scale that fits all runs, excess / (|excess| + floor). *0 is as good as "
+    "at_a_glance/excess": "The headline, first of all: what W1 between the averaged generator and held-out samples "
+    "shows beyond sampling. *Lower is better*, down to about 0. The last point, one step behind the training, is the "
+    "final score, a mean over several draws.",
+    "at_a_glance/excess_share": "The same on a scale that fits all runs, e / (abs(e) + floor). *0 is as good as "
     "real samples*, ½ an excess as large as the floor, 1 far away.",
-    "at_a_glance/precision": "Share of generated samples near a real one. *Higher is better.* Low: they do not look real.",
+    "at_a_glance/precision": "Share of generated samples near a real one. *Higher is better.* Low: they look odd.",
     "at_a_glance/proved_share": "How much of W1 the critic as trained proves: `w1/lower` over `w1/exact`. *Higher is "
     "better*; 1 for a potential.",
     "at_a_glance/recall": "Share of real samples near a generated one. *Higher is better.* Low: kinds of samples are "
@@ -71,13 +71,14 @@ MEANINGS = {
     "w1/critic": "The critic's mean on real samples less that on generated ones, in training batches, penalties left "
     "out: positive, and *falling as the generator gets better*. An estimate of W1, no bound.",
     "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**, up to 1 told to four "
-    "digits, rounded up. *At most 1, and close to it, is good*; dual values are divided by it, so the interval holds in any case.",
-    "certificate/millionths_below_1": "How far below 1 the proved constant stays, (1 − L) · 10⁶; *above 0 is good*. Not "
-    "told of critics whose constant is not close to 1.",
-    "relative/lower": "`w1/lower` on a scale that fits all runs, v / (|v| + floor): see `relative/exact`.",
-    "relative/exact": "`w1/exact` on a scale that fits all runs, W1 / (W1 + floor). *½ is as good as real samples*, ⅔ is "
-    "twice the floor, 1 is far away.",
-    "relative/upper": "`w1/upper` on a scale that fits all runs, v / (|v| + floor): see `relative/exact`.",
+    "digits, rounded up. *At most 1, and close to it, is good*; dual values are divided by it, so the interval holds "
+    "in any case.",
+    "certificate/millionths_below_1": "How far below 1 the proved constant stays, (1 − L) · 10⁶; *above 0 is good*. "
+    "Not told of critics whose constant is not close to 1.",
+    "relative/lower": "`w1/lower` on a scale that fits all runs, v / (abs(v) + floor): see `relative/exact`.",
+    "relative/exact": "`w1/exact` on a scale that fits all runs, W1 / (W1 + floor). *½ is as good as real samples*, "
+    "⅔ is twice the floor, 1 is far away.",
+    "relative/upper": "`w1/upper` on a scale that fits all runs, v / (abs(v) + floor): see `relative/exact`.",
     "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan, where a potential has "
     "1. *Far below 1* the critic is under-trained, and the interval does not close.",
     "critic/held_out": "The critic's mean on held-out real samples less that on fresh generated ones. *Close to "

@@ -38,8 +38,9 @@ class TensorBoardTracker(Tracker):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
 
     TensorBoard keeps scalars in single precision, to which bounds are rounded outward, a certified constant up to 1 to
-    four digits, and its charts break off at an infinity, which is left out here. An interval without an upper bound is left out at both ends. Each scalar carries
-    its meaning, of :data:`MEANINGS`, to be read beside its chart. :class:`JsonLinesTracker` keeps everything in full.
+    four digits; its charts break off at an infinity, which is left out here. An interval without an upper bound is left
+    out at both ends. Each scalar carries its meaning, of :data:`MEANINGS`, to be read beside its chart.
+    :class:`JsonLinesTracker` keeps everything in full.
 
     Arguments:
         directory: Where the event file goes; the run in TensorBoard carries its name.
@@ -209,7 +210,7 @@ class _Later:
 
 
 def _made_older(directory: Path) -> float:
-    """Gives a run's event files names that come before that of one made now, and says by how many seconds they are ahead.
+    """Gives a run's event files names that come before that of one made now; says by how many seconds they are ahead.
 
     TensorBoard reads the files of a run in the order of their names, which begin with the time: where the clock was set
     back before the run went on, it would take what came last for the beginning.
