@@ -113,7 +113,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(whole, mon
     assert runs() == [run]
     for tag in ("w1/critic", "w1/exact"):
         assert curve(run, tag) == curve(whole, tag)
-    assert [record["step"] for record in Run(run).metrics] == [2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in Run(run).metrics] == [0, 2, 4, 6, 8, 10, 12]
     overrides = json.loads((run / "overrides.json").read_text())
     assert overrides == LONGER and "resume" not in (run / "config.yaml").read_text()
 
