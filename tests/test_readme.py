@@ -30,6 +30,7 @@ PAGES = [
     "oracles",
     "calls",
     "tests",
+    "inspect",
 ]
 PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
 

@@ -285,7 +285,9 @@ def test_callbacks_and_trackers_get_every_record_and_pictures(monkeypatch):
     trained(tracking=[tracker], callbacks=[records.append], out="mine")
     assert tracker.steps[:-1] == [record.step for record in records if record.scalars] == [0, 2, 3, 4, 6]
     assert tracker.steps[-1] == 7, "the final scores, a step behind"
-    assert {step for tag, step in tracker.pictures if tag == "at_a_glance/samples"} == {0, 3, 6}, "at once, and at audits"
+    assert {step for tag, step in tracker.pictures if tag == "at_a_glance/samples"} == {0, 3, 6}, (
+        "at once, and at audits"
+    )
     assert {"about/configuration", "about/environment", "certificate/layers"} <= tracker.texts
     assert tracker.settings["training.steps"] == 6 and tracker.closed == ["closed"]
     assert records[-1].ended == "all 6 steps are done"
