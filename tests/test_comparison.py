@@ -157,7 +157,11 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     assert float(next(row for row in rows if row["run"].endswith("/1"))["score"]) == 1.1
     outline = check_whole_and_readable(Path("outputs/compare/compare.html").read_text(encoding="utf-8"))
     text = " ".join(outline.text)
-    assert all(row["run"] in text for row in rows) and "Settings are ranked by the mean over their seeds" in text
+    assert (
+        all(Path(row["run"]).name in text for row in rows)
+        and str(sweep) in text
+        and "Settings are ranked by the mean over their seeds" in text
+    )
     assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
 
 

@@ -253,7 +253,7 @@ class Comparison(Printed):
         )
         return f'<div style="max-width: 34em">{drawn}</div><div style="display: flex; flex-wrap: wrap">{samples}</div>'
 
-    def courses(self) -> dict[str, list[Sequence[tuple[float, float, float]]]]:
+    def courses(self) -> dict[str, list[tuple[tuple[float, float, float], ...]]]:
         """Label → the courses of its runs, of the settings that have any."""
         drawn = {group.label: [entry.course for entry in group.entries if entry.course] for group in self.groups}
         return {label: courses for label, courses in drawn.items() if courses}

@@ -85,7 +85,7 @@ class TrainingBoard:
     def record(self, record: Record, *, pictured: bool = False) -> None:
         """Shows a record, before the training goes on; `pictured` asks for pictures where none would be due."""
         if record.scalars:
-            scalars = record.scalars | _at_a_glance(record.scalars) | _relative(record.scalars)
+            scalars = {**record.scalars, **_at_a_glance(record.scalars), **_relative(record.scalars)}
             self._tracker.record(replace(record, scalars=scalars))
         if record.note:
             self._tracker.text("about/note", record.note, record.step)
