@@ -25,14 +25,14 @@ __all__ = ["measure"]
 
 SMALL = [
     "threads=1", "generator.width=64", "training.batch_size=128", "training.critic_steps=2", "training.audit_size=200",
-    "training.audit_refits=1", "training.log_every=5", "evaluation.size=300", "evaluation.repeats=3",
-    "evaluation.fit_steps=50",
+    "training.audit_refits=0", "training.log_every=5", "evaluation.size=200", "evaluation.repeats=2",
+    "evaluation.fit_steps=0", "evaluation.classifier_steps=0",
 ]  # fmt: skip
-PLANE = ["critic.width=32", "critic.depth=4", "training.steps=200", "training.audit_every=25"]
+PLANE = ["critic.width=32", "training.steps=120", "training.audit_every=20"]
 RUNS = {
     "sweep": ["--multirun", "data=gaussians8", "critic=resnet,spectral_norm", "seed=0,1,2", *PLANE],
-    "digits": ["data=digits", "training.steps=200", "training.audit_every=25"],
-    "failed": ["data=moons", "critic=gradient_penalty", "critic_optimizer.lr=1e6", "training.steps=200",
+    "digits": ["data=digits", "training.steps=120", "training.audit_every=20"],
+    "failed": ["data=moons", "critic=gradient_penalty", "critic_optimizer.lr=1e6", "training.steps=120",
                "training.audit_every=10", "training.log_every=1"],
     "resumed": ["data=moons", *PLANE],
 }  # fmt: skip

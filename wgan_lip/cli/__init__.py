@@ -150,7 +150,7 @@ def _run(command: str, overrides: list[str], job_name: str) -> None:
         sweep, name = str(hydra.sweep.dir), str(hydra.job.override_dirname)
         try:
             work = getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)
-            with redirect_stderr(Labelled(sys.stderr, name)) if away else nullcontext():  # type: ignore[type-var]
+            with redirect_stderr(Labelled(sys.stderr, name)) if away else nullcontext():
                 score = work(config) if aside is None else work(resumed(config, aside), given=aside)
             outcome = JobOutcome(sweep, name)
         except Exception as error:

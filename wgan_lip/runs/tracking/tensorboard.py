@@ -55,10 +55,11 @@ class TensorBoardTracker(Tracker):
     ) -> None:  # fmt: skip
         from torch.utils.tensorboard import SummaryWriter
 
-        self._ahead = 0.0 if purge_step is None else _made_older(Path(directory))
+        ahead = 0.0 if purge_step is None else _made_older(Path(directory))
         self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
-        if self._ahead:
-            self._writer.file_writer.event_writer = _Later(self._writer.file_writer.event_writer, self._ahead)
+        if ahead:
+            events = self._open_writer().file_writer
+            events.event_writer = _Later(events.event_writer, ahead)
         self._session_end: Any = None
         self._told: set[str] = set()
         self._resumed = bool(purge_step)
