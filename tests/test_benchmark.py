@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
 from wgan_lip.benchmarks import coverage, density, layers, referee, tightness
+from wgan_lip.benchmarks.browser import NAMES, browsing
 from wgan_lip.cli import main
 from wgan_lip.critics import FixedWidthCritic, ResNetCritic
 from wgan_lip.transport import solve
+from wgan_lip.utils.checks import InputError
 from wgan_lip.wasserstein.population import population_bounds
 
 
@@ -97,3 +101,26 @@ def test_the_upper_bound_of_the_coverage_suite_is_that_of_the_package(monkeypatc
     bounds = population_bounds(critic, x, y, clip=(-1.0, 1.0), level=coverage.LEVEL, diameters=(2**0.5, 2**0.5))
     assert row["upper"] == pytest.approx(bounds.upper, rel=1e-9) and row["coverage"] == 1.0
     assert row["triangle"] > solve(x, y).value and row["w1"] == 1.0
+
+
+def test_pictures_of_pages_ask_for_chromium_before_anything_is_trained(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("wgan_lip.benchmarks.browser.shutil.which", lambda name: None)
+    assert main(["benchmark", "suite=inspect", f"out={tmp_path / 'out'}"]) == 2
+    assert "apt-get install chromium" in capsys.readouterr().err and not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, NAMES)), reason="needs chromium")
+def test_a_browser_measures_a_page_in_its_width_and_scheme(tmp_path):
+    page = "<style>@media (prefers-color-scheme: dark) { p { width: 500px } }</style><p>x</p>"
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><meta charset=utf-8>{page}", encoding="utf-8")
+    with browsing() as browser:
+        found = []
+        for dark in (False, True):
+            browser.open((tmp_path / "page.html").as_uri(), width=400, dark=dark)
+            found.append(browser.overflow())
+        browser.shoot(tmp_path / "page.png")
+        with pytest.raises(InputError, match="Expected"):
+            browser.evaluate("nothing.of.this")
+    assert found[0] == 0 < 100 <= found[1]
+    with Image.open(tmp_path / "page.png") as picture:
+        assert picture.size == (400, 900)

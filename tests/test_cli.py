@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from wgan_lip.cli import COMMANDS, config_directory, main, screens
 from wgan_lip.cli.overrides import with_jobs_named
+from wgan_lip.cli.sweeps import side_by_side
 from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic, SortingCritic
 from wgan_lip.lipschitz.certificates import Certificate, certify, verify
 from wgan_lip.lipschitz.layers import Retraction
@@ -59,11 +60,11 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
     assert json.loads((tiny_run / "overrides.json").read_text())[0] == TINY[0]
     (events,) = tiny_run.glob("events.out.tfevents.*")
     board = EventAccumulator(str(events), size_guidance={"scalars": 0, "images": 0}).Reload()
-    assert [event.step for event in board.Scalars("w1/exact")] == [3, 6]
-    assert [event.step for event in board.Images("samples/fixed_latents")] == [3, 6]
+    assert [event.step for event in board.Scalars("w1/exact")] == [0, 3, 6]
+    assert [event.step for event in board.Images("at_a_glance/samples")] == [0, 3, 6]
     assert {"w1/lower", "w1/upper", "w1/critic", "certificate/lipschitz", "critic/grad_norm", "generator/loss",
             "eval/excess", "eval/excess_real", "eval/w1_over_floor", "critic/held_out", "critic/refitted",
-            "perf/samples_per_second", "at_end/excess", "at_end/score_over_floor"} <= set(
+            "perf/samples_per_second", "at_a_glance/excess", "at_a_glance/proved_share", "relative/exact"} <= set(
         board.Tags()["scalars"]
     ) <= MEANINGS.keys()  # fmt: skip
     with Image.open(tiny_run / "samples.png") as picture:
@@ -142,6 +143,49 @@ def test_a_sweep_goes_to_a_launcher_of_jobs(capsys):
     jobs = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.sweep.dir=jobs"]
     assert main(["train", "--multirun", *jobs, "seed=0,1", *TINY]) == 0
     assert [load_run(Path("jobs") / name).status["state"] for name in ("seed=0", "seed=1")] == ["finished"] * 2
+
+
+def test_jobs_run_side_by_side_and_a_failure_among_them_is_told(capfd):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra jobs")
+    assert main(["train", "--multirun", "jobs=2", "critic=resnet,convolutional", "data=moons", *TINY]) == 2
+    (finished,) = Path("outputs/multirun").glob("*/*/checkpoint.pt")
+    told = capfd.readouterr().err.splitlines()
+    assert Run(finished.parent).status["state"] == "finished" and finished.parent.name == "critic=resnet"
+    assert any(line.startswith("critic=resnet: step ") for line in told), "lines of jobs carry their names"
+    assert "failed" in told[-2] and told[-2].endswith("critic=convolutional")
+    assert "Expected the shape (c, h, w) of images" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["jobs=0", "--multirun", "seed=0,1"], "Expected jobs=N"),
+        (["jobs=two", "--multirun", "seed=0,1"], "Expected jobs=N"),
+        (["jobs=2", "seed=0"], "Got no --multirun"),
+        (["jobs=2", "--multirun", "seed=0,1", "hydra/launcher=submitit_local"], "Leave out one of them"),
+    ],
+)
+def test_jobs_that_make_no_sense_are_refused(typed, message, capsys):
+    assert main(["train", *typed]) == 2
+    assert message in capsys.readouterr().err and not Path("outputs").exists()
+
+
+def test_jobs_need_a_launcher_that_is_named_where_it_is_not_installed(monkeypatch, capsys):
+    monkeypatch.setattr("wgan_lip.cli.sweeps._installed", lambda plugin: False)
+    assert main(["train", "--multirun", "jobs=2", "seed=0,1"]) == 2
+    assert "pip install wgan-lip[jobs]" in capsys.readouterr().err
+    assert side_by_side(["--multirun", "jobs=1", "seed=0,1"]) == ["--multirun", "seed=0,1"]
+
+
+@pytest.mark.parametrize("width", [80, 64])
+def test_the_last_screen_breaks_no_word_on_a_narrow_terminal(tiny_run, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    narrow = screens.finished(Run(tiny_run))
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = screens.finished(Run(tiny_run))
+    assert narrow.split() == wide.split(), "the same words in the same order"
+    long = [line for line in narrow.splitlines() if len(line) > width]
+    assert all(re.fullmatch(r" *\S+|    \S*tensorboard --logdir \S+", line) for line in long), long
 
 
 @pytest.mark.parametrize(

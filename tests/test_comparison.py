@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from scipy.stats import ttest_rel
 from test_report import CHROMIUM, browse, check_whole_and_readable, probe
 
+import wgan_lip
 from wgan_lip.cli import main
 from wgan_lip.inspection.compare import compare_runs, find_runs
-from wgan_lip.inspection.pages import comparison_page, verdict
+from wgan_lip.inspection.pages import comparison_page
 from wgan_lip.runs.run import Run
 from wgan_lip.utils.checks import InputError
 
@@ -100,7 +101,7 @@ def test_a_lead_says_what_it_rests_on(tiny_run, tmp_path, ours, theirs, expected
     (lead,) = compare_runs(find_runs([tmp_path])).best.values()
     found = (lead.gap, lead.error, lead.pvalue, lead.shared)
     assert found == pytest.approx(expected, nan_ok=True)
-    text = verdict(lead)
+    text = lead.verdict()
     assert ("Train both with the same seeds" in text) == (lead.second is not None and lead.shared < 2)
     assert ("paired t-test" in text) == (lead.shared > 1) and ("No other setting" in text) == (theirs is None)
 
@@ -156,8 +157,22 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     assert float(next(row for row in rows if row["run"].endswith("/1"))["score"]) == 1.1
     outline = check_whole_and_readable(Path("outputs/compare/compare.html").read_text(encoding="utf-8"))
     text = " ".join(outline.text)
-    assert all(row["run"] in text for row in rows) and "Settings are ranked by the mean over their seeds" in text
+    assert (
+        all(Path(row["run"]).name in text for row in rows)
+        and str(sweep) in text
+        and "Settings are ranked by the mean over their seeds" in text
+    )
     assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
+
+
+def test_python_compares_as_the_command_does_and_shows_it_in_a_notebook(sweep):
+    compared = wgan_lip.compare(sweep)
+    lead = next(iter(compared.best.values()))
+    assert lead.verdict() in " ".join(str(compared).split()) and "5 runs in 2 settings" in str(compared)
+    shown = compared._repr_html_()
+    assert shown.count("<svg") == 1 and shown.count("<img") == 2, "curves, and samples of each setting"
+    (behind,) = compared.behind.items()
+    assert behind[1].second.label == behind[0] != lead.first.label and behind[1].gap == lead.gap
 
 
 def test_scripts_get_strict_json(sweep, capsys):
@@ -246,7 +261,7 @@ def test_a_browser_shows_the_comparison_on_a_narrow_screen(sweep, tmp_path):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, to click as a reader does")
 def test_a_click_on_a_heading_sorts_under_the_policy_of_the_page(sweep, tmp_path):
     text = comparison_page(compare_runs(find_runs([sweep])))
-    click = "document.querySelectorAll('table')[1].querySelectorAll('thead button')[5].click()"  # every run, by score
+    click = "document.querySelectorAll('table')[1].querySelectorAll('thead button')[4].click()"  # every run, by score
     digest = base64.b64encode(hashlib.sha256(click.encode()).digest()).decode()
     clicking = text.replace("script-src ", f"script-src 'sha256-{digest}' ").replace(
         "</body>", f"<script>{click}</script></body>"

@@ -346,7 +346,7 @@ def test_history_draws_the_audits_only():
     axes = figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["exact $W_1$"] == [[0, 1.0], [10, 0.6]]
-    assert lines["floor: real against real"][0][1] == 0.05
+    assert lines["floor of real samples"][0][1] == 0.05
     assert axes.get_ylim()[0] == -0.1
     (band,) = axes.collections
     assert {(0.0, -0.1), (0.0, 1.2), (10.0, 0.5), (10.0, 0.7)} <= set(map(tuple, band.get_paths()[0].vertices))
@@ -549,12 +549,15 @@ def test_global_state_is_untouched():
 
 
 def test_the_mean_of_several_courses_is_drawn_where_all_of_them_have_scores():
-    first, second = [(1.0, 10.0, 4.0), (3.0, 30.0, 2.0)], [(2.0, 20.0, 1.0), (4.0, 40.0, 3.0)]
-    at, low, mean, high = curves._mean_curve([first, second, []], 0)
-    assert at.tolist() == [2.0, 3.0] and low.tolist() == [1.0, 2.0] and high.tolist() == [3.0, 2.0]
-    assert mean.tolist() == [2.0, 2.0]
-    assert all(len(part) == 0 for part in curves._mean_curve([[], [(0.0, 0.0, 1.0)]], 0))
+    first, second = [(1.0, 10.0, 4.0), (3.0, 30.0, 2.0)], [(5.0, 20.0, 1.0), (7.0, 40.0, 3.0)]
+    seconds, samples, low, mean, high = curves._mean_curve([first, second, []])
+    assert samples.tolist() == [20.0, 30.0] and low.tolist() == [1.0, 2.0] and high.tolist() == [3.0, 2.0]
+    assert mean.tolist() == [2.0, 2.0] and seconds.tolist() == [3.5, 4.5]
+    assert all(len(part) == 0 for part in curves._mean_curve([[], [(0.0, 0.0, 1.0)]]))
     figure = figures.score_against({"critic=resnet": [first, second], "critic=cones": [first]})
-    left = figure.axes[0]
-    assert len(left.collections) == 1, "one band, of the setting with two runs"
-    assert left.xaxis.get_major_formatter()(0.5) == "0.5", "half a second, not 500m"
+    (axes,) = figure.axes
+    assert len(axes.collections) == 1, "one band, of the setting with two runs"
+    ticks = {at: axes.xaxis.get_major_formatter()(at) for at in (0.5, 20, 600, 7200)}
+    assert ticks == {0.5: "0.5 s", 20: "20 s", 600: "10 min", 7200: "2 h"}
+    (axes,) = figures.score_against({"critic=resnet": [first]}, by="samples").axes
+    assert [axes.xaxis.get_major_formatter()(at) for at in (500, 2e4)] == ["500", "20 k"]

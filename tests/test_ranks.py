@@ -200,7 +200,7 @@ def test_two_processes_play_the_game_of_one(capsys):
     assert done.stdout.count("finished at step 12") == 1
     alone, together = Run("alone"), Run(directory)
     assert together.status["state"] == "finished" and len(list(directory.glob("events.out.*"))) == 1
-    assert [record["step"] for record in together.metrics] == [2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in together.metrics] == [0, 2, 4, 6, 8, 10, 12]
     for one, two in zip(alone.metrics, together.metrics):
         assert one.keys() == two.keys()
         for tag in one:

@@ -32,6 +32,7 @@ PAGES = [
     "oracles",
     "calls",
     "tests",
+    "inspect",
 ]
 PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
 

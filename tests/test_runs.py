@@ -61,7 +61,7 @@ def test_a_run_says_what_it_is(tiny_run):
     assert run.config["training"]["steps"] == run.step == 6
     assert run.image_shape == (1, 8, 8)
     assert run.status["state"] == "finished"
-    assert [record["step"] for record in run.metrics] == [3, 6]
+    assert [record["step"] for record in run.metrics] == [0, 3, 6]
     assert run.sample(5).shape == (5, 64)
     assert torch.equal(run.sample(5, seed=1), run.sample(5, seed=1))
     assert not torch.equal(run.sample(5, seed=1), run.sample(5, seed=2))

@@ -78,7 +78,7 @@ def test_the_script_of_the_readme_is_short_killed_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "going on with outputs/mine at step" in done.stderr and "all 400 steps are done" in done.stdout
     assert "Excess over the floor" in done.stdout and Path("outputs/mine/report.html").exists()
-    assert [record["step"] for record in read_records("outputs/mine/metrics.jsonl")] == list(range(50, 401, 50))
+    assert [record["step"] for record in read_records("outputs/mine/metrics.jsonl")] == list(range(0, 401, 50))
 
 
 def test_it_is_the_run_that_the_command_line_trains(capsys):
@@ -283,9 +283,11 @@ def test_callbacks_and_trackers_get_every_record_and_pictures(monkeypatch):
 
     tracker, records = Seen(), []
     trained(tracking=[tracker], callbacks=[records.append], out="mine")
-    assert tracker.steps[:-1] == [record.step for record in records if record.scalars] == [2, 3, 4, 6]
+    assert tracker.steps[:-1] == [record.step for record in records if record.scalars] == [0, 2, 3, 4, 6]
     assert tracker.steps[-1] == 7, "the final scores, a step behind"
-    assert {step for tag, step in tracker.pictures if tag == "critic/landscape"} == {2, 3, 6}, "early, and at audits"
+    assert {step for tag, step in tracker.pictures if tag == "at_a_glance/samples"} == {0, 3, 6}, (
+        "at once, and at audits"
+    )
     assert {"about/configuration", "about/environment", "certificate/layers"} <= tracker.texts
     assert tracker.settings["training.steps"] == 6 and tracker.closed == ["closed"]
     assert records[-1].ended == "all 6 steps are done"

@@ -120,9 +120,15 @@ def layout(directory):
 def test_the_first_chart_is_the_interval_with_the_floor_alone(tmp_path):
     """Within a category the page shows Margin charts last."""
     TensorBoardTracker(tmp_path).close()
-    first, rest = layout(tmp_path)
-    series = [(line.value, line.lower, line.upper) for line in first.chart[0].margin.series]
-    assert len(first.chart) == 1 and series == [("w1/exact", "w1/lower", "w1/upper"), ("eval/w1_floor",) * 3]
+    first, second, rest = layout(tmp_path)
+    drawn = [
+        [(line.value, line.lower, line.upper) for chart in category.chart for line in chart.margin.series]
+        for category in (first, second)
+    ]
+    assert drawn == [
+        [("relative/exact", "relative/lower", "relative/upper")],
+        [("w1/exact", "w1/lower", "w1/upper"), ("eval/w1_floor",) * 3],
+    ]
     tags = [*MEANINGS, "w1/critic_raw", "eval/excess_raw", "critic/held_out_raw"]
     drawn = [{tag for tag in tags for regex in chart.multiline.tag if re.match(regex, tag)} for chart in rest.chart]
     slopes = {"certificate/lipschitz", "critic/grad_norm"}
@@ -154,6 +160,18 @@ def test_bounds_in_single_precision_are_bounds_and_next_to_it(value):
     assert value <= single_precision("w1/upper", value) <= value * (1 + 2.0**-22)
     assert value <= single_precision("certificate/lipschitz", value) <= value * (1 + 2.0**-22)
     assert single_precision("w1/exact", value) == float(np.float32(value))
+
+
+@pytest.mark.parametrize(("constant", "told", "below"), [(0.9999965, 1.0, 3.5), (0.5, 0.5, None), (1.25, 1.25, None)])
+def test_a_constant_near_1_is_told_in_digits_that_an_axis_can_tick(tmp_path, constant, told, below):
+    with TensorBoardTracker(tmp_path) as tracker:
+        tracker.record(Record(1, {"certificate/lipschitz": constant}))
+    events = accumulate(tmp_path)
+    assert events.Scalars("certificate/lipschitz")[0].value == told >= constant
+    margins = events.Scalars("certificate/millionths_below_1") if below else []
+    assert [margin.value for margin in margins] == ([pytest.approx(below, rel=1e-5)] if below else [])
+    assert all(margin.value <= 1e6 * (1 - constant) for margin in margins)
+    assert ("certificate/millionths_below_1" in events.Tags()["scalars"]) == (below is not None)
 
 
 def test_each_scalar_carries_its_meaning_once_and_still_reads_as_a_scalar(tmp_path):

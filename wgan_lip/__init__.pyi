@@ -25,6 +25,8 @@ from wgan_lip.data import standardise as standardise
 from wgan_lip.generators import DCGANGenerator as DCGANGenerator
 from wgan_lip.generators import MLPGenerator as MLPGenerator
 from wgan_lip.generators import ResNetGenerator as ResNetGenerator
+from wgan_lip.inspection.compare import Comparison as Comparison
+from wgan_lip.inspection.compare import compare as compare
 from wgan_lip.inspection.explore import Exploration as Exploration
 from wgan_lip.inspection.explore import explore as explore
 from wgan_lip.inspection.report import report as report

@@ -37,7 +37,7 @@ commands:
   wgan-lip guide [NAME]       pages to read: {guides}
   wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
   wgan-lip train --dry-run    what it would be: settings, modules with constants, steps, time, memory; writes nothing
-  wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2
+  wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2 [jobs=2]
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,25 @@ from wgan_lip.cli import screens
 from wgan_lip.cli.inspect import written
 from wgan_lip.cli.schema import checked
 from wgan_lip.inspection.compare import MEASURES, RULE, Comparison, compare_runs, find_runs
-from wgan_lip.inspection.pages import comparison_page, score_of, told_mean, verdict
+from wgan_lip.inspection.pages import comparison_page
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text
-from wgan_lip.utils.terminal import say
+from wgan_lip.utils.printing import wrapped
+from wgan_lip.utils.terminal import columns, say
 
 __all__ = ["compare"]
 
 COLUMNS = {
     "runs": lambda group: str(len(group.entries)),
-    "excess over floor": lambda group: told_mean(group, "score"),
-    "real samples": lambda group: told_mean(group, "real", 2),
-    "recall": lambda group: told_mean(group, "recall", 3),
-    "exact W1": lambda group: told_mean(group, "exact"),
-    "gradient": lambda group: told_mean(group, "gradient", 3),
-    "seconds": lambda group: told_mean(group, "seconds", 3),
+    "excess over floor": lambda group: group.told("score", 4),
+    "precision": lambda group: group.told("precision"),
+    "recall": lambda group: group.told("recall"),
+    "exact W1": lambda group: group.told("exact", 4),
+    "gradient": lambda group: group.told("gradient"),
+    "Lip(f) ≤": lambda group: group.told("lipschitz"),
+    "seconds": lambda group: group.told("seconds"),
 }
-"""Head → what a group shows below it on the screen."""
+"""Head → what a group shows below it on the screen; the last ones are left out where it is narrow."""
 
 
 def compare(config: DictConfig) -> None:
@@ -108,22 +109,32 @@ def _unlike_a_formula(cell: Any) -> Any:
 
 
 def _screen(compared: Comparison) -> str:
+    width = min(columns(), 118)
     rows = [["setting", *COLUMNS]]
     rows += [[group.label, *(shown(group) for shown in COLUMNS.values())] for group in compared.groups]
-    lines = [*_aligned(rows), ""]
+    lines = [*_aligned(rows, columns()), ""]
+
+    def tell(text: str) -> None:
+        lines.extend(f"  {line}" for line in wrapped(" ".join(text.split()), width - 2, "  "))
+
     for league, lead in compared.best.items():
-        told = f"Best on {' '.join(league.split())}: {verdict(lead)}"
-        lines += textwrap.wrap(told, 116, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
-        lines.append(f"    its best run: {' '.join(str(lead.run.directory).split())}, excess {score_of(lead.run)}")
+        tell(f"Best on {league}: {lead.verdict()}")
+        if why := lead.why():
+            tell(f"  Why: {why}")
+        tell(f"  Its best run: {lead.run.directory}, excess {lead.run.told_score()}")
     if any(not entry.standing.final for _, entry in compared.entries):
-        lines.append("  Note: Runs without final scores are told by their last audit.")
-    return "\n".join([*lines, *textwrap.wrap(RULE, 116, initial_indent="  ", subsequent_indent="  ")])
+        tell("Note: Runs without final scores are told by their last audit.")
+    tell(RULE)
+    return "\n".join(lines)
 
 
-def _aligned(rows: Sequence[Sequence[str]], widest: int = 60) -> list[str]:
-    """Columns side by side; first cells that are too wide stand on a line of their own."""
+def _aligned(rows: Sequence[Sequence[str]], width: int, widest: int = 60) -> list[str]:
+    """Columns side by side, as many as fit; first cells that are too wide stand on a line of their own."""
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]
+    widest = max(len(rows[0][0]), min(widest, width // 3))
     widths = [max(len(row[column]) for row in rows if len(row[column]) <= widest) for column in range(len(rows[0]))]
+    while len(widths) > 2 and sum(widths) + 2 * len(widths) > width:
+        widths.pop()
     lines = []
     for first, *others in rows:
         rest = "  ".join(cell.ljust(width) for cell, width in zip(others, widths[1:]))

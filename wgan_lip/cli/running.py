@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 import warnings
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from wgan_lip.cli.help import all_keys, nearest_choices, nearest_keys, sections_of
 from wgan_lip.cli.overrides import DRY_RUN, arranged, begun_anew, dry, quoted
+from wgan_lip.cli.sweeps import JobFailed, JobOutcome, Jobs, Labelled, side_by_side
 from wgan_lip.utils.checks import InputError, one_line, out_of_memory
 from wgan_lip.utils.devices import rank, world_size
 from wgan_lip.utils.terminal import let_go, say, shown, warn
@@ -37,6 +40,8 @@ def run_command(command: str, overrides: list[str], configs: Path) -> int:
         if DRY_RUN in overrides:
             job, overrides = "dry_run", dry(command, overrides)
         overrides = arranged([SWITCHES.get(override, override) for override in overrides])
+        if command == "train":
+            overrides = side_by_side(overrides)
     except InputError as error:
         warn(str(error))
         return 2
@@ -48,9 +53,7 @@ def _guarded(command: str, overrides: list[str], job: str, configs: Path) -> int
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from wgan_lip.training import OtherRankError, StoppedError
-    from wgan_lip.transport import TransportError
-    from wgan_lip.wasserstein.interval import InvariantViolation
+    from wgan_lip.training import OtherRankError
 
     try:
         with warnings.catch_warnings():
@@ -64,7 +67,9 @@ def _guarded(command: str, overrides: list[str], job: str, configs: Path) -> int
         let_go(sys.stdout)
     except OSError as error:
         return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
-    except (StoppedError, InvariantViolation, TransportError) as error:
+    except JobFailed as error:
+        return _refuse(str(error), status=error.status)
+    except _stopped() as error:
         return _refuse(_in_keys(command, str(error)), status=1)
     except OtherRankError as error:
         return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has said why
@@ -92,21 +97,27 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
     overrides = processes.prepared(command, overrides)
     processes.join()
     failures: list[Exception] = []
-    failed_jobs: list[str] = []  # of a sweep
-    swept: list[str] = []  # its folder, once for every job
+    jobs = Jobs()
 
     def job(config: DictConfig) -> float | None:
         """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            swept.append(HydraConfig.get().sweep.dir)
+        hydra, away = HydraConfig.get(), jobs.elsewhere
+        sweep, name = str(hydra.sweep.dir), str(hydra.job.override_dirname)
         try:
             work = getattr(import_module(f"wgan_lip.cli.{job_name}"), job_name)
-            return work(config) if aside is None else work(resumed(config, aside), given=aside)
+            with redirect_stderr(Labelled(sys.stderr, name)) if away else nullcontext():
+                score = work(config) if aside is None else work(resumed(config, aside), given=aside)
+            outcome = JobOutcome(sweep, name)
         except Exception as error:
-            failures.append(error)
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                failed_jobs.append(HydraConfig.get().job.override_dirname)
-            return None
+            score, status = None, 2 if isinstance(error, InputError | OSError) else 1
+            outcome = JobOutcome(sweep, name, _in_keys(command, str(error)), status)
+            if not away:
+                failures.append(error)
+            elif not isinstance(error, (InputError, OSError, *_stopped())):
+                traceback.print_exc()
+        if hydra.mode == RunMode.MULTIRUN:
+            jobs.tell(outcome)
+        return score
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
     saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
@@ -122,15 +133,29 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
         ) from None
     finally:
         sys.argv = saved
-    if command == "train" and len(swept) - len(failed_jobs) > 1:
-        say(f"  Compare them with     wgan-lip compare {spelt('runs', shown(Path(swept[0])))}")
-    if failed_jobs:
-        _refuse(f"These jobs of the sweep failed, for the reasons that follow: {'; '.join(failed_jobs)}")
-    for failure in failures[:-1]:
-        _refuse(_in_keys(command, str(failure)))
+    outcomes = jobs.outcomes()
+    failed = [outcome for outcome in outcomes if outcome.failure is not None]
+    if command == "train" and len(outcomes) - len(failed) > 1:
+        say(f"  Compare them with     wgan-lip compare {spelt('runs', shown(Path(outcomes[0].sweep)))}")
+    if failed:
+        names = "; ".join(outcome.name for outcome in failed)
+        _refuse(f"These jobs of the sweep failed, for the reasons that follow: {names}")
+    for outcome in failed[:-1]:
+        _refuse(str(outcome.failure))
     if failures:
         raise failures[-1]
+    if failed:
+        raise JobFailed(failed[-1])
     processes.part()
+
+
+def _stopped() -> tuple[type[Exception], ...]:
+    """How a command stops by itself, with a message that says why."""
+    from wgan_lip.training import StoppedError
+    from wgan_lip.transport import TransportError
+    from wgan_lip.wasserstein.interval import InvariantViolation
+
+    return StoppedError, InvariantViolation, TransportError
 
 
 def _warn(message: Warning | str, *place: Any, **more: Any) -> None:

@@ -6,7 +6,6 @@ import math
 import shlex
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from wgan_lip.runs.results import last_audit_row, result_rows
 from wgan_lip.runs.run import CHECKPOINT, Run
 from wgan_lip.runs.targets import class_named
 from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
-from wgan_lip.utils.printing import FIGURE, NAME, Row
-from wgan_lip.utils.terminal import shown
+from wgan_lip.utils.printing import NAME, Row, wrapped
+from wgan_lip.utils.terminal import columns, shown
 from wgan_lip.wasserstein.groups import PairwiseW1
 from wgan_lip.wasserstein.result import W1Estimate
 from wgan_lip.wasserstein.two_sample import TwoSampleTest
@@ -148,15 +147,16 @@ def tested(result: TwoSampleTest, directory: Path, names: tuple[str, str]) -> st
 
 def _headline(run: Run) -> str:
     reason = run.status.get("reason")
-    return _one_line(run.headline()) + (f"\n  {_one_line(reason)}" if reason else "")
+    lines = wrapped(_one_line(run.headline()), columns(), "  ")
+    return "\n".join([*lines, *([f"  {_one_line(reason)}"] if reason else [])])
 
 
 def _row(name: str, figure: str, comment: str) -> str:
-    return f"  {name:<{NAME}} {_one_line(figure):<{FIGURE}}  {_one_line(comment)}"
+    return "\n".join(line.rstrip() for line in Row(name, figure, comment).lines(columns()))
 
 
 def _lines(rows: Iterable[Row]) -> list[str]:
-    return [line for row in rows for line in row.lines()]
+    return [line for row in rows for line in row.lines(columns())]
 
 
 def _one_line(text: str) -> str:
@@ -178,7 +178,7 @@ def _found(findings: Sequence[Finding]) -> list[str]:
     lines = [""] if findings else []
     for finding in findings:
         text = f"{'Warning' if finding.serious else 'Note'}: {finding.name}: {finding.text}. {finding.remedy}"
-        lines += textwrap.wrap(text, 116, initial_indent="  ", subsequent_indent="    ")
+        lines += [f"  {line}" for line in wrapped(text, min(columns(), 116) - 2, "  ")]
     return lines
 
 
@@ -195,14 +195,20 @@ def _places(run: Run) -> list[str]:
 
 def _paths(directory: Path, files: dict[str, str]) -> list[str]:
     """Those of the files that are there, with TensorBoard's, and how to look at them."""
-    lines = [f"  {name:<21} {shown(directory / file)}" for name, file in files.items() if (directory / file).exists()]
+    lines = [place(name, directory / file) for name, file in files.items() if (directory / file).exists()]
     for events in sorted(directory.glob("events.out.tfevents.*"))[:1]:
-        lines.append(f"  {'TensorBoard events':<21} {shown(events)}")
+        lines.append(place("TensorBoard events", events))
     beside_python = Path(sys.executable).parent / "tensorboard"  # where the environment is not activated
     board = shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
-    return [*lines, f"  {'Look at it':<21} {shlex.join([board, '--logdir', shown(directory)])}"]
+    return [*lines, _beside("Look at it", shlex.join([board, "--logdir", shown(directory)]))]
 
 
 def place(name: str, path: Path) -> str:
-    """One line that says where something was written."""
-    return f"  {name:<21} {shown(path)}"
+    """Says where something was written."""
+    return _beside(name, shown(path))
+
+
+def _beside(name: str, text: str) -> str:
+    """What is to be copied, in one line: beside its name, or below it where the screen is narrow."""
+    line = f"  {name:<{NAME}} {text}"
+    return line if len(line) <= columns() else f"  {name}\n    {text}"

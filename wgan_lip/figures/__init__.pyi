@@ -27,6 +27,7 @@ from wgan_lip.figures.scores import score_curves as score_curves
 from wgan_lip.figures.scores import score_dots as score_dots
 from wgan_lip.figures.scores import score_matrix as score_matrix
 from wgan_lip.figures.scores import stacked_bars as stacked_bars
+from wgan_lip.figures.style import narrowed as narrowed
 from wgan_lip.figures.style import save as save
 from wgan_lip.figures.style import to_array as to_array
 from wgan_lip.figures.surface import potential_surface as potential_surface

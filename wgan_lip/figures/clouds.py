@@ -41,8 +41,8 @@ def generated_cloud(
         plane *= np.where(plane[[0, 1], np.abs(plane).argmax(1)] < 0, -1.0, 1.0)[:, None]
         scatter(axes, [(cloud - mean) @ plane.T for cloud in clouds], labels)
         share = np.pad(100 * spread**2 / max(float((spread**2).sum()), 1e-300), (0, 1))
-        axes.set_xlabel(f"first principal component of the {labels[0]} data (data units, {share[0]:.0f} % of variance)")
-        axes.set_ylabel(f"second (data units, {share[1]:.0f} % of variance)")
+        axes.set_xlabel(f"first component (data units, {share[0]:.0f} % of variance)")
+        axes.set_ylabel(f"second ({share[1]:.0f} % of variance)")
         axes.set_aspect("equal", adjustable="datalim")
         light(axes)
     legend(figure, axes, title)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    EngFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
@@ -70,68 +69,85 @@ def _curve(
     axes.plot(steps, values, color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
 
 
-@styled
 def _mean_curve(
-    runs: Sequence[Sequence[tuple[float, float, float]]], column: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where all runs have scores: positions (k,), and lowest, mean and highest score there, between audits by lines."""
+    runs: Sequence[Sequence[tuple[float, float, float]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where all runs have scores: mean seconds, samples, and lowest, mean and highest score, shape (k,) each."""
     curves = [
-        np.array([point for point in run if point[column] > 0 and math.isfinite(point[2])]).reshape(-1, 3)
+        np.array([point for point in run if point[0] > 0 and point[1] > 0 and math.isfinite(point[2])]).reshape(-1, 3)
         for run in runs
     ]
     curves = [curve for curve in curves if len(curve)]
     if not curves:
-        return (np.zeros(0),) * 4
-    first, last = max(curve[0, column] for curve in curves), min(curve[-1, column] for curve in curves)
-    at = np.unique(np.concatenate([curve[:, column] for curve in curves]))
+        return (np.zeros(0),) * 5
+    first, last = max(curve[0, 1] for curve in curves), min(curve[-1, 1] for curve in curves)
+    at = np.unique(np.concatenate([curve[:, 1] for curve in curves]))
     at = at[(at >= first) & (at <= last)]
-    scores = np.array([np.interp(at, curve[:, column], curve[:, 2]) for curve in curves])
-    return at, scores.min(axis=0), scores.mean(axis=0), scores.max(axis=0)
+    seconds, scores = (
+        np.array([np.interp(at, curve[:, 1], curve[:, column]) for curve in curves]) for column in (0, 2)
+    )  # fmt: skip
+    return seconds.mean(axis=0), at, scores.min(axis=0), scores.mean(axis=0), scores.max(axis=0)
 
 
+@styled
 def score_against(
-    runs: Mapping[str, Sequence[Sequence[tuple[float, float, float]]]], *, quantity: str = "excess over the floor"
-) -> Figure:
-    """Draws the scores of groups of runs against time and against generated samples.
+    runs: Mapping[str, Sequence[Sequence[tuple[float, float, float]]]], *, by: str = "seconds",
+    quantity: str = "excess over the floor",
+) -> Figure:  # fmt: skip
+    """Draws the scores of groups of runs against time, or against generated samples.
 
-    Times are on a logarithmic axis, and so are scores but for the smallest, of either sign, around zero.
+    The axis of scores is even around zero, and logarithmic beyond a thirtieth of the largest, of either sign.
 
     Arguments:
         runs: For each group, by its label, its runs: (seconds, samples, score) triples in order. A group keeps its
-            colour and its line in both panels. Of several runs, the mean is drawn, and a band from the lowest to the
-            highest, where all of them have scores.
+            colour and its line whichever axis it is drawn against. Of several runs, the mean is drawn, and a band from
+            the lowest to the highest, at equal numbers of samples, where all of them have scores; against their mean
+            time.
+        by: `seconds`, or `samples`, which do not depend on the machine; on a logarithmic axis.
         quantity: What the scores are.
     """
     known = [abs(score) for group in runs.values() for run in group for _, _, score in run if math.isfinite(score)]
-    linear = max(known, default=0.0) / 30 or 1.0  # what lies below is drawn on an even scale
-    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, (axes, column, name) in enumerate(
-        zip(panels, (0, 1), ("seconds of training", "generated samples seen"), strict=True)
-    ):
-        for index, (label, group) in enumerate(runs.items()):
-            color, marker, line = MARKS[index % len(MARKS)]
-            at, low, mean, high = _mean_curve(group, column)
-            if not len(at):
-                continue
-            axes.plot(
-                at, mean, color=color, linestyle=line, linewidth=1.4, marker=marker if len(at) <= 40 else None,
-                markersize=3.5, label=label if panel == 0 else None,
-            )  # fmt: skip
-            if len(group) > 1:
-                axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
-        axes.set(xscale="log", xlabel=name)
-        axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if column == 0 else EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        light(axes)
-    panels[0].set_ylabel(quantity)
-    handles, names = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
+    linear = max(known, default=0.0) / 30 or 1.0
+    figure = Figure(figsize=(4.8, 3.6 + 0.22 * len(runs)), layout="constrained")
+    axes = figure.subplots()
+    for index, (label, group) in enumerate(runs.items()):
+        color, marker, line = MARKS[index % len(MARKS)]
+        seconds, samples, low, mean, high = _mean_curve(group)
+        at = seconds if by == "seconds" else samples
+        if not len(at):
+            continue
+        axes.plot(
+            at, mean, color=color, linestyle=line, linewidth=1.4, marker=marker if len(at) <= 40 else None,
+            markersize=3.5, label=label if len(label) <= 52 else f"{label[:50]} …",
+        )  # fmt: skip
+        if len(group) > 1:
+            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=0)
+    axes.set(xscale="log", xlabel="time of training" if by == "seconds" else "generated samples seen", ylabel=quantity)
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axes.xaxis.set_major_formatter(lambda at, _: told_time(at) if by == "seconds" else told_count(at))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    light(axes)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
     return figure
+
+
+def told_time(seconds: float) -> str:
+    """`0.5 s`, `20 s`, `10 min`, `2 h`: as a tick says it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:g} s"
+
+
+def told_count(count: float) -> str:
+    """`500`, `20 k`, `5 M`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:g} {unit}"
+    return f"{count:g}"

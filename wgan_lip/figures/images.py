@@ -112,8 +112,8 @@ def ranked_images(
         value_range: As in :func:`sample_grid`.
         title: Stands above.
     """
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure = Figure(figsize=(5.4, 8.6), layout="constrained")
+    panels = figure.subplots(2, 1)
     clouds = ("real", real, real_values), ("generated", generated, generated_values)
     for axes, (name, images, values) in zip(panels, clouds, strict=True):
         values = as_numpy(values)

@@ -19,8 +19,8 @@ WIDTH_FLOOR = 1e-15  # relative widths below it are beneath the rounding of floa
 
 @styled
 def interval_history(
-    records: Iterable[Mapping[str, float]], *, floor: float | None = None, title: str | None = None
-) -> Figure:
+    records: Iterable[Mapping[str, float]], *, floor: float | None = None, title: str | None = None,
+) -> Figure:  # fmt: skip
     """Draws the certified interval of W1, and the exact value in it, against the generator steps.
 
     Arguments:
@@ -46,7 +46,7 @@ def interval_history(
     else:
         axes.text(0.5, 0.5, "no audit was recorded", ha="center", va="center", transform=axes.transAxes)
     if floor is not None:
-        axes.axhline(floor, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="floor: real against real")
+        axes.axhline(floor, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="floor of real samples")
     axes.set(xlabel="generator step", ylabel="$W_1$ (data units)")
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(lower, initial=0.0))))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

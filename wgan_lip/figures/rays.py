@@ -59,13 +59,13 @@ def ray_profiles(
         drawn = LineCollection(list(curves), cmap=SLOPE, norm=shades, linewidths=1.0, alpha=0.6)
         drawn.set_array(slopes)
         axes.add_collection(drawn)
-        figure.colorbar(drawn, ax=axes, pad=0.02, label="mean slope of the line (a potential: 1)")
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope of the line (a potential: 1)")
         low, high = min(0.0, float(falls.min())), max(longest, float(falls.max()))
     else:
         low, high = 0.0, longest
     axes.set(
         xlim=(0, 1.02 * longest), ylim=(low, 1.05 * high),
-        xlabel="distance from the real sample, along its line to a generated one (data units)",
+        xlabel="distance from the real sample (data units)",
         ylabel="fall of the critic (data units)",
     )  # fmt: skip
     light(axes)

@@ -44,6 +44,13 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 100) -> P
     return write_whole(path, lambda stream: canvas.print_figure(stream, format="png", dpi=dpi))
 
 
+def narrowed(figure: Figure, width: float) -> Figure:
+    """The figure at so many inches of width, its letters as large as before, for a small page."""
+    across, high = figure.get_size_inches()
+    figure.set_size_inches(width, high * width / across)
+    return figure
+
+
 def scatter(
     axes: Axes, clouds: Sequence[np.ndarray], labels: Sequence[str], colors: Sequence[str] = (BLUE, VERMILION),
     **style: Any,
@@ -62,6 +69,9 @@ def light(axes: Axes) -> None:
 def legend(figure: Figure, axes: Axes, title: str | None) -> None:
     handles, names = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, markerscale=1.6)
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=len(names), frameon=False, markerscale=1.6,
+            columnspacing=1.2, handletextpad=0.4, handlelength=1.5,
+        )  # fmt: skip
     if title:
         axes.set_title(title, pad=8, loc="left")

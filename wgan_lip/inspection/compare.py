@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.stats import t as student
 
+from wgan_lip import figures
 from wgan_lip.inspection.findings import Standing
 from wgan_lip.runs.folder import CONFIG
 from wgan_lip.runs.run import Run
 from wgan_lip.runs.targets import IN_PYTHON
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.numbers import rounded, rounded_up
+from wgan_lip.utils.printing import Printed, Row
 from wgan_lip.utils.tables import flat
 
-__all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "Lead", "compare_runs", "find_runs"]
+__all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "Lead", "compare", "compare_runs", "find_runs"]
 
 RULE = (
     "Settings are ranked by the mean over their seeds of the excess over the floor, the lowest first; final scores go "
@@ -27,10 +31,12 @@ RULE = (
     "next setting is the mean difference on the seeds that both have, with a paired t-test."
 )
 MEASURES = (
-    "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "floor", "gradient",
-    "tightness", "lipschitz", "seconds", "samples",
+    "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "proved", "floor",
+    "gradient", "tightness", "lipschitz", "seconds", "samples",
 )  # fmt: skip
 """What is told of every run: fields of its standing, seconds of training, and generated samples seen."""
+
+MOST_DRAWN = 8  # settings whose samples are shown
 
 ASIDE = {
     "seed",
@@ -57,6 +63,7 @@ class Entry:
         samples: Generated samples the critic was shown or will have been: steps times batch.
         course: (seconds, samples, excess over the floor) at its audits.
         league: Runs whose scores may be compared have the same.
+        drawn: Its picture of samples as HTML; empty where there is none.
     """
 
     directory: Path
@@ -68,10 +75,22 @@ class Entry:
     samples: float
     course: tuple[tuple[float, float, float], ...]
     league: str
+    drawn: str = field(default="", repr=False, compare=False)
 
     def measure(self, name: str) -> float:
         """One of :data:`MEASURES`, NaN where it is not known."""
-        return float(getattr(self if name in ("seconds", "samples") else self.standing, name))
+        return float(getattr(self if name in ("seconds", "samples", "proved") else self.standing, name))
+
+    @property
+    def proved(self) -> float:
+        """The share of W1 that is proved from below, NaN where it is not known."""
+        return self.standing.lower / self.standing.exact if self.standing.exact > 0 else math.nan
+
+    def told_score(self) -> str:
+        """Its excess over the floor; with a star where it is that of an audit."""
+        score = self.standing.score
+        known = math.isfinite(score)
+        return (rounded(score, 4) if known else "–") + ("*" if known and not self.standing.final else "")
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,23 @@ class Group:
         """Mean, and standard deviation over the runs (NaN for one), of a measure; runs that lack it are left out."""
         known = [value for entry in self._told() if math.isfinite(value := entry.measure(name))]
         return (fmean(known) if known else math.nan), (stdev(known) if len(known) > 1 else math.nan)
+
+    def told(self, name: str, digits: int = 3) -> str:
+        """`mean ± spread` of a measure, the largest of its constants, rounded up; a dash where no run has it."""
+        mean, spread = self.mean_and_spread(name)
+        if not math.isfinite(mean):
+            return "–"
+        if name == "lipschitz":
+            constants = (entry.measure(name) for entry in self._told())
+            return rounded_up(max(filter(math.isfinite, constants)), 4)
+        return rounded(mean, digits) + (f" ± {rounded(spread, 2)}" if math.isfinite(spread) else "")
+
+    def best(self) -> Entry:
+        """Its run of the lowest score; of equal ones the quicker."""
+        scored = [entry for entry in self.entries if entry.standing.final >= self.final]
+        return min(
+            scored, key=lambda entry: (_last_if_unknown(entry.standing.score), _last_if_unknown(entry.seconds))
+        )  # fmt: skip
 
     def scores(self) -> dict[Any, float]:
         """Seed → excess over the floor; of several runs with one seed, their mean."""
@@ -132,25 +168,115 @@ class Lead:
     pvalue: float = math.nan
     shared: int = 0
 
+    def verdict(self) -> str:
+        """Which setting leads, by how much, and how sure that is, in a sentence or two."""
+        seeds = len(self.first.scores())
+        over = f"{seeds} seeds" if seeds > 1 else "one seed"
+        text = f"{self.first.label}, excess over the floor {self.first.told('score')} over {over}"
+        if self.second is None:
+            return f"{text}. No other setting has a score."
+        text += f"; ahead of {self.second.label} by {self.told_gap()}"
+        if self.shared > 1:
+            return f"{text} on {self.shared} shared seeds (paired t-test, {self.told_pvalue()})."
+        shared = "one shared seed" if self.shared else "different seeds"
+        return f"{text} on {shared}: not enough to tell them apart. Train both with the same seeds, as seed=0,1,2."
 
-@dataclass(frozen=True)
-class Comparison:
+    def why(self) -> str:
+        """What else the two settings score, in a sentence; empty without a second."""
+        if self.second is None:
+            return ""
+        told = (
+            f"{what} {ours} against {theirs}"
+            for name, what in WHY.items()
+            if "–" not in (ours := self.first.told(name), theirs := self.second.told(name))
+        )
+        return f"{'; '.join(told)}."
+
+    def told_gap(self) -> str:
+        """The gap, and its standard error where it is known."""
+        return rounded(self.gap, 3) + (f" ± {rounded(self.error, 2)}" if math.isfinite(self.error) else "")
+
+    def told_pvalue(self) -> str:
+        """`p = …`, a dash where it is not known."""
+        if not math.isfinite(self.pvalue):
+            return "–"
+        return f"p = {rounded(self.pvalue, 2)}" if self.pvalue >= 0.001 else "p < 0.001"
+
+
+WHY = {
+    "precision": "precision",
+    "recall": "recall",
+    "exact": "exact W1",
+    "gradient": "the critic's gradient norm on rays",
+    "proved": "share of W1 that is proved",
+    "seconds": "seconds",
+}  # measures behind a verdict, in words
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Printed):
     """Runs side by side.
 
     Attributes:
         groups: Final scores first, of these the lowest mean first; those without a score at the end.
         best: What scores were taken on → the best setting, by :data:`RULE`.
+        behind: Label of a setting with a score → the lead of the best one on its data over it.
         differences: Key → its value in each of the groups as text, empty where a group lacks it.
     """
 
     groups: tuple[Group, ...]
     best: Mapping[str, Lead]
+    behind: Mapping[str, Lead]
     differences: Mapping[str, tuple[str, ...]]
+
+    def headline(self) -> str:
+        return f"{len(self.entries)} runs in {len(self.groups)} settings"
+
+    def summary_rows(self) -> list[Row]:
+        leads = [Row(f"Best on {league}", lead.verdict()) for league, lead in self.best.items()]
+        groups = (
+            Row(
+                group.label, group.told("score"), f"precision, recall {group.told('precision')}, {group.told('recall')}"
+            )
+            for group in self.groups
+        )
+        return [*leads, Row("Excess over the floor", "of each setting, mean ± spread over its seeds:"), *groups]
+
+    def picture(self) -> str:
+        courses = self.courses()
+        drawn = figures.inline_svg(figures.score_against(courses), self.headline(), key="courses") if courses else ""
+        samples = "".join(
+            f'<figure style="margin: 0.3em; width: 22em; max-width: 100%">{group.best().drawn}'
+            f"<figcaption>{escape(group.label)}</figcaption></figure>"
+            for group in self.groups[:MOST_DRAWN]
+            if group.best().drawn
+        )
+        return f'<div style="max-width: 34em">{drawn}</div><div style="display: flex; flex-wrap: wrap">{samples}</div>'
+
+    def courses(self) -> dict[str, list[tuple[tuple[float, float, float], ...]]]:
+        """Label → the courses of its runs, of the settings that have any."""
+        drawn = {group.label: [entry.course for entry in group.entries if entry.course] for group in self.groups}
+        return {label: courses for label, courses in drawn.items() if courses}
 
     @property
     def entries(self) -> list[tuple[Group, Entry]]:
         """All runs with their groups."""
         return [(group, entry) for group in self.groups for entry in group.entries]
+
+
+def compare(*paths: str | Path) -> Comparison:
+    """Puts the runs that lie at or below paths side by side, as `wgan-lip compare` does.
+
+    Arguments:
+        paths: See :func:`find_runs`; that of a sweep, say.
+
+    Returns:
+        :class:`Comparison`, which prints as the ranking, and in a notebook shows curves and samples as well.
+
+    Raises:
+        InputError: See :func:`find_runs` and :func:`compare_runs`.
+    """
+    return compare_runs(find_runs(paths))
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
@@ -201,7 +327,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     told.sort(key=_rank)
     ordered = [group.entries[0].settings for group in told]
     differences = {key: tuple(_shown(one[key]) if key in one else "" for one in ordered) for key in _differing(ordered)}
-    return Comparison(tuple(told), _best(told), differences)
+    best, behind = _best(told)
+    return Comparison(tuple(told), best, behind, differences)
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -241,6 +368,7 @@ def _entry(run: Run) -> Entry:
         samples=standing.step * batch,
         course=tuple(course),
         league=", ".join([*data, f"evaluation.size={every.get('evaluation.size')}"]).replace("_target_=", ""),
+        drawn=run.drawn_samples(),
     )
 
 
@@ -256,22 +384,23 @@ def _rank(group: Group) -> tuple[bool, float]:
     return not (group.final and math.isfinite(mean)), _last_if_unknown(mean)
 
 
-def _best(groups: Sequence[Group]) -> dict[str, Lead]:
-    """The leads on every data set, from groups in order of their rank."""
+def _best(groups: Sequence[Group]) -> tuple[dict[str, Lead], dict[str, Lead]]:
+    """The leads on every data set, and over each setting, from groups in order of their rank."""
     leagues = dict.fromkeys(group.entries[0].league for group in groups)
     best: dict[str, Lead] = {}
+    behind: dict[str, Lead] = {}
     for league in leagues:
         ranked = [group for group in groups if group.entries[0].league == league and group.scores()]
         if ranked:
             name = league.partition(",")[0]
             alone = sum(other.partition(",")[0] == name for other in leagues) == 1
-            best[name if alone else league] = _lead(*ranked)
-    return best
+            behind |= {group.label: _lead(ranked[0], group) for group in ranked[1:]}
+            best[name if alone else league] = behind[ranked[1].label] if len(ranked) > 1 else _lead(ranked[0])
+    return best, behind
 
 
-def _lead(first: Group, second: Group | None = None, *_: Group) -> Lead:
-    scored = [entry for entry in first.entries if entry.standing.final >= first.final]
-    run = min(scored, key=lambda entry: (_last_if_unknown(entry.standing.score), _last_if_unknown(entry.seconds)))
+def _lead(first: Group, second: Group | None = None) -> Lead:
+    run = first.best()
     if second is None:
         return Lead(first, run)
     ours, theirs = first.scores(), second.scores()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,11 +28,10 @@ SHOWN = 300  # samples of each law in pictures and histograms of a step
 PICTURED = 20  # audits that have pictures, at most: later ones are drawn more rarely
 
 PICTURES = {
-    "samples/fixed_latents": "The averaged generator at the same latents at every step: what it learns, and whether "
-    "samples come to look alike.",
+    "at_a_glance/samples": "The averaged generator at the same latents at every step: what it learns, and whether "
+    "samples come to look alike. In the plane generated samples are red and real ones blue, on the critic's values, "
+    "light where high, and its gradient. *They should rise from generated samples to real ones.*",
     "samples/real_beside_generated": "Held-out images on the left, generated ones on the right.",
-    "critic/landscape": "The critic's values, light where high, and its gradient, along which the generator is sent. "
-    "*It should rise from generated samples to real ones.*",
     "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
     "slope along them. *A potential is dark green, slope 1, on all of them.*",
     "critic/potential": "The critic as a surface, equal units on all axes. Green is slope 1, orange is flat; real "
@@ -86,7 +85,8 @@ class TrainingBoard:
     def record(self, record: Record, *, pictured: bool = False) -> None:
         """Shows a record, before the training goes on; `pictured` asks for pictures where none would be due."""
         if record.scalars:
-            self._tracker.record(record)
+            scalars = {**record.scalars, **_at_a_glance(record.scalars), **_relative(record.scalars)}
+            self._tracker.record(replace(record, scalars=scalars))
         if record.note:
             self._tracker.text("about/note", record.note, record.step)
         if pictured or (record.audited and (record.step % self._stride == 0 or record.ended is not None)):
@@ -102,17 +102,16 @@ class TrainingBoard:
         They stand one step behind the run's last, where they are forgotten with all that a run records again which goes
         on: because it was killed before it was finished, or is to have more steps.
         """
-        scalars = {
-            "at_end/excess": summary["score"]["excess"],
-            "at_end/excess_real": summary["score"]["real"],
-            "at_end/score_over_floor": summary["score"]["ratio"],
-            "at_end/w1_exact": math.nan if summary["interval"]["exact"] is None else summary["interval"]["exact"],
-            "at_end/recall": summary["scores"]["samples"]["values"]["recall"],
-            "at_end/w1_lower": summary["interval"]["lower"],
-            "at_end/steepest_slope": summary["largest_gradient_found"],
-        }
-        if summary["modes"]:
-            scalars["at_end/modes_covered"] = summary["modes"]["covered"]
+        score, interval = summary["score"], summary["interval"]
+        scalars = _at_a_glance(
+            {
+                **{f"eval/{name}": value for name, value in summary["scores"]["samples"]["values"].items()},
+                "eval/excess": score["excess"],
+                "eval/w1_floor": score["floor"],
+                "w1/lower": interval["lower_as_trained"],
+                "w1/exact": math.nan if interval["exact"] is None else interval["exact"],
+            }
+        )
         self._tracker.record(_Scores(step + 1, scalars))
 
     def _show(self, game: Game, step: int) -> None:
@@ -125,10 +124,10 @@ class TrainingBoard:
         if source.image_shape is not None and source.image_shape[0] in (1, 3):
             self._show_images(real, generated, source.image_shape, step)
         elif source.dim == 2:
-            self._draw("critic/landscape", _landscape(critic, source, real, generated), step)
+            self._draw("at_a_glance/samples", _landscape(critic, source, real, generated), step)
             self._tracker.surface("critic/potential", *figures.potential_surface(critic, real, generated), step)
         else:
-            self._draw("samples/fixed_latents", figures.generated_cloud(real, generated), step)
+            self._draw("at_a_glance/samples", figures.generated_cloud(real, generated), step)
         if not bool(torch.isfinite(generated).all()):
             return
         generated = generated[: len(real)]
@@ -151,9 +150,35 @@ class TrainingBoard:
         source = self._source
         shown = 0.0 if source.low is None else source.low, 1.0 if source.high is None else source.high
         grid = figures.sample_grid(generated[:64], shape, value_range=shown)
-        self._tracker.image("samples/fixed_latents", grid, step)
+        self._tracker.image("at_a_glance/samples", grid, step)
         pair = figures.real_beside_generated(real, generated, shape, count=32, columns=4, value_range=shown)
         self._tracker.image("samples/real_beside_generated", figures.to_array(pair), step)
+
+
+def _at_a_glance(scalars: Mapping[str, float]) -> dict[str, float]:
+    """What tells most of a run, from the figures of an audit, or of its end; what is not known is left out."""
+    excess, floor = (scalars.get(tag, math.nan) for tag in ("eval/excess", "eval/w1_floor"))
+    told = {
+        "excess": excess,
+        "excess_share": _on_one_scale(excess, floor),
+        "precision": scalars.get("eval/precision", math.nan),
+        "proved_share": scalars.get("w1/lower", math.nan) / (scalars.get("w1/exact") or math.nan),
+        "recall": scalars.get("eval/recall", math.nan),
+    }
+    return {f"at_a_glance/{name}": value for name, value in told.items() if math.isfinite(value)}
+
+
+def _relative(scalars: Mapping[str, float]) -> dict[str, float]:
+    """The interval on a scale that fits all runs; nothing where an end of it is not known."""
+    floor = scalars.get("eval/w1_floor", math.nan)
+    ends = {end: _on_one_scale(scalars.get(f"w1/{end}", math.nan), floor) for end in ("lower", "exact", "upper")}
+    known = all(map(math.isfinite, ends.values()))
+    return {f"relative/{end}": value for end, value in ends.items()} if known else {}
+
+
+def _on_one_scale(value: float, floor: float) -> float:
+    """v / (|v| + floor); see Note [A scale for all runs]."""
+    return value / (abs(value) + floor) if abs(value) + floor > 0 else math.nan
 
 
 def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +200,7 @@ def _environment(settings: Mapping[str, Any], command: str) -> str:
 
 def meanings(tags: Iterable[str]) -> str:
     """A table of tags, what they mean, and which way is good, in Markdown."""
-    first = "Open **Custom Scalars** first: W1 as a band that is certified.\n\n"
+    first = "**Time Series** opens on `at_a_glance`; **Custom Scalars** shows W1 as a band that is certified.\n\n"
     told = MEANINGS | PICTURES
     return first + markdown_table(
         ("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags)

@@ -46,6 +46,7 @@ def train_wgan(
     seed: int = 0,
     state: Mapping[str, Any] | None = None,
     pause: Callable[[int], bool] | None = None,
+    first_look: bool = False,
 ) -> Iterator[Record]:
     r"""Trains a generator against a certified critic: the bare loop, which writes nothing.
 
@@ -74,6 +75,8 @@ def train_wgan(
             Same players, data and settings: the training then goes on, on a CPU, bit by bit as if it had never stopped.
         pause: Asked after every step, and every critic step of the warm-up, with the generator steps done; where it
             says yes, a record without scalars comes, at which the state can be kept.
+        first_look: Whether the players are audited before they are trained, in a record of step 0: an interval and
+            pictures within seconds, however slow the steps are. It has no say in what was best.
 
     Returns:
         An iterator of :class:`Record` in order of step, but for rollbacks; the last one is audited and says why it is
@@ -116,7 +119,7 @@ def train_wgan(
         seed=seed, device=loop.device,
     )  # fmt: skip
     check_choice(settings.score.removeprefix("-"), audit.tags, "`score`")
-    return loop.records(game, audit, goes_on=state is not None)
+    return loop.records(game, audit, goes_on=state is not None, first_look=first_look)
 
 
 class _Loop:
@@ -137,7 +140,7 @@ class _Loop:
             settler(clip, ranks) for clip in (settings.critic_clip, settings.generator_clip)
         )
 
-    def records(self, game: Game, audit: Audit, *, goes_on: bool) -> Iterator[Record]:
+    def records(self, game: Game, audit: Audit, *, goes_on: bool, first_look: bool) -> Iterator[Record]:
         """Trains, from the state that the game is in."""
         settings, ranks = self.settings, self.ranks
         self.prepare(game)
@@ -147,6 +150,9 @@ class _Loop:
             self.begin(game)
         guard = Guard(game, divergence=settings.divergence, max_rollbacks=settings.max_rollbacks)
         begun, ended = time.monotonic() - game.seconds, self.spent(game)
+        if first_look and not goes_on and ended is None:
+            with _global_rng_kept(game, ranks):
+                yield Record(0, self.audited(game, audit), game, audited=True)
         while game.warmed < settings.warmup_steps and ended is None:
             self.critic_step(game)
             game.warmed += 1

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,14 @@ class Session:
                 seed=self.seed,
                 state=past.state,
                 pause=lambda step: stop.asked is not None or (saver is not None and saver.due(step)),
+                first_look=True,
             )
             directory = ranks.by_first(lambda: self._opened(past, held))
-            run = Run(
-                directory, trust=self.config["trust"], critic=players.critic, generator=players.generator,
+            reopened = partial(
+                Run, directory, trust=self.config["trust"], critic=players.critic, generator=players.generator,
                 source=players.source,
             )  # fmt: skip
+            run = reopened()
             if ranks.rank:
                 _follow(directory, records, stop, ranks)
                 return run
@@ -162,7 +165,7 @@ class Session:
                     trackers, players.source, self.config, self.command, goes_on=bool(past.first)
                 )  # fmt: skip
                 steps = records if past.first is None else _gone_on(records)
-                self._train(run, steps, saver, stop, ranks, board, past.first)
+                self._train(reopened, steps, saver, stop, ranks, board, past.first)
                 self._conclude(run, board)
             if self.told is not None:
                 self.told(run)
@@ -219,11 +222,11 @@ class Session:
         return Trackers(*trackers)
 
     def _train(
-        self, run: Run, records: Iterator[Record], saver: Checkpoints, stop: StopRequests, ranks: Ranks,
-        board: TrainingBoard, first: int | None,
+        self, reopened: Callable[[], Run], records: Iterator[Record], saver: Checkpoints, stop: StopRequests,
+        ranks: Ranks, board: TrainingBoard, first: int | None,
     ) -> None:  # fmt: skip
         """Trains to the end: records to the trackers and callbacks, checkpoints and status to the folder."""
-        directory, new = run.directory, not first
+        directory, new = reopened().directory, not first
         with Trackers(
             Console(self.training.steps, start_step=max(0, (first or 0) - 1)),
             JsonLinesTracker(directory / METRICS, resume_step=first),
@@ -244,6 +247,8 @@ class Session:
                         board.flush()
                         saver.save(record.game.state_dict(), best=record.improved)
                         set_status(directory, "running", step=record.step, reason=record.ended)
+                    if record.step == 0 and record.audited:
+                        _draw(reopened(), record.game.source)  # something to look at while it trains
                     new = new and not record.scalars
                     for callback in self.callbacks:
                         callback(record)
@@ -344,7 +349,8 @@ def _follow(directory: Path, records: Iterator[Record], stop: StopRequests, rank
 
 
 def _draw(run: Run, source: Source) -> None:
-    samples = run.sample(min(2000, max(64, len(source.test))))
+    """The pictures in the run's folder, of the checkpoint and the records as they are."""
+    samples = run.sample(64 if source.image_shape is not None else min(2000, max(64, len(source.test))))
     floor = run.metrics[-1].get("eval/w1_floor") if run.metrics else None
     figures.save(figures.interval_history(run.metrics, floor=floor), run.directory / "interval.png")
     if source.image_shape is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from wgan_lip.utils.terminal import printable
 
-__all__ = ["LINES", "Bar", "Printed", "Row", "number_line"]
+__all__ = ["LINES", "Bar", "Printed", "Row", "number_line", "wrapped"]
 
 LINES = 15  # of a result, at most; what is beyond them stands in its fields
 CELL = 600  # characters of a cell, at most: a name or a note may be of any length
@@ -36,12 +36,27 @@ class Row(NamedTuple):
         name = "  " * self.name.startswith("  ") + name
         return Row(*(cell if len(cell) <= most else f"{cell[:most]} …" for cell in (name, figure, comment)))
 
-    def lines(self) -> list[str]:
+    def lines(self, width: int = sys.maxsize) -> list[str]:
+        """The row in lines of so many letters, but for words that are longer."""
         name, figure, comment = self.cells()
-        if comment:
-            return [f"  {name:<{NAME}} {figure:<{FIGURE}}  {comment}"]
-        wrapped = textwrap.wrap(figure, WIDTH - NAME - 3) or [""]
-        return [f"  {'' if number else name:<{NAME}} {line}".rstrip() for number, line in enumerate(wrapped)]
+        head, beside = f"  {name:<{NAME}} ", NAME + FIGURE + 5
+        if not comment:
+            figures = wrapped(figure, min(WIDTH, width) - len(head)) or [""]
+            return [f"{' ' * len(head) if number else head}{line}".rstrip() for number, line in enumerate(figures)]
+        line = f"{head}{figure:<{FIGURE}}  {comment}"
+        if len(line) <= width:
+            return [line]
+        if len(figure) > FIGURE or width - beside < 20:  # the comment stands below
+            return [head + figure, *(" " * len(head) + line for line in wrapped(comment, width - len(head)))]
+        first, *rest = wrapped(comment, width - beside)
+        return [f"{head}{figure:<{FIGURE}}  {first}", *(" " * beside + line for line in rest)]
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Text in lines of so many letters, no word broken; an `indent` before all but the first."""
+    return textwrap.wrap(
+        text, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
 
 
 class Printed(ABC):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["let_go", "printable", "say", "shown", "streams_made", "takeable", "warn"]
+__all__ = ["columns", "let_go", "printable", "say", "shown", "streams_made", "takeable", "warn"]
 
 
 def printable(text: str) -> str:
@@ -40,6 +41,11 @@ def say(text: str, stream: TextIO | None = None) -> None:
         if stream is sys.stdout and not _hung_up(error, stream):
             raise
         let_go(stream)
+
+
+def columns() -> int:
+    """Letters that fit in a line of the standard output: by `COLUMNS`, or its terminal; any number without."""
+    return shutil.get_terminal_size((sys.maxsize, 24)).columns
 
 
 def takeable(text: str, stream: TextIO) -> str:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from wgan_lip import figures
-from wgan_lip.inspection.compare import RULE, Comparison, Entry, Group, Lead
+from wgan_lip.inspection.compare import MOST_DRAWN, RULE, Comparison
 from wgan_lip.inspection.pages.page import Cell, Section, figure, page, paragraph, table
-from wgan_lip.utils.numbers import clock_time, rounded, rounded_down, rounded_up
+from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
 
-__all__ = ["comparison_page", "score_of", "told_mean", "verdict"]
+__all__ = ["comparison_page"]
 
 TERMS = (
     "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − "
     "½ [W1(g, g′) + W1(t, r)]; lower is better, and around that of real samples, of either sign, it is as good as they "
-    "are. Copies of training samples go unseen in it. W1 over floor, an older score, rewards blur. Recall: how many "
-    "real samples have a generated one near, over how many have a real one. Interval: lower ≤ W1 ≤ upper, proved at "
-    "both ends, about the evaluated samples. Gradient: mean gradient norm of the critic along transport rays, 1 for a "
-    "potential. Tightness: the largest gradient found over the proved constant. What has a star comes from the last "
+    "are. Copies of training samples go unseen in it. Precision: how many generated samples have a real one near, "
+    "recall: how many real samples have a generated one near; each over what real samples in the generator's place "
+    "reach, so 1 is good. Exact W1: between generated and test samples, by exact transport. Proved: how much of it a "
+    "critic proves from below. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. "
+    "Lip(f) ≤: the proved Lipschitz constant, the largest of a setting's runs. What has a star comes from the last "
     "audit of a run without final scores."
 )
+MEASURED = {
+    "excess over floor": "score", "precision": "precision", "recall": "recall", "exact W1": "exact",
+    "proved": "proved", "gradient": "gradient", "Lip(f) ≤": "lipschitz",
+}  # fmt: skip
+"""Head of a column → what it holds."""
 
 
 def comparison_page(compared: Comparison) -> str:
@@ -32,115 +41,115 @@ def comparison_page(compared: Comparison) -> str:
     Returns:
         HTML that needs no other file and makes no request.
     """
-    count = sum(len(group.entries) for group in compared.groups)
+    count = len(compared.entries)
     top = ""
     for league, lead in compared.best.items():
+        why = f" {escape(lead.why())}" if lead.why() else ""
         top += (
-            f"<p><strong>Best on {escape(league)}: {escape(verdict(lead))}</strong> Its best run: "
-            f"{escape(str(lead.run.directory))}, excess {escape(score_of(lead.run))}.</p>"
+            f"<p><strong>Best on {escape(league)}: {escape(lead.verdict())}</strong>{why} Its best run: "
+            f"{escape(str(lead.run.directory))}, excess {escape(lead.run.told_score())}.</p>"
         )
-    top += paragraph(f"{count} runs in {len(compared.groups)} settings. {RULE}")
+    top += paragraph(f"{compared.headline()}. {RULE}")
     sections = [
         Section("Settings", _groups(compared)),
         Section("Score against time and images", _courses(compared)),
+        Section("Samples", _samples(compared)),
         Section("Runs", _runs(compared)),
         Section("How the settings differ", _differences(compared)),
         Section("How to read this page", paragraph(TERMS)),
     ]
-    return page(f"{count} runs compared", top, sections, sortable=True)
-
-
-def score_of(entry: Entry) -> str:
-    """A run's excess over the floor; with a star where it is that of an audit."""
-    score = entry.standing.score
-    return _number(score) + ("*" if math.isfinite(score) and not entry.standing.final else "")
-
-
-def verdict(lead: Lead) -> str:
-    """Which setting leads, by how much, and how sure that is, in a sentence or two."""
-    seeds = len(lead.first.scores())
-    over = f"{seeds} seeds" if seeds > 1 else "one seed"
-    text = f"{lead.first.label}, excess over the floor {told_mean(lead.first, 'score')} over {over}"
-    if lead.second is None:
-        return f"{text}. No other setting has a score."
-    text += f"; ahead of {lead.second.label} by {rounded(lead.gap, 3)}"
-    if lead.shared > 1:
-        known = f"{rounded(lead.pvalue, 2)}" if lead.pvalue >= 0.001 else "< 0.001"
-        return f"{text} ± {rounded(lead.error, 2)} on {lead.shared} shared seeds (paired t-test, p = {known})."
-    shared = "one shared seed" if lead.shared else "different seeds"
-    return f"{text} on {shared}: not enough to tell them apart. Train both with the same seeds, as seed=0,1,2."
-
-
-def told_mean(group: Group, name: str, digits: int = 4) -> str:
-    """`mean ± spread` of a measure over a group's runs, a dash where no run has it."""
-    mean, spread = group.mean_and_spread(name)
-    if not math.isfinite(mean):
-        return "–"
-    return rounded(mean, digits) + (f" ± {rounded(spread, 2)}" if math.isfinite(spread) else "")
+    return page(f"{count} runs compared", top, sections, sortable=True, wide=True)
 
 
 def _groups(compared: Comparison) -> str:
-    heads = ("setting", "runs", "excess over floor", "of real samples", "W1 over floor", "recall", "lower",
-             "exact W1", "upper", "gradient", "tightness", "time")  # fmt: skip
+    heads = ("setting", "runs", *MEASURED, "time", "behind the best")
     rows = []
     for group in compared.groups:
         cells: list[str | Cell] = [group.label, Cell(str(len(group.entries)), len(group.entries))]
-        for name in ("score", "real", "ratio", "recall", "lower", "exact", "upper", "gradient", "tightness"):
-            cells.append(Cell(told_mean(group, name), group.mean_and_spread(name)[0]))
+        cells += [Cell(group.told(name), group.mean_and_spread(name)[0]) for name in MEASURED.values()]
         seconds = group.mean_and_spread("seconds")[0]
-        rows.append([*cells, Cell(_time(seconds), seconds)])
+        lead = compared.behind.get(group.label)
+        told = f"{lead.told_gap()}{f', {lead.told_pvalue()}' if lead.shared > 1 else ''}" if lead else "–"
+        rows.append([*cells, Cell(_time(seconds), seconds), Cell(told, lead.gap if lead else math.nan)])
+    real = {rounded(mean, 2) for group in compared.groups if math.isfinite(mean := group.mean_and_spread("real")[0])}
     caption = "Mean ± standard deviation over the runs of a setting, which differ in their seed"
+    if real:
+        caption += f"; real samples in the generator's place have an excess of {', '.join(sorted(real))}"
     return table(caption, heads, rows, sortable=True)
 
 
 def _courses(compared: Comparison) -> str:
-    drawn = {group.label: [entry.course for entry in group.entries if entry.course] for group in compared.groups}
-    drawn = {label: courses for label, courses in drawn.items() if courses}
+    drawn = compared.courses()
     if not drawn:
         return paragraph("No run has been audited.")
     ends = "; ".join(
         f"{label}: last {', '.join(_number(course[-1][2]) for course in courses)}" for label, courses in drawn.items()
     )
-    alt = f"Excess over the floor of the audits against seconds of training and against generated samples. {ends}."
-    caption = (
-        "Excess over the floor at the audits: a line is the mean over the runs of a setting, its band their range; the "
-        "dashed line is 0, around which real samples scatter. Left: by seconds of training. Right: by generated "
-        "samples, which do not depend on the machine."
+    parts = []
+    for by, what in (("seconds", "time of training"), ("samples", "generated samples seen")):
+        alt = f"Excess over the floor of the audits against {what}. {ends}."
+        more = ", which do not depend on the machine" if by == "samples" else ""
+        drawing = figures.inline_svg(figures.score_against(drawn, by=by), alt, key=f"courses-{by}")
+        parts.append(figure(drawing, f"Against {what}{more}."))
+    how = (
+        "A line is the mean over the runs of a setting, its band their range. The dashed line is 0, around which real "
+        "samples scatter: lower is better, and earlier is faster."
     )
-    return figure(figures.inline_svg(figures.score_against(drawn), alt, key="courses"), caption, wide=True)
+    return paragraph(how) + f'<div class="grid">{"".join(parts)}</div>'
+
+
+def _samples(compared: Comparison) -> str:
+    parts = []
+    for group in compared.groups[:MOST_DRAWN]:
+        if (run := group.best()).drawn:
+            parts.append(figure(run.drawn, f"{group.label}: its best run, {run.directory.name}, {run.told_score()}"))
+    if not parts:
+        return paragraph("No run has a picture of its samples yet.")
+    rest = len(compared.groups) - MOST_DRAWN
+    more = f" The {rest} settings that rank last are left out." if rest > 0 else ""
+    how = f"Of each setting the run with the lowest excess, as its folder's samples.png shows it.{more}"
+    return paragraph(how) + f'<div class="grid">{"".join(parts)}</div>'
 
 
 def _runs(compared: Comparison) -> str:
-    heads = ("run", "setting", "seed", "state", "step", "excess over floor", "W1 over floor", "recall", "lower",
-             "exact W1", "upper", "Lip(f) ≤", "gradient", "tightness", "time")  # fmt: skip
+    heads = ("run", "setting", "seed", "state", *MEASURED, "time")
+    above = _common([entry.directory for _, entry in compared.entries])
     rows: list[list[str | Cell]] = []
     for group, entry in compared.entries:
-        run = entry.standing
-        ends = (
-            (rounded_down(run.lower), _number(run.exact), rounded_up(run.upper)) if math.isfinite(run.exact) else "–––"
-        )
-        constant = rounded_up(run.lipschitz, 7) if math.isfinite(run.lipschitz) else "–"
-        rows.append([
-            str(entry.directory), group.label, Cell(str(entry.seed)), run.state, Cell(str(run.step), run.step),
-            Cell(score_of(entry), run.score), Cell(_number(run.ratio), run.ratio),
-            Cell(_number(run.recall), run.recall),
-            *(Cell(text, value) for text, value in zip(ends, (run.lower, run.exact, run.upper))),
-            Cell(constant, run.lipschitz), Cell(_number(run.gradient), run.gradient),
-            Cell(_number(run.tightness), run.tightness), Cell(_time(entry.seconds), entry.seconds),
-        ])  # fmt: skip
-    return table("Every run", heads, rows, sortable=True)
+        cells: list[str | Cell] = [str(entry.directory.relative_to(above)), group.label, Cell(str(entry.seed))]
+        cells.append(f"{entry.standing.state}, step {entry.standing.step}")
+        for name in MEASURED.values():
+            value = entry.measure(name)
+            text = {"score": entry.told_score(), "lipschitz": _constant(value)}.get(name) or _number(value, 3)
+            cells.append(Cell(text, value))
+        rows.append([*cells, Cell(_time(entry.seconds), entry.seconds)])
+    return table(f"Every run, in {above}" if above != Path() else "Every run", heads, rows, sortable=True)
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    """The folder that all of them lie in; none where they have no common one."""
+    try:
+        return Path(os.path.commonpath([folder.parent for folder in folders]))
+    except ValueError:  # some are relative, some absolute
+        return Path()
 
 
 def _differences(compared: Comparison) -> str:
     if not compared.differences:
         return paragraph("There is one setting.")
-    heads = ("key", *(group.label for group in compared.groups))
-    rows = [(key, *values) for key, values in compared.differences.items()]
-    return table("Keys that do not have one value in all settings", heads, rows)
+    caption, labels = "Keys that do not have one value in all settings", [group.label for group in compared.groups]
+    if len(labels) > max(3, len(compared.differences)):  # a row for each setting, so that the table is no wider
+        columns = zip(labels, *compared.differences.values(), strict=True)
+        return table(caption, ("setting", *compared.differences), list(columns))
+    return table(caption, ("key", *labels), [(key, *values) for key, values in compared.differences.items()])
 
 
-def _number(value: float) -> str:
-    return rounded(value, 4) if math.isfinite(value) else "–"
+def _number(value: float, digits: int = 4) -> str:
+    return rounded(value, digits) if math.isfinite(value) else "–"
+
+
+def _constant(value: float) -> str:
+    return rounded_up(value, 4) if math.isfinite(value) else "–"
 
 
 def _time(seconds: float) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-__all__ = ["Cell", "Section", "details", "figure", "page", "paragraph", "preformatted", "table"]
+__all__ = ["Cell", "Section", "details", "figure", "marked", "page", "paragraph", "preformatted", "table"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Cell:
     key: float | None = None
 
 
-def page(title: str, lead: str, sections: Sequence[Section], *, sortable: bool = False) -> str:
+def page(
+    title: str, lead: str, sections: Sequence[Section], *, sortable: bool = False, wide: bool = False
+) -> str:  # fmt: skip
     """A whole page.
 
     Arguments:
@@ -46,6 +48,7 @@ def page(title: str, lead: str, sections: Sequence[Section], *, sortable: bool =
         lead: HTML that stands below it.
         sections: Told in this order, with links to them on top.
         sortable: Whether its tables can be sorted by a click on a heading; without scripts they stay as they are.
+        wide: Whether it takes all the width of a screen, for tables of many columns.
     """
     style, script = _asset("page.css"), _asset("sorting.js") if sortable else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -63,16 +66,21 @@ def page(title: str, lead: str, sections: Sequence[Section], *, sortable: bool =
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>\n'
-        f"<body><header><h1>{escape(title)}</h1>{lead}"
+        f"<body{' class=wide' if wide else ''}><header><h1>{escape(title)}</h1>{lead}"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main>\n{parts}</main>'
         + (f"<script>{script}</script>" if script else "")
         + "</body></html>\n"
     )
 
 
+def marked(text: str) -> str:
+    """Plain text as HTML; what stands between backticks is set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def paragraph(text: str) -> str:
     """Plain text as a paragraph."""
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{marked(text)}</p>"
 
 
 def preformatted(text: str, label: str) -> str:
@@ -82,7 +90,7 @@ def preformatted(text: str, label: str) -> str:
 
 def figure(picture: str, caption: str, *, wide: bool = False) -> str:
     """A picture, as :mod:`wgan_lip.figures.embedding` gives it, with its caption in plain text."""
-    return f"<figure{' class=wide' if wide else ''}>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure{' class=wide' if wide else ''}>{picture}<figcaption>{marked(caption)}</figcaption></figure>"
 
 
 def details(summary: str, body: str) -> str:
@@ -105,8 +113,8 @@ def _cell(cell: str | Cell, names_row: bool) -> str:
     cell = cell if isinstance(cell, Cell) else Cell(cell)
     key = "" if cell.key is None else f' data-key="{cell.key!r}"'
     if names_row:
-        return f'<th scope="row"{key}>{escape(cell.text)}</th>'
-    return f"<td{key}>{escape(cell.text)}</td>"
+        return f'<th scope="row"{key}>{marked(cell.text)}</th>'
+    return f"<td{key}>{marked(cell.text)}</td>"
 
 
 def _asset(name: str) -> str:

@@ -17,7 +17,7 @@ from wgan_lip.data import Source
 from wgan_lip.inspection.explore import explore
 from wgan_lip.inspection.findings import RULES, Standing, audits
 from wgan_lip.inspection.look import Inspection
-from wgan_lip.inspection.pages.page import Cell, Section, details, figure, page, paragraph, preformatted, table
+from wgan_lip.inspection.pages.page import Cell, Section, details, figure, marked, page, paragraph, preformatted, table
 from wgan_lip.runs.targets import class_named
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import clock_time, plus_minus, rounded, rounded_down, rounded_up
@@ -51,6 +51,7 @@ HOW_TO_READ = {
     "arbitrary offset.",
 }
 
+NARROW = 4.6  # inches of a figure, whose letters can then be read on a telephone, too
 HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage"}
 
 
@@ -87,23 +88,33 @@ def _lead(looked: Inspection) -> str:
     reason = run.status.get("reason")
     names = {name: class_named(config.get(name)) for name in ("generator", "critic", "data")}
     lead = f"<p>{state} {escape(progress)}.{escape(f' {reason}.') if reason else ''}</p>"
+    lead += _headline(standing)
     lead += paragraph(f"{names['generator']} against {names['critic']} on {names['data']}. {_in_words(standing)}")
     if math.isfinite(standing.exact):
         lead += f'<figure class="wide">{_number_line(standing)}</figure>{_terms(_figures(looked))}'
     return lead
 
 
+def _headline(run: Standing) -> str:
+    """The score in large letters; nothing where there is none."""
+    if not math.isfinite(run.score):
+        return ""
+    score = plus_minus(run.score, run.score_error) if run.final else f"{_number(run.score)}, at the last audit"
+    return (
+        f"<p><strong>Excess over the floor: {escape(score)}</strong>, where real samples have {_number(run.real)} and "
+        "lower is better: what W1 between generated and test samples shows beyond sampling.</p>"
+    )
+
+
 def _in_words(run: Standing) -> str:
     if not math.isfinite(run.upper):
         return "Nothing was audited yet, so there is no interval."
-    when = "" if run.final else "At the last audit, "
     known = math.isfinite(run.exact)
     exact = f"the exact value is {rounded(run.exact, 4)}" if known else "samples far away leave no exact value"
     return (
-        f"{when}W1 between generated and test samples lies between {rounded_down(run.lower)} and "
-        f"{rounded_up(run.upper)}; {exact}. Fresh real samples reach "
-        f"{rounded(run.floor, 4)}, the floor; what W1 shows beyond that of sampling is {_number(run.score)}, of real "
-        f"samples in the generator's place {_number(run.real)}."
+        f"{'' if run.final else 'At the last audit, '}W1 between generated and test samples lies between "
+        f"{rounded_down(run.lower)} and {rounded_up(run.upper)}; {exact}. Fresh real samples reach "
+        f"{rounded(run.floor, 4)}, the floor."
     )
 
 
@@ -111,10 +122,9 @@ def _figures(looked: Inspection) -> dict[str, str]:
     """The figures of the last screen, by name."""
     run, summary = looked.standing, looked.run.summary
     told = {
-        "W1, certified": f"{rounded_down(run.lower)} ≤ W1 = {rounded(run.exact, 4)} ≤ {rounded_up(run.upper)}",
         "Excess over the floor": f"{_number(run.score)}; of real samples {_number(run.real)}",
-        "W1 over floor": _number(run.ratio),
-        "Floor": f"{rounded(run.floor, 4)}, W1(real, test)",
+        "W1, certified": f"{rounded_down(run.lower)} ≤ W1 = {rounded(run.exact, 4)} ≤ {rounded_up(run.upper)}",
+        "Floor": f"{rounded(run.floor, 4)}, W1(real, test); W1 over it {_number(run.ratio)}, a score that rewards blur",
     }
     if summary is not None:
         interval, score = summary["interval"], summary["score"]
@@ -150,7 +160,7 @@ def _number_line(run: Standing) -> str:
     end = 1.08 * max(marks) or 1.0
 
     def place(value: float) -> float:
-        return 8 + 544 * min(max(value / end, 0.0), 1.0)
+        return 8 + 384 * min(max(value / end, 0.0), 1.0)
 
     left, right, exact = place(run.lower), place(run.upper), place(run.exact)
     alt = (
@@ -158,7 +168,7 @@ def _number_line(run: Standing) -> str:
         f"exact value {rounded(run.exact, 4)} in it, and the floor at {rounded(run.floor, 4)}."
     )
     drawing = (
-        '<line x1="8" x2="552" y1="40" y2="40" stroke="currentColor" stroke-opacity=".45"/>'
+        '<line x1="8" x2="392" y1="40" y2="40" stroke="currentColor" stroke-opacity=".45"/>'
         f'<rect x="{left:.1f}" y="31" width="{max(right - left, 2):.1f}" height="18" fill="var(--band)" '
         'fill-opacity=".45" stroke="var(--band)"/>'
         f'<line x1="{exact:.1f}" x2="{exact:.1f}" y1="25" y2="55" stroke="var(--mark)" stroke-width="3"/>'
@@ -176,11 +186,11 @@ def _number_line(run: Standing) -> str:
         f'<text x="{x:.1f}" y="{y}" text-anchor="{_anchor(x)}" font-size="13" fill="currentColor">{escape(text)}</text>'
         for x, y, text in texts
     )
-    return f'<svg class="interval" role="img" aria-label="{escape(alt)}" viewBox="0 0 560 98">{drawing}{words}</svg>'
+    return f'<svg class="interval" role="img" aria-label="{escape(alt)}" viewBox="0 0 400 98">{drawing}{words}</svg>'
 
 
 def _anchor(x: float) -> str:
-    return "start" if x < 60 else "end" if x > 500 else "middle"
+    return "start" if x < 60 else "end" if x > 340 else "middle"
 
 
 def _findings(looked: Inspection) -> str:
@@ -189,7 +199,7 @@ def _findings(looked: Inspection) -> str:
         level, kind = ("Warning", "finding serious") if found.serious else ("Note", "finding")
         boxes.append(
             f'<div class="{kind}"><h3><span class="level">{level}:</span> {escape(found.name)}</h3>'
-            f"<p>{escape(_sentence(found.text))}</p><p>{escape(found.remedy)}</p></div>"
+            f"<p>{marked(_sentence(found.text))}</p><p>{marked(found.remedy)}</p></div>"
         )
     if not boxes:
         boxes.append(paragraph("None of the rules below found anything."))
@@ -210,7 +220,7 @@ def _history(looked: Inspection) -> str:
         f"{rounded_up(last['w1/upper'])} at step {last['step']}."
     )
     drawn = figures.interval_history(looked.run.metrics, floor=last.get("eval/w1_floor"))
-    drawn.set_size_inches(5.6, 3.6)  # so that its letters can be read on a narrow screen, too
+    drawn.set_size_inches(NARROW, 3.4)
     drawing = figures.inline_svg(drawn, alt, key="interval")
     caption = (
         "W1 between a fixed held-out batch and the generator at fixed latents; the final scores are those of the "
@@ -303,18 +313,18 @@ def _pictures(looked: Inspection, source: Source, samples: Tensor) -> str:
     """What the critic sees in real and generated samples."""
     parts = []
     if source.image_shape is not None and source.image_shape[0] in (1, 3):
-        grid = figures.real_beside_generated(source.test, samples, source.image_shape)
+        grid = figures.real_beside_generated(source.test, samples, source.image_shape, columns=5, count=40)
         alt = "A grid of real images beside a grid of generated ones."
         text = "Held-out images on the left, images of the averaged generator on the right, drawn from the checkpoint."
-        parts.append(figure(figures.inline_png(grid, alt), text, wide=True))
+        parts.append(figure(figures.inline_png(grid, alt), text))
     try:
         seen = explore(looked.run.critic, source, samples, certificate=looked.certificate)
     except InputError as error:
         return "".join([*parts, paragraph(f"What the critic sees cannot be shown: {error}")])
     for picture in seen.pictures.values():
-        drawn = figures.inline_png(picture.figure, picture.alt)
-        parts.append(f"<h3>{escape(picture.title)}</h3>{figure(drawn, picture.caption)}")
-    return "".join(parts)
+        drawn = figures.inline_png(figures.narrowed(picture.figure, NARROW), picture.alt, dpi=160)
+        parts.append(f"<div><h3>{escape(picture.title)}</h3>{figure(drawn, picture.caption)}</div>")
+    return f'<div class="grid">{"".join(parts)}</div>'
 
 
 def _scores(looked: Inspection) -> str:
@@ -361,7 +371,7 @@ def _environment(looked: Inspection) -> str:
 
 
 def _terms(terms: Mapping[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items()) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{escape(term)}</dt><dd>{marked(text)}</dd>" for term, text in terms.items()) + "</dl>"
 
 
 def _shown(value: Any) -> str:

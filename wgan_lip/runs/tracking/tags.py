@@ -6,8 +6,18 @@
 # the page shows Margin charts last, so the interval has a category to itself, the first one. A Margin chart
 # draws nothing unless its three tags hold the same steps. An estimate knows the exact value at its end, if at all, so
 # its chart has the lower bound in the place of the value.
+#
+# Note [A scale for all runs]. One board shows runs on data of other units, and ones that diverged: beside a W1 of 1,000
+# an axis in units of the data shows nothing of a W1 of 1. So what comes first is drawn on the scale v / (|v| + floor),
+# which keeps the order, needs no units and never leaves (-1, 1): a W1 at its floor is at ½, an excess of zero at 0.
 TRAINING_CHARTS = {
-    "W1, certified": {
+    "W1, certified, on one scale for all runs": {
+        "W1 / (W1 + floor), certified: ½ as real samples, 1 far away": [
+            "Margin",
+            ["relative/exact", "relative/lower", "relative/upper"],
+        ],
+    },
+    "W1, certified, in units of the data": {
         "W1: certified interval around the exact value, and the floor": [
             "Margin",
             ["w1/exact", "w1/lower", "w1/upper", "eval/w1_floor", "eval/w1_floor", "eval/w1_floor"],
@@ -42,6 +52,16 @@ ESTIMATE_CHARTS = {
 }
 
 MEANINGS = {
+    "at_a_glance/excess": "The headline, first of all: what W1 between the averaged generator and held-out samples "
+    "shows beyond sampling. *Lower is better*, down to about 0. The last point, one step behind the training, is the "
+    "final score, a mean over several draws.",
+    "at_a_glance/excess_share": "The same on a scale that fits all runs, e / (abs(e) + floor). *0 is as good as "
+    "real samples*, ½ an excess as large as the floor, 1 far away.",
+    "at_a_glance/precision": "Share of generated samples near a real one. *Higher is better.* Low: they look odd.",
+    "at_a_glance/proved_share": "How much of W1 the critic as trained proves: `w1/lower` over `w1/exact`. *Higher is "
+    "better*; 1 for a potential.",
+    "at_a_glance/recall": "Share of real samples near a generated one. *Higher is better.* Low: kinds of samples are "
+    "missing.",
     "w1/lower": "Lower end of W1 between the samples at hand, **certified**: the critic's dual value over its "
     "certified constant, rounding subtracted. *Higher is tighter*; it never passes the exact value.",
     "w1/upper": "Upper end of W1 between the samples at hand, **certified**: the cost of a transport plan. *Lower is "
@@ -50,8 +70,15 @@ MEANINGS = {
     "against a held-out batch; *lower is better*, down to the floor, `eval/w1_floor`.",
     "w1/critic": "The critic's mean on real samples less that on generated ones, in training batches, penalties left "
     "out: positive, and *falling as the generator gets better*. An estimate of W1, no bound.",
-    "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**. *At most 1, and close "
-    "to it, is good*; dual values are divided by it, so the interval holds in any case.",
+    "certificate/lipschitz": "The critic's Lipschitz constant, bounded from above by **proof**, up to 1 told to four "
+    "digits, rounded up. *At most 1, and close to it, is good*; dual values are divided by it, so the interval holds "
+    "in any case.",
+    "certificate/millionths_below_1": "How far below 1 the proved constant stays, (1 − L) · 10⁶; *above 0 is good*. "
+    "Not told of critics whose constant is not close to 1.",
+    "relative/lower": "`w1/lower` on a scale that fits all runs, v / (abs(v) + floor): see `relative/exact`.",
+    "relative/exact": "`w1/exact` on a scale that fits all runs, W1 / (W1 + floor). *½ is as good as real samples*, "
+    "⅔ is twice the floor, 1 is far away.",
+    "relative/upper": "`w1/upper` on a scale that fits all runs, v / (abs(v) + floor): see `relative/exact`.",
     "critic/grad_norm": "Mean norm of the critic's gradient along the rays of an optimal plan, where a potential has "
     "1. *Far below 1* the critic is under-trained, and the interval does not close.",
     "critic/held_out": "The critic's mean on held-out real samples less that on fresh generated ones. *Close to "
@@ -86,18 +113,6 @@ MEANINGS = {
     "perf/steps_per_second": "Generator steps a second, with the critic's steps they need.",
     "perf/samples_per_second": "Generated samples a second that the generator is trained on.",
     "perf/seconds": "Seconds since the estimate began.",
-    "at_end/excess": "The run's score: what W1 between the averaged generator and held-out samples shows beyond "
-    "sampling, mean over several draws. *Lower is better*, down to about `at_end/excess_real`, of either sign.",
-    "at_end/excess_real": "The same for real samples in the generator's place.",
-    "at_end/score_over_floor": "W1 of the averaged generator to the test set over that of fresh real samples, means "
-    "over several draws. It *rewards blur*: read `at_end/excess` instead.",
-    "at_end/recall": "Share of real samples near a generated one. *Higher is better*, up to that of real samples.",
-    "at_end/w1_exact": "Exact W1 between the averaged generator and the test set. *Lower is better.*",
-    "at_end/w1_lower": "Certified lower end for the same samples, by the critic or a copy fitted to them, whichever "
-    "proves more. *Closer to `at_end/w1_exact` is tighter.*",
-    "at_end/steepest_slope": "The steepest slope of the critic that a search has found, at most the certified "
-    "constant. *Close to it, the certificate is tight.*",
-    "at_end/modes_covered": "Modes of the data that the averaged generator reaches. *Higher is better.*",
     **{
         f"eval/{score}_floor": f"`eval/{score}` of fresh real samples in the generator's place."
         for score in ("sliced_w1", "sliced_w2", "mmd", "precision", "recall", "density", "coverage")
@@ -105,4 +120,5 @@ MEANINGS = {
 }
 """What each scalar means, and which way is good, in Markdown."""
 
-ROUNDED_DOWN, ROUNDED_UP = {"w1/lower", "at_end/w1_lower"}, {"w1/upper", "certificate/lipschitz"}
+ROUNDED_DOWN = {"w1/lower", "relative/lower", "certificate/millionths_below_1"}
+ROUNDED_UP = {"w1/upper", "relative/upper", "certificate/lipschitz"}

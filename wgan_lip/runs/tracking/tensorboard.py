@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch import Tensor
 from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.runs.tracking.tags import MEANINGS, ROUNDED_DOWN, ROUNDED_UP, TRAINING_CHARTS
 from wgan_lip.utils.files import utf8
+from wgan_lip.utils.numbers import rounded_up
 
 SCENE = {
     "camera": {"cls": "PerspectiveCamera", "fov": 45},
@@ -27,13 +31,16 @@ SCENE = {
 TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
 """Turns a surface by 60 degrees away from that page's camera, which looks straight down."""
 
+NEAR = 1e-3  # to 1, where how far a constant stays below it is worth a chart
+
 
 class TensorBoardTracker(Tracker):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
 
-    TensorBoard keeps scalars in single precision, to which bounds are rounded outward, and its charts break off at an
-    infinity, which is left out here. An interval without an upper bound is left out at both ends. Each scalar carries
-    its meaning, of :data:`MEANINGS`, to be read beside its chart. :class:`JsonLinesTracker` keeps everything in full.
+    TensorBoard keeps scalars in single precision, to which bounds are rounded outward, a certified constant up to 1 to
+    four digits; its charts break off at an infinity, which is left out here. An interval without an upper bound is left
+    out at both ends. Each scalar carries its meaning, of :data:`MEANINGS`, to be read beside its chart.
+    :class:`JsonLinesTracker` keeps everything in full.
 
     Arguments:
         directory: Where the event file goes; the run in TensorBoard carries its name.
@@ -48,7 +55,11 @@ class TensorBoardTracker(Tracker):
     ) -> None:  # fmt: skip
         from torch.utils.tensorboard import SummaryWriter
 
+        ahead = 0.0 if purge_step is None else _made_older(Path(directory))
         self._writer: Any = SummaryWriter(os.fspath(directory), purge_step=purge_step, flush_secs=10)
+        if ahead:
+            events = self._open_writer().file_writer
+            events.event_writer = _Later(events.event_writer, ahead)
         self._session_end: Any = None
         self._told: set[str] = set()
         self._resumed = bool(purge_step)
@@ -59,6 +70,11 @@ class TensorBoardTracker(Tracker):
         scalars = {tag: float(value) for tag, value in record.scalars.items()}
         if math.isinf(scalars.get("w1/upper", 0.0)):
             scalars.pop("w1/lower", None)  # see Note [Tags of custom scalars]: the ends share their steps
+        constant = scalars.get("certificate/lipschitz", math.nan)
+        if abs(1 - constant) < NEAR:
+            scalars["certificate/millionths_below_1"] = 1e6 * (1 - constant)
+        if constant <= 1:  # an axis that spans the seventh digit would be ticked 1, 1, 1
+            scalars["certificate/lipschitz"] = float(rounded_up(constant))
         for tag, value in scalars.items():
             single = single_precision(tag, value)
             if not math.isinf(single):
@@ -139,7 +155,7 @@ class TensorBoardTracker(Tracker):
         is marked a success by :meth:`close`, and left open where a `with` block ends in an exception. No experiment is
         declared: the page would take the first run's for all, and leave out what only others have. It then finds the
         hyperparameters of all runs, those first in which they differ, and shows the first five scalars by name, which
-        are the scores, `at_end/*`.
+        are those of `at_a_glance/*`.
 
         Arguments:
             params: Values by name. Numbers stay numbers, None is left out, and anything but numbers and strings is
@@ -178,6 +194,42 @@ class TensorBoardTracker(Tracker):
         if self._writer is None:  # SummaryWriter would silently start a second event file
             raise ValueError("Expected an open TensorBoardTracker. This one is closed. Record before closing.")
         return self._writer
+
+
+class _Later:
+    """An event writer whose clock goes ahead."""
+
+    def __init__(self, writer: Any, seconds: float) -> None:
+        self._writer, self._seconds = writer, seconds
+
+    def add_event(self, event: Any) -> None:
+        event.wall_time += self._seconds
+        self._writer.add_event(event)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+def _made_older(directory: Path) -> float:
+    """Gives a run's event files names that come before that of one made now; says by how many seconds they are ahead.
+
+    TensorBoard reads the files of a run in the order of their names, which begin with the time: where the clock was set
+    back before the run went on, it would take what came last for the beginning.
+    """
+    now = time.time()
+    named = [(file, EVENTS.fullmatch(file.name)) for file in directory.glob("events.out.tfevents.*")]
+    files = sorted((int(found[1]), found[2], file) for file, found in named if found)
+    if not files:
+        return 0.0
+    latest = max([float(files[-1][0]), *(file.stat().st_mtime for _, _, file in files)])
+    if files[-1][0] >= int(now):
+        for place, (_, rest, file) in enumerate(files):
+            earlier = max(0, int(now) - len(files) + place)
+            file.rename(file.with_name(f"events.out.tfevents.{earlier:010d}.{rest}"))
+    return max(0.0, latest - now)
+
+
+EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(.*)")
 
 
 def single_precision(tag: str, value: float) -> float:
