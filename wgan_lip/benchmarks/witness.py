@@ -72,8 +72,8 @@ def _saved(path: Path, seed: int, critics: list[str], points: tuple[int, ...]) -
         x, y = oracle.pair(n, torch.Generator().manual_seed(seed))
         plan, potential = Plan(np.arange(n), np.arange(n), np.ones(n), (n, n)), Potential(y, -oracle.potential(y))
         w1 = math.fsum((x - y).norm(dim=1).tolist()) / n  # which the checker has to prove, within 1e-12
-        ends = {"lower": w1 - 1e-12, "upper": w1 + 1e-12, "cost": None, "off": None, "dual": None, "a": None, "b": None}
-        CertifiedInterval(plan=plan, potential=potential, x=x, y=y, **ends).save_witness(path)
+        ends, unknown = (w1 - 1e-12, w1 + 1e-12), (None, None, None)  # its cost, what it is off, the dual value
+        CertifiedInterval(*ends, plan, potential, *unknown, x, y, None, None).save_witness(path)
         yield {"of": f"W1, {n:,} and {n:,} points of R^2", "n": n}
 
 
