@@ -32,7 +32,6 @@ PAGES = [
     "oracles",
     "calls",
     "tests",
-    "inspect",
 ]
 PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
 

@@ -44,7 +44,7 @@ def comparison_page(compared: Comparison) -> str:
     count = len(compared.entries)
     top = ""
     for league, lead in compared.best.items():
-        why = f" {escape(lead.why())}" if lead.why() else ""
+        why = f" Why: {escape(lead.why())}" if lead.why() else ""
         top += (
             f"<p><strong>Best on {escape(league)}: {escape(lead.verdict())}</strong>{why} Its best run: "
             f"{escape(str(lead.run.directory))}, excess {escape(lead.run.told_score())}.</p>"
