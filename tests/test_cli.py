@@ -71,7 +71,8 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
         assert picture.size[0] > 300
 
 
-def test_the_last_screen_says_what_a_person_needs(capsys):
+def test_the_last_screen_says_what_a_person_needs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["train", *TINY]) == 0
     screen = capsys.readouterr().out
     directory = only_run()
@@ -564,8 +565,13 @@ def test_a_refuted_certificate_stops_the_run_and_keeps_the_evidence(monkeypatch,
     from wgan_lip.training import audit
     from wgan_lip.wasserstein.interval import InvariantViolation
 
-    def refuted(*_, **__):
-        raise InvariantViolation("Expected lower <= upper.")
+    genuine, audits = audit.bracket, []
+
+    def refuted(*arguments, **settings):  # in the second audit, after the look before the first step
+        audits.append(arguments)
+        if len(audits) == 2:
+            raise InvariantViolation("Expected lower <= upper.")
+        return genuine(*arguments, **settings)
 
     monkeypatch.setattr(audit, "bracket", refuted)
     assert main(["train", *TINY]) == 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from wgan_lip.utils.checks import InputError
+from wgan_lip.utils.files import write_json
 
 __all__ = ["JobFailed", "JobOutcome", "Jobs", "Labelled", "side_by_side"]
 
@@ -62,8 +63,7 @@ class Jobs:
     def tell(self, outcome: JobOutcome) -> None:
         """Leaves word of a job that ended; a machine of a cluster that has no such folder leaves none."""
         if self._folder.is_dir():
-            place = self._folder / f"{time.time_ns()}-{os.getpid()}.json"
-            place.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+            write_json(self._folder / f"{time.time_ns()}-{os.getpid()}.json", asdict(outcome))
 
     def outcomes(self) -> list[JobOutcome]:
         """What all of them told, in the order in which they ended."""
