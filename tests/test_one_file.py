@@ -1,6 +1,6 @@
 """A layer, a critic, a data source, a candidate, a suite: each is one class or function in one file, and is found there.
 
-The contract of layers is in `test_contract.py`. Here are those of critics and sources, and the README's examples, which
+The contract of layers is in `test_contract.py`. Here are those of critics and sources, and the guide's examples, which
 are found without another line.
 """
 
@@ -49,10 +49,11 @@ from wgan_lip.wasserstein.dual import ascend
 from wgan_lip.wasserstein.fitting import fit_critic
 
 ROOT = Path(__file__).resolve().parent.parent
-CODES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+GUIDE = ROOT / "wgan_lip/guides/extending.md"
+CODES = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def readme(start: str) -> str:
+def example(start: str) -> str:
     """The example that defines this class, up to where it begins to use it."""
     (code,) = (code for code in CODES if start in code)
     return re.split(r"\n\n\n(?!class |def )", code.partition(start)[0] + start + code.partition(start)[2])[0] + "\n"
@@ -104,8 +105,8 @@ def test_a_class_that_is_defined_again_counts_as_it_is_now():
 
 @pytest.fixture
 def rotation(tmp_path, monkeypatch):
-    """The README's layer as a file on the path, imported."""
-    (tmp_path / "rotation.py").write_text(readme("class Rotation(LipschitzLayer)"), encoding="utf-8")
+    """The guide's layer as a file on the path, imported."""
+    (tmp_path / "rotation.py").write_text(example("class Rotation(LipschitzLayer)"), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("rotation")
     sys.modules.pop("rotation")
@@ -121,7 +122,7 @@ def test_the_contract_finds_the_readmes_layer_as_a_file_of_the_room(tmp_path):
     (tmp_path / "tests").mkdir()
     for name in ("conftest.py", "test_contract.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
-    layer = readme("class Rotation(LipschitzLayer)")
+    layer = example("class Rotation(LipschitzLayer)")
     (tmp_path / "wgan_lip/lipschitz/layers/rotation.py").write_text(layer, encoding="utf-8")
     contract = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "Rotation", "tests/test_contract.py"]
     table = "from wgan_lip.lipschitz.layers.table import layer_table; print(layer_table().encode())"
@@ -262,7 +263,7 @@ def test_every_critic_has_an_example():
 
 def test_the_readmes_critic_keeps_the_contract_as_it_stands():
     names = {"__name__": "sorted_blocks"}
-    exec(compile(readme("class SortedBlocks(Critic)"), "README.md", "exec"), names)
+    exec(compile(example("class SortedBlocks(Critic)"), GUIDE.name, "exec"), names)
     kind = names["SortedBlocks"]
     assert kind in concrete_subclasses(Critic)
     assert_critic(lambda: next(kind.examples()))
@@ -324,7 +325,7 @@ def test_every_source_has_an_example_or_is_built_here():
 
 def test_the_readmes_source_keeps_the_contract_and_opens_by_its_name():
     names = {"__name__": "ring"}
-    exec(compile(readme("class Ring(Source)"), "README.md", "exec"), names)
+    exec(compile(example("class Ring(Source)"), GUIDE.name, "exec"), names)
     (source,) = names["Ring"].examples()
     assert_source(source)
     drawn = open_samples("data/ring:noise:0.0").law.draw(50, rng())
@@ -380,7 +381,7 @@ def test_a_candidate_of_ones_own_is_found_by_its_family():
 def test_every_suite_takes_what_the_command_gives():
     for name, measure in suites().items():
         parameters = inspect.signature(measure).parameters.keys()
-        assert {"seeds", "out"} <= parameters <= {"seeds", "out", "overrides"}, name
+        assert {"seeds", "out"} <= parameters <= {"seeds", "out", "overrides", "stage", "minutes"}, name
         assert (inspect.getdoc(measure) or "").strip(), name
 
 

@@ -16,7 +16,9 @@ from wgan_lip.cli import COMMANDS
 from wgan_lip.lipschitz.layers.table import layer_table
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "wgan_lip/guides").glob("*.md"))}
+README = "\n".join([FIRST, *(text.replace("](../../", "](") for text in GUIDES.values())])  # and the guides behind it
 
 
 TABLES = ["wgan", "tensorboard", "rivals"]
@@ -57,8 +59,13 @@ def test_every_committed_result_has_its_command_in_the_text(suite):
     assert f"suite={results.get('suite', suite)}" in README and results["machine"]["processor"]
 
 
-def test_the_screen_is_the_committed_one():
-    assert (ROOT / "outputs/reference/wgan/screen.txt").read_text(encoding="utf-8").rstrip() in README
+def test_the_screen_begins_as_the_committed_one():
+    (screen,) = re.findall(r"```text\n(.*?)\n```", FIRST, re.DOTALL)
+    assert (ROOT / "outputs/reference/wgan/screen.txt").read_text(encoding="utf-8").startswith(screen)
+
+
+def test_it_is_short():
+    assert len(FIRST.splitlines()) <= 300
 
 
 def test_what_is_said_of_blurred_digits_is_what_was_measured():
@@ -277,18 +284,21 @@ def test_what_is_said_of_the_referee_is_what_was_measured():
 
 
 def test_pictures_and_files_exist():
-    for name in re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`(outputs/reference/[^`]+)`", README):
-        assert (ROOT / name).exists(), name
+    for path, text in {ROOT / "README.md": FIRST, **GUIDES}.items():
+        for name in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (path.parent / name).exists() or name.startswith("https://"), name
+        for name in re.findall(r"`(outputs/reference/[^`]+)`", text):
+            assert (ROOT / name).exists(), name
 
 
 def test_every_command_is_told_and_every_told_command_exists():
     told = set(re.findall(r"^(?:\S*bin/)?wgan-lip (\w+)", README, re.MULTILINE))
     assert told <= COMMANDS.keys()
-    assert all(f"wgan-lip {command}" in README for command in COMMANDS)
+    assert all(f"wgan-lip {command}" in FIRST for command in COMMANDS)
 
 
 def test_every_room_is_on_the_map_on_its_floor():
-    table = re.search(r"^\| floor \| room .*?\n\n", README, re.MULTILINE | re.DOTALL).group()
+    table = re.search(r"^\| floor \| room .*?\n\n", FIRST, re.MULTILINE | re.DOTALL).group()
     told = [(int(floor), room) for floor, room in re.findall(r"^\| (\d) \| `(\w+)` \| ", table, re.MULTILINE)]
     assert sorted(told) == sorted((height, room) for height, rooms in enumerate(FLOORS, 1) for room in rooms)
 
@@ -298,7 +308,7 @@ def test_the_table_of_layers_is_what_the_layers_say_of_themselves():
     assert layer_table() in README
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", FIRST, re.DOTALL))
 def test_examples_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})

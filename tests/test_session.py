@@ -28,7 +28,7 @@ ROOT = Path(wgan_lip.__file__).resolve().parents[1]
 QUICK = {"steps": 6, "batch_size": 16, "critic_steps": 1, "warmup_steps": 2, "log_every": 2, "audit_every": 3,
          "audit_size": 20, "audit_scores": False, "audit_refits": 0}  # fmt: skip
 SCORED = Evaluation(size=30, repeats=2, fit_steps=2, directions=8)
-(SCRIPT,) = (code for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+(SCRIPT,) = (code for code in re.findall(r"```python\n(.*?)```", (ROOT / "wgan_lip/guides/training.md").read_text(), re.DOTALL)
              if "wgan_lip.train(" in code)  # fmt: skip
 
 

@@ -45,7 +45,11 @@ def test_any_plain_content_becomes_json_with_null_for_what_is_not_finite(content
 def test_only_one_place_writes_json():
     package = Path(wgan_lip.__file__).parent
     uses = {str(path.relative_to(package)) for path in package.rglob("*.py") if "json.dump" in path.read_text("utf-8")}
-    compared = {"inspection/compare.py", "benchmarks/contest.py", "benchmarks/browser.py"}  # compared, or said to a browser, and not written
+    compared = {
+        "inspection/compare.py",
+        "benchmarks/contest.py",
+        "benchmarks/browser.py",
+    }  # compared, or said to a browser, and not written
     compared |= {f"lipschitz/{name}.py" for name in ("certificates", "check_witness", "proofs")} | {
         "runs/folder.py"
     }  # hashed, or tried
