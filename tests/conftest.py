@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 torch.set_num_threads(1)  # tests run in parallel processes
+os.environ["COLUMNS"] = "1000"  # so that no screen is wrapped, unless a test is about that
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as on a terminal, where the tests were started by nohup too
 

@@ -71,10 +71,10 @@ def test_the_training_of_record_goes_on_in_pieces(certified, tmp_path):
     assert first["unfinished"] and 0 < first["step"] < first["of"] == 6
     second = gpu._piece(certified, setting(tmp_path))
     assert "unfinished" not in second and second["step"] == 6
-    assert [record["step"] for record in second["scores"]] == [3, 6]
+    assert [record["step"] for record in second["scores"]] == [0, 3, 6]
     assert second["summary"]["score"]["ratio"] > 0
     (run,) = (Run(folder) for folder in tmp_path.iterdir() if folder.is_dir())
-    assert [record["step"] for record in run.metrics] == [3, 6]
+    assert [record["step"] for record in run.metrics] == [0, 3, 6]
 
 
 def test_pieces_end_where_a_training_without_a_break_ends(tmp_path):

@@ -536,7 +536,9 @@ def test_a_benchmark_measures_every_case_once(monkeypatch, capsys):
     from wgan_lip.benchmarks import wgan
 
     monkeypatch.setattr(wgan, "CASES", ("gaussians8", "digits"))
-    overrides = ",".join(f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0", "threads=1"])
+    overrides = ",".join(
+        f"'{setting}'" for setting in [*TINY, "evaluation.fit_steps=0", "threads=1", "training.audit_first=false"]
+    )
     written = []
     for _ in range(2):
         assert main(["benchmark", "seeds=[0,1]", f"overrides=[{overrides}]"]) == 0

@@ -518,7 +518,7 @@ def test_the_whole_command_may_be_given_again(foreign, capsys):
         (["training.stepz=3"], "Got training.stepz"),
         (["nothing=3"], "Got nothing"),
         (["training.steps=six"], "Expected training.steps of type int. Got 'six'"),
-        (["critic=nowhere"], "Could not find 'critic/nowhere'"),
+        (["critic=nowhere"], "There is no critic=nowhere"),
         (["critic=../../foreign/payload"], "Could not find"),
         (["seed=1,2"], "Expected one value for seed"),
         (["~critic"], "Expected one value for critic"),

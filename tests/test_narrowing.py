@@ -23,7 +23,7 @@ from wgan_lip.transport import (
     narrow,
     narrowing,
     patches,
-    potentials,
+    rounding,
     solve,
     solves_at_once,
 )
@@ -385,7 +385,7 @@ def test_blocks_change_nothing():
     with small() as patch:
         whole = intervals(x, y)
         patch.setattr(narrowing, "CHUNK", 64)
-        patch.setattr(potentials, "CHUNK", 64)
+        patch.setattr(rounding, "CHUNK", 64)
         blocks = intervals(x, y)
     assert [one.stage for one in whole] == [one.stage for one in blocks]
     assert blocks[-1].transport.value == pytest.approx(whole[-1].transport.value, rel=1e-14)

@@ -255,7 +255,7 @@ def test_a_service_that_fails_is_left_and_the_training_goes_on(json_service, cap
     kept = []
     json_service(lambda *args: kept.append(Failing(*args)) or kept[-1])
     run = trained("mine", ["json"])
-    assert run.status["state"] == "finished" and kept[0].steps == [1, 2, 3]
+    assert run.status["state"] == "finished" and kept[0].steps == [0, 1, 2, 3]
     lines = [line for line in capsys.readouterr().err.splitlines() if "json" in line]
     assert lines == ["wgan-lip: json is told nothing more, for it failed: RuntimeError: the server is gone. The training "
                      "goes on."]  # fmt: skip

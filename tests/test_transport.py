@@ -309,7 +309,7 @@ def test_offsets_may_dwarf_the_points():
 def test_potential_blocks_change_nothing(monkeypatch):
     x, y = normal(40, 3), normal(30, 3, seed=1)
     whole = solve(x, y).potential(x)
-    monkeypatch.setattr(transport.potentials, "CHUNK", 64)
+    monkeypatch.setattr(transport.rounding, "CHUNK", 64)
     np.testing.assert_allclose(solve(x, y).potential(x), whole, rtol=1e-14)
 
 

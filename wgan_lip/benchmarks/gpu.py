@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -358,6 +358,10 @@ class _PenalizedTwin(PenalizedCritic):
             delattr(self, name)
         self.layers = convolutions(image)[:-1]
         self.squeeze = Squeeze()
+
+    @classmethod
+    def examples(cls) -> Iterator[Critic]:
+        yield cls((3, 32, 32))
 
 
 def _cifar_folder(root: Path | None) -> Path | None:

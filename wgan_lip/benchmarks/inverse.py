@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -132,6 +132,10 @@ class PenalizedConvolutions(PenalizedCritic):
         self._modules.clear()
         for name, layer in layers.items():
             self.add_module(name, layer)
+
+    @classmethod
+    def examples(cls) -> Iterator[Critic]:
+        yield cls(math.prod(SHAPE))
 
 
 CRITICS: dict[str, Callable[[], Critic]] = {

@@ -143,7 +143,7 @@ class Session:
                 seed=self.seed,
                 state=past.state,
                 pause=lambda step: stop.asked is not None or (saver is not None and saver.due(step)),
-                first_look=True,
+                first_look=self.training.audit_first,
             )
             directory = ranks.by_first(lambda: self._opened(past, held))
             reopened = partial(

@@ -144,6 +144,8 @@ class Audits(Settings):
         log_every: Generator steps between records.
         audit_every: Generator steps between audits, which bracket a fixed held batch between the critic's certified
             dual value and exact transport.
+        audit_first: Whether :func:`wgan_lip.train` audits the players before the first step, too: pictures and an
+            interval are there at once.
         audit_size: Samples of each law in an audit, at most the size of the test set.
         audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
         audit_refits: At how many audits, evenly spread, the last among them, a copy of the critic is refitted to fresh
@@ -154,6 +156,7 @@ class Audits(Settings):
 
     log_every: int = above(0, 50)
     audit_every: int = above(0, 500)
+    audit_first: bool = True
     audit_size: int = at_least(2, 500)
     audit_scores: bool = True
     audit_refits: int = at_least(0, 3)
