@@ -26,6 +26,7 @@ TINY = [
     "training.log_every=3",
     "training.audit_every=3",
     "training.audit_size=20",
+    "training.audit_refits=1",
     "evaluation.size=30",
     "evaluation.repeats=2",
     "evaluation.fit_steps=3",

@@ -165,7 +165,7 @@ class Audits(Settings):
     def refits_at(self, step: int, total: int) -> bool:
         """Whether the audit at `step`, of `total` steps, is one of those that are evenly spread for refitting."""
         every = self.audit_every * math.ceil(math.ceil(total / self.audit_every) / max(1, self.audit_refits))
-        return self.audit_refits > 0 and step % every == 0
+        return self.audit_refits > 0 and step > 0 and step % every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
