@@ -197,6 +197,15 @@ def test_what_is_said_of_real_images_is_what_was_measured():
     lead = {pair: 100 * (every[pair, "image"] / every[pair, "residual"] - 1) for pair in pairs}
     assert [round(lead[pair]) for pair in ("mnist_gaussian", "mnist_blurred")] == [4, 14]
     assert abs(lead["mnist"]) < 1 and lead["digits"] < -1
+    cifar = held_out("image_pairs_cifar")
+    for peer in ("gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort", "torchlip"):
+        assert all(cifar[pair, peer] < cifar[pair, "residual"] for pair in ("cifar10", "cifar10_gaussian"))
+    leads = {
+        method: [100 * (cifar[pair, method] / cifar[pair, "residual"] - 1) for pair in ("cifar10", "cifar10_gaussian")]
+        for method in ("image", "full_sort")
+    }
+    assert abs(leads["image"][0]) < 1 and round(leads["image"][1]) == 32
+    assert [round(lead) for lead in leads["full_sort"]] == [2, 1]
 
 
 def test_the_study_on_images_chose_the_default():
