@@ -252,7 +252,7 @@ LAYERS = [
 CRITICS = [
     (f"{kind.__name__}-{index}", critic)
     for kind in concrete_subclasses(Critic)
-    if kind.__module__.startswith("wgan_lip.")
+    if kind.__module__.startswith("wgan_lip.critics.")
     for index, critic in enumerate(
         [kind(3, width=6, depth=2)] if kind.__name__ in ("ClippedCritic", "PenalizedCritic", "SpectralNormCritic", "SortingCritic", "ResNetCritic") else kind.examples()
     )
