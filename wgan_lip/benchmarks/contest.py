@@ -56,6 +56,7 @@ __all__ = [
     "positive_number",
     "run_cases",
     "some_of",
+    "steps_in_time",
     "train_and_measure",
     "trained",
 ]
@@ -264,13 +265,28 @@ def _ascended(
             pair, ascending = pair.through(front), rest
     optimizer = method.new_optimizer(critic)
     constrain_steps(optimizer, ascending)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    for steps in steps_in_time(optimizer, seconds, method.schedule, began):  # noqa: B007
+        ascend(ascending, optimizer, *_drawn(pair, batch, rng))
+    return steps
+
+
+def steps_in_time(
+    optimizer: torch.optim.Optimizer, seconds: float, schedule: str, began: float | None = None
+) -> Iterator[int]:
+    """Numbers steps from 1 while processor time is left, and sets the learning rates of each by a schedule in time.
+
+    Arguments:
+        optimizer: At its first rates.
+        seconds: Since `began`, a reading of `time.process_time`; by default since the first step.
+        schedule: A key of :data:`wgan_lip.training.SCHEDULES`.
+    """
+    began = time.process_time() if began is None else began
+    rates, steps = [group["lr"] for group in optimizer.param_groups], 0
     while (elapsed := time.process_time() - began) < seconds:
         for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * SCHEDULES[method.schedule](elapsed / seconds)
-        ascend(ascending, optimizer, *_drawn(pair, batch, rng))
+            group["lr"] = rate * SCHEDULES[schedule](elapsed / seconds)
         steps += 1
-    return steps
+        yield steps
 
 
 def _drawn(pair: Trainable, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

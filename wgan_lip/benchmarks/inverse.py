@@ -8,7 +8,6 @@ descent on a data term plus the critic, as in *Adversarial regularizers in inver
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of, steps_in_time
 from wgan_lip.benchmarks.image_pairs import absent
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.critics import ConvolutionalCritic, Critic, ImageCritic, PenalizedCritic, ResNetCritic
@@ -246,13 +245,10 @@ def _trained(critic: Critic, x: Tensor, y: Tensor, seconds: float, rng: torch.Ge
         critic.start_at(x[:STARTED], y[:STARTED])
         optimizer = torch.optim.Adam(parameter_groups(critic, RATE), betas=(0.9, 0.99))
         constrain_steps(optimizer, critic)
-    rates, steps, began = [group["lr"] for group in optimizer.param_groups], 0, time.process_time()
-    while (spent := (time.process_time() - began) / seconds) < 1:
-        for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * (1 - spent)
+    steps = 0
+    for steps in steps_in_time(optimizer, seconds, "linear"):  # noqa: B007
         some, others = (torch.randint(len(rows), (BATCH,), generator=rng) for rows in (x, y))
         ascend(critic, optimizer, x[some], y[others])
-        steps += 1
     return steps
 
 

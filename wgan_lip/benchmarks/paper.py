@@ -6,7 +6,6 @@ that a search finds. Without normalisation the first and the last map are free: 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of, steps_in_time
 from wgan_lip.benchmarks.image_pairs import absent
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.critics import Critic, FixedWidthCritic, ResNetCritic
@@ -166,15 +165,12 @@ def _trained(classifier: Critic, x: Tensor, y: Tensor, margin: float, seconds: f
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(parameter_groups(classifier, RATE))
     constrain_steps(optimizer, classifier)
-    rates, steps, began = [group["lr"] for group in optimizer.param_groups], 0, time.process_time()
-    while (spent := (time.process_time() - began) / seconds) < 1:
-        for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * (1 - spent)
+    steps = 0
+    for steps in steps_in_time(optimizer, seconds, "linear"):  # noqa: B007
         some = torch.randint(len(x), (BATCH,), generator=rng)
         optimizer.zero_grad()
         hinge_kr(classifier(x[some]), y[some], margin).backward()
         optimizer.step()
-        steps += 1
     return steps
 
 

@@ -188,7 +188,7 @@ def _claim(path: str, module: nn.Module, *parts: tuple[ProvedLayer, ...]) -> Cla
         else:
             claim = STOCK_CLAIMS[type(module)](module)
         if not claim.lipschitz >= 0:  # NaN included, which a zero after it would hide
-            raise UncertifiableError(f"Expected a constant of at least 0. Got {claim.lipschitz}. Mend its claim().")
+            raise UncertifiableError(f"Expected a constant of at least 0. Got {claim.lipschitz}. Correct its claim().")
         return claim
     except InputError as error:
         raise type(error)(f"At '{path}': {error}") from None

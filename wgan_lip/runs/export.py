@@ -185,7 +185,7 @@ def _program(player: nn.Module, inputs: Tensor, name: str) -> torch.export.Expor
     except Exception as error:  # torch.export raises many unrelated types
         raise InputError(
             f"Expected a {name} that torch.export can trace. Got {one_line(error)}. "
-            "Mend its forward, or export without programs: programs=false."
+            "Correct its forward, or export without programs: programs=false."
         ) from error
     stored = program.state_dict
     if not all(key in stored and torch.equal(stored[key], weight) for key, weight in weights.items()):
