@@ -34,7 +34,10 @@ TINY = [
     "generator.width=8",
     "critic.depth=2",
     "device=cpu",
+    "training.audit_first=false",
+    "tracking=[]",
 ]
+WATCHED = ["training.audit_first=true", "tracking=[tensorboard]"]  # as users have it, where a test looks at that
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +69,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(directory.parent)
     try:
-        assert main(["train", *TINY, f"hydra.run.dir={directory}"]) == 0
+        assert main(["train", *TINY, *WATCHED, f"hydra.run.dir={directory}"]) == 0
     finally:
         os.chdir(before)
     return directory

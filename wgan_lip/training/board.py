@@ -16,7 +16,7 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.certificates import Certificate, certify
 from wgan_lip.runs.folder import versions, yaml_text
 from wgan_lip.runs.resuming import FREE
-from wgan_lip.runs.tracking import MEANINGS, Tracker
+from wgan_lip.runs.tracking import MEANINGS, Tracker, Trackers
 from wgan_lip.training.game import Game, Record
 from wgan_lip.transport import solve
 from wgan_lip.utils.numbers import rounded_up
@@ -115,6 +115,8 @@ class TrainingBoard:
         self._tracker.record(_Scores(step + 1, scalars))
 
     def _show(self, game: Game, step: int) -> None:
+        if isinstance(self._tracker, Trackers) and not self._tracker:
+            return  # nobody looks
         source, critic = self._source, game.critic
         real = source.test[:SHOWN]
         rng = torch.Generator(game.latent_rng.device).manual_seed(0)  # the same latents at every step

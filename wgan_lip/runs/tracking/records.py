@@ -83,6 +83,9 @@ class Trackers(Tracker):
         for tracker in trackers:
             self._stack.push(tracker)
 
+    def __len__(self) -> int:
+        return len(self._trackers)
+
     def record(self, record: RecordLike) -> None:
         for tracker in self._trackers:
             tracker.record(record)
