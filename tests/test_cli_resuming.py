@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, WATCHED
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resuming import differences
 
@@ -32,7 +32,7 @@ from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training.signals import Interrupted, StopRequests
 from wgan_lip.utils.checks import InputError
 
-LONGER = [*TINY, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
+LONGER = [*TINY, *WATCHED, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
           "evaluation.repeats=1"]  # fmt: skip
 
 
@@ -603,7 +603,7 @@ for line in sys.stdin:
 
 def test_a_process_killed_at_any_instant_loses_no_more_than_since_its_last_checkpoint():
     """Kills a real process WGAN_LIP_KILLS times, 3 by default, each time at a random instant of its life."""
-    settings = [*TINY, "training.steps=60", "training.log_every=5", "training.audit_every=20", "checkpoint.every=10",
+    settings = [*TINY, *WATCHED, "training.steps=60", "training.log_every=5", "training.audit_every=20", "checkpoint.every=10",
                 "checkpoint.keep=3", "evaluation.fit_steps=0", "evaluation.repeats=1"]  # fmt: skip
     assert main(["train", *settings, "hydra.run.dir=whole"]) == 0
     life = 0.5 + 1.5 * Run("whole").metrics[-1]["time"]
