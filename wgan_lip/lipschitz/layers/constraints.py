@@ -38,8 +38,8 @@ WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # dtypes 
 class Constraint(ABC):
     """A set that training keeps a part of a parameter in.
 
-    Constraints of one class and one :attr:`kind` are treated together, in as many calls of torch's as one of them: what
-    a step of a small critic takes is mostly the time of these calls.
+    Constraints of one class and one :attr:`kind` are treated together, in as many torch calls as one of them: a step of
+    a small critic spends most of its time in these calls.
 
     Attributes:
         part: The parameter, or a view of it.
@@ -54,7 +54,7 @@ class Constraint(ABC):
 
     @property
     def kind(self) -> Hashable:
-        """What is equal for those that are treated together; by default each is alone."""
+        """A key that is equal for constraints treated together; by default each is treated alone."""
         return id(self)
 
     def retract(self) -> None:
@@ -104,9 +104,9 @@ class SemiOrthogonal(Constraint):
 
     @property
     def kind(self) -> Hashable:
-        """The shape, whichever way it lies: a tall matrix is treated as its transpose.
+        """The shape, with a tall matrix treated as its transpose.
 
-        Alone on a CPU where it is large: copies to one place would take longer there than calls of torch's.
+        Large matrices are treated alone on a CPU, where copying them together takes longer than the torch calls.
         """
         alone = self.part.device.type == "cpu" and self.part.numel() > COPIED
         shape = sorted((len(self.part), self.part[0].numel()))

@@ -20,9 +20,9 @@ __all__ = ["Retraction", "constrain_steps"]
 class Retraction:
     """Takes the parameters of all layers in `module` back to their constraints; no autograd, no host synchronisation.
 
-    :meth:`project` takes out of their gradients what that would undo. How, each constraint says: see
-    :mod:`wgan_lip.lipschitz.layers.constraints`. Those of one kind, such as semi-orthogonal weights of one shape, are
-    treated together.
+    :meth:`project` removes from their gradients what that would undo; see :mod:`wgan_lip.lipschitz.layers.constraints`
+    for how each constraint does it. Those of one kind, such as semi-orthogonal weights of one shape, are treated
+    together.
 
     Arguments:
         module: Any module. The constraints of its :class:`LipschitzLayer` submodules are found once, and anew after it
@@ -114,10 +114,9 @@ _CONSTRAINED: WeakKeyDictionary[torch.optim.Optimizer, list[nn.Module]] = WeakKe
 def constrain_steps(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
     """Registers the :class:`Retraction` of `module` on `optimizer`: every step projects gradients, and then retracts.
 
-    Works with any torch optimiser and any training loop, which cannot forget it. Where gradients are clipped before the
-    step, clip what :meth:`Retraction.project` leaves of them: a long part that moves nothing would take the room of the
-    others. A step with a closure retracts before each evaluation of it, and projects after. Registering twice does no
-    harm and nothing more.
+    Works with any torch optimiser and any training loop, which cannot forget it. To clip gradients before the step,
+    call :meth:`Retraction.project` first: otherwise a long component that moves nothing counts in the norm. A step with
+    a closure retracts before each evaluation of it, and projects after. Registering twice has no further effect.
 
     Example:
         >>> from wgan_lip.lipschitz.layers import GradientFlow
