@@ -88,21 +88,21 @@ def check_features(features: str | None, source: Source) -> None:
 
 
 def features_of(features: str | None, source: Source, *, classifier_steps: int = 400) -> Features | None:
-    """The features that scores of a source are to be taken on.
+    """The features on which a source is scored.
 
     Arguments:
         features: `classifier`, a small one trained here on the source's labels; `lite0`, EfficientNet-Lite0 on
-            ImageNet, whose weights come in a package; the path of a state dict of a torchvision architecture, which
-            its name begins with, as torchvision names its files (`mobilenet_v2-b0353104.pth`), or which stands before
-            the path (`mobilenet_v2:weights.pth`); None for none.
-        source: Of the images.
-        classifier_steps: Of training the classifier; 0 for none.
+            ImageNet, whose weights come in a package; the path of a state dict of a torchvision architecture, named by
+            the start of the file name, as torchvision does (`mobilenet_v2-b0353104.pth`), or before the path
+            (`mobilenet_v2:weights.pth`); None for none.
+        source: The source of the images.
+        classifier_steps: Training steps of the classifier; 0 for none.
 
     Returns:
-        None where a classifier is asked for and the source has no labelled images.
+        None if a classifier is asked for and the source has no labelled images.
 
     Raises:
-        InputError: A package or file that is not there, or that holds other weights; samples that are no images.
+        InputError: A missing package or file, or one that holds other weights; samples that are not images.
     """
     if features is None:
         return None

@@ -353,8 +353,8 @@ def check_memory(need: float, purpose: str, remedy: str) -> None:
     if available is not None and need > available:
         size = f"{need / 2**30:.3g}" if need < 2.0**70 else "over a trillion"
         raise InputError(
-            f"There is not enough memory for {purpose}: {size} GiB are needed, {available / 2**30:.3g} GiB available. "
-            f"{remedy}"
+            f"There is not enough memory for {purpose}: {size} GiB are needed, {available / 2**30:.3g} GiB are "
+            f"available. {remedy}"
         )
 
 
