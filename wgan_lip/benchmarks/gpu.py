@@ -475,9 +475,7 @@ def measure(
     if results.exists():
         stored = read_json(results)
         if any(stored.get(key) != value for key, value in about.items()):
-            raise InputError(
-                f"{results} holds results of another device or other sizes. Choose another out=DIR."
-            )
+            raise InputError(f"{results} holds results of another device or other sizes. Choose another out=DIR.")
         stages = stored["stages"]
 
     def write() -> None:

@@ -351,9 +351,7 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
     pairs = [(now.path, now.lipschitz, then.lipschitz) for now, then in zip(proved.layers, certificate.layers)]
     for path, found, stated in [*pairs, ("the whole critic", proved.lipschitz, certificate.lipschitz)]:
         if not math.isclose(found, stated, rel_tol=1e-9, abs_tol=1e-300):
-            raise InputError(
-                f"{altered}: it states the constant {stated} for {path}, where {found} is proved. {again}"
-            )
+            raise InputError(f"{altered}: it states the constant {stated} for {path}, where {found} is proved. {again}")
     if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in _in_a_row(certificate.layers)))):
         raise InputError(
             f"{altered}: it states {certificate.lipschitz!r}, but the layers' constants multiply to {product!r}. "
@@ -365,9 +363,7 @@ def _hold_against(certificate: Certificate, proved: Certificate) -> None:
                 f"{altered}: {name} is {getattr(certificate, name)!r}, not {getattr(proved, name)!r}. {again}"
             )
     if certificate.sha256 != (digest := _digest(certificate)):
-        raise InputError(
-            f"{altered}: its fields have hash {digest[:12]}…, not {certificate.sha256:.12}…. {again}"
-        )
+        raise InputError(f"{altered}: its fields have hash {digest[:12]}…, not {certificate.sha256:.12}…. {again}")
 
 
 def _digest(certificate: Certificate) -> str:

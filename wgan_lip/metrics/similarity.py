@@ -279,9 +279,7 @@ def _mmd(distances: Distances) -> float:
 def _neighbourhoods(x: Tensor, y: Tensor, distances: Distances, k: int) -> Neighbourhoods:
     smallest = min(len(x), len(y))
     if not 1 <= k < smallest:
-        raise InputError(
-            f"k must be from 1 to {smallest - 1}, below both numbers of samples, not {k}."
-        )
+        raise InputError(f"k must be from 1 to {smallest - 1}, below both numbers of samples, not {k}.")
     dim = x.shape[1]
     radii, between = _radii(distances, k), distances[2]
     largest = max(float((samples - y.mean(dim=0)).square().sum(dim=1).max()) for samples in (x, y))

@@ -490,9 +490,7 @@ class _Side:
         """Checks samples and weights. Raises :class:`InputError`."""
         if callable(samples):
             if weights is not None:
-                raise InputError(
-                    f"{name} is a sampler, which takes no weights {of}. Let the sampler draw by them."
-                )
+                raise InputError(f"{name} is a sampler, which takes no weights {of}. Let the sampler draw by them.")
             return cls(samples, None, dim, name)
         rows = check_samples(samples, name)
         return cls(rows, check_weights(weights, len(rows), of), dim, name)
@@ -575,7 +573,5 @@ def _check_settings(seconds: float, steps: int | None, seed: int, device: str | 
         device = torch.device(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(
-            f"torch can't use the device {device!r}: {one_line(error)}. Use cpu."
-        ) from None
+        raise InputError(f"torch can't use the device {device!r}: {one_line(error)}. Use cpu.") from None
     return device

@@ -63,9 +63,7 @@ def w1(x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | Ar
             got = f"dtype {samples.dtype}" if isinstance(samples, Tensor) else f"a {type(samples).__name__}"
             raise InputError(f"{name} must be a floating-point tensor, for gradients, not {got}.")
         if samples.ndim not in (1, 2, 3):
-            raise InputError(
-                f"{name} must have shape (n, d), or (k, n, d) for k pairs, not {tuple(samples.shape)}."
-            )
+            raise InputError(f"{name} must have shape (n, d), or (k, n, d) for k pairs, not {tuple(samples.shape)}.")
     if x.ndim != y.ndim or (x.ndim == 3 and len(x) != len(y)):
         raise InputError(f"x and y must hold equally many sets, not shapes {tuple(x.shape)} and {tuple(y.shape)}.")
     if x.device != y.device:

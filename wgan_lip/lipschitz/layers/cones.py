@@ -59,9 +59,7 @@ class LipschitzExtension(LipschitzLayer):
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
         super().__init__()
         if min(dim, centers, heads) < 1:
-            raise InputError(
-                f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}."
-            )
+            raise InputError(f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}.")
         self.centers = nn.Parameter(scale * torch.randn(centers, dim))
         self.offsets = nn.Parameter(torch.zeros(heads, centers))
 
@@ -165,9 +163,7 @@ class Cones(LipschitzLayer):
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0, cooling: float = 6.0) -> None:
         super().__init__()
         if min(dim, centers, heads) < 1:
-            raise InputError(
-                f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}."
-            )
+            raise InputError(f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}.")
         for name, value in (("scale", scale), ("cooling", cooling)):
             if not 0 < value < math.inf:
                 raise InputError(f"{name} must be finite and above 0, not {value}.")
@@ -342,9 +338,7 @@ class Cones(LipschitzLayer):
 def _check_states(x: Tensor, centers: Tensor) -> None:
     """Refuses states of another rank, whose distances would be taken along another axis."""
     if x.ndim != 2 or x.shape[1] != centers.shape[1]:
-        raise InputError(
-            f"States must have shape (b, {centers.shape[1]}), not {tuple(x.shape)}. Flatten each sample."
-        )
+        raise InputError(f"States must have shape (b, {centers.shape[1]}), not {tuple(x.shape)}. Flatten each sample.")
 
 
 def _coldness(dim: int) -> float:

@@ -223,9 +223,7 @@ def _rescaled(weight: Tensor) -> Tensor:
 def euler_step_constant(tau: float, bound: float, activation: Activation) -> float:
     """The constant of x ↦ x − τ Wᵀσ(Wx + b) for ‖W‖ ≤ bound, rounded up. Raises :class:`InputError` for bad τ or σ."""
     if not isinstance(activation, Activation):
-        raise UncertifiableError(
-            f"{type(activation).__name__} does not state its slopes. Derive it from Activation."
-        )
+        raise UncertifiableError(f"{type(activation).__name__} does not state its slopes. Derive it from Activation.")
     if not math.isfinite(tau):
         raise InputError(f"The step tau is {tau}, not finite. Reload the last good checkpoint.")
     low, high = sorted(tau * slope for slope in activation.slopes())

@@ -39,9 +39,7 @@ class MaxMin(LipschitzLayer):
     def __init__(self, dim: int, norm: Norm | None = None, *, stride: int = 1) -> None:
         super().__init__()
         if stride < 1 or dim < 2 * stride or dim % (2 * stride):
-            raise InputError(
-                f"MaxMin sorts pairs: dim must be a multiple of twice the stride {stride}; {dim} is not."
-            )
+            raise InputError(f"MaxMin sorts pairs: dim must be a multiple of twice the stride {stride}; {dim} is not.")
         self.dim, self.stride = dim, stride
         self.norm = _check_norm(norm or Norm((1,) * dim), dim)
 

@@ -153,8 +153,7 @@ class LabelPlanes(LipschitzLayer):
         self.image_shape, self.label_count = tuple(image_shape), label_count
         if len(self.image_shape) != 3 or min(*self.image_shape, label_count) < 1:
             raise InputError(
-                f"image_shape must be (c, h, w) and label_count at least 1, not {self.image_shape} and "
-                f"{label_count}."
+                f"image_shape must be (c, h, w) and label_count at least 1, not {self.image_shape} and {label_count}."
             )
 
         weight = np.float32(1 / math.sqrt(self._area))
