@@ -486,7 +486,7 @@ def test_complex_matrices_are_refused():
 
 
 def test_a_matrix_that_disagrees_with_its_norms_is_refused():
-    with pytest.raises(InputError, match=r"shape \(4, 3\). Got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"shape \(4, 3\), not \(3, 4\)"):
         upper_bound_operator_norm(np.ones((3, 4)), Norm((1, 2)), Norm((4,)))
 
 

@@ -138,14 +138,14 @@ def test_in_standard_deviations(cells):
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        (["a", "b"], {}, "Got 2 labels and 6 samples"),
-        (["a"] * 6, {}, "two groups.*Got 1: a"),
-        (["a"] * 5 + ["b"], {}, "two groups.*Got 1: a"),
-        ([None] * 6, {}, "Got 0: none"),
+        (["a", "b"], {}, "one label for each of 6 samples, not 2"),
+        (["a"] * 6, {}, "two groups.*Found 1: a"),
+        (["a"] * 5 + ["b"], {}, "two groups.*Found 1: a"),
+        ([None] * 6, {}, "Found 0: none"),
         ([["a"]] * 6, {}, "single values"),
         ("kind", {}, "Only a data frame has a column 'kind'"),
-        (list("aabbcc"), {"size": 1}, "size of groups.*Got 1"),
-        (list("aabbcc"), {"seconds": 0}, "seconds for a pair.*Got 0"),
+        (list("aabbcc"), {"size": 1}, "size must be an integer of at least 2.* not 1"),
+        (list("aabbcc"), {"seconds": 0}, "seconds must be positive, not 0"),
         (list("aabbcc"), {"standardise": "max"}, "sd, mad"),
     ],
 )
@@ -155,6 +155,6 @@ def test_bad_groups_are_refused(labels, options, message):
 
 
 def test_a_column_of_numbers_makes_no_groups():
-    with pytest.raises(InputError, match=r"at most. Got 200 different labels: 0, 1, 2 and 197 more. Bin them"):
+    with pytest.raises(InputError, match=r"200 different labels: 0, 1, 2 and 197 more. Bin them into at most 100"):
         pairwise_w1(np.zeros((200, 2)), np.arange(200))
     assert isinstance(pairwise_w1(np.arange(4.0), [0, 0, 1, 1]), PairwiseW1)

@@ -433,7 +433,7 @@ def test_what_stands_in_place_of_a_convolution_is_refused():
 
     for layer in (Conv2d(1, 1, 2), ConvGradientFlow(1, 1)):
         layer.convolution = Tenfold(*dataclasses.asdict(layer.convolution).values())
-        with pytest.raises(InputError, match="Expected a Convolution. Got Tenfold"):
+        with pytest.raises(InputError, match="Convolution is now a Tenfold"):
             certify(layer)
 
 

@@ -103,7 +103,7 @@ def test_no_claim_is_made_about_weights_that_are_not_finite(bad, value):
     layer = GradientFlow(3, 2)
     with torch.no_grad():
         getattr(layer, bad).view(-1)[0] = value
-    with pytest.raises(InputError, match="Expected (a )?finite"):
+    with pytest.raises(InputError, match="NaN or infinity|not finite"):
         layer.claim()
 
 
@@ -670,7 +670,7 @@ def test_sizes_below_1_are_refused(dim, hidden):
 
 
 def test_unknown_activations_are_refused_with_the_legal_ones():
-    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'gelu'"):
+    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus, spline, not 'gelu'"):
         GradientFlow(3, 2, activation="gelu")
 
 

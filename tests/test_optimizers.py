@@ -224,7 +224,7 @@ def test_muon_is_one_object_to_those_that_hold_it():
 
 def test_muon_is_refused_where_nothing_is_semi_orthogonal():
     for module in (nn.Linear(3, 3), ResNetCritic(3, depth=0, readout="cones", centers=4)):
-        with pytest.raises(InputError, match=r"Got none. Take Adam"):
+        with pytest.raises(InputError, match=r"there are none. Use Adam"):
             Muon(parameter_groups(module))
 
 

@@ -469,7 +469,7 @@ def test_what_cannot_be_bounded_is_refused_with_a_remedy():
     with pytest.raises(InputError, match="method to be one of"):
         population_bounds(critic, x, y, clip=(0.0, 1.0), method="hoeffding")
     line = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])  # farther apart than any is from the first
-    with pytest.raises(InputError, match="P to have diameter 1.9. Got samples 2.0 apart"):
+    with pytest.raises(InputError, match="Samples of P are 2.0 apart, beyond the diameter 1.9"):
         population_bounds(critic, line, y, clip=(0.0, 1.0), diameters=(1.9, 2.0))
     assert population_bounds(critic, line, y, clip=(0.0, 1.0), diameters=(2.0, 2.0)).upper > 0
     for number in (-1.0, math.inf, math.nan):
@@ -489,7 +489,7 @@ def test_what_cannot_be_bounded_is_refused_with_a_remedy():
 def test_what_is_no_potential_on_these_samples_is_refused():
     x, y = torch.rand(5, 2), torch.rand(5, 2)
     for critic, message in (
-        (ResNetCritic(3, width=4, depth=1), r"scalar potential on Euclidean\(2\). Got a map from Euclidean\(3\)"),
+        (ResNetCritic(3, width=4, depth=1), r"scalar potential on Euclidean\(2\), not a map from Euclidean\(3\)"),
         (nn.Sequential(nn.Linear(2, 2)), "to Euclidean"),
         (nn.Sequential(MaxMin(2), Linear(Norm((1, 1)), Norm((1,))), Squeeze()), r"from max\(2\)"),
     ):

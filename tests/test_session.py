@@ -204,8 +204,8 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"steps": 0}, "Expected `steps` above zero. Got 0"),
-        ({"steps": 2.5}, "Expected `steps` to be a whole number. Got 2.5"),
+        ({"steps": 0}, "`steps` must be above zero, not 0"),
+        ({"steps": 2.5}, "`steps` must be an integer, not 2.5"),
         ({"ema_ramp": 2}, "`ema_ramp` of at most 1"),
         ({"critic_schedule": "fast"}, "`critic_schedule` to be one of constant"),
         ({"resume": "yes"}, "resume to be 'auto' or None. Got 'yes'"),
@@ -216,7 +216,7 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
         ({"source": ROWS}, "The source must be a Source. Got Tensor. wgan_lip.data.TensorSource makes one"),
         ({"critic": nn.Sequential(nn.Bilinear(2, 2, 1))}, "Bilinear"),
         ({"threads": 0}, "threads of at least 1"),
-        ({"seed": "a"}, "seed of at least 0 and below 2.31. Got 'a'"),
+        ({"seed": "a"}, "seed must be an integer from 0 to 2.31 − 1, not 'a'"),
         ({"out": ""}, "out to be the folder of the run, such as outputs/mine. Got ''"),
         ({"evaluation": {"size": 50}}, "evaluation to be a wgan_lip.Evaluation"),
         ({"checkpoint": 100}, "checkpoint to be a wgan_lip.Checkpointing. Got 100"),

@@ -292,7 +292,7 @@ def frames() -> list:
 @pytest.mark.filterwarnings("ignore:Determining the column names")
 def test_a_frame_that_is_yet_to_be_computed_is_refused():
     polars = pytest.importorskip("polars")
-    with pytest.raises(InputError, match="Expected x to be a data frame in memory. Got a LazyFrame. Collect it first"):
+    with pytest.raises(InputError, match="x must be a data frame in memory, not a LazyFrame. Collect it first"):
         check_samples(polars.LazyFrame({"a": [1.0, 2.0]}), "x")
 
 
@@ -302,22 +302,22 @@ def test_frames_of_all_kinds_are_samples():
     pandas = pytest.importorskip("pandas")
     assert check_samples(pandas.Series([1.5, 2.5]), "x").tolist() == [[1.5], [2.5]]
     for column, message in (
-        (["u", "v"], "Expected column 'c' of x to hold real numbers"),
-        ([True, False], "Expected column 'c' of x to hold real numbers. Got dtype bool"),
-        (pandas.to_datetime(["2020", "2021"]), "Expected column 'c' of x to hold real numbers. Got dtype datetime64"),
-        ([2**53 + 1, 0], "Expected column 'c' of x to hold numbers that float64 can hold. Got 9007199254740993"),
-        ([1.0, None], "Got NaN or infinity in 1 of 2 rows, the first of them row 1"),
+        (["u", "v"], "column 'c' of x must hold real numbers"),
+        ([True, False], "column 'c' of x must hold real numbers, not bool"),
+        (pandas.to_datetime(["2020", "2021"]), "column 'c' of x must hold real numbers, not datetime64"),
+        ([2**53 + 1, 0], "column 'c' of x must hold numbers that float64 can represent, not 9007199254740993"),
+        ([1.0, None], "1 of 2 rows hold NaN or infinity, the first of them row 1"),
     ):
         with pytest.raises(InputError) as caught:
             check_samples(pandas.DataFrame({"a": [1.0, 2.0], "c": column}), "x")
         assert message in str(caught.value)
-    with pytest.raises(InputError, match="no row numbers in x. Got the column 'Unnamed: 0'"):
+    with pytest.raises(InputError, match="x has a column of row numbers, 'Unnamed: 0'"):
         check_samples(pandas.DataFrame({"Unnamed: 0": [0, 1], "a": [1.5, 2.5]}), "x")
     frame = pandas.DataFrame(MATRIX, columns=["a", "b", "c"])
     with pytest.raises(InputError, match="The first column of y, 'index', counts 0, 1, … Drop it"):
         check_samples(frame.reset_index(), "y")
     assert check_samples(frame.reset_index()[["index"]], "y").tolist() == [[0.0], [1.0], [2.0], [3.0]]
-    with pytest.raises(InputError, match="columns of different names in x. Got 'a' twice"):
+    with pytest.raises(InputError, match="x has two columns named 'a'"):
         check_samples(pandas.DataFrame(MATRIX[:, :2], columns=["a", "a"]), "x")
 
 
@@ -568,7 +568,7 @@ def test_masks_wide_integers_and_scalars():
     assert np.array_equal(check_samples(masked, "x"), MATRIX)
     masked[2, 1] = np.ma.masked
     for use in (lambda: check_samples(masked, "x"), lambda: TensorSource(masked), lambda: estimate_w1(masked, MATRIX)):
-        with pytest.raises(InputError, match="without masked entries. Got 1, the first of them in row 2"):
+        with pytest.raises(InputError, match="must not have masked entries, but has 1, the first in row 2"):
             use()
     with pytest.raises(InputError, match="without masked entries"):
         estimate_w1(MATRIX, MATRIX, a=np.ma.masked_array([1, 1, 1, 1], [0, 1, 0, 0]), critic=None)

@@ -136,7 +136,7 @@ def test_one_side_alone_is_no_distance(torchmetrics):
     metric.update(torch.zeros(2, 3), real=True)
     with pytest.raises(InputError, match=r"no generated samples: call update\(batch, real=False\)"):
         metric.compute()
-    with pytest.raises(InputError, match="must be positive. Got 0"):
+    with pytest.raises(InputError, match="must be positive, not 0"):
         wgan_lip.W1Metric(seconds=0)
 
 

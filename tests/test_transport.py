@@ -364,7 +364,7 @@ def test_bad_weights_are_refused():
 
 def test_bad_plans_and_potentials_are_refused():
     index = np.array([0, 1])
-    with pytest.raises(InputError, match=r"columns in 0\.\.0\. Got 0\.\.1"):
+    with pytest.raises(InputError, match=r"columns must be in 0\.\.0, not 0\.\.1"):
         Plan(index, index, np.ones(2), (2, 1))
     with pytest.raises(InputError, match="rows to hold 2 integers"):
         Plan(index.astype(float), index, np.ones(2), (2, 2))

@@ -187,9 +187,9 @@ def test_a_lying_solver_only_widens(monkeypatch):
     ("arguments", "settings", "message"),
     [
         ((normal(3, 2), normal(3, 2), "l2"), {}, "cost to be one of euclidean, l1"),
-        ((None, normal(3, 2), "l1"), {}, "Expected samples x and y"),
-        ((None, None, lambda p, q: p), {}, "a function. Got None"),
-        ((normal(3, 2), normal(2, 2), np.zeros((2, 3))), {}, r"cost of shape \(3, 2\). Got shape \(2, 3\)"),
+        ((None, normal(3, 2), "l1"), {}, "x and y must be samples"),
+        ((None, None, lambda p, q: p), {}, "a function needs samples x and y, not None"),
+        ((normal(3, 2), normal(2, 2), np.zeros((2, 3))), {}, r"cost must have shape \(3, 2\), not \(2, 3\)"),
         ((None, None, [[0.0, np.inf]]), {}, "cost to be finite"),
         ((None, None, [[1e300]]), {}, "costs of at most"),
         ((np.zeros((2, 2)), normal(2, 2), "cosine"), {}, "x without zeros"),

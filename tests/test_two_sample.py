@@ -323,7 +323,7 @@ def test_kinds_of_samples():
         ({"x": np.zeros((1, 2))}, "at least 2 samples"),
         ({"x": np.full((5, 2), np.nan)}, "NaN"),
         ({"x": np.zeros((5, 3))}, "equal dimension"),
-        ({"x": law_of_rows(np.zeros((5, 2)))}, "Got a law"),
+        ({"x": law_of_rows(np.zeros((5, 2)))}, "not a law"),
         ({"x": np.full((5, 2), 1e300)}, "1e\\+280"),
         ({"a": np.ones(5)}, "weights"),
         ({"method": "ks"}, "method to be one of combined, energy"),
