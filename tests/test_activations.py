@@ -173,7 +173,7 @@ def test_a_nan_stays_a_nan():
     ],
 )
 def test_impossible_knots_are_refused(arguments):
-    with pytest.raises(InputError, match="odd number of at least 3 knots"):
+    with pytest.raises(InputError, match="odd number of knots of at least 3"):
         Spline(**arguments)
 
 

@@ -59,7 +59,7 @@ def test_integers_are_exact_up_to_2_53():
     assert int(check_samples(np.array([[2**60, 2**62]]), "x")[0, 1]) == 2**62
     for wide in (2**53 + 1, -(2**60) - 1, 2**63 + 1):
         for array in (np.array([[wide]]), np.array([[0.0, wide]], dtype="g")):
-            with pytest.raises(InputError, match="numbers that float64 can hold"):
+            with pytest.raises(InputError, match="numbers that float64 can represent"):
                 check_samples(array, "x")
 
 
@@ -118,7 +118,7 @@ def test_the_minimum_is_counted_and_named():
 def test_pairs_need_one_dimension_and_name_the_culprit():
     x, y = check_pair(np.zeros((2, 3)), torch.zeros(4, 3))
     assert (x.shape, y.shape) == ((2, 3), (4, 3))
-    with pytest.raises(InputError, match=r"equal dimension.*\(2, 3\).*\(4, 2\)"):
+    with pytest.raises(InputError, match=r"the same dimension.*\(2, 3\).*\(4, 2\)"):
         check_pair(np.zeros((2, 3)), torch.zeros(4, 2))
     with pytest.raises(InputError, match="y must be finite"):
         check_pair(torch.zeros(1, 1), torch.full((1, 1), torch.nan))

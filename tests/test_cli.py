@@ -277,11 +277,11 @@ def test_usage_lists_every_command(capsys):
         ),
         (["train", "critic=sorting", "critic.group=3"], "group must divide the width 128; 3 does not"),
         (["train", "critic=sorting", "critic.group=0"], "group must divide the width 128; 0 does not"),
-        (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels, for patches of 99"),
+        (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels for patches of 99"),
         (["train", "critic=convolutional", "critic.channels=-1"], "channels must be at least 1, not -1"),
         (["train", "critic=convolutional", "critic.conv_depth=0"], "conv_depth must be at least 1, not 0"),
         (["train", "critic=convolutional", "data=moons"], "image_shape must be (c, h, w), not None"),
-        (["train", "experiment=moons", "critic=convolutional"], "For other samples take ResNetCritic"),
+        (["train", "experiment=moons", "critic=convolutional"], "For samples that are not images use ResNetCritic"),
         (["train", "critic.heads=3"], "no key 'heads' of critic"),
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "heads must be at least 1, not 0"),
@@ -302,7 +302,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
         (["train", "training.steps=0"], "training.steps must be above zero, not 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
-        (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
+        (["train", "critic_optimizer.lr=-1"], "lr must be finite and at least 0, not -1"),
         (["train", "critic._target_=os.system"], "_target_ to name a class"),
         (["train", "critic_optimizer=sgd"], "as in optimizer@critic_optimizer=sgd"),
         (["train", "training=3"], "training"),
@@ -343,7 +343,7 @@ def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(setting
     """Sizes are told before anything of them is built."""
     assert main(["train", *settings]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r"GiB of memory for .*Got [0-9.]+ GiB available", line)
+    assert re.search(r"not enough memory for .* [0-9.]+ GiB are available", line)
     assert ("Lower training.batch_size" in line) == ("data=moons" in settings)
 
 

@@ -293,7 +293,7 @@ def damaged(name: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nan", "NaN or infinity in 1 of 10 rows, the first of them row 7"),
+        ("nan", "1 of 10 rows hold NaN or infinity, the first of them row 7"),
         ("inf", "the first of them row 7"),
         ("wide", "equal dimension. Got (10, 3) and (20, 2)"),
         ("empty", "at least one sample. Got 0"),
@@ -409,7 +409,7 @@ def test_a_plan_beyond_memory_is_refused_before_anything_is_computed(monkeypatch
     monkeypatch.setattr("wgan_lip.utils.checks.available_memory", lambda: 40 * 1500**2 - 1)
     monkeypatch.setattr("wgan_lip.transport.narrowing._narrow", lambda *_: 1 / 0)
     message = refused(capsys, "x=x.npy", "y=y.npy")
-    assert "0.0838 GiB of memory for an interval around W1 between 1500 and 1500 samples" in message
+    assert "memory for an interval around W1 between 1500 and 1500 samples: 0.0838 GiB" in message
 
 
 def test_a_folder_with_a_run_is_left_as_it_is(capsys, unpictured):

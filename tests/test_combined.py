@@ -310,7 +310,7 @@ def test_a_rule_of_ones_own_needs_a_constant_of_its_own():
         def joint_constant(self, constants):
             return sum(constants)
 
-    with pytest.raises(UncertifiableError, match="Total, which overrides together, to override"):
+    with pytest.raises(UncertifiableError, match="Total overrides together, so it must override"):
         certify(Total(STEEP, FLAT))
     assert certify(Proved(STEEP, FLAT)).lipschitz == pytest.approx(4)
 

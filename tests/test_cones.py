@@ -386,7 +386,7 @@ def test_sizes_below_1_are_refused(arguments):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_none_is_refused(scale):
-    with pytest.raises(InputError, match="a scale above 0 and finite"):
+    with pytest.raises(InputError, match="scale must be finite and above 0"):
         Cones(2, 3, scale=scale)
 
 

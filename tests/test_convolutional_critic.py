@@ -154,7 +154,7 @@ def test_it_is_built_from_the_shape_that_the_data_offers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shape": (1, 3, 8)}, "at least 5 × 5 pixels, for patches of 2"),
+        ({"shape": (1, 3, 8)}, "at least 5 × 5 pixels for patches of 2"),
         ({"shape": (1, 28, 7), "patch": 4}, "at least 9 × 9"),
         ({"shape": (0, 8, 8)}, "not 0"),
         ({"shape": (8, 8)}, "image_shape must be"),

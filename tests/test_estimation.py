@@ -265,7 +265,7 @@ def test_the_screen_leads_with_what_is_known_of_the_laws():
 
     assert led("0.6129", 0.001) == "The laws at least 0.612 apart (95 % confidence); equality rejected, p = 0.001"
     assert led("0.0", 0.414) == led(None, 0.414) == "The laws consistent with equal laws (p = 0.414)"
-    assert led("0.0", 0.02) == "The laws equality rejected, p = 0.02; by how much they differ is not shown"
+    assert led("0.0", 0.02) == "The laws equality rejected, p = 0.02; how far apart they are is not shown"
     assert led(None, 0.05) == "The laws equality rejected, p = 0.05"
     assert led("0.1", 0.3).endswith("apart (95 % confidence); the test alone does not reject equality, p = 0.3")
     assert led("0.1", None) == "The laws at least 0.100 apart (95 % confidence)"

@@ -92,7 +92,7 @@ def test_bad_arguments_of_image_generators_are_refused_with_the_remedy(kind):
         kind((1, 0, 8))
     with pytest.raises(InputError, match="norm must be one of group, batch, none, not 'layer'"):
         kind((1, 8, 8), norm="layer")
-    with pytest.raises(InputError, match="activation to be one of relu"):
+    with pytest.raises(InputError, match="activation must be one of relu"):
         kind((1, 8, 8), activation="swish")
 
 

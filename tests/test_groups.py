@@ -143,7 +143,7 @@ def test_in_standard_deviations(cells):
         (["a"] * 5 + ["b"], {}, "two groups.*Found 1: a"),
         ([None] * 6, {}, "Found 0: none"),
         ([["a"]] * 6, {}, "single values"),
-        ("kind", {}, "Only a data frame has a column 'kind'"),
+        ("kind", {}, "Only a data frame can have a column 'kind'"),
         (list("aabbcc"), {"size": 1}, "size must be an integer of at least 2.* not 1"),
         (list("aabbcc"), {"seconds": 0}, "seconds must be positive, not 0"),
         (list("aabbcc"), {"standardise": "max"}, "sd, mad"),

@@ -103,7 +103,7 @@ def test_no_claim_is_made_about_weights_that_are_not_finite(bad, value):
     layer = GradientFlow(3, 2)
     with torch.no_grad():
         getattr(layer, bad).view(-1)[0] = value
-    with pytest.raises(InputError, match="NaN or infinity|not finite"):
+    with pytest.raises(InputError, match="finite"):
         layer.claim()
 
 
@@ -596,7 +596,7 @@ def test_maxmin_sorts_pairs_in_descending_order():
 
 @pytest.mark.parametrize("dim", [0, 1, 3, -2])
 def test_maxmin_needs_pairs(dim):
-    with pytest.raises(InputError, match="even width"):
+    with pytest.raises(InputError, match="MaxMin sorts pairs"):
         MaxMin(dim)
 
 
@@ -635,7 +635,7 @@ def test_parallel_needs_layers_that_state_their_norm():
         def claim(self):
             return super().claim().__class__(1.0, "any norm")
 
-    with pytest.raises(InputError, match="states its norm"):
+    with pytest.raises(InputError, match="must state its norm"):
         Parallel(MaxMin(2), Shapeless(Norm((1,))))
 
 

@@ -278,7 +278,7 @@ def test_a_penalty_cannot_be_compiled():
         ({"patience": 0}, "`patience` above zero"),
         ({"max_seconds": math.nan}, "`max_seconds` must be above zero, not nan"),
         ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\). Got 32"),
-        ({"precision": "float8"}, "`precision` to be one of float32, bfloat16"),
+        ({"precision": "float8"}, "`precision` must be one of float32, bfloat16"),
     ],
 )
 def test_settings_of_the_loop_that_make_no_sense_are_refused(setting, message):

@@ -99,7 +99,7 @@ def test_frozen_parameters_are_left_out_and_shared_ones_come_once():
 
 @pytest.mark.parametrize("lr", [-1.0, math.nan, math.inf])
 def test_rates_that_make_no_sense_are_refused(lr):
-    with pytest.raises(InputError, match="Invalid learning rate"):
+    with pytest.raises(InputError, match="lr must be finite and at least 0"):
         parameter_groups(GradientFlow(4, 2), lr)
 
 

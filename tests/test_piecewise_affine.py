@@ -122,8 +122,8 @@ def test_a_function_keeps_its_own_numbers():
 @pytest.mark.parametrize(
     "slopes, intercepts, groups, message",
     [
-        ([[1.0], [np.nan]], [0, 0], [[0, 1]], "slopes to be finite.*row 1"),
-        ([[1.0], [2.0]], [0, np.inf], [[0, 1]], "intercepts to be finite.*row 1"),
+        ([[1.0], [np.nan]], [0, 0], [[0, 1]], "slopes must be finite.*row 1"),
+        ([[1.0], [2.0]], [0, np.inf], [[0, 1]], "intercepts must be finite.*row 1"),
         ([[1.0], [2.0]], [0], [[0, 1]], r"intercepts of shape \(2,\)"),
         ([[1.0, 2.0], [1.0]], [0, 0], [[0]], "unequal lengths"),
         ([[1.0]], [0], [], "at least one group"),
@@ -420,7 +420,7 @@ def test_values_that_no_1_lipschitz_function_takes_are_refused():
         interpolate([[1.0], [1.0]], [0.0, 1e-6])
     with pytest.raises(InputError, match=r"values of shape \(3,\)"):
         interpolate(points, [0.0])
-    with pytest.raises(InputError, match="values to be finite.*row 2"):
+    with pytest.raises(InputError, match="values must be finite.*row 2"):
         interpolate(points, [0.0, 0.0, np.nan])
     assert interpolate(points, [0.0, 1.0, 1 + 1e-14])(points)[2] == pytest.approx(1, abs=1e-12)
 

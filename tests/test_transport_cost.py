@@ -84,7 +84,7 @@ def test_they_agree_with_a_linear_program_with_weights(cost):
     sent, got = result.plan.marginals
     assert sent == pytest.approx(a / a.sum(), abs=1e-12) and got == pytest.approx(b / b.sum(), abs=1e-12)
     assert result.metric == (cost in ("euclidean", "l1", "linf"))
-    assert ("so this is no W1" in str(result)) == (not result.metric)
+    assert ("so this is not W1" in str(result)) == (not result.metric)
 
 
 def test_euclidean_costs_give_w1():
@@ -186,11 +186,11 @@ def test_a_lying_solver_only_widens(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        ((normal(3, 2), normal(3, 2), "l2"), {}, "cost to be one of euclidean, l1"),
+        ((normal(3, 2), normal(3, 2), "l2"), {}, "cost must be one of euclidean, l1"),
         ((None, normal(3, 2), "l1"), {}, "x and y must be samples"),
         ((None, None, lambda p, q: p), {}, "a function needs samples x and y, not None"),
         ((normal(3, 2), normal(2, 2), np.zeros((2, 3))), {}, r"cost must have shape \(3, 2\), not \(2, 3\)"),
-        ((None, None, [[0.0, np.inf]]), {}, "cost to be finite"),
+        ((None, None, [[0.0, np.inf]]), {}, "cost must be finite"),
         ((None, None, [[1e300]]), {}, "costs of at most"),
         ((np.zeros((2, 2)), normal(2, 2), "cosine"), {}, "x without zeros"),
         ((normal(3, 2), normal(3, 2), "l1"), {"scale": [1.0]}, "scale of shape"),

@@ -326,7 +326,7 @@ def test_kinds_of_samples():
         ({"x": law_of_rows(np.zeros((5, 2)))}, "not a law"),
         ({"x": np.full((5, 2), 1e300)}, "1e\\+280"),
         ({"a": np.ones(5)}, "weights"),
-        ({"method": "ks"}, "method to be one of combined, energy"),
+        ({"method": "ks"}, "method must be one of combined, energy"),
         ({"method": "betting", "permutations": 9}, "takes no permutations"),
         ({"permutations": 0}, "from 1 to"),
         ({"permutations": 10**12}, "from 1 to 10,000,000"),

@@ -432,7 +432,7 @@ def _values(z: Tensor | ArrayLike) -> np.ndarray:
     if values.ndim == 0 or values.shape[-1] < 2:
         raise InputError(f"At least two values are needed, not shape {values.shape}. Draw more samples.")
     if not np.isfinite(values).all():
-        raise InputError("The values hold NaN or infinity. Clip the critic to a range fixed in advance.")
+        raise InputError("Values must be finite, not NaN or infinity. Clip the critic to a range fixed in advance.")
     return values
 
 

@@ -276,7 +276,7 @@ def scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None]
     largest = float(np.abs(array).max())
     if not math.isfinite(largest):
         raise InputError(
-            "The weights hold NaN or infinity. Reload the last good checkpoint, or lower the learning rate."
+            "Weights must be finite, not NaN or infinity. Reload the last good checkpoint, or lower the learning rate."
         )
     if largest == 0.0:
         return array, None

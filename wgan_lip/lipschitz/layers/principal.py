@@ -147,7 +147,7 @@ class PrincipalEnergies(LipschitzLayer):
         """The largest column sum of s, rounded up; exact for multiples of 2⁻⁴⁰, such as the shares of a partition."""
         shares = self.shares.detach().cpu().double()
         if not bool(shares.isfinite().all()):
-            raise InputError("The shares hold NaN or infinity. Reload the last good checkpoint.")
+            raise InputError("Shares must be finite, not NaN or infinity. Reload the last good checkpoint.")
         whole = shares * 2.0**40
         if bool((whole == whole.round()).all()) and float(whole.sum(dim=0).max()) < 2.0**52:
             return float(whole.sum(dim=0).max()) / 2.0**40
