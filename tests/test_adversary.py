@@ -388,11 +388,16 @@ def test_layers_whose_kinks_are_not_known_are_refused_by_path(name):
 @pytest.mark.parametrize(
     ("critic", "low", "high", "message"),
     [
-        (nn.Sequential(affine(torch.ones(1, 2))), -1.0, 1.0, "corners of shape"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.ones(3), "corners of shape"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(1, 2), torch.ones(1, 2), "corners of shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), -1.0, 1.0, "low and high must have shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.ones(3), "low and high must have shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(1, 2), torch.ones(1, 2), "low and high must have shape"),
         (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), 0.0, "low must be below high"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.tensor([1.0, math.nan]), "low must be below high"),
+        (
+            nn.Sequential(affine(torch.ones(1, 2))),
+            torch.zeros(2),
+            torch.tensor([1.0, math.nan]),
+            "low must be below high",
+        ),
         (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), math.inf, "low must be below high"),
         (nn.Sequential(affine(torch.ones(1, 40))), *box(40), "in dimension 40 has"),
         (nn.Sequential(affine(torch.eye(2)), nn.Hardtanh(-0.5, 0.5)), *box(2), "more cells"),

@@ -415,7 +415,7 @@ def test_a_zero_weight_keeps_its_direction_and_comes_back():
 def test_a_direction_of_another_length_is_refused(factor):
     layer = SpectralNormLinear(4, 3)
     layer.u.mul_(factor)
-    with pytest.raises(InputError, match="u of length 1"):
+    with pytest.raises(InputError, match="u must have length 1"):
         layer.claim()
 
 
@@ -557,7 +557,7 @@ def test_an_error_that_cannot_be_bounded_is_infinite():
         (lambda: GroupSortCritic(2, width=9), "group must divide the width 9; 2 does not"),
         (lambda: GroupSortCritic(2, iterations=-1), "iterations must be from 0 to 30, not -1"),
         (lambda: GroupSortCritic(2, iterations=31), "iterations must be from 0 to 30, not 31"),
-        (lambda: GroupSortCritic(2, bias_scale=-1.0), "bias_scale of at least 0"),
+        (lambda: GroupSortCritic(2, bias_scale=-1.0), "bias_scale must be finite and at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(build, message):

@@ -237,7 +237,9 @@ def test_an_interrupted_suite_runs_only_what_is_missing(in_this_process, tmp_pat
 def test_a_case_of_other_settings_is_refused_before_anything_runs(in_this_process, tmp_path):
     run_cases(cases("b"), tmp_path)
     in_this_process.clear()
-    with pytest.raises(InputError, match=r"b-plain-seed0.json .*has other settings: seconds 0.01 instead of 0.02. Choose another out"):
+    with pytest.raises(
+        InputError, match=r"b-plain-seed0.json .*has other settings: seconds 0.01 instead of 0.02. Choose another out"
+    ):
         run_cases(cases("ab", seconds=0.02), tmp_path)
     assert in_this_process == []
 
@@ -245,7 +247,7 @@ def test_a_case_of_other_settings_is_refused_before_anything_runs(in_this_proces
 def test_a_damaged_case_is_refused_in_one_line(in_this_process, tmp_path):
     run_cases(cases("a"), tmp_path)
     (tmp_path / "cases" / "a-plain-seed0.json").write_text("{")
-    with pytest.raises(InputError, match="damaged file: .* Delete it"):
+    with pytest.raises(InputError, match="is damaged: .* Delete it"):
         run_cases(cases("a"), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Checks of input: good arrays pass unchanged, bad ones are refused with what was required, what came, the remedy."""
+"""Checks of input: good arrays pass unchanged, bad ones are refused with what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -153,7 +153,9 @@ def test_unusable_weights_are_refused(weights, message):
 @pytest.mark.parametrize(("need", "said"), [(math.inf, "over a trillion GiB"), (2.0**80, "over a"), (2.0**32, "4 GiB")])
 def test_more_memory_than_there_is_has_a_size(monkeypatch, need, said):
     monkeypatch.setattr(checks, "available_memory", lambda: 2**30)
-    with pytest.raises(InputError, match=f"memory for a test: {said}.* are needed, 1 GiB are available. Wait.") as refusal:
+    with pytest.raises(
+        InputError, match=f"memory for a test: {said}.* are needed, 1 GiB are available. Wait."
+    ) as refusal:
         checks.check_memory(need, "a test", "Wait.")
     assert "inf" not in str(refusal.value)
     checks.check_memory(2**29, "a test", "Wait.")

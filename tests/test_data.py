@@ -413,7 +413,7 @@ def test_paths_that_are_no_file_are_refused(tmp_path, monkeypatch):
     [
         ([torch.ones(2, 2)], "to hold a tensor. Got list"),
         ({"x": 3.0}, "to hold a tensor. Got float"),
-        (torch.eye(2).to_sparse(), "to hold a dense tensor"),
+        (torch.eye(2).to_sparse(), "must be a dense tensor"),
         (torch.ones(2, 2, dtype=torch.complex64), "must hold real numbers"),
     ],
 )

@@ -358,17 +358,17 @@ def test_bad_samples_are_refused():
     broken = X.clone()
     broken[7, 1] = math.nan
     refused("row 7", broken, Y)
-    refused(r"equal dimension.*\(60, 2\).*\(50, 3\)", X, normal(50, 3))
+    refused(r"same dimension.*\(60, 2\).*\(50, 3\)", X, normal(50, 3))
     refused("2 samples", X[:1], Y)
     refused("2 samples", X, Y[:1])
     refused("non-negative", X, Y, a=-torch.ones(60))
-    refused("one weight a sample", X, Y, a=torch.ones(59))
+    refused("one weight for each sample", X, Y, a=torch.ones(59))
     refused("positive total", X, Y, a=torch.zeros(60))
     refused("real numbers", X.numpy().astype(object), Y)
     refused("real numbers", X.to(torch.complex64), Y)
     refused("real numbers", X > 0, Y)
     refused("real numbers", X.numpy() > 0, Y)
-    refused(r"equal dimension.*\(60, 1\) and \(50, 2\)", X[:, 0], Y)
+    refused(r"same dimension.*\(60, 1\) and \(50, 2\)", X[:, 0], Y)
     refused("unequal lengths", [[0.0], [1.0, 2.0]], Y)
 
 

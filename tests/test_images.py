@@ -499,9 +499,9 @@ def test_a_handful_of_images_trains_or_says_what_it_lacks(tmp_path, monkeypatch,
         ["train", *TINY, "training.batch_size=1", "data=image_folder", "data.path=d", "data.test_fraction=0.3"]
     )
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert status == 0 if count > 4 else status == 2 and re.search(r"at least 2 (held-out )?samples.* (Got|not) 1\.", told), (
-        told
-    )
+    assert (
+        status == 0 if count > 4 else status == 2 and re.search(r"at least 2 (held-out )?samples.* (Got|not) 1\.", told)
+    ), told
 
 
 def break_images(folder: Path) -> list[Path]:

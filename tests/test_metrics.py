@@ -61,7 +61,7 @@ def test_coverage_refuses_scales_that_are_not_positive(bad):
 
 
 def test_coverage_refuses_modes_of_another_dimension():
-    with pytest.raises(InputError, match="samples and modes of equal dimension"):
+    with pytest.raises(InputError, match="samples and modes must have the same dimension"):
         mode_coverage(torch.zeros(3, 2), torch.zeros(1, 3), 1.0)
 
 
@@ -168,9 +168,9 @@ def test_with_few_real_samples_sets_are_shared_and_then_real_ones_have_no_score(
         excess_over_floor(generated, test, normal(9, seed=3), size=10)
     with pytest.raises(InputError, match="At least 20 generated samples, two sets of 10, are needed, not 19"):
         excess_over_floor(generated[1:], test, normal(30), size=10)
-    with pytest.raises(InputError, match="at least one draw"):
+    with pytest.raises(InputError, match="draws and size must be at least 1"):
         excess_over_floor(generated, test, normal(30), size=10, draws=0)
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         excess_over_floor(normal(20, 3), test, normal(30), size=10)
 
 

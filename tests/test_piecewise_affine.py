@@ -490,7 +490,7 @@ def test_on_the_line_two_slopes_are_enough():
 
 
 def test_unusable_samples_are_refused():
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         critic_from_transport(cloud(2), cloud(3))
     with pytest.raises(InputError, match="finite"):
         critic_from_transport(cloud(2) * np.nan, cloud(2))

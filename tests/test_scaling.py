@@ -86,5 +86,5 @@ def test_what_can_not_be_scaled_is_refused():
     assert wgan_lip.standardise(x, y).scaling.constant == ()
     with pytest.raises(InputError, match="sd, mad.*not 'range'"):
         wgan_lip.standardise(x, y, by="range")
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         wgan_lip.standardise(x, torch.randn(20, 3))

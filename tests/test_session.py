@@ -215,7 +215,7 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
         ({"critic": "resnet"}, "The critic must be a Module. Got str"),
         ({"source": ROWS}, "The source must be a Source. Got Tensor. wgan_lip.data.TensorSource makes one"),
         ({"critic": nn.Sequential(nn.Bilinear(2, 2, 1))}, "Bilinear"),
-        ({"threads": 0}, "threads of at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
         ({"seed": "a"}, "seed must be an integer from 0 to 2.31 − 1, not 'a'"),
         ({"out": ""}, "out to be the folder of the run, such as outputs/mine. Got ''"),
         ({"evaluation": {"size": 50}}, "evaluation to be a wgan_lip.Evaluation"),

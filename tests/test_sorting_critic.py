@@ -71,9 +71,9 @@ def test_biases_start_in_the_given_units():
     ("arguments", "message"),
     [
         (dict(width=10, group=4), "divide the width 10; 4 does not"),
-        (dict(width=0), "width of at least 1"),
-        (dict(depth=0), "depth of at least 1"),
-        (dict(heads=0), "heads of at least 1"),
+        (dict(width=0), "width must be at least 1"),
+        (dict(depth=0), "depth must be at least 1"),
+        (dict(heads=0), "heads must be at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(arguments, message):

@@ -120,7 +120,7 @@ def test_copies_and_pickles_hold_the_samples(torchmetrics, batches):
     [
         (torch.full((2, 3), math.nan), "the batch must be finite"),
         (torch.zeros(0, 3), "at least one sample"),
-        (torch.zeros(2, 4), "as many numbers as those before, 3. Those of the batch have 4"),
+        (torch.zeros(2, 4), "Samples of the batch have 4 numbers each, those before 3"),
         ("images", "real numbers"),
     ],
 )

@@ -322,7 +322,7 @@ def test_kinds_of_samples():
     [
         ({"x": np.zeros((1, 2))}, "at least 2 samples"),
         ({"x": np.full((5, 2), np.nan)}, "NaN"),
-        ({"x": np.zeros((5, 3))}, "equal dimension"),
+        ({"x": np.zeros((5, 3))}, "same dimension"),
         ({"x": law_of_rows(np.zeros((5, 2)))}, "not a law"),
         ({"x": np.full((5, 2), 1e300)}, "1e\\+280"),
         ({"a": np.ones(5)}, "weights"),
@@ -351,7 +351,7 @@ def test_a_stream_refuses_samples_of_another_dimension_and_stays_what_it_was():
         with pytest.raises(InputError):
             test.update(*bad)
     small = BettingTest().update(1e-200 * x, 1e-200 * y)
-    with pytest.raises(InputError, match="size of those before"):
+    with pytest.raises(InputError, match="far larger than those before"):
         small.update(1e200 * x, 1e200 * y)
     assert test.pairs == small.pairs == 10
     with pytest.raises(InputError, match="expected=0"):

@@ -71,8 +71,8 @@ class Certificate(Printed):
             entry of the layer that joins them, below its path, and count in its constant alone.
         weights_sha256: Hash of names, dtypes, shapes and bytes of all weights.
         architecture_sha256: Hash of the class names and all settings of the layers, in the order of application.
-        units: In words, what one unit of the input space is.
-        covers: What the number is about, and what it is not.
+        units: What one unit of the input space is, in words.
+        covers: What the number covers, and what it does not.
         sha256: Hash of all other fields, which gives away a certificate that was edited.
 
     Guarantee:
@@ -106,7 +106,7 @@ class Certificate(Printed):
         return f"A bound on the Lipschitz constant of a map from {self.norm_in} to {self.norm_out}"
 
     def bound_row(self, name: str = "Lipschitz constant") -> Row:
-        """The constant and the weights that it is about, for screens where other figures stand beside it."""
+        """The constant and the weights that it is about, for screens with other figures."""
         return Row(name, f"Lip(f) ≤ {rounded_up(self.lipschitz, 7)}", f"weights {self.weights_sha256[:12]}")
 
     def summary_rows(self) -> list[Row]:
@@ -213,14 +213,14 @@ def certify(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> Certificate:
 
     Raises:
         UncertifiableError: A module without a proof, one whose call was replaced, hooked or compiled, one whose class
-            was changed after it was defined, or two neighbours whose norms or axes do not meet; the message names its
+            was changed after it was defined, or two neighbours whose norms or axes do not match; the message names its
             path.
         InputError: Weights that are not finite.
 
     Guarantee:
         See :class:`Certificate`. No power iteration, no sampling, no state. The function is what the classes computed
-        when they were defined: a method that is replaced later, on an object or on a class, is seen and refused. What
-        is not seen are changes of the functions that these methods call, such as those of torch.nn.functional.
+        when they were defined: a method that is replaced later, on an object or on a class, is detected and refused.
+        Not detected are changes to the functions that these methods call, such as those of torch.nn.functional.
 
     Example:
         >>> from wgan_lip.critics import ResNetCritic
@@ -260,13 +260,13 @@ def verify(certificate: Certificate, critic: nn.Module | Proof, *, units: str | 
     """Proves `certificate` again for `critic`, or refuses.
 
     Arguments:
-        certificate: For instance from :meth:`Certificate.load`.
+        certificate: A certificate, for example from :meth:`Certificate.load`.
         critic: The critic it is said to be about.
         units: What one unit of the input space is, where that is known; the certificate must say the same.
 
     Returns:
         A certificate proved now. Its constants agree with the given ones up to rounding (relative 1e-9), by which two
-        machines may differ; the rest of it is the same.
+        machines may differ; everything else is the same.
 
     Raises:
         InputError: Other weights, another architecture, or a certificate that was edited.
@@ -312,7 +312,7 @@ def _rows(layers: Iterable[ProvedLayer]) -> Iterator[LayerCertificate]:
 
 
 def _in_a_row(layers: Sequence[LayerCertificate]) -> list[LayerCertificate]:
-    """Those that are applied one after the other: all but the layers of critics side by side."""
+    """The layers that are applied one after the other: all except those of critics side by side."""
     joins = tuple(f"{layer.path}." for layer in layers)
     return [layer for layer in layers if not layer.path.startswith(joins)]
 

@@ -84,7 +84,7 @@ def parameter_groups(
 
 @torch.no_grad()
 def _shaped(layer: nn.Module) -> dict[int, bool]:
-    """By the identity of each parameter that is kept at norm 1: whether all of it is one semi-orthogonal matrix."""
+    """Identity of each parameter kept at norm 1 → whether all of it is one semi-orthogonal matrix."""
     if not isinstance(layer, LipschitzLayer):
         return {}
     found: dict[int, bool] = {}
@@ -97,7 +97,7 @@ def _shaped(layer: nn.Module) -> dict[int, bool]:
 
 
 def rescale_lengths(optimizer: torch.optim.Optimizer, spread: float) -> None:
-    """Takes the rates of lengths in an optimiser over :func:`parameter_groups` to samples of another spread."""
+    """Rescales the rates of lengths, in an optimiser over :func:`parameter_groups`, to samples of another spread."""
     for group in optimizer.param_groups:
         if "spread" in group:
             for rate in ("lr", "initial_lr"):
@@ -117,10 +117,10 @@ class Muon(torch.optim.Optimizer):
 
     Arguments:
         params: Groups of :func:`parameter_groups`. Those that are not `semi_orthogonal` go to Adam, at their `lr`.
-        lr: The rate of groups without one.
+        lr: The learning rate of groups without one.
         momentum: μ.
         ns_steps: Newton–Schulz steps; fewer make worse directions.
-        betas, eps: Of Adam.
+        betas, eps: Settings of Adam.
 
     Raises:
         InputError: No semi-orthogonal matrices.
@@ -156,7 +156,7 @@ class Muon(torch.optim.Optimizer):
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, to be stepped by what it says it is."""
+        """Adds a group, for Muon if it is marked `semi_orthogonal`, otherwise for Adam."""
         defaults = (self._matrices if "semi_orthogonal" in param_group else self._others).defaults
         super().add_param_group({**defaults, **param_group})
 

@@ -280,8 +280,8 @@ def _rows(points: Tensor, index: np.ndarray) -> Tensor:
 
 
 def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
-    """A number for each row of x (n, d), then of y (m, d), equal where rows are and nowhere else, shape (n + m,); None
-    where no two rows are equal."""
+    """A label for each row of x (n, d), then of y (m, d), shape (n + m,), equal for equal rows only; None if no two
+    rows are equal."""
     varied = int((x[0] - x[-1]).abs().argmax())
     values = np.concatenate([x[:, varied].numpy(), y[:, varied].numpy()])
     values.sort()

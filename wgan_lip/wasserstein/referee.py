@@ -273,8 +273,8 @@ class _Samples:
         if isinstance(potential, tuple):
             if len(potential) != 2 or all(values is None for values in potential):
                 raise InputError(
-                    f"Dual variables must be a pair (u, v), of which one may be None, not {len(potential)} entries or "
-                    "two of None."
+                    f"Dual variables must be a pair (u, v) with at most one None; this tuple has {len(potential)} "
+                    f"entries, {sum(values is None for values in potential)} of them None."
                 )
             given = potential
         elif callable(potential):

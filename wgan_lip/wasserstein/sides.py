@@ -27,7 +27,7 @@ COUNTING = 10  # rows from which a column that counts them is doubted
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What is done with which samples, P first and Q second in every pair.
+    """Which samples serve for what, P first and Q second in every pair.
 
     Attributes:
         x, y: The samples that the interval is about, shapes (n, d) and (m, d).

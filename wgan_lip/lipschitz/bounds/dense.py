@@ -187,7 +187,7 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
 
     .. math:: \|A\|_{* \to *} \le \max_i \sum_j \|A_{B_i B_j}\|_2
 
-    which is exact for Euclidean → Euclidean, Euclidean → block-max, and wherever the output blocks are scalars.
+    which is exact for Euclidean → Euclidean, Euclidean → block-max, and whenever the output blocks are scalars.
 
     Arguments:
         matrix: Shape (norm_out.dim, norm_in.dim).

@@ -1,4 +1,4 @@
-"""What a layer is: a map, a claim about its Lipschitz constant, and constraints that keep the claim at 1."""
+"""The base of all layers: a map, a claim about its Lipschitz constant, and constraints that keep the claim at 1."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
 
 @dataclass(frozen=True)
 class Rounding:
-    """How far a float64 evaluation can stray: by at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
+    """Error bound of a float64 evaluation: at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
 
     p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors. For a
     coordinatewise map, one without norms, p is the number of coordinates. With `sums_all`, one more operation for each
@@ -77,11 +77,11 @@ class Claim:
         method: How it is proved.
         norm_in: Norm of the input; None for maps that keep any norm they meet (coordinatewise maps, the identity).
         norm_out: Norm of the output; None as for `norm_in`.
-        rounding: How far a float64 evaluation can stray.
+        rounding: Error bound of a float64 evaluation.
         axes: The numbers of axes of a sample, after that of the batch, for which all this holds: `range(1, 2)` for
             vectors (b, d), `range(3, 4)` for images (b, c, h, w). By default vectors of that width where `norm_in` has
             a dimension, and any number where it has none.
-        axes_added: How many more axes a sample has when it comes out; None where all of them are flattened into one.
+        axes_added: How many axes the layer adds to a sample; None if it flattens all of them into one.
     """
 
     lipschitz: float
@@ -103,7 +103,7 @@ class Summary:
 
     Attributes:
         map: What it does to x.
-        norm: The norm that its constant is about, from input to output where they differ.
+        norm: The norm of its constant, from input to output if they differ.
         constant: The constant.
     """
 
@@ -158,8 +158,8 @@ class LipschitzLayer(nn.Module, ABC):
     the claims of its :meth:`examples`.
 
     Attributes:
-        lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that is trained
-            as torch's own are. See :func:`wgan_lip.parameter_groups`.
+        lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that trains
+            like torch's own. See :func:`wgan_lip.parameter_groups`.
         nonexpansive: Whether its :meth:`constraints` keep the claimed constant at most 1 in training.
         reads_distances: Whether it depends on distances between the states that reach it, as cones do, so that the
             layers before it should preserve them at the start.
@@ -236,7 +236,7 @@ CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way
 
 
 def remember_members(*kinds: type) -> None:
-    """Keeps what `kinds` and their bases define now, for :func:`members_changed`; the first time counts."""
+    """Remembers what `kinds` and their bases define now, for :func:`members_changed`; only the first call counts."""
     for kind in kinds:
         for base in kind.__mro__:
             if base not in (object, ABC) and base not in _MEMBERS:
@@ -244,7 +244,7 @@ def remember_members(*kinds: type) -> None:
 
 
 def members_changed(kind: type) -> list[str]:
-    """What `kind` and its bases have got, lost or replaced since they were remembered, as `Class.name`."""
+    """What `kind` and its bases have gained, lost or replaced since they were remembered, as `Class.name`."""
     changed = []
     for base in kind.__mro__:
         then, now = _MEMBERS.get(base, {}), _members(base)

@@ -1,4 +1,4 @@
-"""Maps side by side: on blocks of the state, or on the same samples and taken together, as by a maximum or a mean."""
+"""Maps side by side: on blocks of the state, or on the same samples and combined, as by a maximum or a mean."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Branches(LipschitzLayer):
         side. Raises :class:`InputError` for maps that cannot be joined."""
 
     def carried(self, errors: Tensor) -> Tensor:
-        """How far the output strays at most, (b,), where those of the maps stray by `errors`, (k, b)."""
+        """A bound on the output's error, (b,), if the outputs of the maps have errors `errors`, (k, b)."""
         return errors.amax(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class Parallel(Branches):
 
 
 class _Together(Branches):
-    """Maps of the same vectors (b, d) to values (b,) or (b, p), taken together value by value, to (b, p)."""
+    """Maps of the same vectors (b, d) to values (b,) or (b, p), combined value by value to (b, p)."""
 
     method: ClassVar[str]
 
@@ -163,14 +163,14 @@ class _Together(Branches):
 
     @abstractmethod
     def together(self, values: Sequence[Tensor]) -> Tensor:
-        """The values together, each (b, p)."""
+        """The combined values; each is (b, p)."""
 
     @abstractmethod
     def joint_constant(self, constants: Sequence[Fraction]) -> Fraction:
-        """The constant, from those of the maps."""
+        """The joint constant, from those of the maps."""
 
     def rounding(self) -> Rounding:
-        """Of :meth:`together`."""
+        """The rounding of :meth:`together`."""
         return Rounding()
 
     def joint(self, claims: Sequence[Claim]) -> Claim:
@@ -292,7 +292,7 @@ class Mixture(_Together):
 
     Arguments:
         layers: The maps, as for :class:`Maximum`.
-        weights: w to start from; equal ones by default. Divided by the sum of their sizes.
+        weights: Initial w; equal by default. Divided by Σ|w_i|.
     """
 
     summary = WeightedSum.summary
@@ -327,7 +327,7 @@ class Mixture(_Together):
 
 
 def _float_up(exact: Fraction) -> float:
-    """The least float that is no smaller, or one beside it; inf beyond all."""
+    """The least float that is no smaller, or the next one; inf if there is none."""
     try:
         number = float(exact)
     except OverflowError:

@@ -18,9 +18,9 @@ from wgan_lip.utils.clusters import k_means
 __all__ = ["Cones", "LipschitzExtension"]
 
 _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
-_WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
-_COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quotients by it leave float32
-_HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
+_WARMTH = 0.1  # the initial temperature, in distances of the samples from their mean
+_COLDEST = 20.0  # natural logarithm of the largest factor by which it falls: beyond, quotients by it exceed float32
+_HEAD_START = 2.0  # how far rising cones start above falling ones, in temperatures
 _SOLVED = 2048  # states of each law whose transport is solved exactly
 _REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move so, at most
 _CHUNK = 2**22  # distances of one block
@@ -34,7 +34,7 @@ class LipschitzExtension(LipschitzLayer):
     .. math:: f(z) = \min_j (\|z - c_j\| + b_j)
 
     Optimal potentials of W1 have this form, with the centres c_j at the samples. The gradient norm is 1 almost
-    everywhere. Several heads share the centres and have offsets b of their own.
+    everywhere. Several heads share the centres, but not the offsets b.
 
     Distances are computed by differences: the expansion ‖z‖² − 2zᵀc + ‖c‖² cancels. Memory b·k, with heads b·heads·k;
     without gradients, a few blocks of 32 MiB.
@@ -120,7 +120,7 @@ class Cones(LipschitzLayer):
     would train only the highest cone at each sample; a soft one trains all. Far from the samples f falls, so a
     generator that ascends f gains nothing by leaving them.
 
-    Several heads share the centres and have offsets of their own.
+    Several heads share the centres, but not the offsets.
 
     Note [Units]
         An optimiser like Adam moves every parameter by about its learning rate, whatever the units of the samples. So
@@ -197,10 +197,10 @@ class Cones(LipschitzLayer):
         both groups, except that rising ones start a little above, so that falling ones count at first: from equal
         heights they would share the samples for long, and a group far above is never trained.
 
-        With one, tips stand where k-means puts them, on the potential of an exact plan between up to 2,048 states of
-        each law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual
-        value on other states leads: f starts as that bound. The temperature is a tenth of the distance between
-        neighbouring tips, so that f starts all but hard.
+        With one, tips start at k-means centres, on the potential of an exact plan between up to 2,048 states of each
+        law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual value
+        on other states leads: f starts as that bound. The temperature is a tenth of the distance between neighbouring
+        tips, so f starts almost hard.
 
         Arguments:
             x: States of P, shape (n, dim).
@@ -347,7 +347,7 @@ def _coldness(dim: int) -> float:
 
 
 def _rows(rows: Tensor, count: int) -> Tensor:
-    """`count` of the rows, at random; where there are fewer, some twice, apart by a little of their spread."""
+    """`count` random rows; if there are fewer, some repeat, with a small shift relative to their spread."""
     chosen = rows[torch.randperm(len(rows), device=rows.device)[:count]]
     if len(chosen) == count:
         return chosen
@@ -356,12 +356,12 @@ def _rows(rows: Tensor, count: int) -> Tensor:
 
 
 def _tips(rows: Tensor, count: int) -> Tensor:
-    """`count` tips among the rows: means of clusters, or, where there are fewer rows, as :func:`_rows`."""
+    """`count` tips among the rows: means of clusters, or, if there are fewer rows, as :func:`_rows`."""
     return k_means(rows, count) if 0 < count < len(rows) else _rows(rows, count)
 
 
 def _nearest_other(points: Tensor) -> Tensor:
-    """The distance of each point to the nearest other one, shape (k,); 0 where there is no other."""
+    """The distance of each point to the nearest other one, shape (k,); 0 if there is no other."""
     return torch.cdist(points, points).fill_diagonal_(math.inf).amin(dim=1).nan_to_num(posinf=0.0)
 
 

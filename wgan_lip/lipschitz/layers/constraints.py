@@ -1,10 +1,10 @@
 """The sets that training keeps parameters in, each with its retraction and its projection of gradients.
 
 Note [Projected gradients]
-    A step of an optimiser is followed by a retraction R, which takes weights back to their set. What a gradient has
-    along directions that R takes back moves nothing, but it fills the moments of an optimiser such as Adam, and most of
-    a gradient can be of that kind: longer weights almost always raise the dual value. So gradients are first pulled
-    back through the derivative of R at weights of the set,
+    A step of an optimiser is followed by a retraction R, which takes weights back to their set. The part of a gradient
+    that R undoes moves nothing, but it fills the moments of an optimiser such as Adam, and most of a gradient can be of
+    that kind: longer weights almost always raise the dual value. So gradients are first pulled back through the
+    derivative of R at weights of the set,
 
     .. math:: G \\mapsto (\\mathrm{D} R_W)^* G,
 
@@ -43,8 +43,8 @@ class Constraint(ABC):
 
     Attributes:
         part: The parameter, or a view of it.
-        of_norm_1: Whether parts in the set have norm 1, or nearly so, whatever their shape: their entries are then of
-            the size that :func:`wgan_lip.parameter_groups` goes by.
+        of_norm_1: Whether parts in the set have norm 1, or nearly so, whatever their shape: their entries then have the
+            size that :func:`wgan_lip.parameter_groups` assumes.
         semi_orthogonal: Whether they are semi-orthogonal matrices.
     """
 
@@ -58,13 +58,13 @@ class Constraint(ABC):
         return id(self)
 
     def retract(self) -> None:
-        """Takes the part back to the set, in place, from wherever a step has put it."""
+        """Takes the part back to the set, in place, wherever a step has put it."""
         self.retract_together([self])
 
     def project(self, gradient: Tensor) -> None:
-        """Takes out of the part's gradient, in place, what retraction would undo; see Note [Projected gradients].
+        """Removes from the part's gradient, in place, what retraction would undo; see Note [Projected gradients].
 
-        The part is taken to be in its set, where retraction left it.
+        The part is assumed to be in its set, where retraction left it.
         """
         self.project_together([self], [gradient])
 
@@ -245,7 +245,7 @@ class Zero(Constraint):
 
 @dataclass(frozen=True, eq=False)
 class Box(Constraint):
-    """low ≤ entries ≤ high. Inside no direction is lost, and at a bound the next gradient may lead back."""
+    """low ≤ entries ≤ high. Inside, no direction is lost; at a bound, the next gradient may lead back."""
 
     low: float
     high: float

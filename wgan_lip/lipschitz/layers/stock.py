@@ -1,4 +1,4 @@
-"""Claims about modules of torch.nn, for the arguments and weights they hold."""
+"""Claims about torch.nn modules, for their current arguments and weights."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def _average_claim(module: _AveragePool, spatial: int) -> Claim:
 def _largest_column_sum(module: _AveragePool, kernel: int, stride: int, padding: int) -> float:
     """The most that one pixel adds to all averages along one axis, over all sizes.
 
-    What a pixel adds depends on its distance to either border, up to the width of a window, and on how the windows
-    meet the far border, which repeats with the stride: sizes up to twice the window plus the stride show every case.
+    That depends on the pixel's distance to either border, up to the width of a window, and on how the windows meet the
+    far border, which repeats with the stride: sizes up to twice the window plus the stride show every case.
     """
     largest = 0.0
     for size in range(1, 2 * (kernel + padding + stride) + 1):
