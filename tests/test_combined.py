@@ -335,7 +335,7 @@ def test_a_part_without_a_proof_is_refused():
         (lambda: weighted_sum([small()], [1.0, 2.0]), "weights must be 1 finite numbers"),
         (lambda: scaled(small(), math.inf), "finite numbers"),
         (lambda: shifted(small(), math.nan), "shift must be finite"),
-        (lambda: mixture(small(), small(), weights=[0.0, 0.0]), "not all 0"),
+        (lambda: mixture(small(), small(), weights=[0.0, 0.0]), "must not all be 0"),
         (lambda: CombinedCritic([small()], "maximum", weights=[1.0]), "A maximum takes no weights"),
         (lambda: CombinedCritic([small()], "mixture", shift=1.0), "A mixture takes no shift"),
         (lambda: clipped(small(), 1.0, 1.0), "low must be below high, not 1.0 and 1.0"),
@@ -354,7 +354,7 @@ def test_layers_in_other_norms_do_not_join():
     flow = GradientFlow(2, 2)
     with pytest.raises(InputError, match="inside Maximum must return values, in their maximum norm, not Euclidean"):
         certify(Maximum(flow, flow))
-    with pytest.raises(InputError, match="the same norms inside Maximum"):
+    with pytest.raises(InputError, match="Maps inside Maximum must have the same norms"):
         certify(Maximum(affine([1.0]), affine([1.0, 2.0])))
 
 

@@ -626,7 +626,7 @@ def test_a_residual_critic_ends_with_it(heads):
     ("arguments", "message"),
     [
         (dict(readout="cubic"), "linear, cones, not 'cubic'"),
-        (dict(readout="cones", centers=0), "centers of at least 1"),
+        (dict(readout="cones", centers=0), "centers must be at least 1"),
         (dict(readout="cones", norm="max", width=8), "readout \"linear\".*width=8.*'cones'"),
     ],
 )

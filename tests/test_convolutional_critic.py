@@ -158,8 +158,8 @@ def test_it_is_built_from_the_shape_that_the_data_offers():
         ({"shape": (1, 28, 7), "patch": 4}, "at least 9 × 9"),
         ({"shape": (0, 8, 8)}, "not 0"),
         ({"shape": (8, 8)}, "image_shape must be"),
-        ({"patch": 0}, "patch of at least 1"),
-        ({"depth": 0}, "depth of at least 1"),
+        ({"patch": 0}, "patch must be at least 1"),
+        ({"depth": 0}, "depth must be at least 1"),
         ({"activation": "sine"}, "not 'sine'"),
     ],
 )

@@ -238,7 +238,7 @@ def test_halves_need_four_samples_and_a_split():
         with pytest.raises(InputError, match="four samples"):
             metrics.halved(*settings)
         assert estimate_w1(*settings).halves is None
-    with pytest.raises(InputError, match="splits=0"):
+    with pytest.raises(InputError, match="at least 1, not 0"):
         metrics.halved(X, Y, splits=0)
 
 
@@ -404,7 +404,7 @@ def test_bad_settings_are_refused_before_anything_is_drawn(match, settings):
 
 
 def test_a_law_has_no_weights():
-    refused("no weights for y", X, Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)), b=torch.ones(50))
+    refused("y is a law, which takes no weights", X, Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)), b=torch.ones(50))
 
 
 def test_an_uncertifiable_critic_is_refused():

@@ -209,7 +209,7 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
         ({"ema_ramp": 2}, "`ema_ramp` of at most 1"),
         ({"critic_schedule": "fast"}, "`critic_schedule` must be one of constant"),
         ({"resume": "yes"}, "resume to be 'auto' or None. Got 'yes'"),
-        ({"seed": -1}, "seed of at least 0"),
+        ({"seed": -1}, "seed must be an integer from 0"),
         ({"tracking": ["tensorbord"]}, "tracking must be one of tensorboard, trackio, wandb, mlflow"),
         ({"tracking": "tensorboard"}, r"list of trackers, such as \[tensorboard\]"),
         ({"critic": "resnet"}, "The critic must be a Module. Got str"),

@@ -225,7 +225,7 @@ def mean_bounds(
 
 
 def _radius(x: Tensor, y: Tensor, trim: float, error: float, rng: torch.Generator) -> tuple[Tensor, float]:
-    """A point c, and r_P + r_Q, each at least the (1 − trim)-quantile of the distances to c, up to `error`.
+    """A point c, and r_P + r_Q, each beyond the (1 − trim)-quantile of distances to c except with probability `error`.
 
     A tenth of the samples chooses c; the others, which are independent of it, give the distances.
     """

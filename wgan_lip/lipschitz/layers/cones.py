@@ -454,7 +454,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        raise RuntimeError("Cones has no second derivatives in single precision. Use float64 for a gradient penalty.")
+        raise RuntimeError("Cones has no second derivatives, so it can't be trained with a gradient penalty.")
 
 
 def _fast_cones(*arguments: Tensor | int) -> Tensor:

@@ -59,7 +59,7 @@ class Convolution:
         if self.padding_mode == "circular" and any(2 * p >= e for p, e in zip(self.padding, self.extent)):
             raise InputError(
                 f"Circular padding must be at most {tuple((e - 1) // 2 for e in self.extent)}, not {self.padding}: "
-                "more would repeat outputs, and the norm would exceed 1."
+                "more would repeat outputs, which the bound on the kernel does not cover."
             )
 
     @property
