@@ -137,8 +137,8 @@ def test_weights_pass_in_float64():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0, 2.0], r"shape \(3,\).* not \(2,\)"),
-        ([[1.0], [2.0], [3.0]], r"not \(3, 1\)"),
+        ([1.0, 2.0], r"shape \(3,\), not shape \(2,\)"),
+        ([[1.0], [2.0], [3.0]], r"not shape \(3, 1\)"),
         ([1.0, -1e-300, 1.0], "position 1"),
         ([1.0, 1.0, float("nan")], "not nan at position 2"),
         ([float("inf"), 1.0, 1.0], "position 0"),

@@ -339,7 +339,7 @@ def test_a_truncated_file_is_refused(capsys):
     [
         ([[1.0]] * 19 + [[-1.0]], "non-negative, not -1.0 at position 19"),
         ([[0.0]] * 20, "positive total"),
-        ([[1.0]] * 19, "one weight for each sample, not (19,)"),
+        ([[1.0]] * 19, "shape (20,), not shape (19,)"),
         ([[1.0, 2.0]] * 20, "one column of weights in a.npy. Got 2"),
         ([[math.nan]] * 20, "the first of them row 0"),
     ],

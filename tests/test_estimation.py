@@ -362,7 +362,7 @@ def test_bad_samples_are_refused():
     refused("2 samples", X[:1], Y)
     refused("2 samples", X, Y[:1])
     refused("non-negative", X, Y, a=-torch.ones(60))
-    refused("one weight for each sample", X, Y, a=torch.ones(59))
+    refused("must hold 60 weights", X, Y, a=torch.ones(59))
     refused("positive total", X, Y, a=torch.zeros(60))
     refused("real numbers", X.numpy().astype(object), Y)
     refused("real numbers", X.to(torch.complex64), Y)
@@ -404,7 +404,12 @@ def test_bad_settings_are_refused_before_anything_is_drawn(match, settings):
 
 
 def test_a_law_has_no_weights():
-    refused("y is a law, which takes no weights", X, Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)), b=torch.ones(50))
+    refused(
+        "y is a law, which takes no weights",
+        X,
+        Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)),
+        b=torch.ones(50),
+    )
 
 
 def test_an_uncertifiable_critic_is_refused():

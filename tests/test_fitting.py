@@ -185,7 +185,7 @@ def test_a_sampler_may_meet_a_finite_set():
     ("sampler", "message"),
     [
         (lambda n, rng: torch.zeros(n, 3), "dimension 2"),
-        (lambda n, rng: torch.zeros(n - 1, 2), "to draw"),
+        (lambda n, rng: torch.zeros(n - 1, 2), "4095 samples instead of 4096"),
         (lambda n, rng: torch.full((n, 2), math.nan), "samples drawn by x must be finite"),
         (lambda n, rng: "rows", "real numbers"),
     ],
@@ -283,7 +283,7 @@ GOOD = torch.randn(6, 2, generator=generator())
         ({"x": GOOD[:0]}, "at least one sample"),
         ({"x_validation": GOOD[:1]}, "at least 2 samples"),
         ({"y_validation": GOOD[:, :1]}, "same dimension"),
-        ({"a": torch.ones(5)}, "a of shape"),
+        ({"a": torch.ones(5)}, "a must hold 6 weights"),
         ({"b": -torch.ones(6)}, "b must be finite and non-negative"),
         ({"x": lambda n, rng: GOOD[:n], "a": torch.ones(6)}, "x is a sampler, which takes no weights a"),
         ({"critic": "gan"}, "auto, cones, principal, resnet, sorting, fixed_width"),
@@ -293,7 +293,7 @@ GOOD = torch.randn(6, 2, generator=generator())
         ({"seconds": math.nan}, "seconds must be positive"),
         ({"steps": 0}, "steps must be an integer"),
         ({"seed": -1}, "seed must be an integer"),
-        ({"device": "abacus"}, "a device"),
+        ({"device": "abacus"}, "can't use the device"),
     ],
 )
 def test_bad_input_is_told_in_one_line(change, message):

@@ -124,10 +124,10 @@ def test_a_function_keeps_its_own_numbers():
     [
         ([[1.0], [np.nan]], [0, 0], [[0, 1]], "slopes must be finite.*row 1"),
         ([[1.0], [2.0]], [0, np.inf], [[0, 1]], "intercepts must be finite.*row 1"),
-        ([[1.0], [2.0]], [0], [[0, 1]], r"intercepts of shape \(2,\)"),
+        ([[1.0], [2.0]], [0], [[0, 1]], r"intercepts must have shape \(2,\)"),
         ([[1.0, 2.0], [1.0]], [0, 0], [[0]], "unequal lengths"),
         ([[1.0]], [0], [], "at least one group"),
-        ([[1.0]], [0], [[0], []], "group 1, shape"),
+        ([[1.0]], [0], [[0], []], "group 1 has shape"),
         ([[1.0]], [0], [[0.0]], "group 0.*dtype float64"),
         ([[1.0]], [0], [[0], [0, 1]], "0..0, not 0..1 as in group 1"),
         ([[1.0]], [0], [[-1]], "in group 0"),
@@ -418,7 +418,7 @@ def test_values_that_no_1_lipschitz_function_takes_are_refused():
         interpolate(points, [4.0, 0.0, 4 * (1 + 1e-11)])
     with pytest.raises(InputError, match=r"two values for one point between points 0 and 1"):
         interpolate([[1.0], [1.0]], [0.0, 1e-6])
-    with pytest.raises(InputError, match=r"values of shape \(3,\)"):
+    with pytest.raises(InputError, match=r"values must have shape \(3,\)"):
         interpolate(points, [0.0])
     with pytest.raises(InputError, match="values must be finite.*row 2"):
         interpolate(points, [0.0, 0.0, np.nan])

@@ -482,7 +482,7 @@ def test_what_cannot_be_bounded_is_refused_with_a_remedy():
             bound([0.0, 1.0 + 1e-12], 0.0, 1.0, 0.95)
         with pytest.raises(InputError, match="At least two values"):
             bound([0.5], 0.0, 1.0, 0.95)
-        with pytest.raises(InputError, match="finite values"):
+        with pytest.raises(InputError, match="must be finite"):
             bound([0.5, math.nan], 0.0, 1.0, 0.95)
 
 

@@ -218,7 +218,7 @@ def test_what_stands_on_the_screen():
         ({"potential": np.zeros(3)}, r"has 3 values at x, but there are 2 samples.*\(None, v\)"),
         ({"potential": (np.zeros(2), np.zeros(2))}, "has 2 values at y, but there are 3"),
         ({"potential": (None, None)}, "with at most one None"),
-        ({"potential": lambda z: z}, "of shape"),
+        ({"potential": lambda z: z}, "must have shape"),
         ({"potential": [0.0, np.inf]}, "finite"),
         ({"a": [1.0, -1.0]}, "non-negative"),
     ],

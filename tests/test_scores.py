@@ -391,7 +391,7 @@ def test_files_that_hold_no_features_are_refused_and_run_nothing(weights, tmp_pa
     for name, message in {
         f"{ARCHITECTURE}-evil.pth": "does not hold a state dict",
         f"{ARCHITECTURE}-other.pth": "does not hold the weights of ShuffleNetV2",
-        "mine.pth": "'mine' is not an architecture of torchvision",
+        "mine.pth": "'mine.pth' is not an architecture of torchvision",
         "gone.pth": "classifier, lite0, or a file with a network's weights; there is no file",
     }.items():
         with pytest.raises(InputError, match=message):

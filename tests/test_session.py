@@ -206,7 +206,7 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
     [
         ({"steps": 0}, "`steps` must be above zero, not 0"),
         ({"steps": 2.5}, "`steps` must be an integer, not 2.5"),
-        ({"ema_ramp": 2}, "`ema_ramp` of at most 1"),
+        ({"ema_ramp": 2}, "`ema_ramp` must be at most 1"),
         ({"critic_schedule": "fast"}, "`critic_schedule` must be one of constant"),
         ({"resume": "yes"}, "resume to be 'auto' or None. Got 'yes'"),
         ({"seed": -1}, "seed must be an integer from 0"),

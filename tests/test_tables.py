@@ -661,7 +661,7 @@ def test_weights_are_flat_arrays_tables_and_counts(tmp_path, estimate):
         written(tmp_path, text, "a.csv")  # a first 0 or 2020 may be a name: the number of samples tells
         assert estimate("x=x.npy", "y=y.npy", "a=a.csv")["exact"] == pytest.approx(1.0, rel=1e-14), text
     written(tmp_path, "0\n1\n2\n3\n", "a.csv")
-    assert "one weight for each sample" in estimate("x=x.npy", "y=y.npy", "a=a.csv")
+    assert "weights, shape" in estimate("x=x.npy", "y=y.npy", "a=a.csv")
 
 
 def test_names_that_are_not_utf8_are_read_by_every_command(tmp_path, monkeypatch, capsys):

@@ -227,7 +227,7 @@ def test_a_critic_without_a_proof_is_refused_before_training():
     [
         ({"critic": ResNetCritic(2, width=8, depth=1, heads=3)}, r"one value a sample. Got values \(4, 3\).* heads=1"),
         ({"critic": nn.Sequential(nn.Linear(2, 1))}, r"one value a sample. Got values \(4, 1\).*Squeeze\(\)"),
-        ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Take it out"),
+        ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Remove it"),
         (
             {"critic": ConvolutionalCritic((1, 8, 8), depth=1)},
             r"64 entries each, such as shape \(b, 64\), not shape \(4, 2\)",

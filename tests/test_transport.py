@@ -358,7 +358,7 @@ def test_bad_weights_are_refused():
     x = normal(2, 2)
     with pytest.raises(InputError, match=r"non-negative.*position 1"):
         solve(x, x, a=[0.5, -0.5])
-    with pytest.raises(InputError, match="one weight for each sample"):
+    with pytest.raises(InputError, match=r"must hold \d weights"):
         solve(x, x, b=[1.0])
 
 
@@ -366,7 +366,7 @@ def test_bad_plans_and_potentials_are_refused():
     index = np.array([0, 1])
     with pytest.raises(InputError, match=r"columns must be in 0\.\.0, not 0\.\.1"):
         Plan(index, index, np.ones(2), (2, 1))
-    with pytest.raises(InputError, match="rows to hold 2 integers"):
+    with pytest.raises(InputError, match="rows must hold 2 integers"):
         Plan(index.astype(float), index, np.ones(2), (2, 2))
     with pytest.raises(InputError, match="position 0"):
         Plan(index, index, np.array([np.nan, 1]), (2, 2))

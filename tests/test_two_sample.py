@@ -330,7 +330,7 @@ def test_kinds_of_samples():
         ({"method": "betting", "permutations": 9}, "takes no permutations"),
         ({"permutations": 0}, "from 1 to"),
         ({"permutations": 10**12}, "from 1 to 10,000,000"),
-        ({"permutations": 9.5}, "whole number"),
+        ({"permutations": 9.5}, "must be an integer"),
         ({"level": 1.0}, "between 0 and 1"),
         ({"effect": "yes"}, "effect"),
         ({"seed": -1}, "seed"),
@@ -354,7 +354,7 @@ def test_a_stream_refuses_samples_of_another_dimension_and_stays_what_it_was():
     with pytest.raises(InputError, match="far larger than those before"):
         small.update(1e200 * x, 1e200 * y)
     assert test.pairs == small.pairs == 10
-    with pytest.raises(InputError, match="expected=0"):
+    with pytest.raises(InputError, match="expected must be at least 1"):
         BettingTest(expected=0)
 
 

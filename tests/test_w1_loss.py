@@ -159,7 +159,7 @@ def test_descent_along_the_gradient_follows_the_plan(n, m, d, seed):
         ((torch.zeros(2, 2), torch.zeros(2, 3)), "same dimension"),
         ((torch.zeros(2, 2), torch.full((2, 2), torch.nan)), "y must be finite"),
         ((torch.zeros(2, 2, 2), torch.full((2, 2, 2), torch.nan)), r"In pair \[0\]: y must be finite"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0]), r"a of shape \(2,\)"),
+        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0]), r"a must have shape \(2,\)"),
         ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0, -1.0]), "a must be finite and non-negative"),
         ((torch.zeros(2, 2), torch.zeros(2, 2), None, [0.0, 0.0]), "b must have a positive total"),
     ],

@@ -223,7 +223,7 @@ def check_weights(weights: Tensor | ArrayLike | None, n: int, name: str) -> np.n
     array = np.asanyarray(weights)
     array = _floats(_as_array(array.astype(np.uint8) if array.dtype.kind == "b" else array, name), name)
     if array.shape != (n,):
-        raise InputError(f"{name} must have shape ({n},), one weight for each sample, not {array.shape}.")
+        raise InputError(f"{name} must hold {n} weights, shape ({n},), not shape {array.shape}.")
     if not np.isfinite(array).all() or (array < 0).any():
         row = int(np.flatnonzero(~np.isfinite(array) | (array < 0))[0])
         raise InputError(f"{name} must be finite and non-negative, not {array[row]} at position {row}.")
