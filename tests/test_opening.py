@@ -414,7 +414,7 @@ def test_a_law_checks_what_it_is_given_and_what_is_drawn():
     for draw, message in (
         (lambda n, rng: torch.ones(n, 3), r"Expected draw to give shape \(4, 2\). Got \(4, 3\)"),
         (lambda n, rng: torch.ones(n + 1, 2), r"Got \(5, 2\)"),
-        (lambda n, rng: torch.full((n, 2), math.nan), "to be finite"),
+        (lambda n, rng: torch.full((n, 2), math.nan), "must be finite"),
         (lambda n, rng: "text", "must hold real numbers"),
     ):
         with pytest.raises(InputError, match=message):
