@@ -67,13 +67,13 @@ def test_pixels_are_scaled_and_keep_their_shape():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.array([[1.0, np.nan]] * 3),), "Expected samples to be finite"),
-        ((torch.tensor(5.0),), "Got shape ()"),
-        ((np.ma.masked_equal(np.arange(8.0).reshape(4, 2), 5),), "Expected samples without masked entries"),
+        ((np.array([[1.0, np.nan]] * 3),), "samples must be finite"),
+        ((torch.tensor(5.0),), "shape (n, d), not ()"),
+        ((np.ma.masked_equal(np.arange(8.0).reshape(4, 2), 5),), "samples must not have masked entries"),
         ((torch.ones(5, 2, 2, 2, 2),), "Flatten each sample into one row"),
         ((torch.ones(5, 4, 3),), "which axis holds the channels. Got samples of shape (5, 4, 3). Give layout, one of"),
         ((torch.ones(5, 3, 4, 3),), "Got samples of shape (5, 3, 4, 3). Give layout, one of nchw, nhwc, nhw."),
-        ((torch.ones(1, 2),), "at least 2 samples. Got 1"),
+        ((torch.ones(1, 2),), "at least 2 samples, not 1"),
         ((ROWS, torch.ones(3, 4)), "held-out samples of shape 2, as those of training. Got 4"),
         (
             (torch.ones(4, 1, 2, 2), torch.ones(3, 4)),
@@ -120,7 +120,7 @@ def test_a_shape_that_tells_no_layout_is_asked_for_one(shape):
         assert TensorSource(torch.rand(shape), layout=layout).image_shape == expected
     with pytest.raises(InputError, match="axes, by layout=nhw"):
         TensorSource(torch.rand(5, 2), layout="nhw")
-    with pytest.raises(InputError, match="layout to be one of nchw, nhwc, nhw. Got 'hwc'"):
+    with pytest.raises(InputError, match="layout must be one of nchw, nhwc, nhw, not 'hwc'"):
         TensorSource(torch.rand(shape), layout="hwc")
 
 
@@ -277,7 +277,7 @@ def test_a_game_on_a_loader_goes_on_bit_by_bit():
         (DataLoader(ROWS, batch_size=50, drop_last=True), "Got no batch. Lower its batch_size"),
         ([{"pixels": ROWS}], "Got dict (TypeError: dict is no tensor). Say which part of it by pick="),
         ([torch.ones(3, 5)], "Expected held-out samples of shape 5, as those of training. Got 2"),
-        ([torch.full((3, 2), torch.nan)], "Expected a batch of loader to be finite"),
+        ([torch.full((3, 2), torch.nan)], "a batch of loader must be finite"),
         (DataLoader(ROWS, num_workers=1, persistent_workers=True), "Got persistent_workers=True"),
     ],
 )  # fmt: skip

@@ -381,26 +381,31 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_layers_whose_kinks_are_not_known_are_refused_by_path(name):
     make, path = REFUSED[name]
-    with pytest.raises(UncertifiableError, match=f"At '{path}': Expected a piecewise-linear layer.*estimate_lipschitz"):
+    with pytest.raises(UncertifiableError, match=f"At '{path}': The kinks of .* are not known.*estimate_lipschitz"):
         enumerate_lipschitz(make(), *box(4 if name == "sorted images" else 2))
 
 
 @pytest.mark.parametrize(
     ("critic", "low", "high", "message"),
     [
-        (nn.Sequential(affine(torch.ones(1, 2))), -1.0, 1.0, "corners of shape"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.ones(3), "corners of shape"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(1, 2), torch.ones(1, 2), "corners of shape"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), 0.0, "low < high"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.tensor([1.0, math.nan]), "low < high"),
-        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), math.inf, "low < high"),
-        (nn.Sequential(affine(torch.ones(1, 40))), *box(40), "dimension 40"),
-        (nn.Sequential(affine(torch.eye(2)), nn.Hardtanh(-0.5, 0.5)), *box(2), "tiny critic"),
+        (nn.Sequential(affine(torch.ones(1, 2))), -1.0, 1.0, "low and high must have shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), torch.ones(3), "low and high must have shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(1, 2), torch.ones(1, 2), "low and high must have shape"),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), 0.0, "low must be below high"),
+        (
+            nn.Sequential(affine(torch.ones(1, 2))),
+            torch.zeros(2),
+            torch.tensor([1.0, math.nan]),
+            "low must be below high",
+        ),
+        (nn.Sequential(affine(torch.ones(1, 2))), torch.zeros(2), math.inf, "low must be below high"),
+        (nn.Sequential(affine(torch.ones(1, 40))), *box(40), "in dimension 40 has"),
+        (nn.Sequential(affine(torch.eye(2)), nn.Hardtanh(-0.5, 0.5)), *box(2), "more cells"),
     ],
 )
 def test_a_bad_box_and_a_large_critic_are_refused(critic, low, high, message):
-    with pytest.raises(InputError, match=f"Expected.*{message}"):
-        enumerate_lipschitz(critic, low, high, most_cells=7 if "tiny" in message else 20_000)
+    with pytest.raises(InputError, match=message):
+        enumerate_lipschitz(critic, low, high, most_cells=7 if "cells" in message else 20_000)
 
 
 # The search: never above the truth
@@ -615,5 +620,5 @@ def test_the_search_works_from_one_sample_and_from_equal_ones(x):
 
 @pytest.mark.parametrize(("starts", "steps"), [(0, 4), (7, 4), (8, -1)])
 def test_bad_numbers_of_starts_and_steps_are_refused(starts, steps):
-    with pytest.raises(InputError, match="Expected an even number of starts"):
+    with pytest.raises(InputError, match="starts must be even"):
         estimate_lipschitz(nn.Sequential(affine([[1.0]])), torch.zeros(2, 1), starts=starts, steps=steps)

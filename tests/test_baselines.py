@@ -415,7 +415,7 @@ def test_a_zero_weight_keeps_its_direction_and_comes_back():
 def test_a_direction_of_another_length_is_refused(factor):
     layer = SpectralNormLinear(4, 3)
     layer.u.mul_(factor)
-    with pytest.raises(InputError, match="u of length 1"):
+    with pytest.raises(InputError, match="u must have length 1"):
         layer.claim()
 
 
@@ -547,17 +547,17 @@ def test_an_error_that_cannot_be_bounded_is_infinite():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ClippedCritic(2, clip=0.0), "clip above 0 and finite. Got 0.0"),
-        (lambda: ClippedCritic(2, clip=math.nan), "clip above 0 and finite. Got nan"),
-        (lambda: ClippedCritic(0), "dim of at least 1. Got 0"),
-        (lambda: PenalizedCritic(2, penalty_weight=-1.0), "penalty_weight of at least 0 and finite. Got -1.0"),
-        (lambda: PenalizedCritic(2, width=0), "width of at least 1. Got 0"),
-        (lambda: SpectralNormCritic(2, depth=0), "depth of at least 1. Got 0"),
-        (lambda: SpectralNormCritic(2, activation="sine"), "relu, .*Got 'sine'"),
-        (lambda: GroupSortCritic(2, width=9), "a group size that divides the width 9. Got 2"),
-        (lambda: GroupSortCritic(2, iterations=-1), "0 to 30 iterations. Got -1"),
-        (lambda: GroupSortCritic(2, iterations=31), "0 to 30 iterations. Got 31"),
-        (lambda: GroupSortCritic(2, bias_scale=-1.0), "bias_scale of at least 0"),
+        (lambda: ClippedCritic(2, clip=0.0), "clip must be finite and above 0, not 0.0"),
+        (lambda: ClippedCritic(2, clip=math.nan), "clip must be finite and above 0, not nan"),
+        (lambda: ClippedCritic(0), "dim must be at least 1, not 0"),
+        (lambda: PenalizedCritic(2, penalty_weight=-1.0), "penalty_weight must be finite and at least 0, not -1.0"),
+        (lambda: PenalizedCritic(2, width=0), "width must be at least 1, not 0"),
+        (lambda: SpectralNormCritic(2, depth=0), "depth must be at least 1, not 0"),
+        (lambda: SpectralNormCritic(2, activation="sine"), "relu, .*not 'sine'"),
+        (lambda: GroupSortCritic(2, width=9), "group must divide the width 9; 2 does not"),
+        (lambda: GroupSortCritic(2, iterations=-1), "iterations must be from 0 to 30, not -1"),
+        (lambda: GroupSortCritic(2, iterations=31), "iterations must be from 0 to 30, not 31"),
+        (lambda: GroupSortCritic(2, bias_scale=-1.0), "bias_scale must be finite and at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(build, message):

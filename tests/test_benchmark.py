@@ -119,7 +119,7 @@ def test_a_browser_measures_a_page_in_its_width_and_scheme(tmp_path):
             browser.open((tmp_path / "page.html").as_uri(), width=400, dark=dark)
             found.append(browser.overflow())
         browser.shoot(tmp_path / "page.png")
-        with pytest.raises(InputError, match="Expected"):
+        with pytest.raises(InputError, match="failed to evaluate nothing.of.this"):
             browser.evaluate("nothing.of.this")
     assert found[0] == 0 < 100 <= found[1]
     with Image.open(tmp_path / "page.png") as picture:

@@ -237,7 +237,9 @@ def test_an_interrupted_suite_runs_only_what_is_missing(in_this_process, tmp_pat
 def test_a_case_of_other_settings_is_refused_before_anything_runs(in_this_process, tmp_path):
     run_cases(cases("b"), tmp_path)
     in_this_process.clear()
-    with pytest.raises(InputError, match=r"b-plain-seed0.json .*Got seconds 0.01 instead of 0.02. Choose another out"):
+    with pytest.raises(
+        InputError, match=r"b-plain-seed0.json .*has other settings: seconds 0.01 instead of 0.02. Choose another out"
+    ):
         run_cases(cases("ab", seconds=0.02), tmp_path)
     assert in_this_process == []
 
@@ -245,14 +247,14 @@ def test_a_case_of_other_settings_is_refused_before_anything_runs(in_this_proces
 def test_a_damaged_case_is_refused_in_one_line(in_this_process, tmp_path):
     run_cases(cases("a"), tmp_path)
     (tmp_path / "cases" / "a-plain-seed0.json").write_text("{")
-    with pytest.raises(InputError, match="damaged file: .* Delete it"):
+    with pytest.raises(InputError, match="is damaged: .* Delete it"):
         run_cases(cases("a"), tmp_path)
 
 
 def test_processes_give_the_same_rows_and_tell_a_failure_in_one_line(tmp_path):
     """Untrained critics, so that no clock has a say."""
     good, bad = cases("a", seconds=0.0), Case({"method": "bad", "seed": 0}, Shift(dim=2), Method(refuses), 0.0)
-    with pytest.raises(InputError, match="Expected the case bad-seed0 to finish. Got InputError: Expected another"):
+    with pytest.raises(InputError, match="The case bad-seed0 failed: InputError: Expected another"):
         run_cases([*good, bad], tmp_path, workers=1)
     content = json.loads((tmp_path / "cases" / "a-plain-seed0.json").read_text())
     assert content["settings"] == json.loads(json.dumps(good[0].settings()))
@@ -263,15 +265,15 @@ def test_processes_give_the_same_rows_and_tell_a_failure_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("suite", "overrides", "message"),
     [
-        ("funnels", ["dims"], "Expected overrides of the form KEY=VALUE with KEY in dims, funnels, methods, seconds"),
-        ("funnels", ["pairs=shift"], "KEY in dims, funnels, methods, seconds. Got 'pairs=shift'"),
-        ("funnels", ["dims=3"], "Expected dims out of 2, 4, 8, 16, 32, 64, 128. Got '3'"),
-        ("funnels", ["methods=cones,linaer"], "Expected methods out of cones, .*. Got 'linaer'"),
-        ("funnels", ["seconds=0"], "Expected seconds as a positive number. Got '0'"),
-        ("funnels", ["seconds=inf"], "Expected seconds as a positive number. Got 'inf'"),
-        ("funnels", ["seconds=soon"], "Expected seconds as a positive number. Got 'soon'"),
-        ("funnels", ["dims=2", "dims=4"], "Got dims twice"),
-        ("oracles", ["pairs=ray_monotone"], "Expected pairs out of shift, .*. Got 'ray_monotone'"),
+        ("funnels", ["dims"], "Overrides must have the form KEY=VALUE with KEY in dims, funnels, methods, seconds"),
+        ("funnels", ["pairs=shift"], "KEY in dims, funnels, methods, seconds, not 'pairs=shift'"),
+        ("funnels", ["dims=3"], "dims must be among 2, 4, 8, 16, 32, 64, 128, not '3'"),
+        ("funnels", ["methods=cones,linaer"], "methods must be among cones, .*, not 'linaer'"),
+        ("funnels", ["seconds=0"], "seconds must be a positive number, not '0'"),
+        ("funnels", ["seconds=inf"], "seconds must be a positive number, not 'inf'"),
+        ("funnels", ["seconds=soon"], "seconds must be a positive number, not 'soon'"),
+        ("funnels", ["dims=2", "dims=4"], "The override dims is given twice"),
+        ("oracles", ["pairs=ray_monotone"], "pairs must be among shift, .*, not 'ray_monotone'"),
     ],
 )
 def test_overrides_that_mean_nothing_are_refused(suite, overrides, message, tmp_path):
@@ -526,7 +528,7 @@ def test_every_rival_is_a_setting_that_composes(name):
 
 
 def test_a_rival_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Expected critics out of .*clipped.* Got 'clip'"):
+    with pytest.raises(InputError, match="critics must be among .*clipped.* not 'clip'"):
         rivals.measure([0], ["critics=clip"], tmp_path)
 
 

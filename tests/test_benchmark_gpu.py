@@ -135,9 +135,9 @@ def test_without_its_time_nothing_is_begun_but_the_page_says_what_is_left(tmp_pa
 
 BAD = {
     "an unknown stage": ({"stage": "step"}, "stage"),
-    "no time": ({"minutes": 0.0}, "minutes above zero"),
+    "no time": ({"minutes": 0.0}, "minutes must be positive"),
     "another key": ({"overrides": ["sizes=small", "size=3"]}, "KEY in device, sizes, data"),
-    "unknown sizes": ({"overrides": ["sizes=tiny"]}, "sizes out of large, small"),
+    "unknown sizes": ({"overrides": ["sizes=tiny"]}, "sizes must be among large, small"),
     "two seeds": ({"seeds": [0, 1]}, "one seed"),
 }
 
@@ -152,7 +152,7 @@ def test_bad_settings_are_refused(case, tmp_path):
 
 def test_results_of_other_sizes_are_not_mixed(tmp_path):
     benchmarks.benchmark("gpu", [0], SMALL, str(tmp_path), minutes=1e-9)
-    with pytest.raises(InputError, match="of the same device and sizes"):
+    with pytest.raises(InputError, match="of another device or other sizes"):
         benchmarks.benchmark("gpu", [0], ["device=cpu"], str(tmp_path), minutes=1e-9)
 
 

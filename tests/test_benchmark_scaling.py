@@ -24,7 +24,7 @@ def test_a_piece_of_the_grid_is_measured_and_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("override", ["dim=2", "sizes=", "dims=two", "dims=0"])
 def test_other_overrides_are_refused(tmp_path, override):
-    with pytest.raises(InputError, match="Expected overrides like 'dims=2,16'"):
+    with pytest.raises(InputError, match="Overrides must be like 'dims=2,16'"):
         scaling.measure([0], tmp_path, [override])
 
 

@@ -91,9 +91,9 @@ def test_the_page_says_what_is_seen_and_what_is_not(tmp_path, monkeypatch):
 
 
 def test_overrides_that_mean_nothing_and_no_data_at_all_are_refused(tmp_path):
-    with pytest.raises(InputError, match="Expected overrides cases=…, mnist=DIR or cifar10=DIR. Got steps=3"):
+    with pytest.raises(InputError, match="Overrides must be cases=…, mnist=DIR or cifar10=DIR, not steps=3"):
         scores.measure([0], ["steps=3"], tmp_path)
-    with pytest.raises(InputError, match="Expected data for one case at least. Got none: .*nowhere"):
+    with pytest.raises(InputError, match="There are no data for any case: .*nowhere"):
         scores.measure([0], ["cases=mnist", f"mnist={tmp_path / 'nowhere'}"], tmp_path)
 
 

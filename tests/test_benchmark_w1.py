@@ -197,7 +197,7 @@ def test_an_uninstalled_tool_and_one_that_fails_say_so_in_their_row():
 
 def test_what_needs_more_memory_than_there_is_is_refused():
     pytest.importorskip("psutil")
-    with pytest.raises(InputError, match="Expected 3.73e\\+06 GiB of memory"):
+    with pytest.raises(InputError, match="3.73e\\+06 GiB of memory are needed"):
         peers._check_memory(40 * 10**14)
 
 

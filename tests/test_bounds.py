@@ -454,7 +454,7 @@ def test_gamma_is_rounded_up(operations):
 
 def test_gamma_refuses_what_its_formula_does_not_cover():
     assert gamma(0) == 0.0
-    with pytest.raises(InputError, match="9e13 operations"):
+    with pytest.raises(InputError, match="at most 9e13"):
         gamma(2**53)
 
 
@@ -465,9 +465,9 @@ def test_gamma_refuses_what_its_formula_does_not_cover():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused(bound, bad):
     for matrix in (np.array([[1.0, bad], [0.0, 1.0]]), torch.tensor([[bad, 0.0], [0.0, 0.0]])):
-        with pytest.raises(InputError, match="finite weights"):
+        with pytest.raises(InputError, match="must be finite"):
             bound(matrix)
-    with pytest.raises(InputError, match="finite weights"):
+    with pytest.raises(InputError, match="must be finite"):
         upper_bound_vector_norm(torch.tensor([1.0, bad]))
 
 
@@ -486,7 +486,7 @@ def test_complex_matrices_are_refused():
 
 
 def test_a_matrix_that_disagrees_with_its_norms_is_refused():
-    with pytest.raises(InputError, match=r"shape \(4, 3\). Got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"shape \(4, 3\), not \(3, 4\)"):
         upper_bound_operator_norm(np.ones((3, 4)), Norm((1, 2)), Norm((4,)))
 
 
@@ -508,7 +508,7 @@ def test_norms_know_their_blocks():
 
 @pytest.mark.parametrize("blocks", [(0,), (2, -1), (3, 0)])
 def test_empty_blocks_are_refused(blocks):
-    with pytest.raises(InputError, match="blocks of size at least 1"):
+    with pytest.raises(InputError, match="must have size at least 1"):
         Norm(blocks)
 
 

@@ -297,7 +297,7 @@ def test_weights_that_are_not_finite_are_refused(value):
         ({"padding": "same", "stride": 2}, "same"),
         ({"groups": 3}, "groups"),
         ({"groups": 0}, "groups"),
-        ({"size": (2,)}, "size of at least 3"),
+        ({"size": (2,)}, "must be at least 3"),
         ({"size": (0,)}, "size"),
         ({"size": (4, 4)}, "size"),
     ],

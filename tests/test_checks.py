@@ -1,4 +1,4 @@
-"""Checks of input: good arrays pass unchanged, bad ones are refused with what was required, what came, the remedy."""
+"""Checks of input: good arrays pass unchanged, bad ones are refused with what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_errors_are_value_errors_of_one_family():
 
 def test_choice_returns_the_value_or_names_all_choices():
     assert check_choice("b", ["a", "b"], "mode") == "b"
-    with pytest.raises(InputError, match=r"Expected mode to be one of a, b\. Got 'c'\."):
+    with pytest.raises(InputError, match=r"mode must be one of a, b, not 'c'\."):
         check_choice("c", ["a", "b"], "mode")
 
 
@@ -59,7 +59,7 @@ def test_integers_are_exact_up_to_2_53():
     assert int(check_samples(np.array([[2**60, 2**62]]), "x")[0, 1]) == 2**62
     for wide in (2**53 + 1, -(2**60) - 1, 2**63 + 1):
         for array in (np.array([[wide]]), np.array([[0.0, wide]], dtype="g")):
-            with pytest.raises(InputError, match="numbers that float64 can hold"):
+            with pytest.raises(InputError, match="numbers that float64 can represent"):
                 check_samples(array, "x")
 
 
@@ -90,10 +90,10 @@ def test_lists_are_samples():
         (np.zeros((3, 2), dtype=bool), "real numbers.*bool"),
         (np.array([["a", "b"]]), "real numbers"),
         ([[None, 1.0]], "real numbers.*object"),
-        (torch.zeros(2, 3, 4), r"Got shape \(2, 3, 4\).*Flatten"),
-        (torch.tensor(1.0), r"Got shape \(\)"),
+        (torch.zeros(2, 3, 4), r"shape \(n, d\), not \(2, 3, 4\).*Flatten"),
+        (torch.tensor(1.0), r"shape \(n, d\), not \(\)"),
         (torch.zeros(3, 0), "at least one column"),
-        (torch.zeros(0, 2), "at least one sample.*Got 0"),
+        (torch.zeros(0, 2), "at least one sample, not 0"),
         (torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [float("inf"), 0.0]]), "2 of 3 rows.*row 1"),
         (np.array([[1.0], [-np.inf]]), "1 of 2 rows.*row 1"),
     ],
@@ -110,7 +110,7 @@ def test_ragged_lists_are_refused_like_all_other_input():
 
 
 def test_the_minimum_is_counted_and_named():
-    with pytest.raises(InputError, match="at least 3 samples. Got 2"):
+    with pytest.raises(InputError, match="at least 3 samples, not 2"):
         check_samples(torch.zeros(2, 1), "x", minimum=3)
     assert check_samples(torch.zeros(3, 1), "x", minimum=3).shape == (3, 1)
 
@@ -118,11 +118,11 @@ def test_the_minimum_is_counted_and_named():
 def test_pairs_need_one_dimension_and_name_the_culprit():
     x, y = check_pair(np.zeros((2, 3)), torch.zeros(4, 3))
     assert (x.shape, y.shape) == ((2, 3), (4, 3))
-    with pytest.raises(InputError, match=r"equal dimension.*\(2, 3\).*\(4, 2\)"):
+    with pytest.raises(InputError, match=r"the same dimension.*\(2, 3\).*\(4, 2\)"):
         check_pair(np.zeros((2, 3)), torch.zeros(4, 2))
-    with pytest.raises(InputError, match="Expected y to be finite"):
+    with pytest.raises(InputError, match="y must be finite"):
         check_pair(torch.zeros(1, 1), torch.full((1, 1), torch.nan))
-    with pytest.raises(InputError, match="Expected y .*at least 2 samples"):
+    with pytest.raises(InputError, match="y must have at least 2 samples"):
         check_pair(torch.zeros(2, 1), torch.zeros(1, 1), minimum=2)
 
 
@@ -137,10 +137,10 @@ def test_weights_pass_in_float64():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0, 2.0], r"shape \(3,\).*Got shape \(2,\)"),
-        ([[1.0], [2.0], [3.0]], r"Got shape \(3, 1\)"),
+        ([1.0, 2.0], r"shape \(3,\), not shape \(2,\)"),
+        ([[1.0], [2.0], [3.0]], r"not shape \(3, 1\)"),
         ([1.0, -1e-300, 1.0], "position 1"),
-        ([1.0, 1.0, float("nan")], "Got nan at position 2"),
+        ([1.0, 1.0, float("nan")], "not nan at position 2"),
         ([float("inf"), 1.0, 1.0], "position 0"),
         ([0.0, 0.0, 0.0], "positive total"),
     ],
@@ -153,7 +153,9 @@ def test_unusable_weights_are_refused(weights, message):
 @pytest.mark.parametrize(("need", "said"), [(math.inf, "over a trillion GiB"), (2.0**80, "over a"), (2.0**32, "4 GiB")])
 def test_more_memory_than_there_is_has_a_size(monkeypatch, need, said):
     monkeypatch.setattr(checks, "available_memory", lambda: 2**30)
-    with pytest.raises(InputError, match=f"{said}.* of memory for a test. Got 1 GiB available. Wait.") as refusal:
+    with pytest.raises(
+        InputError, match=f"memory for a test: {said}.* are needed, 1 GiB are available. Wait."
+    ) as refusal:
         checks.check_memory(need, "a test", "Wait.")
     assert "inf" not in str(refusal.value)
     checks.check_memory(2**29, "a test", "Wait.")

@@ -107,14 +107,18 @@ def test_no_attack_changes_a_certified_answer(build):
 def test_what_proves_nothing_is_refused():
     x, labels = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
     classifier = ResNetCritic(2, heads=3)
-    for wrong, told in ((labels[:3], "one label a sample"), (labels + 3, "from 0 to 2"), (labels.double(), "whole")):
+    for wrong, told in (
+        (labels[:3], "one for each sample"),
+        (labels + 3, "from 0 to 2"),
+        (labels.double(), "integers"),
+    ):
         with pytest.raises(InputError, match=told):
             certified_accuracy(classifier, x, wrong)
-    with pytest.raises(InputError, match="must not be negative"):
+    with pytest.raises(InputError, match="must be at least 0"):
         certified_accuracy(classifier, x, labels, radii=[-1.0])
     with pytest.raises(InputError, match="two scores"):
         certified_accuracy(ResNetCritic(2), x, labels)
-    with pytest.raises(InputError, match="proved from max"):
+    with pytest.raises(InputError, match="not from max"):
         certified_accuracy(nn.Sequential(Linear(Norm((1, 1)), Norm((1, 1, 1)))), x, labels)
     with pytest.raises(UncertifiableError):
         certified_accuracy(nn.Sequential(nn.Linear(2, 3), nn.Bilinear(3, 3, 3)), x, labels)

@@ -154,7 +154,7 @@ def test_jobs_run_side_by_side_and_a_failure_among_them_is_told(capfd):
     assert Run(finished.parent).status["state"] == "finished" and finished.parent.name == "critic=resnet"
     assert any(line.startswith("critic=resnet: step ") for line in told), "lines of jobs carry their names"
     assert "failed" in told[-2] and told[-2].endswith("critic=convolutional")
-    assert "Expected the shape (c, h, w) of images" in told[-1]
+    assert "image_shape must be (c, h, w)" in told[-1]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_sweep_goes_on_after_a_job_that_is_refused(capsys):
     assert main(["train", "--multirun", "critic=convolutional,resnet", "data=moons", *TINY]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wgan-lip: ")]
     assert "failed" in lines[0] and "critic=convolutional" in lines[0] and "critic=resnet" not in lines[0]
-    assert "Expected the shape (c, h, w) of images" in lines[1] and len(lines) == 2
+    assert "image_shape must be (c, h, w)" in lines[1] and len(lines) == 2
     (finished,) = Path("outputs/multirun").glob("*/*/checkpoint.pt")
     assert Run(finished.parent).config["critic"]["_target_"].endswith("ResNetCritic")
 
@@ -263,55 +263,55 @@ def test_usage_lists_every_command(capsys):
         (["train", "+foo=1"], "Got foo"),
         (["train", "critic.width=five"], "Expected critic.width of type int or null. Got 'five'"),
         (["train", "critic.width=2.5"], "Expected critic.width of type int or null. Got 2.5"),
-        (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
-        (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'sine'"),
-        (["train", "critic.norm=l7"], "Expected norm to be one of euclidean, max. Got 'l7'"),
+        (["train", "critic.depth=0"], "depth must be at least 1, not 0"),
+        (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline, not 'sine'"),
+        (["train", "critic.norm=l7"], "norm must be one of euclidean, max, not 'l7'"),
         (["train", "critic.norm=max", "critic.width=100"], "a width that is a power of 2"),
-        (["train", "critic.norm=max", "critic.readout=cones"], "readout linear. Got width 64"),
-        (["train", "critic.readout=foo"], "Expected readout to be one of linear, cones. Got 'foo'"),
-        (["train", "critic.centers=0"], "Expected centers of at least 1. Got 0"),
+        (["train", "critic.norm=max", "critic.readout=cones"], 'readout "linear"'),
+        (["train", "critic.readout=foo"], "readout must be one of linear, cones, not 'foo'"),
+        (["train", "critic.centers=0"], "centers must be at least 1, not 0"),
         (["train", "critic.bias_scale=-1"], "-1"),
         (
             ["train", "critic=fixed_width", "critic.norm=max"],
             "no key 'norm' of critic: it has depth, hidden, activation",
         ),
-        (["train", "critic=sorting", "critic.group=3"], "a group size that divides the width 128. Got 3"),
-        (["train", "critic=sorting", "critic.group=0"], "a group size that divides the width 128. Got 0"),
-        (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels, for patches of 99"),
-        (["train", "critic=convolutional", "critic.channels=-1"], "Expected channels of at least 1. Got -1"),
-        (["train", "critic=convolutional", "critic.conv_depth=0"], "Expected conv_depth of at least 1. Got 0"),
-        (["train", "critic=convolutional", "data=moons"], "the shape (c, h, w) of images. Got None"),
-        (["train", "experiment=moons", "critic=convolutional"], "For other samples take ResNetCritic"),
+        (["train", "critic=sorting", "critic.group=3"], "group must divide the width 128; 3 does not"),
+        (["train", "critic=sorting", "critic.group=0"], "group must divide the width 128; 0 does not"),
+        (["train", "critic=convolutional", "critic.patch=99"], "at least 199 × 199 pixels for patches of 99"),
+        (["train", "critic=convolutional", "critic.channels=-1"], "channels must be at least 1, not -1"),
+        (["train", "critic=convolutional", "critic.conv_depth=0"], "conv_depth must be at least 1, not 0"),
+        (["train", "critic=convolutional", "data=moons"], "image_shape must be (c, h, w), not None"),
+        (["train", "experiment=moons", "critic=convolutional"], "For samples that are not images use ResNetCritic"),
         (["train", "critic.heads=3"], "no key 'heads' of critic"),
         (["train", "+critic.heads=3"], "Build it with heads=1"),
-        (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
-        (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),
+        (["train", "+critic.heads=0"], "heads must be at least 1, not 0"),
+        (["train", "+critic.dim=5"], "such as shape (b, 5)"),
         (["train", "+generator.dim=5"], "The generator makes samples of shape (b, 5), and the data have (b, 64)"),
-        (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 2. Got -4"),
-        (["train", "evaluation.neighbour=0"], "Expected evaluation.neighbour of at least 1. Got 0"),
+        (["train", "evaluation.size=-4"], "evaluation.size must be at least 2, not -4"),
+        (["train", "evaluation.neighbour=0"], "evaluation.neighbour must be at least 1, not 0"),
         (
             ["train", "evaluation.neighbour=500"],
             "Expected evaluation.neighbour below the number of samples, 500. Got 500. Lower it, or raise evaluation.size.",
         ),
-        (["train", "evaluation.inception_weights=w.pth"], "Expected the weights of Inception at w.pth. Got no file"),
-        (["train", "data=moons", "evaluation.inception_weights=w.pth"], "Expected images, for FID and KID. Got moons"),
+        (["train", "evaluation.inception_weights=w.pth"], "There is no file w.pth with the weights of Inception"),
+        (["train", "data=moons", "evaluation.inception_weights=w.pth"], "FID and KID need images; moons has none"),
         (["train", "training.batch_size=1298"], "no larger than the training set, 1297 samples"),
-        (["train", "evaluation.repeats=0"], "Expected evaluation.repeats of at least 1. Got 0"),
-        (["train", "evaluation.fit_steps=-1"], "Expected evaluation.fit_steps of at least 0. Got -1"),
+        (["train", "evaluation.repeats=0"], "evaluation.repeats must be at least 1, not 0"),
+        (["train", "evaluation.fit_steps=-1"], "evaluation.fit_steps must be at least 0, not -1"),
         (["train", "data.test_size=1000"], "the size of train. Got 1000. Lower evaluation.size"),
         (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
-        (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
+        (["train", "training.steps=0"], "training.steps must be above zero, not 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
-        (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
+        (["train", "critic_optimizer.lr=-1"], "lr must be finite and at least 0, not -1"),
         (["train", "critic._target_=os.system"], "_target_ to name a class"),
         (["train", "critic_optimizer=sgd"], "as in optimizer@critic_optimizer=sgd"),
         (["train", "training=3"], "training"),
-        (["train", "device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
-        (["train", "device=cuda:99"], "Expected a GPU for device=cuda:99"),
+        (["train", "device=abacus"], "device must be auto, cpu, cuda or cuda:N, not 'abacus'"),
+        (["train", "device=cuda:99"], "device=cuda:99 is not available"),
         (["train", "seed=x"], "Expected seed of type int. Got 'x'"),
-        (["train", "seed=-1"], "Expected a seed of at least 0 and below 2^31. Got -1"),
-        (["train", "seed=99999999999999999999"], "Got 99999999999999999999"),
-        (["train", "threads=0"], "Expected threads of at least 1. Got 0"),
+        (["train", "seed=-1"], "seed must be an integer from 0 to 2^31 − 1, not -1"),
+        (["train", "seed=99999999999999999999"], "not 99999999999999999999"),
+        (["train", "threads=0"], "threads must be at least 1, not 0"),
         (["train", "data=file"], "Expected a value for data.path"),
         (["train", "data=file", "data.path=none.npy"], "none.npy"),
         (["train", "data=mnist", "data.download=false", "data.root=empty"], "MNIST"),
@@ -343,7 +343,7 @@ def test_sizes_beyond_the_memory_are_told_in_one_line_with_what_to_lower(setting
     """Sizes are told before anything of them is built."""
     assert main(["train", *settings]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r"GiB of memory for .*Got [0-9.]+ GiB available", line)
+    assert re.search(r"not enough memory for .* [0-9.]+ GiB are available", line)
     assert ("Lower training.batch_size" in line) == ("data=moons" in settings)
 
 

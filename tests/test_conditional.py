@@ -168,7 +168,7 @@ def test_label_planes_keep_distances_and_never_stretch_them(shape):
 
 
 def test_label_planes_refuse_what_is_no_image():
-    with pytest.raises(InputError, match="a number of labels of at least 1"):
+    with pytest.raises(InputError, match="label_count at least 1"):
         LabelPlanes((1, 4, 4), 0)
 
 

@@ -253,7 +253,7 @@ def test_an_extension_on_states_of_another_rank_is_refused():
             attempt(critic)
     for layer in (layers.LipschitzExtension(3, 2), layers.Cones(3, 2)):
         for shape in ((3,), (2, 4), (2, 3, 3), (2, 1, 3)):
-            with pytest.raises(InputError, match=r"Expected states of shape \(b, 3\)"):
+            with pytest.raises(InputError, match=r"[Ss]tates must have shape \(b, 3\)"):
                 layer(torch.zeros(shape))
 
 
@@ -281,7 +281,7 @@ class Pooled(Repeated):
 def test_a_value_for_each_sample_is_checked(kind):
     """160 values for 40 samples are no evaluation: kr(x, x) was 8.57."""
     critic = nn.Sequential(kind(), layers.Linear(Norm.euclidean(2), Norm((1,))), layers.Squeeze())
-    with pytest.raises(InputError, match=r"At '0': Expected one value, or state, for each of 40 samples"):
+    with pytest.raises(InputError, match=r"At '0': the output must have one row for each of 40 samples"):
         kr_lower_bound(critic, torch.randn(20, 2), torch.randn(20, 2))
 
 
@@ -312,7 +312,7 @@ def test_no_letter_of_a_class_name_is_part_of_a_proof():
     "make", [lambda: layers.Conv2d(3, 2, 2), lambda: layers.ConvGradientFlow(3, 2), lambda: layers.L2Pool2d(2)]
 )
 def test_images_without_a_batch_are_refused_in_one_line(make, shape):
-    with pytest.raises(InputError, match=r"Expected images of shape \(b, c, h, w\). Got .*x\[None\]"):
+    with pytest.raises(InputError, match=r"Images must have shape \(b, c, h, w\), not .*x\[None\]"):
         make()(torch.zeros(shape))
 
 

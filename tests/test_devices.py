@@ -95,7 +95,7 @@ def test_a_training_step_flushes_denormals_and_leaves_the_thread_as_it_was(flush
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:999"])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match=r"^Expected .*device.* Got "):
+    with pytest.raises(InputError, match=r"^device"):
         find_device(name)
 
 
@@ -105,7 +105,7 @@ def test_the_processor_is_always_there():
 
 
 def test_threads_below_one_are_refused():
-    with pytest.raises(InputError, match="Expected threads of at least 1. Got 0"):
+    with pytest.raises(InputError, match="threads must be at least 1, not 0"):
         set_threads(0)
 
 
@@ -230,7 +230,7 @@ def test_processes_meet_over_nccl_where_each_has_a_gpu_and_over_gloo_on_cpus(gpu
     if gpus == 2:
         assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
     elif gpus == 1:
-        with pytest.raises(InputError, match="Expected a GPU for device=cuda:1. Got 1 of them"):
+        with pytest.raises(InputError, match="device=cuda:1 is not available: torch finds 1 GPU"):
             find_device("auto")
     else:
         assert find_device("auto") == torch.device("cpu")

@@ -238,7 +238,7 @@ def test_halves_need_four_samples_and_a_split():
         with pytest.raises(InputError, match="four samples"):
             metrics.halved(*settings)
         assert estimate_w1(*settings).halves is None
-    with pytest.raises(InputError, match="splits=0"):
+    with pytest.raises(InputError, match="at least 1, not 0"):
         metrics.halved(X, Y, splits=0)
 
 
@@ -265,7 +265,7 @@ def test_the_screen_leads_with_what_is_known_of_the_laws():
 
     assert led("0.6129", 0.001) == "The laws at least 0.612 apart (95 % confidence); equality rejected, p = 0.001"
     assert led("0.0", 0.414) == led(None, 0.414) == "The laws consistent with equal laws (p = 0.414)"
-    assert led("0.0", 0.02) == "The laws equality rejected, p = 0.02; by how much they differ is not shown"
+    assert led("0.0", 0.02) == "The laws equality rejected, p = 0.02; how far apart they are is not shown"
     assert led(None, 0.05) == "The laws equality rejected, p = 0.05"
     assert led("0.1", 0.3).endswith("apart (95 % confidence); the test alone does not reject equality, p = 0.3")
     assert led("0.1", None) == "The laws at least 0.100 apart (95 % confidence)"
@@ -358,17 +358,17 @@ def test_bad_samples_are_refused():
     broken = X.clone()
     broken[7, 1] = math.nan
     refused("row 7", broken, Y)
-    refused(r"equal dimension.*\(60, 2\).*\(50, 3\)", X, normal(50, 3))
+    refused(r"same dimension.*\(60, 2\).*\(50, 3\)", X, normal(50, 3))
     refused("2 samples", X[:1], Y)
     refused("2 samples", X, Y[:1])
     refused("non-negative", X, Y, a=-torch.ones(60))
-    refused("one weight a sample", X, Y, a=torch.ones(59))
+    refused("must hold 60 weights", X, Y, a=torch.ones(59))
     refused("positive total", X, Y, a=torch.zeros(60))
     refused("real numbers", X.numpy().astype(object), Y)
     refused("real numbers", X.to(torch.complex64), Y)
     refused("real numbers", X > 0, Y)
     refused("real numbers", X.numpy() > 0, Y)
-    refused(r"equal dimension.*\(60, 1\) and \(50, 2\)", X[:, 0], Y)
+    refused(r"same dimension.*\(60, 1\) and \(50, 2\)", X[:, 0], Y)
     refused("unequal lengths", [[0.0], [1.0, 2.0]], Y)
 
 
@@ -404,7 +404,12 @@ def test_bad_settings_are_refused_before_anything_is_drawn(match, settings):
 
 
 def test_a_law_has_no_weights():
-    refused("no weights for y", X, Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)), b=torch.ones(50))
+    refused(
+        "y is a law, which takes no weights",
+        X,
+        Law(2, lambda n, rng: torch.randn(n, 2, generator=rng)),
+        b=torch.ones(50),
+    )
 
 
 def test_an_uncertifiable_critic_is_refused():

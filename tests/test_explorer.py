@@ -163,9 +163,9 @@ def test_dead_critics_are_drawn(value):
 
 
 def test_other_samples_are_refused():
-    with pytest.raises(InputError, match="Expected x and y of equal dimension"):
+    with pytest.raises(InputError, match="x and y must have the same dimension"):
         explore(tilt(2), Moons(), torch.zeros(4, 3))
-    with pytest.raises(InputError, match="count of at least 2"):
+    with pytest.raises(InputError, match="count must be at least 2"):
         explore(tilt(2), Moons(), torch.zeros(4, 2), count=1)
 
 

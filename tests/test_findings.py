@@ -178,7 +178,7 @@ def test_spread_is_a_ratio_of_mean_distances(spread, expected):
     real = torch.randn(50, 3)
     assert spread_over_real(spread * real, real) == pytest.approx(expected, abs=1e-6)
     assert math.isnan(spread_over_real(real, torch.ones(5, 3)))
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         spread_over_real(real, torch.ones(5, 2))
 
 

@@ -45,7 +45,7 @@ def test_sizes_below_one_are_refused(bad):
 
 
 def test_an_unknown_activation_is_refused_naming_the_legal_ones():
-    with pytest.raises(InputError, match=r"relu, leaky_relu, silu, gelu, tanh. Got 'swish'"):
+    with pytest.raises(InputError, match=r"relu, leaky_relu, silu, gelu, tanh, not 'swish'"):
         MLPGenerator(2, activation="swish")
 
 
@@ -88,11 +88,11 @@ def test_a_sample_depends_on_its_batch_under_batch_norm_alone_and_there_only_in_
 def test_bad_arguments_of_image_generators_are_refused_with_the_remedy(kind):
     with pytest.raises(InputError, match=r"shape \(c, h, w\) of images. Got None. For other samples take MLPGenerator"):
         kind(None)
-    with pytest.raises(InputError, match="h of at least 1. Got 0"):
+    with pytest.raises(InputError, match="h must be at least 1, not 0"):
         kind((1, 0, 8))
-    with pytest.raises(InputError, match="norm to be one of group, batch, none. Got 'layer'"):
+    with pytest.raises(InputError, match="norm must be one of group, batch, none, not 'layer'"):
         kind((1, 8, 8), norm="layer")
-    with pytest.raises(InputError, match="activation to be one of relu"):
+    with pytest.raises(InputError, match="activation must be one of relu"):
         kind((1, 8, 8), activation="swish")
 
 

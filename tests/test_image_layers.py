@@ -306,22 +306,22 @@ def test_retracted_kernels_have_norm_at_most_1_whatever_the_geometry(
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv2d(2, 2, 3, padding=2, padding_mode="circular"), "circular padding of at most"),
-        (lambda: Conv2d(2, 2, 2, stride=2, padding=1, padding_mode="circular"), "circular padding of at most"),
+        (lambda: Conv2d(2, 2, 3, padding=2, padding_mode="circular"), "Circular padding must be at most"),
+        (lambda: Conv2d(2, 2, 2, stride=2, padding=1, padding_mode="circular"), "Circular padding must be at most"),
         (lambda: Conv2d(2, 2, 3, padding_mode="reflect"), "zeros, circular"),
-        (lambda: Conv2d(3, 2, 3, groups=2), "2 groups divide"),
-        (lambda: Conv2d(0, 2, 3), "channels of at least 1"),
-        (lambda: ConvGradientFlow(2, 2, 0), "sizes of at least 1"),
-        (lambda: ConvGradientFlow(2, 2, shift=-1), "shift of at least 0"),
-        (lambda: Conv2d(2, 2, 3, padding=-1), "padding of at least 0"),
-        (lambda: Conv2d(2, 2, (3, 3, 3)), "one number or two"),
+        (lambda: Conv2d(3, 2, 3, groups=2), "divisible by 2 groups"),
+        (lambda: Conv2d(0, 2, 3), "Channels must be at least 1"),
+        (lambda: ConvGradientFlow(2, 2, 0), "Sizes must be at least 1"),
+        (lambda: ConvGradientFlow(2, 2, shift=-1), "shift must be at least 0"),
+        (lambda: Conv2d(2, 2, 3, padding=-1), "padding at least 0"),
+        (lambda: Conv2d(2, 2, (3, 3, 3)), "one number, or two"),
         (lambda: ScaledAvgPool2d(0), "at least 1"),
         (lambda: PixelUnshuffle(0), "at least 1"),
         (lambda: Unflatten((2, 0)), "at least 1"),
         (lambda: Normalize([0.0], [0.0]), "positive and finite"),
         (lambda: Normalize([0.0], [math.inf]), "positive and finite"),
         (lambda: Normalize([math.nan], [1.0]), "finite"),
-        (lambda: Normalize([0.0, 1.0], [1.0]), "one std a channel"),
+        (lambda: Normalize([0.0, 1.0], [1.0]), "one entry for each channel"),
         (lambda: Normalize(0.0, 1.0), r"Write \[0.5\]"),
     ],
 )
@@ -433,7 +433,7 @@ def test_what_stands_in_place_of_a_convolution_is_refused():
 
     for layer in (Conv2d(1, 1, 2), ConvGradientFlow(1, 1)):
         layer.convolution = Tenfold(*dataclasses.asdict(layer.convolution).values())
-        with pytest.raises(InputError, match="Expected a Convolution. Got Tenfold"):
+        with pytest.raises(InputError, match="Convolution is now a Tenfold"):
             certify(layer)
 
 

@@ -103,7 +103,7 @@ def test_no_claim_is_made_about_weights_that_are_not_finite(bad, value):
     layer = GradientFlow(3, 2)
     with torch.no_grad():
         getattr(layer, bad).view(-1)[0] = value
-    with pytest.raises(InputError, match="Expected (a )?finite"):
+    with pytest.raises(InputError, match="finite"):
         layer.claim()
 
 
@@ -596,7 +596,7 @@ def test_maxmin_sorts_pairs_in_descending_order():
 
 @pytest.mark.parametrize("dim", [0, 1, 3, -2])
 def test_maxmin_needs_pairs(dim):
-    with pytest.raises(InputError, match="even width"):
+    with pytest.raises(InputError, match="MaxMin sorts pairs"):
         MaxMin(dim)
 
 
@@ -635,7 +635,7 @@ def test_parallel_needs_layers_that_state_their_norm():
         def claim(self):
             return super().claim().__class__(1.0, "any norm")
 
-    with pytest.raises(InputError, match="states its norm"):
+    with pytest.raises(InputError, match="must state its norm"):
         Parallel(MaxMin(2), Shapeless(Norm((1,))))
 
 
@@ -670,7 +670,7 @@ def test_sizes_below_1_are_refused(dim, hidden):
 
 
 def test_unknown_activations_are_refused_with_the_legal_ones():
-    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'gelu'"):
+    with pytest.raises(InputError, match="relu, leaky_relu, hardtanh, tanh, softplus, spline, not 'gelu'"):
         GradientFlow(3, 2, activation="gelu")
 
 

@@ -176,7 +176,7 @@ def test_patience_ends_the_game_at_an_audit_without_a_better_one():
 
 
 def test_a_score_that_no_audit_has_is_refused_at_the_call():
-    with pytest.raises(InputError, match=r"`score` to be one of w1/lower, .*Got 'eval/fid'"):
+    with pytest.raises(InputError, match=r"`score` must be one of w1/lower, .*not 'eval/fid'"):
         play(score="eval/fid")
 
 
@@ -267,18 +267,18 @@ def test_a_penalty_cannot_be_compiled():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"boost_steps": 0}, "`boost_steps` above zero. Got 0"),
-        ({"boost_every": 0}, "`boost_every` above zero. Got 0. Leave it null"),
-        ({"renew_every": 0}, "`renew_every` above zero. Got 0. Leave it null"),
-        ({"critic_clip": -1.0}, "`critic_clip` above zero"),
-        ({"ema_ramp": -0.1}, "`ema_ramp` of at least 0"),
-        ({"ema_ramp": math.nan}, "`ema_ramp` of at least 0. Got nan"),
-        ({"max_rollbacks": -1}, "`max_rollbacks` of at least 0"),
-        ({"divergence": 0.5}, "`divergence` above 1. Got 0.5"),
-        ({"patience": 0}, "`patience` above zero"),
-        ({"max_seconds": math.nan}, "`max_seconds` above zero. Got nan"),
+        ({"boost_steps": 0}, "`boost_steps` must be above zero, not 0"),
+        ({"boost_every": 0}, "`boost_every` must be above zero, not 0. Leave it null"),
+        ({"renew_every": 0}, "`renew_every` must be above zero, not 0. Leave it null"),
+        ({"critic_clip": -1.0}, "`critic_clip` must be above zero"),
+        ({"ema_ramp": -0.1}, "`ema_ramp` must be at least 0"),
+        ({"ema_ramp": math.nan}, "`ema_ramp` must be at least 0, not nan"),
+        ({"max_rollbacks": -1}, "`max_rollbacks` must be at least 0"),
+        ({"divergence": 0.5}, "`divergence` must be above 1, not 0.5"),
+        ({"patience": 0}, "`patience` must be above zero"),
+        ({"max_seconds": math.nan}, "`max_seconds` must be above zero, not nan"),
         ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\). Got 32"),
-        ({"precision": "float8"}, "`precision` to be one of float32, bfloat16"),
+        ({"precision": "float8"}, "`precision` must be one of float32, bfloat16"),
     ],
 )
 def test_settings_of_the_loop_that_make_no_sense_are_refused(setting, message):

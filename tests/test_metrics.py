@@ -56,12 +56,12 @@ def test_samples_beyond_the_radius_count_nowhere():
 
 @pytest.mark.parametrize("bad", [{"std": 0.0}, {"std": math.nan}, {"std": 1, "radius": -1.0}, {"std": 1, "share": 0}])
 def test_coverage_refuses_scales_that_are_not_positive(bad):
-    with pytest.raises(InputError, match=f"Expected {list(bad)[-1]} to be positive"):
+    with pytest.raises(InputError, match=f"{list(bad)[-1]} must be positive"):
         mode_coverage(torch.zeros(3, 2), torch.zeros(1, 2), **bad)
 
 
 def test_coverage_refuses_modes_of_another_dimension():
-    with pytest.raises(InputError, match="samples and modes of equal dimension"):
+    with pytest.raises(InputError, match="samples and modes must have the same dimension"):
         mode_coverage(torch.zeros(3, 2), torch.zeros(1, 3), 1.0)
 
 
@@ -164,13 +164,13 @@ def test_with_few_real_samples_sets_are_shared_and_then_real_ones_have_no_score(
     assert math.isfinite(shared.real)
     alone = excess_over_floor(generated, test, normal(19, seed=3), size=10, draws=2)
     assert math.isnan(alone.real) and math.isfinite(alone.excess)
-    with pytest.raises(InputError, match="at least 10 real samples beside the held-out ones. Got 9"):
+    with pytest.raises(InputError, match="At least 10 real samples besides the held-out ones are needed, not 9"):
         excess_over_floor(generated, test, normal(9, seed=3), size=10)
-    with pytest.raises(InputError, match="at least 20 generated samples, two sets of 10. Got 19"):
+    with pytest.raises(InputError, match="At least 20 generated samples, two sets of 10, are needed, not 19"):
         excess_over_floor(generated[1:], test, normal(30), size=10)
-    with pytest.raises(InputError, match="at least one draw"):
+    with pytest.raises(InputError, match="draws and size must be at least 1"):
         excess_over_floor(generated, test, normal(30), size=10, draws=0)
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         excess_over_floor(normal(20, 3), test, normal(30), size=10)
 
 
@@ -248,7 +248,7 @@ def test_nearest_distances_are_those_of_all_pairs_and_equal_rows_are_no_copies()
     assert torch.allclose(_nearest(queries, rows), expected, rtol=1e-12)
     constant = torch.ones(60, 2)
     assert memorisation(constant, constant, constant).value < 0
-    with pytest.raises(InputError, match="at least 40 held-out samples, to tell copies from chance. Got 39"):
+    with pytest.raises(InputError, match="At least 40 held-out samples are needed to tell copies from chance, not 39"):
         memorisation(normal(5), normal(50), normal(39))
 
 

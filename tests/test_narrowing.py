@@ -518,7 +518,7 @@ def test_bad_input_is_refused_at_the_call():
     broken[3, 1] = np.nan
     with pytest.raises(InputError, match="row 3"):
         narrow(broken, x)
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         narrow(x, normal(5, 3))
     with pytest.raises(InputError, match="non-negative"):
         narrow(x, x, a=-np.ones(5))

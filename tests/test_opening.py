@@ -49,7 +49,7 @@ def refusal(*arguments, **options) -> str:
     with pytest.raises(InputError) as caught:
         open_samples(*arguments, **options)
     message = str(caught.value)
-    assert message.startswith("Expected ") and "\n" not in message
+    assert "\n" not in message
     return message
 
 
@@ -159,7 +159,7 @@ def test_parameters_reach_what_they_name():
         ("data/checkerboard:half_width:1e308", "Expected diameter"),
         ("data/mnist:download:perhaps", "Expected download of data/mnist to be of type bool. Got 'perhaps'"),
         ("oracle/shift:length:-1", "Expected length to be positive and finite. Got -1.0"),
-        ("oracle/contamination:base:nothing", "Expected base to be one of shift, "),
+        ("oracle/contamination:base:nothing", "base must be one of shift, "),
     ],
 )
 def test_bad_names_classes_and_parameters_are_refused(spec, message):
@@ -224,15 +224,15 @@ def test_a_column_of_a_table_and_a_flat_array_are_samples_on_the_line(tmp_path):
 BAD_ARRAYS = [
     (np.ones((4, 2, 2, 2, 2)), "Flatten each sample into one row."),
     (np.ones((4, 2, 3)), "which axis holds the channels. Got"),
-    (np.ones((1, 4, 4)), "with at least 2 samples. Got 1."),
-    (np.ones((1, 4, 4), dtype=np.uint8), "with at least 2 samples. Got 1."),
-    (np.ones((0, 4, 4), dtype=np.uint8), "with at least"),
-    (np.ones((0, 3)), "with at least"),
-    (np.ones((1, 3)), "with at least 2 samples. Got 1."),
-    (np.ones((3, 0)), "with at least one column"),
-    (np.array([["a"], ["b"]]), "to hold real numbers"),
-    (np.ones((2, 2), dtype=complex), "to hold real numbers"),
-    (np.ones((2, 2), dtype=bool), "to hold real numbers"),
+    (np.ones((1, 4, 4)), "at least 2 samples, not 1."),
+    (np.ones((1, 4, 4), dtype=np.uint8), "at least 2 samples, not 1."),
+    (np.ones((0, 4, 4), dtype=np.uint8), "must have at least"),
+    (np.ones((0, 3)), "must have at least"),
+    (np.ones((1, 3)), "at least 2 samples, not 1."),
+    (np.ones((3, 0)), "must have at least one column"),
+    (np.array([["a"], ["b"]]), "must hold real numbers"),
+    (np.ones((2, 2), dtype=complex), "must hold real numbers"),
+    (np.ones((2, 2), dtype=bool), "must hold real numbers"),
     (np.array([[1, None]], dtype=object), "Python objects"),
     (np.array([[1.0], [np.nan]]), "row 1"),
     (np.array([[-np.inf], [1.0]]), "row 0"),
@@ -414,8 +414,8 @@ def test_a_law_checks_what_it_is_given_and_what_is_drawn():
     for draw, message in (
         (lambda n, rng: torch.ones(n, 3), r"Expected draw to give shape \(4, 2\). Got \(4, 3\)"),
         (lambda n, rng: torch.ones(n + 1, 2), r"Got \(5, 2\)"),
-        (lambda n, rng: torch.full((n, 2), math.nan), "to be finite"),
-        (lambda n, rng: "text", "to hold real numbers"),
+        (lambda n, rng: torch.full((n, 2), math.nan), "must be finite"),
+        (lambda n, rng: "text", "must hold real numbers"),
     ):
         with pytest.raises(InputError, match=message):
             Law(2, draw).sample(4, rng())
@@ -583,8 +583,8 @@ def test_parquet_tables(tmp_path):
         ({"a": [[1.0], [2.0]], "b": [1.0, 2.0]}, "Got type list<"),
         ({"a": [1, None]}, "row 1"),
         ({"a": [1.0, math.nan]}, "row 1"),
-        ({"a": [1.0]}, "at least 2 samples. Got 1"),
-        ({"a": np.empty(0)}, "with at least"),
+        ({"a": [1.0]}, "at least 2 samples, not 1"),
+        ({"a": np.empty(0)}, "must have at least"),
     ):
         assert message in refusal(save(**columns))
     assert "Expected no key" in refusal(save(a=[1.0, 2.0]), key="a")

@@ -99,7 +99,7 @@ def test_frozen_parameters_are_left_out_and_shared_ones_come_once():
 
 @pytest.mark.parametrize("lr", [-1.0, math.nan, math.inf])
 def test_rates_that_make_no_sense_are_refused(lr):
-    with pytest.raises(InputError, match="Invalid learning rate"):
+    with pytest.raises(InputError, match="lr must be finite and at least 0"):
         parameter_groups(GradientFlow(4, 2), lr)
 
 
@@ -224,7 +224,7 @@ def test_muon_is_one_object_to_those_that_hold_it():
 
 def test_muon_is_refused_where_nothing_is_semi_orthogonal():
     for module in (nn.Linear(3, 3), ResNetCritic(3, depth=0, readout="cones", centers=4)):
-        with pytest.raises(InputError, match=r"Got none. Take Adam"):
+        with pytest.raises(InputError, match=r"there are none. Use Adam"):
             Muon(parameter_groups(module))
 
 

@@ -499,7 +499,7 @@ def test_both_laws_serve_as_sample_sources():
         ("ray_monotone", {"half_width": 0.0}, "Expected half_width to be positive"),
         ("contamination", {"fraction": 0.0}, "Expected a fraction above 0 and at most 1. Got 0.0."),
         ("contamination", {"fraction": math.nan}, "Expected a fraction above 0"),
-        ("contamination", {"base": "contamination"}, "Expected base to be one of shift"),
+        ("contamination", {"base": "contamination"}, "base must be one of shift"),
     ],
 )
 def test_bad_arguments_are_refused(name, options, message):
@@ -516,7 +516,7 @@ def test_bad_arguments_are_refused(name, options, message):
         ({"isometry": torch.ones(3, 2)}, "Take the Q of torch.linalg.qr"),
         ({"isometry": torch.eye(1, 2)}, "orthonormal columns"),
         ({"shift": torch.zeros(3)}, "Expected a shift of shape (2,). Got (3,)."),
-        ({"shift": torch.tensor([0.0, math.nan])}, "Expected shift to be finite"),
+        ({"shift": torch.tensor([0.0, math.nan])}, "shift must be finite"),
         ({"isometry": torch.eye(3, 2), "shift": torch.zeros(2)}, "Expected a shift of shape (3,)"),
     ],
 )
@@ -531,7 +531,7 @@ def test_bad_points_and_sizes_are_refused():
     for evaluate in (case.potential, case.gradient):
         with pytest.raises(InputError, match=r"Expected points of dimension 3, that of the oracle. Got \(4, 2\)."):
             evaluate(torch.zeros(4, 2))
-        with pytest.raises(InputError, match="Expected x to be finite"):
+        with pytest.raises(InputError, match="x must be finite"):
             evaluate(torch.full((1, 3), math.nan))
     for n in (0, -1, 2.5):
         with pytest.raises(InputError, match="Expected n to be a whole number of at least 1"):

@@ -57,9 +57,9 @@ def test_it_counts_boosted_steps_within_the_budget(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--dry-run", "training.steps=0"], "Expected training.steps above zero. Got 0"),
+        (["train", "--dry-run", "training.steps=0"], "training.steps must be above zero, not 0"),
         (["train", "--dry-run", "critic.widht=3"], "There is no key critic.widht of train. Did you mean critic.width"),
-        (["train", "training.audit_size=1", "--dry-run"], "Expected training.audit_size of at least 2. Got 1"),
+        (["train", "training.audit_size=1", "--dry-run"], "training.audit_size must be at least 2, not 1"),
         (["train", "--dry-run", "--multirun", "seed=1,2"], "Expected a single run with --dry-run. Got a sweep"),
         (["train", "seed=1,2", "-m", "--dry-run"], "Expected a single run with --dry-run. Got a sweep"),
         (["train", "--dry-run", "hydra.mode=MULTIRUN", "seed=1,2"], "Expected a single run with --dry-run. Got a sweep"),

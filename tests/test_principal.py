@@ -93,12 +93,12 @@ def test_blocks_hold_all_channels_and_cover_every_pixel_once():
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: PrincipalEnergies(4, 5), "from 1 to 4 axes"),
-        (lambda: PrincipalEnergies(4, 1, [0, 1, 2]), "one group for each of 4 coordinates"),
-        (lambda: PrincipalEnergies(4, 1, [0, -1, 0, 0]), "integers from 0 on"),
+        (lambda: PrincipalEnergies(4, 5), "axes must be from 1 to 4"),
+        (lambda: PrincipalEnergies(4, 1, [0, 1, 2]), "groups must be 4 integers"),
+        (lambda: PrincipalEnergies(4, 1, [0, -1, 0, 0]), "integers of at least 0"),
         (lambda: PrincipalEnergies(4, 1, torch.full((2, 4), -0.5)), "not negative"),
         (lambda: PrincipalEnergies(4, 1, torch.full((2, 3), 0.5)), r"shape \(groups, 4\)"),
-        (lambda: block_groups((1, 4), 2), "blocks of at least one pixel"),
+        (lambda: block_groups((1, 4), 2), "a size of at least 1"),
         (lambda: ImageCritic(None), "PrincipalCritic or ResNetCritic"),
         (lambda: ImageCritic((1, 4, 4), partitions=0), "partitions"),
     ],

@@ -134,11 +134,11 @@ def test_sizes_below_1_are_refused(arguments):
 
 
 def test_data_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="one value a point. Got 2 values at 3 points"):
+    with pytest.raises(InputError, match="one value for each of 3 points, not 2"):
         LipschitzExtension.through(torch.zeros(3, 2), torch.zeros(2))
-    with pytest.raises(InputError, match="points to be finite"):
+    with pytest.raises(InputError, match="points must be finite"):
         LipschitzExtension.through(torch.full((3, 2), math.nan), torch.zeros(3))
-    with pytest.raises(InputError, match="values to be finite"):
+    with pytest.raises(InputError, match="values must be finite"):
         LipschitzExtension.through(torch.zeros(3, 2), torch.full((3,), math.inf))
 
 

@@ -72,7 +72,7 @@ def test_a_run_says_what_it_is(tiny_run):
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 10**30])
 def test_seeds_that_torch_takes_for_others_are_refused(tiny_run, seed):
-    with pytest.raises(InputError, match="seed of at least 0 and below 2"):
+    with pytest.raises(InputError, match="seed must be an integer from 0 to 2"):
         load_run(tiny_run).sample(3, seed=seed)
 
 

@@ -155,9 +155,9 @@ def test_a_walk_that_cannot_be_is_refused(tiny_run, frames, seeds):
         (["out=x.npy", "seeds=5-3"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got '5-3'"),
         (["out=x.npy", "seeds=[1,x]"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got 'x'"),
         (["out=x.npy", "seeds=[]"], "Expected at least one seed"),
-        (["out=x.npy", "seeds=0-2147483648"], "Expected a seed of at least 0 and below 2^31. Got 2147483648"),
-        (["out=x.npy", "seed=-1"], "Expected a seed of at least 0 and below 2^31. Got -1"),
-        (["out=x.npy", "device=cuda:99"], "Expected a GPU for device=cuda:99"),
+        (["out=x.npy", "seeds=0-2147483648"], "seed must be an integer from 0 to 2^31 − 1, not 2147483648"),
+        (["out=x.npy", "seed=-1"], "seed must be an integer from 0 to 2^31 − 1, not -1"),
+        (["out=x.npy", "device=cuda:99"], "device=cuda:99 is not available"),
     ],
 )
 def test_what_cannot_be_sampled_is_told_in_one_line_and_nothing_is_written(settings, message, tiny_run, capsys):
@@ -191,6 +191,6 @@ def test_the_checkpoint_of_the_best_audit_can_be_sampled(tiny_run, tmp_path, cap
     assert not np.array_equal(np.load("best.npy"), load_run(copy).sample(4).numpy())
     (copy / "best.pt").unlink()
     assert "Expected best.pt in" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
-    assert "Expected checkpoint to be one of last, best. Got 'first'" in refused(
+    assert "checkpoint must be one of last, best, not 'first'" in refused(
         capsys, f"run={copy}", "checkpoint=first", "out=x.npy"
     )

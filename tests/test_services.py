@@ -281,7 +281,7 @@ def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_cl
 @pytest.mark.parametrize(
     ("tracking", "message"),
     [
-        (["wandbb"], "Expected tracking to be one of tensorboard, trackio, wandb, mlflow. Got 'wandbb'."),
+        (["wandbb"], "tracking must be one of tensorboard, trackio, wandb, mlflow, not 'wandbb'."),
         (["not_installed"], "tracking=not_installed needs the package not_installed, which is not installed: pip install not_installed"),
         ("wandb", "Expected tracking to be a list of trackers, such as [tensorboard]. Got 'wandb'."),
         (["tensorboard", "tensorboard"], "tracking names tensorboard twice. Name it once."),

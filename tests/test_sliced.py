@@ -144,10 +144,10 @@ def test_identical_samples_and_constant_ones_are_no_trouble():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trim": 0.5}, "trim.*Got 0.5"),
-        ({"trim": -0.1}, "trim.*Got -0.1"),
-        ({"level": 1.0}, "level between 0 and 1"),
-        ({"directions": 0}, "directions of at least 1"),
+        ({"trim": 0.5}, "trim.*not 0.5"),
+        ({"trim": -0.1}, "trim.*not -0.1"),
+        ({"level": 1.0}, "level must be between 0 and 1"),
+        ({"directions": 0}, "directions must be at least 1"),
         ({"seed": -1}, "seed"),
     ],
 )

@@ -70,10 +70,10 @@ def test_biases_start_in_the_given_units():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(width=10, group=4), "divides the width 10. Got 4"),
-        (dict(width=0), "width of at least 1"),
-        (dict(depth=0), "depth of at least 1"),
-        (dict(heads=0), "heads of at least 1"),
+        (dict(width=10, group=4), "divide the width 10; 4 does not"),
+        (dict(width=0), "width must be at least 1"),
+        (dict(depth=0), "depth must be at least 1"),
+        (dict(heads=0), "heads must be at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(arguments, message):
@@ -143,7 +143,7 @@ def test_each_norm_of_the_heads_has_its_own_claim_and_the_two_do_not_mix():
     behind = Linear(Norm.euclidean(10), Norm((1,))).double()
     assert certify(nn.Sequential(joint, behind)).lipschitz >= spectral * 0.999
     with pytest.raises(
-        UncertifiableError, match=r"take the norm before it, max\(10\). Got a layer for Euclidean\(10\)"
+        UncertifiableError, match=r"proved for inputs in Euclidean\(10\), but the layer before it ends in max\(10\)"
     ):
         certify(nn.Sequential(one_by_one, behind))
 

@@ -214,7 +214,7 @@ def test_reflections_have_constant_1_at_every_angle_and_are_claimed_in_the_eucli
     layer = householder([angle])
     claim = layer.claim()
     assert (claim.lipschitz, claim.norm_in, claim.norm_out) == (1.0, Norm((2,)), Norm((2,)))
-    with pytest.raises(InputError, match="Euclidean norm of width 2. Got max"):
+    with pytest.raises(InputError, match="Euclidean norm of width 2, not max"):
         Householder(2, Norm((1, 1)))
     x = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)  # the corner of the maximum norm's ball leaves it
     assert householder([math.pi / 4])(x).abs().max() > 1.2
@@ -265,7 +265,7 @@ def test_the_rounding_of_reflections_is_within_what_is_stated(scale):
     ],
 )
 def test_what_cannot_be_sorted_or_proved_is_refused(make):
-    with pytest.raises(InputError, match="Expected .* Got"):
+    with pytest.raises(InputError, match="must be|must divide|needs"):
         make()
 
 
@@ -282,7 +282,7 @@ def test_sorting_is_claimed_in_both_norms(norm):
 @pytest.mark.parametrize("shape", [(4, 2), (4, 8), (4, 2, 1, 1), (6,)])
 def test_a_householder_layer_refuses_other_widths(shape):
     """Two channels would be broadcast to six, which expands by √6."""
-    with pytest.raises(InputError, match="Expected inputs of shape"):
+    with pytest.raises(InputError, match="Inputs must have shape"):
         Householder(6, Norm.euclidean())(torch.randn(*shape))
 
 
@@ -296,5 +296,5 @@ def test_a_householder_layer_refuses_other_widths(shape):
 )
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
 def test_a_scale_of_biases_that_is_none_is_refused(make, scale):
-    with pytest.raises(InputError, match="Expected bias_scale of at least 0 and finite"):
+    with pytest.raises(InputError, match="bias_scale must be finite and at least 0"):
         make(scale)

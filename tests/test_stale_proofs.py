@@ -60,7 +60,7 @@ def test_an_old_certificate_is_refused_after_steps_without_retraction(use):
         ascend(critic, optimizer, X.float(), Y.float())
     now = certify(critic).lipschitz
     assert now > 10, "the old certificate would be false"
-    with pytest.raises(InputError, match="about other weights; certify this critic anew"):
+    with pytest.raises(InputError, match="about other weights.*Certify this critic again"):
         USES[use](critic, old)
     assert kr_lower_bound(critic, X, Y) <= TRUTH
     assert kr_lower_bound(critic, X, Y, certify(critic)) == kr_lower_bound(critic, X, Y)
@@ -127,7 +127,7 @@ def test_a_plan_of_other_samples_is_refused():
     x, y = torch.randn(50, 2, generator=rng), torch.randn(50, 2, generator=rng) + 5
     near = solve(x, x + 0.3)
     assert near.upper < 0.5 < 5 < solve(x, y).lower
-    with pytest.raises(InputError, match="Expected a transport of these samples. Got a plan that costs"):
+    with pytest.raises(InputError, match="transport is not for these samples: its plan costs"):
         bracket(ResNetCritic(2, width=4, depth=1), x, y, transport=near)
 
 
@@ -135,7 +135,7 @@ def test_a_plan_of_another_shape_is_refused():
     """A plan of 3 and 4 points of another dimension passed for 30 and 30."""
     rng = torch.Generator().manual_seed(3)
     other = solve(torch.randn(3, 7, generator=rng), torch.randn(4, 7, generator=rng))
-    with pytest.raises(InputError, match=r"Expected a plan of shape \(30, 30\). Got \(3, 4\)"):
+    with pytest.raises(InputError, match=r"plan must have shape \(30, 30\), not \(3, 4\)"):
         bracket(linear_critic(), X, Y, transport=other)
 
 
@@ -144,17 +144,17 @@ def test_a_plan_with_other_marginals_is_refused():
     transport = solve(X, Y)
     plan = Plan([0], [int((X[0] - Y).norm(dim=1).argmin())], [1.0], (30, 30))
     forged = dataclasses.replace(transport, plan=plan, upper=plan.cost(X, Y), value=plan.cost(X, Y))
-    with pytest.raises(InputError, match="Expected a transport of these samples"):
+    with pytest.raises(InputError, match="transport is not for these samples"):
         bracket(linear_critic(), X, Y, transport=forged)
     weighted = solve(X, Y, a=np.arange(1.0, 31.0))
-    with pytest.raises(InputError, match="Expected a transport of these samples"):
+    with pytest.raises(InputError, match="transport is not for these samples"):
         bracket(linear_critic(), X, Y, transport=weighted)
 
 
 @pytest.mark.parametrize("upper", [0.5, 1 - 1e-8, 1 + 1e-8, 2.0, math.nan, math.inf])
 def test_a_cost_that_is_not_that_of_the_plan_is_refused(upper):
     transport = solve(X, Y)
-    with pytest.raises(InputError, match="by its own account"):
+    with pytest.raises(InputError, match="but it states"):
         bracket(linear_critic(), X, Y, transport=dataclasses.replace(transport, upper=upper * transport.upper))
 
 
@@ -173,7 +173,7 @@ def test_samples_that_moved_since_are_seen():
     x, y = X.clone(), Y.clone()
     transport = solve(x, y)
     x[3] += 100
-    with pytest.raises(InputError, match="Expected a transport of these samples"):
+    with pytest.raises(InputError, match="transport is not for these samples"):
         bracket(linear_critic(), x, y, transport=transport)
 
 

@@ -145,8 +145,8 @@ UNCLEAR = {
     "grouped digits": ("1_000,2\n3,4\n", "'1_000' in column 1, line 1", "Fill gaps"),
     "long rows": ("a,b\n1.5,2\n3,4,5\n", "3 columns in line 3, 2 above it", "Fill gaps"),
     "short rows": ("a,b\n1.5,2\n3\n", "1 columns in line 3, 2 above it", "Fill gaps"),
-    "nothing below names": ("a,b\n", "with at least one sample", ""),
-    "whole numbers beyond 2^53": ("a,b\n9007199254740993,2\n3,4\n", "Got 9007199254740993", "common offset"),
+    "nothing below names": ("a,b\n", "at least one sample", ""),
+    "whole numbers beyond 2^53": ("a,b\n9007199254740993,2\n3,4\n", "not 9007199254740993", "common offset"),
 }
 
 
@@ -255,7 +255,7 @@ def test_columns_are_matched_by_name(tmp_path):
         InputError, match="differ: b, c in x only and d, e and 4 more|differ: b, c in x only and d in y"
     ):
         matched(x, open_samples(written(tmp_path, "a,d\n1,2\n4,5\n", "d.csv")))
-    with pytest.raises(InputError, match="can't be matched by name: 'a' stands twice"):
+    with pytest.raises(InputError, match="can't be matched by name: 'a' is there twice"):
         matched(x, open_samples(written(tmp_path, "a,a,b\n1,2,3\n4,5,7\n", "e.csv")))
 
 
@@ -292,7 +292,7 @@ def frames() -> list:
 @pytest.mark.filterwarnings("ignore:Determining the column names")
 def test_a_frame_that_is_yet_to_be_computed_is_refused():
     polars = pytest.importorskip("polars")
-    with pytest.raises(InputError, match="Expected x to be a data frame in memory. Got a LazyFrame. Collect it first"):
+    with pytest.raises(InputError, match="x must be a data frame in memory, not a LazyFrame. Collect it first"):
         check_samples(polars.LazyFrame({"a": [1.0, 2.0]}), "x")
 
 
@@ -302,22 +302,22 @@ def test_frames_of_all_kinds_are_samples():
     pandas = pytest.importorskip("pandas")
     assert check_samples(pandas.Series([1.5, 2.5]), "x").tolist() == [[1.5], [2.5]]
     for column, message in (
-        (["u", "v"], "Expected column 'c' of x to hold real numbers"),
-        ([True, False], "Expected column 'c' of x to hold real numbers. Got dtype bool"),
-        (pandas.to_datetime(["2020", "2021"]), "Expected column 'c' of x to hold real numbers. Got dtype datetime64"),
-        ([2**53 + 1, 0], "Expected column 'c' of x to hold numbers that float64 can hold. Got 9007199254740993"),
-        ([1.0, None], "Got NaN or infinity in 1 of 2 rows, the first of them row 1"),
+        (["u", "v"], "column 'c' of x must hold real numbers"),
+        ([True, False], "column 'c' of x must hold real numbers, not bool"),
+        (pandas.to_datetime(["2020", "2021"]), "column 'c' of x must hold real numbers, not datetime64"),
+        ([2**53 + 1, 0], "column 'c' of x must hold numbers that float64 can represent, not 9007199254740993"),
+        ([1.0, None], "1 of 2 rows hold NaN or infinity, the first of them row 1"),
     ):
         with pytest.raises(InputError) as caught:
             check_samples(pandas.DataFrame({"a": [1.0, 2.0], "c": column}), "x")
         assert message in str(caught.value)
-    with pytest.raises(InputError, match="no row numbers in x. Got the column 'Unnamed: 0'"):
+    with pytest.raises(InputError, match="x has a column of row numbers, 'Unnamed: 0'"):
         check_samples(pandas.DataFrame({"Unnamed: 0": [0, 1], "a": [1.5, 2.5]}), "x")
     frame = pandas.DataFrame(MATRIX, columns=["a", "b", "c"])
     with pytest.raises(InputError, match="The first column of y, 'index', counts 0, 1, … Drop it"):
         check_samples(frame.reset_index(), "y")
     assert check_samples(frame.reset_index()[["index"]], "y").tolist() == [[0.0], [1.0], [2.0], [3.0]]
-    with pytest.raises(InputError, match="columns of different names in x. Got 'a' twice"):
+    with pytest.raises(InputError, match="x has two columns named 'a'"):
         check_samples(pandas.DataFrame(MATRIX[:, :2], columns=["a", "a"]), "x")
 
 
@@ -390,7 +390,7 @@ def test_row_names_of_parquet_are_no_samples(tmp_path):
     frame.reset_index(drop=True).reset_index().to_parquet(tmp_path / "b.parquet")
     assert "counts 0, 1, … Say index=true" in refusal(tmp_path / "b.parquet")
     assert read_file(tmp_path / "b.parquet", options=TableOptions(index="index")).names == ("a", "b")
-    assert "Got 9007199254740993" in refusal(parquet(tmp_path / "c.parquet", a=[2**53 + 1, 2]))
+    assert "not 9007199254740993" in refusal(parquet(tmp_path / "c.parquet", a=[2**53 + 1, 2]))
 
 
 # --- arrays: sparse, quantised, without values ------------------------------------------------------------------------
@@ -424,7 +424,7 @@ def test_tensors_of_few_bits_are_read_and_those_without_values_refused(tmp_path)
     assert "GiB of memory" in refusal(path)
     for wide in (torch.int64, torch.uint64):
         torch.save(torch.tensor([[2**53 + 1]], dtype=torch.int64).to(wide), path)
-        assert "Got 9007199254740993" in refusal(path)
+        assert "not 9007199254740993" in refusal(path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -539,7 +539,7 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             VectorFile(str(tmp_path / name))
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     assert "Got a pipe or a device" in refusal(tmp_path / "zero.csv")
-    with pytest.raises(InputError, match=r"the ending of /dev/stdin to be one of \.npy"):
+    with pytest.raises(InputError, match=r"the ending of /dev/stdin must be one of \.npy"):
         open_samples("/dev/stdin")
 
 
@@ -568,9 +568,9 @@ def test_masks_wide_integers_and_scalars():
     assert np.array_equal(check_samples(masked, "x"), MATRIX)
     masked[2, 1] = np.ma.masked
     for use in (lambda: check_samples(masked, "x"), lambda: TensorSource(masked), lambda: estimate_w1(masked, MATRIX)):
-        with pytest.raises(InputError, match="without masked entries. Got 1, the first of them in row 2"):
+        with pytest.raises(InputError, match="must not have masked entries, but has 1, the first in row 2"):
             use()
-    with pytest.raises(InputError, match="without masked entries"):
+    with pytest.raises(InputError, match="must not have masked entries"):
         estimate_w1(MATRIX, MATRIX, a=np.ma.masked_array([1, 1, 1, 1], [0, 1, 0, 0]), critic=None)
     assert estimate_w1([0.0, 1.0, 5.0], [1.0, 3.0, 5.5], critic=None).exact == pytest.approx(3.5 / 3, rel=1e-15)
     times = 2**60 + 3 * np.arange(30)
@@ -581,7 +581,7 @@ def test_masks_wide_integers_and_scalars():
     mixed = estimate_w1(np.array([2**63 + 1, 2**63 + 2], "u8"), np.array([2**63 - 1, 2**63 - 5]), critic=None)
     assert mixed.exact == 4.5
     for x, y in ((times, times + 0.5), (times, MATRIX[:, 0]), (np.array([0, 2**62 + 1]), times)):
-        with pytest.raises(InputError, match="to hold numbers that float64 can hold"):
+        with pytest.raises(InputError, match="must hold numbers that float64 can represent"):
             estimate_w1(x, y, critic=None)
 
 
@@ -661,7 +661,7 @@ def test_weights_are_flat_arrays_tables_and_counts(tmp_path, estimate):
         written(tmp_path, text, "a.csv")  # a first 0 or 2020 may be a name: the number of samples tells
         assert estimate("x=x.npy", "y=y.npy", "a=a.csv")["exact"] == pytest.approx(1.0, rel=1e-14), text
     written(tmp_path, "0\n1\n2\n3\n", "a.csv")
-    assert "one weight a sample" in estimate("x=x.npy", "y=y.npy", "a=a.csv")
+    assert "weights, shape" in estimate("x=x.npy", "y=y.npy", "a=a.csv")
 
 
 def test_names_that_are_not_utf8_are_read_by_every_command(tmp_path, monkeypatch, capsys):

@@ -118,9 +118,9 @@ def test_copies_and_pickles_hold_the_samples(torchmetrics, batches):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.full((2, 3), math.nan), "the batch to be finite"),
+        (torch.full((2, 3), math.nan), "the batch must be finite"),
         (torch.zeros(0, 3), "at least one sample"),
-        (torch.zeros(2, 4), "as many numbers as those before, 3. Those of the batch have 4"),
+        (torch.zeros(2, 4), "Samples of the batch have 4 numbers each, those before 3"),
         ("images", "real numbers"),
     ],
 )
@@ -136,7 +136,7 @@ def test_one_side_alone_is_no_distance(torchmetrics):
     metric.update(torch.zeros(2, 3), real=True)
     with pytest.raises(InputError, match=r"no generated samples: call update\(batch, real=False\)"):
         metric.compute()
-    with pytest.raises(InputError, match="must be positive. Got 0"):
+    with pytest.raises(InputError, match="must be positive, not 0"):
         wgan_lip.W1Metric(seconds=0)
 
 

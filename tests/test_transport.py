@@ -346,7 +346,7 @@ def test_bad_samples_are_refused():
     broken[3, 1] = np.nan
     with pytest.raises(InputError, match="row 3"):
         solve(broken, x)
-    with pytest.raises(InputError, match=r"equal dimension.*\(5, 2\).*\(5, 3\)"):
+    with pytest.raises(InputError, match=r"same dimension.*\(5, 2\).*\(5, 3\)"):
         solve(x, normal(5, 3))
     with pytest.raises(InputError, match=r"1e\+300.*Rescale"):
         solve(x * 0 + 1e300, x)
@@ -358,21 +358,21 @@ def test_bad_weights_are_refused():
     x = normal(2, 2)
     with pytest.raises(InputError, match=r"non-negative.*position 1"):
         solve(x, x, a=[0.5, -0.5])
-    with pytest.raises(InputError, match="one weight a sample"):
+    with pytest.raises(InputError, match=r"must hold \d weights"):
         solve(x, x, b=[1.0])
 
 
 def test_bad_plans_and_potentials_are_refused():
     index = np.array([0, 1])
-    with pytest.raises(InputError, match=r"columns in 0\.\.0\. Got 0\.\.1"):
+    with pytest.raises(InputError, match=r"columns must be in 0\.\.0, not 0\.\.1"):
         Plan(index, index, np.ones(2), (2, 1))
-    with pytest.raises(InputError, match="rows to hold 2 integers"):
+    with pytest.raises(InputError, match="rows must hold 2 integers"):
         Plan(index.astype(float), index, np.ones(2), (2, 2))
     with pytest.raises(InputError, match="position 0"):
         Plan(index, index, np.array([np.nan, 1]), (2, 2))
     with pytest.raises(InputError, match="plan of shape"):
         upper_bound_plan_cost(normal(3, 2), normal(2, 2), Plan(index, index, np.ones(2), (2, 2)))
-    with pytest.raises(InputError, match="one offset"):
+    with pytest.raises(InputError, match="offsets must hold one value"):
         Potential(normal(3, 2), np.zeros(2))
     with pytest.raises(InputError, match="sign"):
         Potential(normal(3, 2), np.zeros(3), sign=0)
@@ -382,7 +382,7 @@ def test_bad_plans_and_potentials_are_refused():
 
 def test_too_little_memory_is_refused_before_it_is_taken(monkeypatch):
     monkeypatch.setattr(checks, "available_memory", lambda: 10_000)
-    with pytest.raises(InputError, match=r"GiB available\. Use wgan_lip.transport.narrow"):
+    with pytest.raises(InputError, match=r"GiB are available\. Use wgan_lip.estimate_w1"):
         solve(normal(700, 2), normal(700, 2, seed=1))
     solve(normal(700, 1), normal(700, 1, seed=1))  # the line needs none
     monkeypatch.setattr(checks, "available_memory", lambda: None)

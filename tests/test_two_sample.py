@@ -322,15 +322,15 @@ def test_kinds_of_samples():
     [
         ({"x": np.zeros((1, 2))}, "at least 2 samples"),
         ({"x": np.full((5, 2), np.nan)}, "NaN"),
-        ({"x": np.zeros((5, 3))}, "equal dimension"),
-        ({"x": law_of_rows(np.zeros((5, 2)))}, "Got a law"),
+        ({"x": np.zeros((5, 3))}, "same dimension"),
+        ({"x": law_of_rows(np.zeros((5, 2)))}, "not a law"),
         ({"x": np.full((5, 2), 1e300)}, "1e\\+280"),
         ({"a": np.ones(5)}, "weights"),
-        ({"method": "ks"}, "method to be one of combined, energy"),
+        ({"method": "ks"}, "method must be one of combined, energy"),
         ({"method": "betting", "permutations": 9}, "takes no permutations"),
         ({"permutations": 0}, "from 1 to"),
         ({"permutations": 10**12}, "from 1 to 10,000,000"),
-        ({"permutations": 9.5}, "whole number"),
+        ({"permutations": 9.5}, "must be an integer"),
         ({"level": 1.0}, "between 0 and 1"),
         ({"effect": "yes"}, "effect"),
         ({"seed": -1}, "seed"),
@@ -351,10 +351,10 @@ def test_a_stream_refuses_samples_of_another_dimension_and_stays_what_it_was():
         with pytest.raises(InputError):
             test.update(*bad)
     small = BettingTest().update(1e-200 * x, 1e-200 * y)
-    with pytest.raises(InputError, match="size of those before"):
+    with pytest.raises(InputError, match="far larger than those before"):
         small.update(1e200 * x, 1e200 * y)
     assert test.pairs == small.pairs == 10
-    with pytest.raises(InputError, match="expected=0"):
+    with pytest.raises(InputError, match="expected must be at least 1"):
         BettingTest(expected=0)
 
 

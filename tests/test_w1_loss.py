@@ -148,17 +148,20 @@ def test_descent_along_the_gradient_follows_the_plan(n, m, d, seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((2, 2)), torch.zeros(2, 2)), "x must be a floating-point tensor. Got a ndarray"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.int64)), "y must be a floating-point tensor. Got dtype"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2, 2)), "as many sets in x as in y"),
-        ((torch.zeros(2, 2, 2), torch.zeros(3, 2, 2)), "as many sets in x as in y"),
+        ((np.zeros((2, 2)), torch.zeros(2, 2)), "x must be a floating-point tensor, for gradients, not a ndarray"),
+        (
+            (torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.int64)),
+            "y must be a floating-point tensor, for gradients, not dtype",
+        ),
+        ((torch.zeros(2, 2), torch.zeros(2, 2, 2)), "equally many sets"),
+        ((torch.zeros(2, 2, 2), torch.zeros(3, 2, 2)), "equally many sets"),
         ((torch.tensor(0.0), torch.zeros(2)), r"shape \(n, d\)"),
-        ((torch.zeros(2, 2), torch.zeros(2, 3)), "equal dimension"),
-        ((torch.zeros(2, 2), torch.full((2, 2), torch.nan)), "y to be finite"),
-        ((torch.zeros(2, 2, 2), torch.full((2, 2, 2), torch.nan)), r"In pair \[0\]: Expected y to be finite"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0]), r"a of shape \(2,\)"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0, -1.0]), "a to be finite and non-negative"),
-        ((torch.zeros(2, 2), torch.zeros(2, 2), None, [0.0, 0.0]), "b with a positive total"),
+        ((torch.zeros(2, 2), torch.zeros(2, 3)), "same dimension"),
+        ((torch.zeros(2, 2), torch.full((2, 2), torch.nan)), "y must be finite"),
+        ((torch.zeros(2, 2, 2), torch.full((2, 2, 2), torch.nan)), r"In pair \[0\]: y must be finite"),
+        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0]), r"a must have shape \(2,\)"),
+        ((torch.zeros(2, 2), torch.zeros(2, 2), [1.0, -1.0]), "a must be finite and non-negative"),
+        ((torch.zeros(2, 2), torch.zeros(2, 2), None, [0.0, 0.0]), "b must have a positive total"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message):

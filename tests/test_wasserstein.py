@@ -144,7 +144,7 @@ def test_a_zero_critic_bounds_by_zero_and_an_unbounded_one_is_refused():
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.mul_(1e60)
-    with pytest.raises(InputError, match="finite Lipschitz constant"):
+    with pytest.raises(InputError, match="Lipschitz constant is inf"):
         kr_lower_bound(critic, torch.ones(2, 2), torch.zeros(2, 2))
 
 
@@ -165,7 +165,9 @@ def test_a_false_proof_is_caught_by_the_plan():
     critic = nn.Sequential(layer, Squeeze())
     x, y = torch.tensor([[5.0, 0.0], [5.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     proved = certify(critic)
-    with pytest.raises(InvariantViolation, match=f"Got .*L = {proved.lipschitz!r}.*{proved.weights_sha256}"):
+    with pytest.raises(
+        InvariantViolation, match=f"exceeds the cost .*L = {proved.lipschitz!r}.*{proved.weights_sha256}"
+    ):
         bracket(critic, x, y, certificate=proved)
     assert not issubclass(InvariantViolation, InputError)
 
@@ -176,20 +178,20 @@ def test_a_given_solution_is_used_and_caught_if_wrong():
     transport = solve(x, y)
     interval = bracket(critic, x, y, transport=transport)
     assert (interval.upper, interval.exact) == (transport.upper, transport.value)
-    with pytest.raises(InputError, match="Expected a transport of these samples"):
+    with pytest.raises(InputError, match="transport is not for these samples"):
         bracket(critic, x, y, transport=dataclasses.replace(transport, upper=4.9))
 
 
 @pytest.mark.parametrize("function", [kr_lower_bound, bracket])
 def test_what_is_no_potential_on_these_samples_is_refused(function):
     x, y = torch.randn(4, 2), torch.randn(4, 2)
-    with pytest.raises(InputError, match=r"scalar potential on Euclidean\(2\). Got a map from Euclidean\(3\)"):
+    with pytest.raises(InputError, match=r"scalar potential on Euclidean\(2\), not a map from Euclidean\(3\)"):
         function(ResNetCritic(3, width=4, depth=1), x, y)
     with pytest.raises(InputError, match="to Euclidean"):
         function(nn.Sequential(nn.Linear(2, 2)), x, y)
     with pytest.raises(InputError, match=r"from max\(2\)"):
         function(nn.Sequential(MaxMin(2), Linear(Norm((1, 1)), Norm((1,))), Squeeze()), x, y)
-    with pytest.raises(InputError, match="equal dimension"):
+    with pytest.raises(InputError, match="same dimension"):
         function(ResNetCritic(2, width=4, depth=1), x, torch.randn(4, 3))
     with pytest.raises(InputError, match="at least one sample"):
         function(ResNetCritic(2, width=4, depth=1), x[:0], y)

@@ -1,7 +1,7 @@
 """The measurements behind every figure.
 
-A suite is a function `measure` of a module in this room, called as the module is; `measure_large` of the module `w1` is
-the suite `w1_large`. It takes seeds, its folder, and overrides, a stage and minutes if it has any use for them, writes
+A suite is the function `measure` of a module of this package, and has the module's name; `measure_large` of the module
+`w1` is the suite `w1_large`. It takes seeds, its folder, and, if it needs them, overrides, a stage and minutes, writes
 `results.json` through :func:`wgan_lip.benchmarks.machine.write_results`, and returns its table.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["benchmark", "suites"]
 
 
 def suites() -> dict[str, Callable[..., str]]:
-    """Every suite of this room, by name."""
+    """Every suite, by name."""
     return {
         f"{module.__name__.rpartition('.')[2]}{name.removeprefix('measure')}": function
         for module in import_all(__name__)
@@ -39,25 +39,25 @@ def benchmark(
 ) -> str:
     """Runs a suite, or one stage of it, into the folder `out`; returns its table.
 
-    Writes `results.json` (figures, commands, machine, versions), after every case where a case takes long, and
-    `table.md` at the end.
+    Writes `results.json` (figures, commands, machine, versions), after every case if cases take long, and `table.md` at
+    the end.
 
     Raises:
-        InputError: An unknown suite, no seeds, overrides, a stage or minutes of a suite that takes none, or a case that
-            failed.
+        InputError: An unknown suite, no seeds, overrides, a stage or minutes for a suite that takes none, or a case
+            that failed.
     """
     known = suites()
     measure = known[check_choice(suite, list(known), "suite")]
     if not seeds or not all(type(seed) is int for seed in seeds):
-        raise InputError(f"Expected seeds as a list of integers, such as seeds=[0,1,2]. Got {seeds}.")
+        raise InputError(f"seeds must be a list of integers, such as seeds=[0,1,2], not {seeds}.")
     takes_overrides = "overrides" in signature(measure).parameters
     if overrides and not takes_overrides:
-        raise InputError(f"suite={suite} takes no overrides. Got {overrides}. Leave them out.")
+        raise InputError(f"suite={suite} takes no overrides. Leave out {overrides}.")
     more: dict[str, Any] = {"overrides": [str(override) for override in overrides]} if takes_overrides else {}
     for name, value in (("stage", stage), ("minutes", minutes)):
         if value is not None:
             if name not in signature(measure).parameters:
-                raise InputError(f"suite={suite} takes no {name}. Got {value}. Leave it out.")
+                raise InputError(f"suite={suite} takes no {name}. Leave out {name}={value}.")
             more[name] = value
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pages as a reader sees them: headless Chromium, driven over a pipe, so that nothing but Chromium is needed."""
+"""Pages as a reader sees them: headless Chromium, driven over a pipe, without any other dependency."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ const deep = (selector, root = document) => [...root.querySelectorAll(selector),
 
 
 class Browser:
-    """A tab of a browser that runs; see :func:`browsing`."""
+    """A tab of a running browser; see :func:`browsing`."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers, self._buffer, self._number = commands, answers, b"", 0
@@ -64,17 +64,17 @@ class Browser:
             if answer.get("id") != self._number:
                 continue  # an event
             if "error" in answer:
-                raise InputError(f"Expected Chromium to do {method}. Got: {answer['error'].get('message')}.")
+                raise InputError(f"Chromium failed to run {method}: {answer['error'].get('message')}.")
             return answer["result"]
 
     def evaluate(self, script: str) -> Any:
-        """What a JavaScript expression comes to on the page; `deep(selector)` finds elements in shadow roots, too."""
+        """The value of a JavaScript expression on the page; `deep(selector)` finds elements in shadow roots, too."""
         result = self.ask(
             "Runtime.evaluate", expression=f"(() => {{ {DEEP} return {script}; }})()", returnByValue=True,
             awaitPromise=True,
         )  # fmt: skip
         if "exceptionDetails" in result:
-            raise InputError(f"Expected {script} to hold on a page. Got: {result['exceptionDetails'].get('text')}.")
+            raise InputError(f"The page failed to evaluate {script}: {result['exceptionDetails'].get('text')}.")
         return result["result"].get("value")
 
     def wait(self, condition: str) -> None:
@@ -82,20 +82,20 @@ class Browser:
         start = time.monotonic()
         while not self.evaluate(condition):
             if time.monotonic() - start > PATIENCE:
-                raise InputError(f"Expected {condition} on a page within {PATIENCE:g} s. It did not come.")
+                raise InputError(f"The page did not reach {condition} within {PATIENCE:g} s.")
             time.sleep(0.2)
 
     def open(self, address: str, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Opens a page in a window of so many CSS pixels, in light or dark."""
+        """Opens a page in a window of the given size in CSS pixels, in light or dark mode."""
         self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
-        self.ask("Page.navigate", url="about:blank")  # so that a page that differs in its anchor only is read anew
+        self.ask("Page.navigate", url="about:blank")  # so that a page that differs only in its anchor is loaded again
         self.ask("Page.navigate", url=address)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def resize(self, width: int, height: int) -> None:
-        """Another size of the window, in CSS pixels."""
+        """Resizes the window, in CSS pixels."""
         size = {"width": width, "height": height}
         self.ask("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
 
@@ -104,7 +104,7 @@ class Browser:
         return self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
     def shoot(self, path: Path) -> None:
-        """Writes what the window shows as PNG, in a palette, which makes it small."""
+        """Writes a screenshot of the window as PNG, with a palette to keep it small."""
         from PIL import Image
 
         data = base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
@@ -116,31 +116,31 @@ class Browser:
         """The next message."""
         while b"\0" not in self._buffer:
             if not select.select([self._answers], [], [], PATIENCE)[0]:
-                raise InputError(f"Expected Chromium to answer {method} within {PATIENCE:g} s. It did not.")
+                raise InputError(f"Chromium did not answer {method} within {PATIENCE:g} s.")
             if not (more := os.read(self._answers, 1 << 20)):
-                raise InputError(f"Expected Chromium to answer {method}. It ended instead.")
+                raise InputError(f"Chromium ended without answering {method}.")
             self._buffer += more
         message, _, self._buffer = self._buffer.partition(b"\0")
         return message
 
 
 def find_chromium() -> str:
-    """The browser's path. Raises :class:`InputError` where there is none."""
+    """The browser's path. Raises :class:`InputError` if there is none."""
     for name in NAMES:
         if found := shutil.which(name):
             return found
     raise InputError(
-        f"Expected Chromium, to take pictures of pages with. Got none: no {', '.join(NAMES)} on the path. Install it, "
-        "on Debian by `apt-get install chromium`."
+        f"Chromium is needed for pictures of pages, but there is no {', '.join(NAMES)} on the path. Install it, on "
+        "Debian by `apt-get install chromium`."
     )
 
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """A browser with a profile of its own, which is gone afterwards.
+    """A browser with a fresh profile, which is deleted afterwards.
 
     Raises:
-        InputError: There is no Chromium, or it does not start.
+        InputError: Chromium is missing, or does not start.
     """
     chromium = find_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

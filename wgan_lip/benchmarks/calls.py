@@ -39,7 +39,7 @@ LIMITED = (
     (30_000, 30_000, 3, 10.0),
     (1_000_000, 1_000_000, 2, 20.0),
 )
-"""Samples of P and of Q, their dimension, and the seconds that are given."""
+"""Samples of P and of Q, their dimension, and the seconds given."""
 
 
 def measure(seeds: list[int], out: Path) -> str:
@@ -84,7 +84,7 @@ def _calls(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], Any]]:
 
 
 def _limited(seed: int, n: int, m: int, dim: int, given: float) -> dict[str, Any]:
-    """How long an estimate takes that is given so many seconds."""
+    """How long an estimate takes when given `given` seconds."""
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((n, dim), np.float32), 1.2 * rng.standard_normal((m, dim), np.float32)
     start = time.monotonic()

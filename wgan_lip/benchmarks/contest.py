@@ -61,19 +61,19 @@ __all__ = [
     "trained",
 ]
 
-BATCH = 512  # samples of each law a step
+BATCH = 512  # samples of each law per step
 START = 4096  # samples of each law, at most, that a critic starts from
 STARTING = 0.1  # of the time, at most, for a start
-SIZING = 0.3  # of that, for finding at how many samples
-PLANNING = 0.7  # of what is left of it, for the plan
-RACE = 0.15  # of the time, for each start of a method with several, that of starting among it
-JUDGED = 2  # times as many samples of each law as they started from, at the least, judge several starts
+SIZING = 0.3  # of that, for finding the number of samples
+PLANNING = 0.7  # of the rest of it, for the plan
+RACE = 0.15  # of the time, for each start of a method with several, including the start itself
+JUDGED = 2  # several starts are judged on this many times the samples of each law that they started from, at least
 CHUNK = 4096  # pairs measured at a time, at most
-ENTRIES = 2**22  # of their coordinates, at most
-MOST_ENTRIES = 2**27  # of all pairs measured; where there are as many, a larger error is put up with
-ERROR = 0.003  # standard error of the value and of the truth that is asked for, relative to W1
-SEARCHED = 128  # points that look for the steepest slope, each in a quarter as many moves
-MOST_CHUNKS = 256  # after which a larger one is put up with
+ENTRIES = 2**22  # coordinates of these, at most
+MOST_ENTRIES = 2**27  # coordinates of all measured pairs, at most; then a larger error is accepted
+ERROR = 0.003  # target standard error of value and truth, relative to W1
+SEARCHED = 128  # points in the search for the steepest slope, each with a quarter as many moves
+MOST_CHUNKS = 256  # after which a larger error is accepted
 COSINE_CHUNKS = 4  # on which gradients are compared
 ROUNDING = 1e-9  # by which a computed value may exceed what bounds it; relative
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -96,7 +96,7 @@ class Staying(Trainable, Protocol):
     """Two laws known by samples that stay the same."""
 
     def through(self, layers: nn.Module) -> Trainable:
-        """What layers make of them."""
+        """The two laws after `layers`."""
 
 
 class Pair(Trainable, Protocol):
@@ -114,21 +114,21 @@ def train_and_measure(
 ) -> dict[str, Any]:
     r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
 
-    The optimiser ascends the KR dual, real and fake in one pass, its learning rates by a schedule in time. A
-    :class:`~wgan_lip.critics.Critic` starts at samples of each law, 4,096 where that takes no more than a tenth of the
-    time. Time is that of this process on its processors, so that other work on the machine makes the wait longer and
-    the result no other; drawing samples counts, and so does the start. With no seconds the critic is measured as it was
-    made, from 128 samples.
+    The optimiser ascends the KR dual, real and fake samples in one pass, with learning rates by a schedule in time. A
+    :class:`~wgan_lip.critics.Critic` starts at samples of each law, 4,096 if that takes at most a tenth of the time.
+    Time is processor time of this process, so other work on the machine makes the wait longer but does not change the
+    result; drawing samples counts, and so does the start. With zero seconds the critic is measured as it was built,
+    from 128 samples.
 
     Note [Starts]
-        An exact plan between many samples in many dimensions takes longer than all of the training, and so may their
-        clusters. So a start takes a tenth of the time: a part of it goes to larger and larger sets of samples, up to
-        4,096 of each law, then the start is made at as many, with a plan between as many of these as the rest allows.
-        Cones lose less by a potential known from fewer samples than by fewer tips.
+        An exact plan between many samples in many dimensions may take longer than the training itself, and so may
+        clustering them. So a start takes a tenth of the time: a part of it goes to larger and larger sets of samples,
+        up to 4,096 of each law, then the start is made at that many, with a plan between as many of these as the rest
+        allows. A potential from fewer samples hurts cones less than fewer tips.
 
-        Where a method has several starts, a critic trains from each for 15 % of the time, its learning rate falling to
-        zero. The one with the greatest dual value on fresh samples of each law, twice as many as the smallest of the
-        starts is made of, trains on, from the rate's start.
+        If a method has several starts, a critic trains from each for 15 % of the time, with its learning rate falling
+        to zero. The one with the greatest dual value on fresh samples of each law, twice as many as in the smallest
+        start, trains on, from the initial rate.
 
     With optimal pairs :math:`(x_i, y_i)`, gradients :math:`\nabla f^*` of the potential, and a certified L:
 
@@ -141,24 +141,23 @@ def train_and_measure(
         method: The critic.
         pair: The laws.
         seconds: Processor time of training.
-        batch: Samples of each law a step.
-        seed: Of the critic, of its samples, and of the pairs.
+        batch: Samples of each law per step.
+        seed: Seed of the critic, of its samples, and of the pairs.
 
     Returns:
         A row of plain figures: `steps`, `seconds`, the `start` it trained on from, `guarantee` (in words); `value`,
         `truth`, their `ratio`, each with its standard error `…_error` over `pairs` pairs; `cosine` at points of P where
         the potential has a gradient (None where it has none), and its error; the certified constant `lipschitz`;
         `certified_ratio`, that of value over constant to truth; the steepest slope `found`, and `tightness`, lipschitz
-        over found (None where the critic is flat); `ray_gradient_norm`, the mean gradient norm at quarter points of
-        x_i → y_i. A critic whose weights are not finite after training has a `failed` in words in place of the
-        measures.
+        over found (None if the critic is flat); `ray_gradient_norm`, the mean gradient norm at quarter points of
+        x_i → y_i. A critic whose weights are not finite after training has a reason `failed` in place of the measures.
 
     Raises:
         RuntimeError: A slope, or a value over truth, above the certified constant: a bug in a proof.
 
     Guarantee:
-        `lipschitz` is certified. `value` over `lipschitz` is at most `truth`, on the same pairs, up to rounding. All
-        else are estimates, and depend on the machine's speed.
+        `lipschitz` is certified. `value` over `lipschitz` is at most `truth`, on the same pairs, up to rounding.
+        Everything else is an estimate, and depends on the machine's speed.
 
     References:
         Kantorovich Strikes Back! Wasserstein GANs are not Optimal Transport? (Korotin, Kolesov, Burnaev, 2022), the
@@ -182,11 +181,11 @@ def train_and_measure(
 def trained(
     method: Method, pair: Trainable, *, seconds: float, batch: int, seed: int
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The critic of a method after so much processor time, and how it came about; see Note [Starts].
+    """The critic of a method after the given processor time, and how it was trained; see Note [Starts].
 
     Returns:
-        The critic, and `steps`, `seconds`, the `start` it trained on from, and where its weights are not finite a
-        `failed` in words.
+        The critic, and `steps`, `seconds`, the `start` it trained on from, and, if its weights are not finite, a
+        reason `failed`.
     """
     _warm_up(method, pair.dim, batch)
     torch.manual_seed(seed)
@@ -215,7 +214,7 @@ def trained(
 
 
 def _start(critic: Critic, pair: Trainable, start: str, seconds: float, rng: torch.Generator) -> int:
-    """Starts a critic at as many samples of each law as the time allows; their number. See Note [Starts]."""
+    """Starts a critic at as many samples of each law as the time allows; returns their number. See Note [Starts]."""
     began, solver = time.process_time(), SOLVERS[start]
 
     def at(size: int, solver: Solver | None) -> None:
@@ -234,7 +233,7 @@ def _start(critic: Critic, pair: Trainable, start: str, seconds: float, rng: tor
 
 
 def _flat(x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """A solver that takes no time: what is left is what a start takes without one."""
+    """A solver that takes no time, to time a start without one."""
     return lambda points: torch.zeros_like(points[:, 0])
 
 
@@ -254,9 +253,9 @@ def _ascended(
     rng: torch.Generator,
     began: float,
 ) -> int:
-    """Trains until `seconds` after `began`, by the clock of this process; the number of ascents.
+    """Trains until `seconds` after `began`, in processor time; returns the number of critic steps.
 
-    Layers that do not train are evaluated once where the samples stay.
+    Layers that do not train are evaluated once if the samples are fixed.
     """
     steps, ascending = 0, critic
     if isinstance(critic, Critic) and isinstance(pair, Staying):
@@ -276,8 +275,8 @@ def steps_in_time(
     """Numbers steps from 1 while processor time is left, and sets the learning rates of each by a schedule in time.
 
     Arguments:
-        optimizer: At its first rates.
-        seconds: Since `began`, a reading of `time.process_time`; by default since the first step.
+        optimizer: The optimiser, at its initial rates.
+        seconds: Time since `began`, a reading of `time.process_time`; by default since the first step.
         schedule: A key of :data:`wgan_lip.training.SCHEDULES`.
     """
     began = time.process_time() if began is None else began
@@ -296,7 +295,7 @@ def _drawn(pair: Trainable, size: int, rng: torch.Generator) -> tuple[Tensor, Te
 
 
 def _warm_up(method: Method, dim: int, batch: int) -> None:
-    """One ascent of a critic that is thrown away, and its starts: a new process takes seconds to load what it needs."""
+    """A step and the starts of a throwaway critic: a new process takes seconds to load what it needs."""
     critic = method.critic(dim, **method.arguments)
     x, y = torch.randn(2, batch, dim)
     ascend(critic, torch.optim.Adam(critic.parameters()), x, y)
@@ -313,8 +312,8 @@ def _measured(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, 
     certified = values["value"] / lipschitz if lipschitz > 0 else 0.0
     if found > lipschitz or certified > values["truth"] * (1 + ROUNDING):
         raise RuntimeError(
-            f"The certificate says {lipschitz}, a search found the slope {found}, and the value is {values['value']} "
-            f"on pairs of mean length {values['truth']}: a bug in a proof"
+            f"The certificate states {lipschitz}, but a search found the slope {found}, or the value {values['value']} "
+            f"exceeds the mean length {values['truth']} of the pairs: a bug in a proof."
         )
     return {
         **values,
@@ -329,7 +328,7 @@ def _measured(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, 
 
 @torch.no_grad()
 def _values(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, Any]:
-    """Value, truth and their ratio, on as many pairs as their standard errors ask for."""
+    """Value, truth and their ratio, on as many pairs as their standard errors need."""
     gaps, lengths = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     for _ in range(max(1, min(MOST_CHUNKS, MOST_ENTRIES // (pair.dim * _chunk(pair))))):
         x, y = pair.pair(_chunk(pair), rng)
@@ -361,7 +360,7 @@ def _error(sample: Tensor) -> float:
 
 
 def _cosine(critic: nn.Module, pair: Pair, rng: torch.Generator) -> dict[str, float | None]:
-    """The mean cosine of the critic's gradient to the potential's, where that has one; 0 where the critic is flat."""
+    """The mean cosine of the critic's gradient to the potential's, where it has one; 0 where the critic is flat."""
     cosines = []
     for _ in range(COSINE_CHUNKS):
         x = pair.pair(_chunk(pair), rng)[0].double()
@@ -388,10 +387,10 @@ Laws = TypeVar("Laws", bound=Trainable)
 
 @dataclass(frozen=True)
 class Piece(ABC):
-    """A part of a suite that is measured by itself.
+    """A part of a suite that is measured separately.
 
     Attributes:
-        labels: What its row says of it first. Its file is named after them.
+        labels: The first entries of its row. Its file is named after them.
     """
 
     labels: dict[str, Any]
@@ -406,11 +405,11 @@ class Piece(ABC):
 
     @abstractmethod
     def in_words(self, row: Mapping[str, Any]) -> str:
-        """What its row says, in short."""
+        """Its row in a few words."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that its result depends on, but for the machine and the code, as JSON holds it."""
+        """Everything its result depends on, except the machine and the code, as JSON holds it."""
 
 
 @dataclass(frozen=True)
@@ -422,7 +421,7 @@ class Case(Piece, Generic[Laws]):
         pair: The laws.
         method: The critic.
         seconds: Processor time of training.
-        batch: Samples of each law a step.
+        batch: Samples of each law per step.
     """
 
     pair: Laws
@@ -458,16 +457,16 @@ class Case(Piece, Generic[Laws]):
 def run_cases(cases: Sequence[Piece], out: Path, *, workers: int | None = None) -> list[dict[str, Any]]:
     """Measures all cases; their rows, in order.
 
-    Every case has a process of its own, on one thread. Its row is written whole to `out/cases/NAME.json` when it
-    ends: a case whose file holds the same settings is not run again. One line a case goes to standard error.
+    Every case runs in a separate process, on one thread. Its row is written to `out/cases/NAME.json` when it ends: a
+    case whose file holds the same settings is not run again. One line per case goes to standard error.
 
     Arguments:
-        cases: Of different names.
+        cases: Cases with different names.
         out: The suite's folder.
         workers: Cases at a time; two, or one on a machine with a single core.
 
     Raises:
-        InputError: A file of other settings, before any case is run; a case that failed.
+        InputError: A file with other settings, before any case is run; a case that failed.
     """
     folder = out / "cases"
     folder.mkdir(parents=True, exist_ok=True)
@@ -489,12 +488,12 @@ def _stored(path: Path, case: Piece) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         settings, row = content["settings"], dict(content["row"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"Expected a case in {path}. Got a damaged file: {one_line(error)}. Delete it.") from None
+        raise InputError(f"{path} is damaged: {one_line(error)}. Delete it.") from None
     wanted = json.loads(json.dumps(case.settings()))
     if settings != wanted:
         keys = [key for key in {**wanted, **settings} if settings.get(key) != wanted.get(key)]
         differ = ", ".join(f"{key} {settings.get(key)!r} instead of {wanted.get(key)!r}" for key in keys)
-        raise InputError(f"Expected {path} to be of the same settings. Got {differ}. Choose another out=DIR.")
+        raise InputError(f"{path} has other settings: {differ}. Choose another out=DIR.")
     return row
 
 
@@ -523,8 +522,8 @@ def _outcomes(cases: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, dic
                 del running[receiver]
                 if isinstance(row, str):
                     raise InputError(
-                        f"Expected the case {case.name} to finish. Got {row}. Those that finished are kept: run the "
-                        "command again, or leave it out by overrides."
+                        f"The case {case.name} failed: {row}. Finished cases are kept: run the command again, or leave "
+                        "this case out by overrides."
                     )
                 yield case, row
     finally:
@@ -547,7 +546,7 @@ def _child(sender: Connection, case: Piece) -> None:
         try:
             with threads():
                 row: dict[str, Any] | str = case.measured()
-        except Exception as error:  # whatever it is, the parent tells it in one line
+        except Exception as error:  # whatever it is, the parent reports it in one line
             row = one_line(error)
         sender.send(row)
 
@@ -556,17 +555,17 @@ def parse_overrides(overrides: Iterable[str], legal: Mapping[str, Callable[[str]
     """`KEY=VALUE` by key, each value read by its key's function.
 
     Raises:
-        InputError: Not of that form, another key, a key twice, or a value that its function refuses.
+        InputError: Another form, an unknown key, a key given twice, or a value that its function refuses.
     """
     read: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or key not in legal:
             raise InputError(
-                f"Expected overrides of the form KEY=VALUE with KEY in {', '.join(legal)}. Got {override!r}."
+                f"Overrides must have the form KEY=VALUE with KEY in {', '.join(legal)}, not {override!r}."
             )
         if key in read:
-            raise InputError(f"Expected each override once. Got {key} twice.")
+            raise InputError(f"The override {key} is given twice. Give it once.")
         read[key] = legal[key](value)
     return read
 
@@ -579,7 +578,7 @@ def some_of(choices: Iterable[Any], what: str) -> Callable[[str], list[Any]]:
         names = [name.strip() for name in value.split(",")]
         for name in names:
             if name not in known:
-                raise InputError(f"Expected {what} out of {', '.join(known)}. Got {name!r}.")
+                raise InputError(f"{what} must be among {', '.join(known)}, not {name!r}.")
         return [choice for name, choice in known.items() if name in names]
 
     return read
@@ -594,18 +593,18 @@ def positive_number(what: str) -> Callable[[str], float]:
         except ValueError:
             number = math.nan
         if not 0 < number < math.inf:
-            raise InputError(f"Expected {what} as a positive number. Got {value!r}.")
+            raise InputError(f"{what} must be a positive number, not {value!r}.")
         return number
 
     return read
 
 
 def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
-    """The means over all pairs and seeds, a line a method; of the constants, and of their excess, the largest.
+    """The means over all pairs and seeds, one line per method; for constants, and their excess, the largest.
 
     Arguments:
-        rows: Of :func:`run_cases`.
-        above: Whether a row's cosine is above the best published one, where there are published ones.
+        rows: Rows from :func:`run_cases`.
+        above: Whether a row's cosine is above the best published one, if there are published ones.
     """
     heads = ["critic", "guarantee", "cases", "cosine", *(["above the best published"] if above else [])]
     heads += ["value / W1", "certified / W1", "Lip ≤", "Lip ≤ over steepest slope", "gradient norm on rays", "steps"]
@@ -626,16 +625,16 @@ def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str
 
 
 def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
-    """The mean of the figures that there are, None where there is none."""
+    """The mean of the figures present; None if there are none."""
     figures = [row[key] for row in rows if row.get(key) is not None]
     return fmean(figures) if figures else None
 
 
 def number(value: float | None, form: str) -> str:
-    """A table's cell: the number in `form`, or nothing where there is none."""
+    """A table cell: the number in `form`, or nothing for None."""
     return "" if value is None else form.format(value)
 
 
 def percent(share: float | None) -> str:
-    """A table's cell: a share as a percentage of one decimal, or nothing where there is none."""
+    """A table cell: a share as a percentage with one decimal, or nothing for None."""
     return "" if share is None else f"{round(100 * share, 1) + 0.0:.1f} %"  # no -0.0

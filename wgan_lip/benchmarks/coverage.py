@@ -105,8 +105,8 @@ def _sliced_row(name: str, dim: int, n: int, seed: int, repetitions: int | None 
 def _upper_row(dim: int, n: int, seed: int) -> dict[str, Any]:
     """The upper bound for supports of known diameter, and the least that a bound through the triangle can be.
 
-    That is W1(P_n, Q_n) plus a bound on each of W1(P, P_n) and W1(Q, Q_n), as of Efficient distribution learning with
-    error bounds in Wasserstein distance (Figueiredo, Adams, Laurenti, 2026). Where these hold, their sum is at least
+    That is W1(P_n, Q_n) plus a bound on each of W1(P, P_n) and W1(Q, Q_n), as in Efficient distribution learning with
+    error bounds in Wasserstein distance (Figueiredo, Adams, Laurenti, 2026). If these hold, their sum is at least
     ½ [W1(P_n, P'_n) + W1(Q_n, Q'_n)] in the mean, with fresh samples P'_n, Q'_n, however they are computed.
     """
     rng = torch.Generator().manual_seed(seed)

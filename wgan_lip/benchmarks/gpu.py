@@ -83,7 +83,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage is told: where it computes, how large, until when (of `time.monotonic`), its folder and the data."""
+    """The setting of a stage: device, sizes, deadline (by `time.monotonic`), folder and data."""
 
     device: torch.device
     sizes: Sizes
@@ -94,7 +94,7 @@ class Setting:
 
     @property
     def minutes(self) -> float:
-        """That are left, at least a few seconds."""
+        """Minutes left, at least a few seconds."""
         return max(0.05, (self.deadline - time.monotonic()) / 60)
 
 
@@ -136,7 +136,7 @@ def _tests(setting: Setting) -> dict[str, Any]:
 
 
 def _operations(setting: Setting) -> dict[str, Any]:
-    """What a step of the default digits critic hands to the device."""
+    """The operations that a step of the default digits critic sends to the device."""
     critic = ResNetCritic(64).to(setting.device)
     step = _ascent(critic, torch.randn(2, 128, 64, device=setting.device))
     for _ in range(2):
@@ -374,7 +374,7 @@ def _images(setting: Setting) -> FiniteSource:
     if setting.sizes is SIZES[SMALL]:
         return FakeImages(*setting.sizes.image, count=128, test_size=32)
     if setting.data is None:
-        raise InputError("Expected the folder of CIFAR-10. Got none. Give it as \"overrides=['data=DIR']\".")
+        raise InputError("This stage needs the folder of CIFAR-10. Give it as \"overrides=['data=DIR']\".")
     folder = setting.data / "cifar10_jpeg"
     if folder.is_dir():
         return ImageFolder(str(folder / "train"), test_path=str(folder / "test"))
@@ -446,7 +446,7 @@ STAGES: dict[str, Callable[[Setting], dict[str, Case]]] = {
 def measure(
     seeds: list[int], overrides: list[str], out: Path, stage: str | None = None, minutes: float | None = None
 ) -> str:
-    """Takes one stage, or one after the other, each case once; goes on where it stopped.
+    """Runs one stage, or all in turn, each case once; continues where it stopped.
 
     Arguments:
         seeds: One.
@@ -458,9 +458,9 @@ def measure(
     known: dict[str, Callable[[str], Any]] = {"device": str, "sizes": some_of(SIZES, "sizes"), "data": Path}
     given = parse_overrides(overrides, known)
     if len(seeds) != 1:
-        raise InputError(f"Expected one seed for suite=gpu. Got {seeds}.")
+        raise InputError(f"suite=gpu takes one seed, not {seeds}.")
     if minutes is not None and not 0 < minutes < math.inf:
-        raise InputError(f"Expected minutes above zero. Got {minutes}.")
+        raise InputError(f"minutes must be positive and finite, not {minutes}.")
     names = list(STAGES) if stage is None else [check_choice(stage, list(STAGES), "stage")]
     setting = Setting(
         find_device(given.get("device", "auto")), SIZES[given.get("sizes", [LARGE])[0]],
@@ -475,9 +475,7 @@ def measure(
     if results.exists():
         stored = read_json(results)
         if any(stored.get(key) != value for key, value in about.items()):
-            raise InputError(
-                f"Expected results of the same device and sizes in {results}. Take another folder: out=DIR."
-            )
+            raise InputError(f"{results} holds results of another device or other sizes. Choose another out=DIR.")
         stages = stored["stages"]
 
     def write() -> None:

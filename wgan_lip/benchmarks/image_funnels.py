@@ -247,7 +247,7 @@ def moved_images(name: str, trained: ImageLaw, held_out: ImageLaw) -> MovedImage
 def _pixels(root: str) -> tuple[Tensor, Tensor]:
     """CIFAR-10's training and test images, shapes (n, c, h, w), as bytes: all cases share them."""
     if told := absent("cifar10", root):
-        raise InputError(f"The suite image_funnels needs CIFAR-10. Got {told}. Say where it is by root=DIR.")
+        raise InputError(f"The suite image_funnels needs CIFAR-10, but there is {told}. Give its folder: root=DIR.")
     source = cifar(Path(root).expanduser())
     train, test = (
         rows.mul(255).round().to(torch.uint8).view(-1, CHANNELS, PIXELS, PIXELS) for rows in (source.train, source.test)

@@ -192,7 +192,7 @@ def cifar(root: Path) -> FiniteSource:
 def _split_by(source: FiniteSource, first: range | list[int], trained: int) -> Samples:
     """The classes `first` against the others."""
     if source.train_labels is None or source.test_labels is None:
-        raise InputError("Expected images with labels, one folder a class. Got images without.")
+        raise InputError("The images have no labels. Put them into one folder for each class.")
     sides = []
     for images, labels, most in (
         (source.train, source.train_labels, trained),

@@ -146,7 +146,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         if not {f"pair {pair}", f"method {method}"} & absent.keys()
     ]
     if not cases:
-        raise InputError(f"Expected data of at least one pair. Got none: {'; '.join(absent.values())}")
+        raise InputError(f"There are no data for any pair: {'; '.join(absent.values())}")
     rows = run_cases(cases, out)
     methods = {name: METHODS[name].settings() for name in chosen["methods"]}
     more = {"seconds": chosen["seconds"], "pairs": {name: pair.title for name, pair in pairs.items()}}
@@ -207,8 +207,8 @@ def _measured(critic: nn.Module, pair: ImagePair, guarantee: str) -> dict[str, A
     w1 = pair.scale * transport.value if whole else None
     if lipschitz is not None and (found > lipschitz or (w1 is not None and held_out > lipschitz * w1 * (1 + ROUNDING))):
         raise RuntimeError(
-            f"The certificate says {lipschitz}, a search found the slope {found}, and the value is {held_out} on "
-            f"samples with W1 {w1}: a bug in a proof"
+            f"The certificate states {lipschitz}, but a search found the slope {found}, or the value {held_out} is too "
+            f"large on samples with W1 {w1}: a bug in a proof."
         )
     return {
         "held_out": held_out / over if over else 0.0,

@@ -141,7 +141,8 @@ def _first_look(recipe: str, runs: Path) -> dict[str, Any]:
 def _wgan_lip(*arguments: str, status: int = 0) -> None:
     done = subprocess.run([sys.executable, "-m", "wgan_lip", *arguments], check=False, capture_output=True, text=True)
     if done.returncode != status:
-        raise InputError(f"Expected {' '.join(arguments)} to end with {status}. Got: {done.stderr.strip()[-300:]}")
+        told = done.stderr.strip()[-300:]
+        raise InputError(f"{' '.join(arguments)} ended with status {done.returncode} instead of {status}: {told}")
 
 
 def _stopped_half_way(arguments: Sequence[str], directory: Path) -> None:
@@ -154,7 +155,7 @@ def _stopped_half_way(arguments: Sequence[str], directory: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=300)
     if Run(directory).status["state"] == "finished":
-        raise InputError(f"Expected {directory} to be stopped half-way. It finished before. Try again.")
+        raise InputError(f"The run in {directory} finished before it could be stopped. Try again.")
 
 
 def _page(browser: Browser, address: str, picture: Path, width: int, *, dark: bool) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
     chosen: dict[str, Any] = {"problems": list(PROBLEMS), "methods": list(METHODS), "seconds": SECONDS, "root": "data"}
     chosen |= parse_overrides(overrides, legal)
     if told := absent("mnist", chosen["root"]):
-        raise InputError(f"This suite needs MNIST: {told}. Give its folder: overrides=[root=DIR].")
+        raise InputError(f"This suite needs MNIST, but there is {told}. Give its folder: overrides=[root=DIR].")
     cases = [
         Recovery({"problem": problem, "method": method, "seed": seed}, chosen["seconds"], chosen["root"])
         for seed, problem, method in product(seeds, chosen["problems"], chosen["methods"])

@@ -244,9 +244,9 @@ def _check_memory(need: int) -> None:
     try:
         import psutil  # the extra `benchmark`
     except ImportError:
-        raise InputError("Expected psutil, to see the memory available. Install wgan-lip[benchmark].") from None
+        raise InputError("psutil is needed to see the memory available. Install wgan-lip[benchmark].") from None
     available = psutil.virtual_memory().available
     if need > available:
         raise InputError(
-            f"Expected {need / 2**30:.3g} GiB of memory. Got {available / 2**30:.3g} GiB available. Subsample."
+            f"{need / 2**30:.3g} GiB of memory are needed, {available / 2**30:.3g} GiB are available. Subsample."
         )

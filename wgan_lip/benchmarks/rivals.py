@@ -62,7 +62,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         critics = {name: CRITICS[name] for name in chosen["critics"]}
         write_results("rivals", seeds, out, overrides, threads=1, critics=critics, rows=rows)
     if not any("score" in row for row in rows):
-        raise InputError("Expected a run that finished. Got none: each says why in its status.json.")
+        raise InputError("No run finished. See the status.json of each for the reason.")
     _draw(rows, out)
     table = _table(rows)
     parts = [table, "![excess of one generator against several critics, by seed](rivals.png)", READING]

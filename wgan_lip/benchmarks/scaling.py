@@ -43,7 +43,7 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
     for override in overrides:
         key, _, numbers = override.partition("=")
         if key not in grid or not all(number.isdigit() and int(number) for number in numbers.split(",")):
-            raise InputError(f"Expected overrides like 'dims=2,16' or 'sizes=256,1000'. Got {override!r}.")
+            raise InputError(f"Overrides must be like 'dims=2,16' or 'sizes=256,1000', not {override!r}.")
         grid[key] = tuple(int(number) for number in numbers.split(","))
     rows: list[dict[str, Any]] = []
     for seed in seeds:

@@ -81,7 +81,7 @@ def _clipped(case: Case, samples: Tensor) -> Tensor:
 def _shape(case: Case) -> tuple[int, int, int]:
     """(c, h, w), for what is done to images alone; see :data:`OF_IMAGES`."""
     if case.image_shape is None:
-        raise InputError("Expected a case of images. Got samples of the plane.")
+        raise InputError("This damage is for images, not for samples of the plane.")
     return case.image_shape
 
 
@@ -178,7 +178,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         elif key in places and value:
             places[key] = value
         else:
-            raise InputError(f"Expected overrides cases=…, mnist=DIR or cifar10=DIR. Got {override}.")
+            raise InputError(f"Overrides must be cases=…, mnist=DIR or cifar10=DIR, not {override}.")
     rows: list[dict[str, Any]] = []
     absent: dict[str, str] = {}
     shown: dict[str, Case] = {}
@@ -195,7 +195,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
                 rows += [{"case": name, "seed": seed, **row} for row in _rows(case, seed)]
                 write_results("scores", seeds, out, overrides, draws=DRAWS, absent=absent, rows=rows)
     if not rows:
-        raise InputError(f"Expected data for one case at least. Got none: {'; '.join(absent.values())}")
+        raise InputError(f"There are no data for any case: {'; '.join(absent.values())}")
     write_results("scores", seeds, out, overrides, draws=DRAWS, absent=absent, rows=rows)
     moved = _moved(rows)
     for name, case in shown.items():
@@ -216,12 +216,12 @@ def _case(name: str, places: Mapping[str, str], seed: int) -> Case:
         return Case(train, test, fresh, torch.cdist(fresh, law.modes).argmin(dim=1), 1000, law=law)
     source = _source(name, places[name]) if name in places else Digits()
     if source.train_labels is None or source.test_labels is None or source.image_shape is None:
-        raise InputError(f"Expected labelled images of {name}, one folder a class. Got others in {places[name]}.")
+        raise InputError(f"The images of {name} in {places[name]} have no labels. Put them into one folder per class.")
     count, side, size = SPLITS[name]
     samples, labels = torch.cat([source.train, source.test]), torch.cat([source.train_labels, source.test_labels])
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     if len(order) < count + 2 * side:
-        raise InputError(f"Expected at least {count + 2 * side} images of {name}. Got {len(order)}.")
+        raise InputError(f"At least {count + 2 * side} images of {name} are needed; there are {len(order)}.")
     parts = order[: count + 2 * side].split([count, side, side])
     train, test, fresh = (samples[part] for part in parts)
     cut = FiniteSource(train, test)

@@ -42,7 +42,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
             shutil.rmtree(directory.parent, ignore_errors=True)
             process = [sys.executable, "-m", "wgan_lip", *command, f"hydra.run.dir={directory}"]
             if status := subprocess.run(process, check=False, stdout=subprocess.DEVNULL).returncode:
-                raise InputError(f"Expected {' '.join(command)} to finish. It ended with status {status}.")
+                raise InputError(f"{' '.join(command)} ended with status {status}.")
             run = Run(directory)
             audits = [record for record in run.metrics if "w1/exact" in record]
             row = {"case": name, "seed": seed, "command": f"wgan-lip {' '.join(command)}", "steps": run.status["step"]}
@@ -71,7 +71,7 @@ def seconds_until(ask: Callable[..., Any], last: int) -> float:
     start = time.perf_counter()
     while not _reaches(ask, last):
         if time.perf_counter() - start > PATIENCE:
-            raise InputError(f"Expected TensorBoard to serve step {last} within {PATIENCE:g} s. It did not. Try it.")
+            raise InputError(f"TensorBoard did not serve step {last} within {PATIENCE:g} s. Try again.")
         time.sleep(0.05)
     return time.perf_counter() - start
 

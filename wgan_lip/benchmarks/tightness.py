@@ -95,7 +95,7 @@ def _row(name: str, make: Callable[[], nn.Module], x: Tensor, y: Tensor) -> dict
     found = estimate_lipschitz(critic, torch.cat((x, y)))
     searched = time.perf_counter()
     if found > lipschitz:
-        raise RuntimeError(f"The certificate of '{name}' says {lipschitz} and the search found {found}: a bug.")
+        raise RuntimeError(f"The certificate of '{name}' states {lipschitz}, but a search found {found}: a bug.")
     values = evaluate(critic, torch.cat((x, y))).values
     value = float(values[: len(x)].mean() - values[len(x) :].mean())
     return {

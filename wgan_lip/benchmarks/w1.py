@@ -1,7 +1,7 @@
 """Suites w1 and w1_large: W1 of samples and of laws by today's tools and by this package, side by side.
 
-Every measurement has a process of its own, in which imports and samples are ready before the clock starts: its time
-and its memory are the tool's alone, and a tool that crashes, or does not end, loses its own row only.
+Every measurement runs in a separate process, in which imports and samples are ready before the clock starts: its time
+and its memory are the tool's alone, and a tool that crashes, or does not end, loses only its own row.
 """
 
 from __future__ import annotations
@@ -351,7 +351,7 @@ def _enclosed(rows: list[dict[str, Any]], truth: Truth) -> Bounds:
 def _check_agreement(rows: list[dict[str, Any]], truth: Truth) -> None:
     lower, upper = _enclosed(rows, truth)
     if lower > upper:
-        raise RuntimeError(f"On '{truth['case']}', W1 is at least {lower!r} and at most {upper!r}: a bug in a proof.")
+        raise RuntimeError(f"On '{truth['case']}', W1 is proved to be ≥ {lower!r} and ≤ {upper!r}: a bug in a proof.")
 
 
 def _judged(rows: list[dict[str, Any]], truth: Truth) -> list[dict[str, Any]]:

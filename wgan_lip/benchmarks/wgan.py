@@ -44,15 +44,15 @@ real samples: where it is lower, the samples are thinner than the data, which th
 
 
 def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False) -> dict[str, Any]:
-    """The command and the summary of a run, which is trained unless it lies finished in `directory`.
+    """The command and the summary of a run, which is trained unless `directory` holds it finished.
 
     Arguments:
-        directory: The run's folder. What was interrupted there goes on.
-        arguments: Of `wgan-lip train`.
-        may_stop: Whether a game may stop itself; its row then says why in `stopped`, and has no scores.
+        directory: The run's folder. An interrupted run in it is resumed.
+        arguments: Arguments of `wgan-lip train`.
+        may_stop: Whether training may stop itself; its row then gives the reason in `stopped`, and has no scores.
 
     Raises:
-        InputError: A run of other arguments in `directory`, or a run that failed.
+        InputError: A run with other arguments in `directory`, or a run that failed.
     """
     row = {"command": f"wgan-lip {shlex.join(['train', *arguments])}"}
     past = _past(directory, arguments)
@@ -62,7 +62,7 @@ def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False)
         process = [sys.executable, "-m", "wgan_lip", "train", *arguments, f"hydra.run.dir={directory}"]
         status = subprocess.run(process if past is None else [*process, "resume=auto"], check=False).returncode
         if status and not (may_stop and _past(directory, arguments) and _stopped_itself(Run(directory))):
-            raise InputError(f"Expected {row['command']} to finish. It ended with status {status}.")
+            raise InputError(f"{row['command']} ended with status {status}.")
         if status:
             return {**row, "stopped": Run(directory).status["reason"]}
     summary = Run(directory).summary
@@ -71,20 +71,20 @@ def train_case(directory: Path, arguments: list[str], *, may_stop: bool = False)
 
 
 def _past(directory: Path, arguments: list[str]) -> Run | None:
-    """The run that lies in a folder, or None; other arguments than its own are refused."""
+    """The run in a folder, or None; raises :class:`InputError` if it has other arguments."""
     if not (directory / "config.yaml").exists():
         return None
     run = Run(directory)
     if run.overrides != arguments:
         raise InputError(
-            f"Expected {directory} to hold {shlex.join(arguments)}. Got {shlex.join(run.overrides)}. "
-            "Choose another out=DIR."
+            f"{directory} holds a run with {shlex.join(run.overrides)}, not {shlex.join(arguments)}. Choose another "
+            "out=DIR."
         )
     return run
 
 
 def _stopped_itself(run: Run) -> bool:
-    """Whether its game diverged or was refuted, which it would again."""
+    """Whether training diverged or refuted a proof, which it would again."""
     return run.status.get("kind") in {error.__name__ for error in (DivergedError, NonFiniteError, RefutedError)}
 
 

@@ -1,4 +1,4 @@
-"""What a critic is: certified layers in a row."""
+"""The base of all critics: certified layers in sequence."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ class Critic(Rebuildable, nn.Sequential):
     Its Lipschitz constant is whatever :func:`wgan_lip.certify` proves for the weights it holds; training with
     :func:`wgan_lip.constrain_steps` keeps that at 1.
 
-    With k > 1 heads it holds k potentials over one body and maps to (b, k). The certificate is then in the maximum
-    norm of the k values: each potential, and each gap of two at two points, obeys the one constant. The vector of all
-    k is not 1-Lipschitz in the Euclidean norm; it is √k-Lipschitz there.
+    With k > 1 heads it holds k potentials on one body and maps to (b, k). The certificate is then in the maximum norm
+    of the k values: the constant holds for each potential. The vector of all k is not 1-Lipschitz in the Euclidean
+    norm; it is √k-Lipschitz there.
 
     Attributes:
         dim: Dimension d of the samples.
         heads: Number k of potentials.
-        spread: Of the samples, as :meth:`start_at` found it: the median of their distances from the middle; 1 before.
-            :func:`wgan_lip.parameter_groups` scales the rates of lengths by it.
-        guarantee: What training keeps of its constant; see Note [Guarantees] of :mod:`wgan_lip.critics.baselines`.
+        spread: Spread of the samples as found by :meth:`start_at`: the median of their distances from the middle; 1
+            before. :func:`wgan_lip.parameter_groups` scales the rates of lengths by it.
+        guarantee: What training guarantees about its constant; see Note [Guarantees] of
+            :mod:`wgan_lip.critics.baselines`.
     """
 
     guarantee: str = "certified"
@@ -47,8 +48,8 @@ class Critic(Rebuildable, nn.Sequential):
 
     @classmethod
     def examples(cls) -> Iterator[Critic]:
-        """A few small critics of this class, which the tests try to break: by default one, of dimension 3, where that
-        is the one argument without a default."""
+        """A few small critics of this class, which the tests try to break: by default one, of dimension 3, if that is
+        the only argument without a default."""
         try:
             critic = cls(3)  # type: ignore[call-arg]  # a subclass brings the layers
         except TypeError as error:
@@ -59,7 +60,7 @@ class Critic(Rebuildable, nn.Sequential):
         yield critic
 
     def another(self) -> Critic:
-        """A critic that is built as this one was, with weights of its own."""
+        """A critic built like this one, with new weights."""
         args, keywords = getattr(self, BUILT_WITH)
         return type(self)(*_anew(args), **_anew(keywords))
 
@@ -67,9 +68,9 @@ class Critic(Rebuildable, nn.Sequential):
     def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None) -> None:
         """Starts each layer at the states that reach it. Random, from torch's global generator.
 
-        Also takes the samples' spread, for learning rates. What a layer does, its own `start_at` says: residual layers
-        (:meth:`wgan_lip.lipschitz.layers.GradientFlow.start_at`) put their folds where the states are, cones
-        (:meth:`wgan_lip.lipschitz.layers.Cones.start_at`) their tips. Others start as they were built.
+        Also measures the samples' spread, for learning rates. Residual layers put their folds where the states are
+        (:meth:`wgan_lip.lipschitz.layers.GradientFlow.start_at`), cones their tips
+        (:meth:`wgan_lip.lipschitz.layers.Cones.start_at`). Other layers start as they were built.
 
         Arguments:
             x: Samples of P, shape (n, d).
@@ -77,7 +78,7 @@ class Critic(Rebuildable, nn.Sequential):
             solver: Puts cones on the potential of an exact plan between their states.
 
         Raises:
-            InputError: Unusable samples, or of another dimension.
+            InputError: Samples that are unusable or have another dimension.
         """
         states = self._states(x, y)
         self.spread = middle_and_spread(states)[1] or 1.0
@@ -85,7 +86,7 @@ class Critic(Rebuildable, nn.Sequential):
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
-        """Renews each layer at the states that reach it: moves what no sample feels to where samples are; f stays.
+        """Renews each layer at the states that reach it: moves parts that affect no sample to the samples; f stays.
 
         See :meth:`wgan_lip.lipschitz.layers.Cones.renew`; other layers of the package have nothing to renew.
 
@@ -97,12 +98,12 @@ class Critic(Rebuildable, nn.Sequential):
             How many cones, or other parts of layers, moved.
 
         Raises:
-            InputError: Unusable samples, or of another dimension.
+            InputError: Samples that are unusable or have another dimension.
         """
         return renew_chain(self, self._states(x, y), len(x))
 
     def split_frozen(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """The layers before the first one that trains, and all others: what the former make of samples that stay can be
+        """The layers before the first one that trains, and all others: outputs of the former at fixed samples can be
         computed once. Both parts hold this critic's own layers."""
         layers = list(self.named_children())
         trains = [any(parameter.requires_grad for parameter in layer.parameters()) for _, layer in layers]
@@ -110,15 +111,15 @@ class Critic(Rebuildable, nn.Sequential):
         return nn.Sequential(OrderedDict(layers[:first])), nn.Sequential(OrderedDict(layers[first:]))
 
     def _states(self, x: Tensor, y: Tensor) -> Tensor:
-        """Both sample sets (n + m, d), checked, as the parameters are."""
+        """Both sample sets (n + m, d), checked, with the dtype and device of the parameters."""
         x, y = check_pair(x, y)
         if x.shape[1] != self.dim:
-            raise InputError(f"Expected samples of dimension {self.dim}, that of the critic. Got {tuple(x.shape)}.")
+            raise InputError(f"Samples must have dimension {self.dim}, that of the critic, not shape {tuple(x.shape)}.")
         return torch.cat((x, y)).to(next(self.parameters()))
 
 
 def _anew(argument: Any) -> Any:
-    """An argument of a critic's, in which no module is another critic's too."""
+    """A copy of a critic's argument that shares no module with it."""
     if isinstance(argument, Critic):
         return argument.another()
     if isinstance(argument, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What others constrain a critic by: clipped weights, penalties, spectral normalisation, Björck's iteration."""
+"""Other constraints on a critic: clipped weights, penalties, spectral normalisation, Björck's iteration."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from wgan_lip.utils.slopes import gradients
 __all__ = ["ClippedCritic", "GroupSortCritic", "PenalizedCritic", "SpectralNormCritic"]
 
 # Note [Guarantees]
-# A critic's `guarantee` says what its training keeps, not what `certify` proves, which holds for all of them:
+# A critic's `guarantee` says what its training guarantees, not what `certify` proves, which holds for all of them:
 # - "certified": the certified constant stays at most 1, so the dual value itself is a lower bound on W1.
-# - "certified, conservative": the construction bounds the certified constant, but not at the steepest slope. Divided
-#   by it the dual value is a lower bound, lower than it need be.
-# - "not certified": nothing bounds it. Divided by the certified constant the dual value still is a lower bound, mostly
-#   one near 0; the dual value itself is none, and may exceed W1.
+# - "certified, conservative": the construction bounds the certified constant, but well above the steepest slope. The
+#   dual value divided by it is a lower bound, lower than necessary.
+# - "not certified": nothing bounds it. The dual value divided by the certified constant is still a lower bound, mostly
+#   near 0; the dual value itself is not, and may exceed W1.
 
 
 class ClippedCritic(Critic):
@@ -41,8 +41,8 @@ class ClippedCritic(Critic):
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
-        `certify` multiplies verified norms. Its constant is none that was chosen, and is not reached: the dual value
-        divided by it is a lower bound on W1, lower than it need be.
+        `certify` multiplies verified norms. The constant is not chosen, and not attained: the dual value divided by it
+        is a lower bound on W1, lower than necessary.
 
     Example:
         >>> ClippedCritic(2, width=16)(torch.zeros(5, 2)).shape
@@ -80,8 +80,9 @@ class PenalizedCritic(Critic):
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
-        None: the penalty holds, in part, where it was drawn, and the dual value may exceed W1. `certify` multiplies
-        verified norms; divided by that, which grows with width and depth, the dual value is a lower bound near 0.
+        None: the penalty acts only near the points drawn, and the dual value may exceed W1. `certify` multiplies
+        verified norms; divided by that product, which grows with width and depth, the dual value is a lower bound near
+        0.
 
     Example:
         >>> critic = PenalizedCritic(2, width=16)
@@ -106,7 +107,7 @@ class PenalizedCritic(Critic):
         activation: str = "relu",
     ) -> None:
         if not 0 <= penalty_weight < math.inf:
-            raise InputError(f"Expected penalty_weight of at least 0 and finite. Got {penalty_weight}.")
+            raise InputError(f"penalty_weight must be finite and at least 0, not {penalty_weight}.")
         super().__init__(dim, _perceptron(dim, width, depth, activation, nn.Linear))
         self.penalty_weight, self.one_sided = penalty_weight, one_sided
         # On the CPU, so that one seed draws the same points on every device.
@@ -115,8 +116,9 @@ class PenalizedCritic(Critic):
     def penalty(self, x: Tensor, y: Tensor) -> Tensor:
         """The weighted penalty at random points between x and y, shape (n, d) and (m, d): a scalar with gradient.
 
-        Row i of x meets row i of y; the longer one is cut. Points are drawn from a stream of the critic's own, seeded
-        from torch's default generator when it was built; its state is in the state dict, and copies go on from it.
+        Row i of x is paired with row i of y; the longer set is cut. Points are drawn from the critic's own random
+        stream, seeded from torch's default generator at construction; its state is in the state dict, and copies
+        continue it.
         """
         count = min(len(x), len(y))
         x, y = x[:count].flatten(1), y[:count].flatten(1)
@@ -146,8 +148,8 @@ class SpectralNormCritic(Critic):
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
 
     Guarantee:
-        `certify` multiplies the layers' constants, each above 1 by what power iteration missed; see
-        :class:`SpectralNormLinear`. Slopes fall far short of the product, for no layer keeps the gradient norm.
+        `certify` multiplies the layers' constants, each above 1 by the error of power iteration; see
+        :class:`SpectralNormLinear`. Slopes fall far short of the product, since no layer keeps the gradient norm.
 
     Example:
         >>> SpectralNormCritic(2, width=16)(torch.zeros(5, 2)).shape
@@ -168,15 +170,15 @@ class GroupSortCritic(Critic):
 
     .. math:: f = A_{L+1} \circ \operatorname{sort} \circ A_L \circ \cdots \circ \operatorname{sort} \circ A_1
 
-    Every A_l is a :class:`BjorckLinear`. :class:`wgan_lip.critics.SortingCritic` is the same function, kept by
-    retraction instead, which costs a fraction of a step.
+    Every A_l is a :class:`BjorckLinear`. :class:`wgan_lip.critics.SortingCritic` is the same function, constrained by
+    retraction instead, at a fraction of the cost.
 
     Arguments:
         dim: Dimension d of the samples.
         width: Width h of the state.
         depth: Number L of sorts.
         group: Channels sorted together, a divisor of the width; the width itself sorts the whole state.
-        iterations: Björck steps of every weight in every evaluation.
+        iterations: Björck steps for every weight in every evaluation.
         bias_scale: The biases start uniform in [−bias_scale, bias_scale].
 
     Guarantee:
@@ -218,7 +220,7 @@ class GroupSortCritic(Critic):
 def _perceptron(
     dim: int, width: int, depth: int, activation: str, linear: Callable[[int, int], nn.Module]
 ) -> OrderedDict[str, nn.Module]:
-    """Depth hidden layers (b, width), each an affine map with an activation behind it, and a last map to (b, 1)."""
+    """`depth` hidden layers (b, width), each an affine map followed by an activation, and a last map to (b, 1)."""
     check_sizes(dim=dim, width=width, depth=depth)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index in range(1, depth + 1):

@@ -1,4 +1,4 @@
-"""Critics made of critics: the lattice operations, sums, clipping and scaling, and the mean of several of a kind."""
+"""Critics made of critics: lattice operations, sums, clipping and scaling, and the mean of several of one kind."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ GUARANTEES = ("not certified", "certified, conservative", "certified")  # the we
 
 
 class CombinedCritic(Critic):
-    r"""A critic made of critics of the same samples, whose values are taken together, and then clipped.
+    r"""A critic made of critics for the same samples, whose values are combined, and then clipped.
 
     .. math:: f = \min(\max(J(f_1, \ldots, f_k), a), b)
 
     with J the maximum, the minimum, a sum with fixed weights, or one with trained weights. The critics become parts of
-    this one, and are not copied: training one trains the other. They may be combined themselves.
+    this one, and are not copied: training one trains the other. They may be combined critics themselves.
 
     Arguments:
-        critics: One or more, of one dimension and one number of heads; modules that :func:`wgan_lip.certify` proves,
-            such as fitted ones, will do.
+        critics: One or more, with the same dimension and number of heads; any modules that :func:`wgan_lip.certify`
+            proves, such as fitted critics.
         rule: A key of :data:`RULES`: `maximum`, `minimum`, `sum` or `mixture`.
-        weights: Of a sum, one for each critic, by default 1/k; of a mixture, those to start from.
+        weights: For a sum, one for each critic, by default 1/k; for a mixture, the initial ones.
         shift: A number added to a sum.
         low: a; None for no bound from below.
         high: b; None for no bound from above.
@@ -58,9 +58,9 @@ class CombinedCritic(Critic):
         InputError: Critics that do not fit together, or that are trained with a penalty, which would be lost.
 
     Guarantee:
-        Each critic is certified by itself. With constants L_i the maximum and the minimum have max_i L_i, for
+        Each critic is certified separately. With constants L_i, the maximum and the minimum have max_i L_i, since
         x ↦ (f_1(x), …, f_k(x)) has it in the maximum norm and max is 1-Lipschitz there; sums have Σ |w_i| L_i.
-        Clipping has no part in it. Training keeps a mixture at Σ |w_i| = 1.
+        Clipping does not change it. Training keeps Σ |w_i| = 1 for a mixture.
 
     Example:
         >>> import torch
@@ -84,12 +84,12 @@ class CombinedCritic(Critic):
         given = [critics] if isinstance(critics, (str, nn.Module)) or not isinstance(critics, Sequence) else critics
         if given is not critics or not given or not all(isinstance(each, nn.Module) for each in given):
             kinds = ", ".join(type(each).__name__ for each in given) or "none"
-            raise InputError(f"Expected a list of critics, at least one. Got {kinds}.")
+            raise InputError(f"critics must be a list of at least one critic, not {kinds}.")
         for each in critics:
             if hasattr(each, "penalty"):
                 raise InputError(
-                    f"Expected critics that are trained without a penalty. Got {type(each).__name__}, whose penalty "
-                    "would be lost among others."
+                    f"{type(each).__name__} is trained with a penalty, which would be lost in a combined critic. Use "
+                    "critics without one."
                 )
         if (weights is not None and rule not in ("sum", "mixture")) or (shift and rule != "sum"):
             raise InputError(f"A {rule} takes no {'shift' if shift and rule != 'sum' else 'weights'}. Leave it out.")
@@ -99,7 +99,7 @@ class CombinedCritic(Critic):
         if low is not None or high is not None:
             ends = -math.inf if low is None else float(low), math.inf if high is None else float(high)
             if not ends[0] < ends[1]:
-                raise InputError(f"Expected low below high. Got {low} and {high}.")
+                raise InputError(f"low must be below high, not {low} and {high}.")
             layers["clip"] = nn.Hardtanh(*ends)
         dim, heads = _sizes(critics)
         super().__init__(dim, layers, heads)
@@ -122,12 +122,12 @@ class CombinedCritic(Critic):
 
 
 class MeanCritic(CombinedCritic):
-    r"""The mean of several critics of one kind, each with weights of its own.
+    r"""The mean of several critics of one kind, each with its own weights.
 
     .. math:: f = \frac{1}{k} \sum_i f_i
 
     Arguments:
-        of: One of them; the others are built with the arguments that it was built with.
+        of: One of them; the others are built with the same arguments.
         members: Their number k.
 
     Guarantee:
@@ -143,7 +143,7 @@ class MeanCritic(CombinedCritic):
     def __init__(self, of: Critic, *, members: int = 2) -> None:
         check_sizes(members=members)
         if not isinstance(of, Critic):
-            raise InputError(f"Expected a critic of the package to build others like. Got {type(of).__name__}.")
+            raise InputError(f"of must be a critic of this package, to build others like it, not {type(of).__name__}.")
         super().__init__([of, *(of.another() for _ in range(members - 1))])
 
     @classmethod
@@ -188,7 +188,7 @@ def mixture(*critics: nn.Module, weights: Sequence[float] | None = None) -> Comb
 
 
 def scaled(critic: nn.Module, factor: float) -> CombinedCritic:
-    """A critic times a number, and its constant times the number's size; see :class:`CombinedCritic`."""
+    """A critic times a number, with its constant times |factor|; see :class:`CombinedCritic`."""
     return CombinedCritic([critic], weights=[factor])
 
 
@@ -198,15 +198,15 @@ def shifted(critic: nn.Module, shift: float) -> CombinedCritic:
 
 
 def clipped(critic: nn.Module, low: float | None = None, high: float | None = None) -> CombinedCritic:
-    """A critic whose values below `low` and above `high` are taken to them, with the same constant.
+    """A critic with its values clipped to [low, high], with the same constant.
 
-    None is no bound; see :class:`CombinedCritic`.
+    None means no bound; see :class:`CombinedCritic`.
     """
     return CombinedCritic([critic], low=low, high=high)
 
 
 def _sizes(critics: Sequence[nn.Module]) -> tuple[int, int]:
-    """Dimension and number of heads of critics, which have to agree."""
+    """Dimension and number of heads of critics, which must agree."""
     found = []
     for each in critics:
         if isinstance(each, Critic):
@@ -214,9 +214,9 @@ def _sizes(critics: Sequence[nn.Module]) -> tuple[int, int]:
             continue
         claim = claim_of(each)
         if claim.norm_in is None or claim.norm_out is None:
-            raise InputError(f"Expected critics that know their dimension. Got {type(each).__name__} of any.")
+            raise InputError(f"Critics must know their dimension; {type(each).__name__} takes any.")
         found.append((claim.norm_in.dim, claim.norm_out.dim))
     for name, sizes in (("dimension", [size[0] for size in found]), ("number of heads", [size[1] for size in found])):
         if len(set(sizes)) > 1:
-            raise InputError(f"Expected critics of one {name}. Got {', '.join(map(str, sizes))}.")
+            raise InputError(f"Critics must have the same {name}, not {', '.join(map(str, sizes))}.")
     return found[0]

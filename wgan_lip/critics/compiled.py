@@ -33,7 +33,7 @@ __all__ = [
 
 _U = 2.0**-53
 _CHUNK = 2**22  # entries of one block of values: 32 MiB
-_STEEP = 1e-12  # by how much rounding may have lifted a slope of norm 1
+_STEEP = 1e-12  # by how much rounding may have raised a slope of norm 1
 _RADIUS = 1e-8  # the smallest ball in which an inequality counts as strict; its unit is made in `_somewhere`
 _INFEASIBLE = 2  # scipy's status of a linear programme without a solution
 
@@ -49,7 +49,7 @@ class MaxMinFunction(Printed):
     Arguments:
         slopes: The a_j, shape (p, d). Held in float64, like the intercepts.
         intercepts: The b_j, shape (p,).
-        groups: The S_i, each an array of indices of pieces. A piece may serve several groups.
+        groups: The S_i, each an array of indices of pieces. A piece may be in several groups.
 
     Raises:
         InputError: Slopes or intercepts that are not finite or of other shapes, no group, an empty group, an index out
@@ -73,16 +73,17 @@ class MaxMinFunction(Printed):
         intercepts = _values(self.intercepts, len(slopes), "intercepts")
         groups = tuple(np.asarray(group) for group in self.groups)
         if not groups:
-            raise InputError("Expected at least one group of pieces. Got none.")
+            raise InputError("groups must hold at least one group of pieces.")
         for number, group in enumerate(groups):
             if group.ndim != 1 or group.size == 0 or group.dtype.kind not in "iu":
                 raise InputError(
-                    f"Expected each group to be a non-empty list of indices of pieces. Got, for group {number}, shape "
+                    f"Each group must be a non-empty list of indices of pieces; group {number} has shape "
                     f"{group.shape} and dtype {group.dtype}."
                 )
             if group.min() < 0 or group.max() >= len(slopes):
                 raise InputError(
-                    f"Expected indices in 0..{len(slopes) - 1}. Got {group.min()}..{group.max()} in group {number}."
+                    f"Indices in groups must be in 0..{len(slopes) - 1}, not {group.min()}..{group.max()} as in group "
+                    f"{number}."
                 )
         object.__setattr__(self, "slopes", slopes)
         object.__setattr__(self, "intercepts", intercepts)
@@ -105,11 +106,11 @@ class MaxMinFunction(Printed):
     def __call__(self, x: Tensor | ArrayLike) -> Tensor | np.ndarray:
         """Evaluates f at x, shape (n, d): float64 values (n,) on the CPU. Arrays give an array, tensors a tensor.
 
-        Memory stays bounded. Raises :class:`InputError` where x has another dimension.
+        Memory stays bounded. Raises :class:`InputError` if x has another dimension.
         """
         points = _array(x, "x", minimum=0)
         if points.shape[1] != self.dim:
-            raise InputError(f"Expected x of dimension {self.dim}, that of the function. Got shape {points.shape}.")
+            raise InputError(f"x must have dimension {self.dim}, that of the function, not shape {points.shape}.")
         members = np.concatenate(self.groups)
         starts = np.cumsum([0, *map(len, self.groups[:-1])])
         step = max(1, _CHUNK // (len(members) + len(self.slopes)))
@@ -121,20 +122,21 @@ class MaxMinFunction(Printed):
         return torch.from_numpy(values) if isinstance(x, Tensor) else values
 
     def bound(self) -> float:
-        """The largest ‖a_j‖: a Lipschitz constant of f, in one product, and not always the smallest."""
+        """The largest ‖a_j‖: a Lipschitz constant of f, quick to compute, and not always the smallest."""
         return float(_lengths(self.slopes).max())
 
     def lipschitz(self) -> float:
         """The Lipschitz constant of f on R^d: the largest ‖a_j‖ among the pieces that f equals on an open set.
 
-        A piece of group i decides where it is the least of S_i and every other group has some piece below it: a
-        depth-first search over that piece of every other group, each branch one linear programme. Steeper pieces come
-        first, and the first that decides ends the search. At worst Π|S_i| programmes a piece, usually a few.
+        A piece of group i is active where it is the least of S_i and every other group has some piece below it: a
+        depth-first search over that piece of every other group, with one linear programme for each branch. Steeper
+        pieces come first, and the first active one ends the search. At worst Π|S_i| programmes per piece, usually a
+        few.
 
         Guarantee:
-            Exact up to rounding, but for pieces that decide in no ball of radius above 1e-8 s/L: those may be
-            overlooked. L is the steepest slope, and s the spread of the intercepts, from where it is least, but not
-            below a millionth of the largest. :meth:`bound` overlooks none.
+            Exact up to rounding, except that pieces active in no ball of radius above 1e-8 s/L may be missed. L is the
+            steepest slope, and s the spread of the intercepts, seen from where it is least, and at least a millionth of
+            the largest. :meth:`bound` misses none.
         """
         norms = _lengths(self.slopes)
         for piece in np.argsort(-norms, kind="stable"):
@@ -155,7 +157,7 @@ class MaxMinFunction(Printed):
             dim: d.
             groups: Number of groups.
             pieces: Number of pieces; a group takes between one and all of them.
-            seed: Of the random numbers, or their generator.
+            seed: Seed of the random numbers, or their generator.
             lipschitz: Bound on the norms of the slopes.
         """
         rng = np.random.default_rng(seed)
@@ -173,20 +175,20 @@ def interpolate(points: Tensor | ArrayLike, values: Tensor | ArrayLike, *, prune
     .. math:: f = \max_i \min_j g_{ij}, \qquad g_{ij}(x) = c_i + (c_j - c_i) \frac{(z_j - z_i)^\top (x - z_i)}
         {\|z_j - z_i\|^2}
 
-    g_ij equals c_i at z_i and c_j at z_j, so that f(z_k) = c_k for every k; its slope is at most the largest among the
-    values', and so is f's.
+    g_ij equals c_i at z_i and c_j at z_j, so f(z_k) = c_k for every k; its slope is at most the largest slope between
+    two of the points, and so is that of f.
 
     Arguments:
         points: The z_i, shape (N, d).
         values: The c_i, shape (N,), with |c_i − c_j| ≤ ‖z_i − z_j‖.
-        prune: Keep only pieces and groups enough for f(z_k) = c_k, chosen greedily; all N² otherwise. The two
-            functions agree at the points.
+        prune: Keep only enough pieces and groups for f(z_k) = c_k, chosen greedily; all N² otherwise. The two functions
+            agree at the points.
 
     Returns:
-        The function; every stored slope has norm at most 1. O(N³ d) operations, O(N (N + d)) memory beside the result.
+        The function; every stored slope has norm at most 1. O(N³ d) operations, O(N (N + d)) memory besides the result.
 
     Raises:
-        InputError: Unusable points or values, or two of them that no 1-Lipschitz function takes.
+        InputError: Unusable points or values, or values that no 1-Lipschitz function takes.
 
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), the restricted
@@ -210,22 +212,22 @@ def critic_from_transport(
 
     .. math:: f = \max_i \min_{j \in S_i} \left( c_i - \frac{(y_j - x_i)^\top (x - x_i)}{\|y_j - x_i\|} \right)
 
-    with c the values of an optimal potential. The piece of group i towards y_j falls as steeply as it may and is at
-    most c(y_j) there; so f(x_i) ≥ c(x_i) and f(y_j) ≤ c(y_j), and E_P f − E_Q f ≥ W1. It cannot be more, for f is
-    1-Lipschitz. Groups and pieces that others make up for are left out; where −f, built from y to x, takes fewer
-    pieces, that is compiled instead. All slopes have norm 1, so that a retraction moves neither family.
+    with c the values of an optimal potential. The piece of group i towards y_j falls as steeply as possible and is at
+    most c(y_j) there; so f(x_i) ≥ c(x_i) and f(y_j) ≤ c(y_j), and E_P f − E_Q f ≥ W1. It cannot be more, since f is
+    1-Lipschitz. Redundant groups and pieces are left out; if −f, built from y to x, takes fewer pieces, that is
+    compiled instead. All slopes have norm 1, so a retraction changes neither family.
 
     Arguments:
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
         family: `resnet`, see :func:`compile_resnet`, or `fixed_width`, see :func:`compile_fixed_width`. In many
-            dimensions nearly n·m pieces are needed: the width of the one, the depth of the other, whose every block
-            holds (d + 3)² numbers.
+            dimensions nearly n·m pieces are needed: the width of the one, and the depth of the other, with (d + 3)²
+            numbers in each block.
 
     Returns:
-        The critic, in float64. Its certified constant is at most 1 and its KR value W1(P_n, Q_m) to rounding, which
-        :func:`wgan_lip.transport.solve` states and encloses. In float32 it keeps seven digits of the values, not of
-        their differences.
+        The critic, in float64. Its certified constant is at most 1 and its KR dual value W1(P_n, Q_m) up to rounding,
+        which :func:`wgan_lip.transport.solve` encloses. In float32 it keeps seven digits of the values, not of their
+        differences.
 
     Raises:
         InputError: Unusable samples, or an unknown family.
@@ -268,14 +270,14 @@ def critic_from_transport(
 def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
     r"""Compiles a max-min function into a critic of family A, with the maximum norm: exact on R^d up to rounding.
 
-    The lift takes x to all pieces, one coordinate each; tournaments of sorted pairs find the minimum of every group
-    at once, then the maximum of those. Slot g·2^a + k holds the k-th piece of group g, both padded to powers of two by
+    The lift maps x to all pieces, one coordinate each; tournaments of sorted pairs find the minimum of every group at
+    once, then the maximum of those. Slot g·2^a + k holds the k-th piece of group g, both padded to powers of two by
     repetition; after a layers slot (g + 1)·2^a − 1 holds the group's minimum, after b more slot 2^a − 1 the value.
 
     Returns:
         `ResNetCritic(dim, width=2^(a + b), depth=a + b, norm="max")` in float64, a = ⌈log2 max|S_i|⌉,
-        b = ⌈log2 #groups⌉, at least one layer. Its certified constant is at most 1. Retraction keeps it where slopes
-        have norm 1; shorter ones it lengthens to 1, for the rows of a trained lift have norm 1.
+        b = ⌈log2 #groups⌉, at least one layer. Its certified constant is at most 1. Retraction keeps slopes of norm 1,
+        and lengthens shorter ones to 1, since the rows of a trained lift have norm 1.
 
     Raises:
         InputError: A slope of norm above 1.
@@ -288,7 +290,7 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
     low = max(low, 1 - high)  # a critic has at least one layer
     slots = np.stack([np.resize(group, 2**low) for group in function.groups])
     slots = np.resize(slots, (2**high, 2**low)).ravel()
-    with torch.device("meta"):  # random weights of this width take longer than all the rest
+    with torch.device("meta"):  # random weights of this width would take longer than everything else
         critic = ResNetCritic(function.dim, width=len(slots), depth=low + high, norm="max").double()
     critic.to_empty(device="cpu")
     shrink = 1 - MARGIN * np.finfo(np.float64).eps  # as retraction does: room for a proof that rounds up
@@ -301,12 +303,12 @@ def compile_resnet(function: MaxMinFunction) -> ResNetCritic:
 
 
 def compile_cones(potential: Potential) -> nn.Sequential:
-    r"""A potential of a transport solution as a critic that can be certified, (b, d) → (b,), in float64, not trained.
+    r"""Turns a potential of a transport solution into a critic that can be certified, (b, d) → (b,), in float64.
 
     .. math:: f(z) = s \min_j (\|z - p_j\| - v_j)
 
     A minimum of cones is 1-Lipschitz by its form, so the certified constant is at most 1 whatever the numbers are. The
-    critic takes no gradients in its weights; memory stays bounded where none are asked for in z either.
+    critic's weights do not train; memory stays bounded if gradients in z are not asked for either.
     """
     cones = LipschitzExtension.through(potential.points, -potential.offsets)
     sign = [] if potential.sign > 0 else [Linear(Norm((1,)), Norm((1,))).double()]
@@ -319,19 +321,20 @@ def compile_cones(potential: Potential) -> nn.Sequential:
 def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:
     r"""Compiles a max-min function into a critic of family B, of width d + 3: exact on R^d up to rounding.
 
-    z carries x untouched (τ = 0). A block leaves (max, min) of two scalars in s_1, s_2: the affine maps keep the least
-    so far and load the group's next piece beside it, then compare the group's minimum with the maximum so far, which
-    waits in s_3.
+    z carries x unchanged (τ = 0). A block leaves (max, min) of two scalars in s_1, s_2: the affine maps keep the least
+    so far and load the group's next piece next to it, then compare the group's minimum with the maximum so far, kept in
+    s_3.
 
     The rows of a trained affine map have norms that add up to 1. A piece of slope shorter than that is loaded as
 
     .. math:: c\,(s_1 - s_2) + a^\top z + b, \qquad 2c + \|a\| = 1
 
-    where s_1 = s_2, for which one more block copies the scalar that is kept; so retraction moves no function.
+    where s_1 = s_2, for which one more block copies the scalar that is kept; so retraction does not change the
+    function.
 
     Returns:
-        `FixedWidthCritic(dim, depth=depth, hidden=1)` in float64, of depth at most Σ|S_i| + 1 where all slopes have
-        norm 1, and one more for each shorter piece at most. Its certified constant is at most 1.
+        `FixedWidthCritic(dim, depth=depth, hidden=1)` in float64, of depth at most Σ|S_i| + 1 if all slopes have norm
+        1, and at most one more for each shorter piece. Its certified constant is at most 1.
 
     Raises:
         InputError: A slope of norm above 1.
@@ -342,7 +345,7 @@ def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:
     slopes, norms = _nonexpansive(function)
     spare = np.where(norms < 1 - _STEEP, (1 - norms) / 2, 0.0)
     pieces = np.column_stack((spare, -spare, np.zeros(len(slopes)), slopes))
-    # Row k keeps the scalar s_{k + 1} for k < 3, and loads piece k − 3 from there on.
+    # Row k keeps the scalar s_{k + 1} for k < 3, and loads piece k − 3 otherwise.
     rows = torch.from_numpy(np.concatenate((np.eye(3, function.dim + 3), pieces)))
     biases = torch.from_numpy(np.concatenate((np.zeros(3), function.intercepts)))
     program = _program([(3 + group).tolist() for group in function.groups], {*(3 + np.flatnonzero(spare)).tolist()})
@@ -364,7 +367,7 @@ def compile_fixed_width(function: MaxMinFunction) -> FixedWidthCritic:
 
 
 def _program(groups: list[list[int]], short: set[int]) -> list[tuple[int, int, int]]:
-    """What each affine map writes to (s_1, s_2, s_3): a scalar, 0 to 2, or a piece, in the numbers of `groups`.
+    """What each affine map writes to (s_1, s_2, s_3): a scalar, 0 to 2, or a piece, numbered as in `groups`.
 
     Pieces in `short` need s_1 = s_2 when they are loaded. The last map writes the value to all three.
     """
@@ -397,9 +400,9 @@ def _enough(
     values: np.ndarray,
     slopes_towards: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> dict[int, np.ndarray]:
-    """Groups of pieces enough for :func:`_max_min`, chosen greedily: the points (few) for each centre (of few).
+    """Enough groups and pieces for :func:`_max_min`, chosen greedily: a few points for each of a few centres.
 
-    Enough for at most `values` at the points in each group, and for at least `heights` at the centres in all.
+    Each group is at most `values` at the points, and their maximum at least `heights` at the centres.
     """
     tolerance = 16 * _U * cdist(centres, points).max()
     chosen, reached = [], np.eye(len(centres), dtype=bool)
@@ -437,20 +440,20 @@ def _max_min(
 
 
 def _chords(steps: np.ndarray, rises: np.ndarray) -> np.ndarray:
-    """The slopes, along `steps` (k, d), of the pieces that rise by `rises` (k,) there; 0 for no step."""
+    """The slopes, along `steps` (k, d), of the pieces that rise by `rises` (k,) there; 0 for a zero step."""
     squares = np.square(steps).sum(axis=1)
     return steps * np.divide(rises, squares, out=np.zeros_like(rises), where=squares > 0)[:, None]
 
 
 def _cones(steps: np.ndarray, rises: np.ndarray) -> np.ndarray:
-    """The unit slopes that fall most along `steps` (k, d), whatever `rises` are; the first axis for no step."""
+    """The unit slopes that fall most along `steps` (k, d), whatever `rises` are; the first axis for a zero step."""
     lengths = np.linalg.norm(steps, axis=1, keepdims=True)
     axis = np.eye(1, steps.shape[1])
     return np.where(lengths > 0, -steps / np.where(lengths > 0, lengths, 1), axis)
 
 
 def _cover(covers: np.ndarray) -> np.ndarray:
-    """Indices of few rows of a square boolean matrix, its diagonal true, that cover every column: greedily."""
+    """Indices of a few rows of a square boolean matrix, true on its diagonal, that cover every column: greedily."""
     chosen: list[int] = []
     gains, missing = covers.sum(axis=1), np.ones(len(covers), dtype=bool)
     while missing.any():
@@ -469,12 +472,12 @@ def _somewhere(
     """Whether, on an open set, each of `groups` has a piece below every piece of `upper`.
 
     Arguments:
-        function: Whose pieces the indices mean.
+        function: The function with these pieces.
         upper: Indices of pieces.
-        groups: Of each of them some piece is below.
-        under: A piece and others that it must be below as well.
+        groups: Groups of which some piece must be below.
+        under: A piece and others that it must also be below.
     """
-    # Seen from where the intercepts differ least, and in units in which neither they nor the slopes are large: so what
+    # Seen from where the intercepts differ least, and in units in which neither they nor the slopes are large, so what
     # counts as thin depends neither on the origin nor on the units of x and f.
     steepest = function.bound() or 1.0
     slopes = function.slopes / steepest
@@ -486,7 +489,7 @@ def _somewhere(
     intercepts = intercepts / scale
 
     def below(piece: int, others: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Unit normals N and offsets e of {x: N x ≤ e}, where `piece` is below `others`; None where it never is."""
+        """Unit normals N and offsets e of {x: N x ≤ e}, where `piece` is below `others`; None if it never is."""
         normals, offsets = slopes[piece] - slopes[others], intercepts[others] - intercepts[piece]
         lengths = _lengths(normals)
         slanted = lengths > 0
@@ -507,7 +510,7 @@ def _somewhere(
         if result.status == _INFEASIBLE:
             return False
         if not result.success:
-            return True  # the side on which no piece is overlooked
+            return True  # err on the side of missing no piece
         centre, radius = result.x[:-1], result.x[-1]
         if radius < _RADIUS:
             return False
@@ -529,12 +532,12 @@ def _somewhere(
 
 
 def _nonexpansive(function: MaxMinFunction) -> tuple[np.ndarray, np.ndarray]:
-    """The slopes and their norms, rounding above 1 taken off. Raises :class:`InputError` for a slope above 1."""
+    """The slopes and their norms, with rounding above 1 removed. Raises :class:`InputError` for a slope above 1."""
     norms = _lengths(function.slopes)
     steepest = int(norms.argmax())
     if norms[steepest] > 1 + _STEEP:
         raise InputError(
-            f"Expected slopes of norm at most 1. Got {norms[steepest]:.17g} for piece {steepest}. Divide slopes and "
+            f"Slopes must have norm at most 1, not {norms[steepest]:.17g} as for piece {steepest}. Divide slopes and "
             "intercepts by it, and multiply the critic's values."
         )
     slopes = function.slopes if norms[steepest] <= 1 else function.slopes / np.maximum(norms, 1)[:, None]
@@ -554,7 +557,7 @@ def _unit(*arrays: np.ndarray) -> float:
 
 
 def _at_most_1(slopes: np.ndarray) -> np.ndarray:
-    """The slopes (p, d), those of norm above 1 or too near it to tell shortened: in real arithmetic at most 1 each."""
+    """The slopes (p, d), shortened if of norm above 1 or too close to tell: each at most 1 in real arithmetic."""
     norms = np.linalg.norm(slopes, axis=1, keepdims=True) * (1 + (slopes.shape[1] + 8) * _U)
     return slopes / np.maximum(norms, 1)
 
@@ -569,8 +572,8 @@ def _check_1_lipschitz(points: np.ndarray, values: np.ndarray) -> None:
         rise, run = abs(values[i] - values[j]), distances[i, j]
         slope = f"slope {rise / run:.17g}" if run else "two values for one point"
         raise InputError(
-            f"Expected values that a 1-Lipschitz function takes. Got {slope} between points {min(i, j)} and "
-            f"{max(i, j)}: values {rise:.9g} apart at distance {run:.9g}. Divide all values by the largest slope."
+            f"No 1-Lipschitz function takes these values: {slope} between points {min(i, j)} and "
+            f"{max(i, j)}, values {rise:.9g} apart at distance {run:.9g}. Divide all values by the largest slope."
         )
 
 
@@ -582,5 +585,5 @@ def _array(samples: Tensor | ArrayLike, name: str, *, minimum: int = 1) -> np.nd
 def _values(values: Tensor | ArrayLike, count: int, name: str) -> np.ndarray:
     values = values if isinstance(values, Tensor) else np.asarray(values)
     if values.shape != (count,):
-        raise InputError(f"Expected {name} of shape ({count},), one a row. Got shape {tuple(values.shape)}.")
+        raise InputError(f"{name} must have shape ({count},), one for each row, not {tuple(values.shape)}.")
     return _array(values[:, None], name)[:, 0]

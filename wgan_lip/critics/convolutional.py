@@ -29,14 +29,14 @@ class ConvolutionalCritic(Critic):
 
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q \circ \psi_B \circ \cdots \circ \psi_1 \circ P
 
-    P takes every square of `patch` × `patch` pixels to one pixel of more channels, an isometry where there are channels
-    enough. ψ are :class:`ConvGradientFlow` layers on 2 × 2 windows, every other one shifted by a pixel, so that what
-    one layer holds apart the next one mixes. Q, φ and v are as in :class:`ResNetCritic`. All norms are Euclidean.
+    P maps every square of `patch` × `patch` pixels to one pixel with more channels, an isometry if there are enough
+    channels. ψ are :class:`ConvGradientFlow` layers on 2 × 2 windows, every other one shifted by a pixel, so that each
+    layer mixes the windows of the one before. Q, φ and v are as in :class:`ResNetCritic`. All norms are Euclidean.
 
     Windows that do not overlap keep the rows of their kernels orthonormal, so folds keep the gradient norm at 1.
     Kernels of overlapping windows are rescaled, which bounds their norm but lets the gradient shrink.
 
-    With K labels, the samples are rows (b, c·h·w + K), P reads each label coordinate as a plane more
+    With K labels, the samples are rows (b, c·h·w + K), P reads each label coordinate as one more plane
     (:class:`LabelPlanes`), and the certificate is about pixels and label together; see
     :meth:`wgan_lip.data.FiniteSource.with_labels`.
 
@@ -44,17 +44,17 @@ class ConvolutionalCritic(Critic):
         image_shape: (c, h, w); the samples may come as rows (b, c·h·w) too. Height and width of more than twice
             `patch`, odd ones too.
         patch: Height and width of the squares; 4 by default, and 2 for images below 16 pixels.
-        channels: Channels of the image behind P; (c + K)·patch² by default, as many as an isometry needs.
+        channels: Channels of the image after P; (c + K)·patch² by default, as many as an isometry needs.
         conv_depth: Number B of layers on patches.
-        width: Width of the state behind Q.
+        width: Width of the state after Q.
         depth: Number L of dense layers.
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]; see :class:`ResNetCritic`.
-        heads: Number of potentials over the one body; see :class:`Critic`.
+        heads: Number of potentials on the one body; see :class:`Critic`.
         label_count: K; 0 for samples without labels.
 
     Raises:
-        InputError: Samples without an image's shape, or images that are too small.
+        InputError: Samples without an image shape, or images that are too small.
 
     Example:
         >>> import torch
@@ -82,7 +82,7 @@ class ConvolutionalCritic(Critic):
     ) -> None:
         if image_shape is None or len(image_shape) != 3:
             raise InputError(
-                f"Expected the shape (c, h, w) of images. Got {image_shape}. For other samples take ResNetCritic."
+                f"image_shape must be (c, h, w), not {image_shape}. For samples that are not images use ResNetCritic."
             )
         c, *size = image_shape
         patch = (4 if min(size) >= 16 else 2) if patch is None else patch
@@ -91,8 +91,8 @@ class ConvolutionalCritic(Critic):
         least = 2 * patch + 1  # three patches, so that shifted windows fit
         if c < 1 or min(size) < least:
             raise InputError(
-                f"Expected images of at least {least} × {least} pixels, for patches of {patch}. Got "
-                f"{tuple(image_shape)}. Take smaller patches, or ResNetCritic."
+                f"Images must have at least {least} × {least} pixels for patches of {patch}, not shape "
+                f"{tuple(image_shape)}. Use smaller patches, or ResNetCritic."
             )
         margins = _margin(size[0], patch), _margin(size[1], patch)
         h, w = ((pixels + 2 * margin) // patch for pixels, margin in zip(size, margins))
@@ -118,5 +118,5 @@ class ConvolutionalCritic(Critic):
 
 
 def _margin(pixels: int, patch: int) -> int:
-    """The least padding on both sides with which patches reach all pixels."""
+    """The least padding on both sides so that patches reach all pixels."""
     return next(margin for margin in range(patch) if (pixels + 2 * margin) // patch * patch >= pixels + margin)

@@ -1,4 +1,4 @@
-"""Critics on principal coordinates and the energies of the rest: few numbers of many, at less cost a step."""
+"""Critics on principal coordinates and the energies of the rest: few coordinates, so cheaper steps."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class PrincipalCritic(Critic):
 
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q \circ P
 
-    P is :class:`wgan_lip.lipschitz.layers.PrincipalEnergies`, which :meth:`Critic.start_at` takes from samples and
-    training leaves as it is; Q, φ and v are as in :class:`ResNetCritic`. Start it at samples: before that its axes are
+    P is :class:`wgan_lip.lipschitz.layers.PrincipalEnergies`, which :meth:`Critic.start_at` sets from samples and
+    training leaves unchanged; Q, φ and v are as in :class:`ResNetCritic`. Start it at samples: before that its axes are
     random. Muon trains it better than Adam.
 
     Arguments:
         dim: Dimension d of the samples.
-        axes: Principal coordinates; by default 192, or half of d if that is less. With few, a step takes less time, and
-            after some thousand the critic gains no more.
+        axes: Principal coordinates; by default 192, or half of d if that is less. With few, a step takes less time, but
+            after some thousand steps the critic stops improving.
         groups: Groups of coordinates whose energies are taken; see :class:`PrincipalEnergies`. One by default.
-        width: Width h of the state; by default what P gives, up to 128. There is no Q where it is what P gives.
+        width: Width h of the state; by default that of P's output, up to 128. If they are equal, there is no Q.
         depth: Number L of residual layers.
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], in the samples' units; see
             :class:`ResNetCritic`.
-        heads: Number of potentials over the one body; see :class:`Critic`.
+        heads: Number of potentials on the one body; see :class:`Critic`.
 
     Example:
         >>> critic = PrincipalCritic(100, axes=8)
@@ -78,18 +78,18 @@ class PrincipalCritic(Critic):
 class ImageCritic(PrincipalCritic):
     """A :class:`PrincipalCritic` for images: energies in square blocks of pixels, all channels together.
 
-    With K labels the samples are rows (b, c·h·w + K), and the rest of each label coordinate is an energy of its own.
+    With K labels the samples are rows (b, c·h·w + K), and the rest of each label coordinate is a separate energy.
 
     Arguments:
         image_shape: (c, h, w); the samples may come as rows (b, c·h·w) too.
         axes: Principal coordinates; by default 192, or half of the dimension if that is less.
         block: Height and width of the blocks; by default 8 for images of 16 pixels and more, else 2.
-        partitions: Number of partitions into blocks, shifted against one another, which share all energies equally.
+        partitions: Number of partitions into blocks, shifted against each other, which share all energies equally.
         width, depth, activation, bias_scale, heads: As for :class:`PrincipalCritic`.
         label_count: K; 0 for samples without labels.
 
     Raises:
-        InputError: Samples without an image's shape.
+        InputError: Samples without an image shape.
 
     Example:
         >>> critic = ImageCritic((3, 16, 16), axes=8)
@@ -113,7 +113,7 @@ class ImageCritic(PrincipalCritic):
     ) -> None:
         if image_shape is None or len(image_shape) != 3:
             raise InputError(
-                f"An ImageCritic needs images of shape (c, h, w). Got {image_shape}. For other samples take "
+                f"image_shape must be (c, h, w), not {image_shape}. For samples that are not images use "
                 "PrincipalCritic or ResNetCritic."
             )
         check_sizes(partitions=partitions)

@@ -36,28 +36,28 @@ class ResNetCritic(Critic):
     Euclidean norm. On all of R they represent no function with slopes +1, −1, +1; see `wgan-lip guide theory`.
 
     With `norm="max"` the state carries the maximum norm: the rows of Q have norm at most 1 each, φ_l are the
-    gradient-flow layers that are nonexpansive there, those that sort disjoint pairs (layer l at distance 2^((l − 1)
-    mod log2 h)), and v has absolute row sum at most 1. There functions side by side cost nothing: every maximum of
+    gradient-flow layers that are nonexpansive in it, those that sort disjoint pairs (layer l at distance 2^((l − 1)
+    mod log2 h)), and v has absolute row sum at most 1. Functions side by side then cost nothing: every maximum of
     minima of 1-Lipschitz affine pieces is represented, for h and L large enough, so these are dense on compact sets.
 
     Arguments:
         dim: Dimension d of the samples.
         width: Width h of the state; a power of 2 with `norm="max"`. By default 128 with a linear read-out and d
-            before cones, which need no more dimensions than the samples have. With h = d there is no Q, which would
-            move through all W_l into v.
-        depth: Number L of residual layers; by default 6 with a linear read-out, 2 before cones, where 0 will do.
+            before cones, which need no more dimensions than the samples have. With h = d there is no Q, which the W_l
+            and v could absorb.
+        depth: Number L of residual layers; by default 6 with a linear read-out, 2 before cones, where 0 is possible.
         hidden: Rows of each W_l; half the width by default. Not with `norm="max"`.
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`; with `norm="max"` only `relu`,
             which sorts.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale]. The lift spreads d coordinates over
             h, so about R·√(d/h) for data of radius R spreads the folds over the data; ten times as much leaves most
-            of them outside, and the critic slow. With `norm="max"` the biases of the lift, in the data's units.
+            of them outside, and training slow. With `norm="max"` these are the biases of the lift, in the data's units.
         norm: `euclidean` or `max`.
-        heads: Number of potentials over the one body; see :class:`Critic`.
+        heads: Number of potentials on the one body; see :class:`Critic`.
         readout: `linear`, or `cones`, with :class:`wgan_lip.lipschitz.layers.Cones` as v; not with `norm="max"`.
         centers: Number of those cones.
-        scale: Of those cones, about the samples' standard deviation. Better: :meth:`Critic.start_at`.
-        cooling: Of those cones, how fast their temperature falls: 6 for samples that stay, 0.05 for a game.
+        scale: Initial scale of those cones, about the samples' standard deviation. Better: :meth:`Critic.start_at`.
+        cooling: How fast the cones' temperature falls: 6 for fixed samples, 0.05 for adversarial training.
 
     Example:
         >>> critic = ResNetCritic(2, width=16, depth=3)
@@ -96,14 +96,14 @@ class ResNetCritic(Critic):
             width & (width - 1) or width < 2 or hidden is not None or activation != "relu" or readout != "linear"
         ):
             raise InputError(
-                'Expected, with norm="max", a width that is a power of 2, no hidden, activation relu and readout '
-                f"linear. Got width {width}, hidden {hidden}, activation {activation!r}, readout {readout!r}. "
-                "Its layers sort pairs and have no weights."
+                'norm="max" needs a width that is a power of 2, no hidden, activation "relu" and readout "linear", '
+                f"since its layers sort pairs and have no weights; not width={width}, hidden={hidden}, "
+                f"activation={activation!r}, readout={readout!r}."
             )
         state = Norm.euclidean(width) if norm == "euclidean" else Norm((1,) * width)
         hidden = max(1, width // 2) if hidden is None else hidden
         layers: OrderedDict[str, LipschitzLayer] = OrderedDict()
-        if width != dim or norm == "max":  # an orthogonal square Q is no gain: it moves through W_l into v
+        if width != dim or norm == "max":  # an orthogonal square Q adds nothing: W_l and v absorb it
             layers["lift"] = Linear(Norm.euclidean(dim), state)
         for index in range(depth):
             layers[f"block_{index + 1}"] = (
@@ -134,7 +134,7 @@ class FixedWidthCritic(Critic):
         hidden: Rows of each W_l; half of d, at least 1, by default.
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, or `spline`.
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], about the radius of the data.
-        heads: Number of potentials over the one body; see :class:`Critic`.
+        heads: Number of potentials on the one body; see :class:`Critic`.
 
     References:
         Approximation theory for 1-Lipschitz ResNets (Murari, Furuya, Schönlieb, 2025), Theorem 4.1
@@ -167,9 +167,9 @@ class FixedWidthCritic(Critic):
 
     @torch.no_grad()
     def _start_as_running_maximum(self, bias_scale: float) -> None:
-        """Starts as the maximum of one random piece a block: s_1 ← s_1, s_2 ← u·z + β, s_3 ← s_3; f = s_1.
+        """Starts as the maximum of one random piece per block: s_1 ← s_1, s_2 ← u·z + β, s_3 ← s_3; f = s_1.
 
-        Rows that mix all of the state, the other natural start, pass each scalar on diluted, and depth dilutes it more.
+        Rows that mix all of the state, the other natural start, dilute each scalar, more so with depth.
         """
         for name, layer in self.named_children():
             if name.startswith("affine") and isinstance(layer, Linear):

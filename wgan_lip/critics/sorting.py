@@ -24,11 +24,11 @@ class SortingCritic(Critic):
     Arguments:
         dim: Dimension d of the samples.
         width: Width h of the state.
-        depth: Number L of affine maps, each with a sort behind it.
+        depth: Number L of affine maps, each followed by a sort.
         group: Channels sorted together, a divisor of the width; the width itself sorts the whole state.
         bias_scale: The biases of A_l start uniform in [−bias_scale, bias_scale], as in
             :class:`wgan_lip.critics.ResNetCritic`.
-        heads: Number of potentials over the one body; see :class:`Critic`.
+        heads: Number of potentials on the one body; see :class:`Critic`.
 
     Example:
         >>> import torch

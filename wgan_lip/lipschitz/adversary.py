@@ -4,12 +4,12 @@ A search bounds the Lipschitz constant from below; enumerating all linear pieces
 
 Note [What a slope found can overstate]
     On a kink, autograd takes one slope of each layer, and a composition can mix slopes that no point near it has: with
-    relu'(0) = 0, the gradient of 2t − relu(t) + relu(−t) = t at t = 0 is 2. Such a mixture is below every certified L,
+    relu'(0) = 0, the gradient of 2t − relu(t) + relu(−t) = t at t = 0 is 2. The mixture is at most every certified L,
     which covers all slopes of each layer, but can be above Lip(f). So all starts are moved off kinks by a jitter.
 
-    Rounding of a gradient is small beside L, so lowering it by a relative 2⁻⁴⁰ keeps it below L. The values in a
+    Rounding of a gradient is small compared with L, so lowering it by a relative 2⁻⁴⁰ keeps it below L. The values in a
     difference quotient can lose all their digits where large numbers cancel; so it is lowered by how far the same
-    values stray in float32, which loses digits 2²⁹ times as fast.
+    values are off in float32, which loses digits 2²⁹ times as fast.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOWERED = 1 - 2.0**-40
 
 @dataclass(frozen=True, repr=False)
 class SteepestSlope(Printed):
-    """The steepest slope that a search met.
+    """The steepest slope that a search found.
 
     Attributes:
         value: The slope, lowered by what rounding can have added.
@@ -56,7 +56,7 @@ class SteepestSlope(Printed):
     partner: Tensor | None = None
 
     def headline(self) -> str:
-        return f"The steepest slope that a search met, in dimension {len(self.point)}"
+        return f"The steepest slope that a search found, in dimension {len(self.point)}"
 
     def summary_rows(self) -> list[Row]:
         found = "a gradient norm" if self.partner is None else "a difference quotient of two points"
@@ -85,16 +85,16 @@ def find_steepest_slope(
         critic: The potential, (b, d) → (b,), or several, (b, d) → (b, k), of which the steepest counts.
         x: Samples to start from, shape (n, d); points between them and in a wide cloud around them are starts, too.
         starts: Number of points, an even number.
-        steps: Number of moves a point.
+        steps: Number of moves of each point.
         seed: Seed of the search.
 
     Returns:
-        The steepest slope met: at most the certified L, and at most Lip(f); see Note [What a slope found can
+        The steepest slope found: at most the certified L, and at most Lip(f); see Note [What a slope found can
         overstate]. `critic` is unchanged.
     """
     x = check_samples(x, "x").detach().cpu().double()
     if starts < 2 or starts % 2 or steps < 0:
-        raise InputError(f"Expected an even number of starts and at least 0 steps. Got {starts} and {steps}.")
+        raise InputError(f"starts must be even and at least 2, and steps at least 0, not {starts} and {steps}.")
     search = _Search(copy.deepcopy(critic).cpu().double(), x, starts, seed)
     quotient = search.ascend_quotients(steps // 2)
     search.ascend_gradients(steps - steps // 2)
@@ -105,7 +105,7 @@ def find_steepest_slope(
 
 
 class _Search:
-    """Points, and the gradient at each of one of the critic's heads."""
+    """Points, and at each the gradient of one of the critic's heads."""
 
     def __init__(self, critic: nn.Module, x: Tensor, starts: int, seed: int) -> None:
         self.critic, self.dim, self.rng = critic, x.shape[1], torch.Generator().manual_seed(seed)
@@ -131,7 +131,7 @@ class _Search:
         return torch.randn(count, self.dim, generator=self.rng, dtype=torch.float64)
 
     def lengths(self, count: int) -> Tensor:
-        """Of moves, from 3e-4 to 10 times the spread of the samples."""
+        """Random lengths of moves, from 3e-4 to 10 times the spread of the samples."""
         return self.scale * 10 ** (4.5 * self.uniform(count) - 3.5)
 
     def slopes(self, points: Tensor, heads: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ class _Search:
         return SteepestSlope(float(sure[best]) * LOWERED, ends[0, best], ends[1, best])
 
     def ascend_gradients(self, steps: int) -> None:
-        """Tries moves, takes those that steepen, and now and then puts copies of steep points in place of flat ones."""
+        """Tries moves, keeps those to steeper points, and now and then replaces flat points by copies of steep ones."""
         count = len(self.points)
         for step in range(steps):
             if step % 5 == 4:
@@ -211,7 +211,7 @@ class _Search:
             self.offer(moved, self.slopes(moved, self.heads)[1])
 
     def climb(self, steps: int) -> None:
-        """Ascends ‖∇f‖ by its gradient, from the steepest points; does nothing without curvature to go by."""
+        """Ascends ‖∇f‖ by its gradient, from the steepest points; does nothing where f has no curvature."""
         top = self.norms.topk(min(64, len(self.norms))).indices
         self.points, self.gradients, self.norms = self.points[top], self.gradients[top], self.norms[top]
         self.heads = self.heads[top]
@@ -294,16 +294,16 @@ def enumerate_lipschitz(
     if no third one lies on all facets that they share.
 
     Arguments:
-        critic: An `nn.Sequential` of layers that state their `kinks()`, and of torch's in :data:`STOCK_BREAKS`; one
-            head or several, of which the steepest counts.
+        critic: An `nn.Sequential` of layers that state their `kinks()`, and of torch's in :data:`STOCK_BREAKS`; with
+            one head or several, of which the steepest counts.
         low: Lower corner of the box, shape (d,), or one number.
         high: Upper corner of the box, shape (d,), or one number.
-        most_cells: Refuse when there are more.
+        most_cells: Raises an error if there are more cells.
 
     Returns:
-        The constant, exact up to rounding, but for pieces thinner than 1e-9 of the box, which are passed over. It is
-        the gradient norm at `point`, so never above Lip(f). Kinks that leave no trace in f cut cells, too. Modules are
-        trusted to compute their class's forward, as :func:`wgan_lip.certify` makes sure. `critic` is unchanged.
+        The constant, exact up to rounding, except for pieces thinner than 1e-9 of the box, which are skipped. It is the
+        gradient norm at `point`, so never above Lip(f). Kinks that leave no trace in f cut cells, too. Modules are
+        trusted to compute their class's forward, which :func:`wgan_lip.certify` makes sure of. `critic` is unchanged.
 
     Raises:
         UncertifiableError: A layer whose kinks are not known; the message names its path.
@@ -359,7 +359,7 @@ STOCK_BREAKS: dict[type[nn.Module], Callable[[Any], Sequence[float]]] = {
     nn.ReLU6: lambda _: (0.0, 6.0),
     nn.Softshrink: lambda module: (-module.lambd, module.lambd),
 }
-"""Where a module of torch's changes its slope, in each coordinate. A layer of the package says so itself."""
+"""Where the slope of a torch module changes, in each coordinate. Layers of this package say so themselves."""
 
 KINKS = {"kinks", "breaks"}  # a class that overrides what its base computes with overrides one of them
 
@@ -375,8 +375,8 @@ def _kinks(module: nn.Module, width: int) -> Kinks:
         found = kinks_at(STOCK_BREAKS[type(module)](module), torch.eye(width), torch.zeros(width))
     if found is None:
         raise UncertifiableError(
-            f"Expected a piecewise-linear layer whose kinks are known. Got {' '.join(repr(module).split())}. "
-            "Search with estimate_lipschitz instead; a layer of your own states its kinks()."
+            f"The kinks of {' '.join(repr(module).split())} are not known: only piecewise-linear layers can be "
+            "enumerated. Search with estimate_lipschitz instead, or define kinks() in a layer of your own."
         )
     return found
 
@@ -394,14 +394,16 @@ def _box(critic: nn.Module, low: Tensor | float, high: Tensor | float, most_corn
     dim = max(end.numel() for end in ends) if any(end.ndim for end in ends) else getattr(critic, "dim", 0)
     if {end.shape for end in ends} - {(), (dim,)} or not dim:
         raise InputError(
-            f"Expected a box with corners of shape (d,). Got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}. "
-            "Numbers will do for a critic that knows its dimension."
+            f"low and high must have shape (d,), not {tuple(ends[0].shape)} and {tuple(ends[1].shape)}. "
+            "Plain numbers will do for a critic that knows its dimension."
         )
     lows, highs = (end.expand(dim).numpy() for end in ends)
     if not (np.isfinite(highs - lows).all() and (lows < highs).all()):
-        raise InputError(f"Expected a box with low < high, both finite. Got {lows} and {highs}.")
+        raise InputError(f"low must be below high, and both must be finite. Got {lows} and {highs}.")
     if 2**dim > most_corners:
-        raise InputError(f"Expected a box of low dimension. Got dimension {dim}, so 2^{dim} corners. Only search it.")
+        raise InputError(
+            f"A box in dimension {dim} has 2^{dim} corners, too many to enumerate. Search with estimate_lipschitz."
+        )
     corners = np.array(list(product(*zip(lows, highs))))
     return _Cell(corners, np.concatenate((corners == low, corners == high), axis=1))
 
@@ -427,20 +429,20 @@ def _pieces(cell: _Cell, centre: np.ndarray, kinks: Iterable[np.ndarray], most: 
         pieces = [half for piece in pieces for half in _halves(piece, (piece.corners - centre) @ form + level, slack)]
         if len(pieces) > most:
             raise InputError(
-                "Expected a tiny critic. Got more cells than `most_cells`. Take a smaller box, raise the limit, or "
-                "search with estimate_lipschitz."
+                "This critic has more cells than most_cells. Take a smaller box, raise most_cells, or search with "
+                "estimate_lipschitz."
             )
     return pieces
 
 
 def _halves(cell: _Cell, values: np.ndarray, slack: float) -> list[_Cell]:
-    """Cuts a cell by a hyperplane, given its form's values at the corners; whole, if one half is thinner than slack."""
+    """Cuts a cell by a hyperplane, given its form's values at the corners, unless one half is thinner than slack."""
     above, below = values > slack, values < -slack
     if not (above.any() and below.any()):
         return [cell]
     shared = cell.facets[above][:, None] & cell.facets[below]  # (p, q, facets)
     holders = ~(shared @ ~cell.facets.T)  # (p, q, corners): those that lie on all shared facets
-    i, j = np.nonzero(holders.sum(axis=2) == 2)  # edges: nobody but the two ends
+    i, j = np.nonzero(holders.sum(axis=2) == 2)  # edges: no corner but the two ends
     top, bottom = np.flatnonzero(above)[i], np.flatnonzero(below)[j]
     weight = (values[top] / (values[top] - values[bottom]))[:, None]
     new = (1 - weight) * cell.corners[top] + weight * cell.corners[bottom]

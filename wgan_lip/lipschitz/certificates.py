@@ -67,13 +67,13 @@ class Certificate(Printed):
         lipschitz: The bound L, the layers' constants multiplied and rounded up.
         norm_in: Norm of the input space.
         norm_out: Norm of the output space; `Euclidean(1)` for a potential.
-        layers: One entry a layer, in the order of application. Those of critics side by side stand before the entry of
-            the layer that joins them, below its path, and count in its constant alone.
+        layers: One entry for each layer, in the order of application. Those of critics side by side come before the
+            entry of the layer that joins them, below its path, and count in its constant alone.
         weights_sha256: Hash of names, dtypes, shapes and bytes of all weights.
         architecture_sha256: Hash of the class names and all settings of the layers, in the order of application.
-        units: In words, what one unit of the input space is.
-        covers: What the number is about, and what it is not.
-        sha256: Hash of all other fields, which tells a certificate that was edited.
+        units: What one unit of the input space is, in words.
+        covers: What the number covers, and what it does not.
+        sha256: Hash of all other fields, which gives away a certificate that was edited.
 
     Guarantee:
         Holds for the real-arithmetic function whose weights and settings have these hashes, in train and eval mode
@@ -96,17 +96,17 @@ class Certificate(Printed):
         euclidean = str(Norm.euclidean(dim)), str(Norm.euclidean())
         if self.norm_in not in euclidean or self.norm_out != str(Norm((1,))):
             raise InputError(
-                f"Expected a scalar potential on Euclidean({dim}). Got a map from {self.norm_in} to {self.norm_out}. "
-                "Check the critic's dimension, and that it has one head."
+                f"The critic must be a scalar potential on Euclidean({dim}), not a map from {self.norm_in} to "
+                f"{self.norm_out}. Check its dimension, and that it has one head."
             )
         if not math.isfinite(self.lipschitz):
-            raise InputError(f"Expected a finite Lipschitz constant. Got {self.lipschitz}. Train with retraction.")
+            raise InputError(f"The critic's Lipschitz constant is {self.lipschitz}. Train with retraction.")
 
     def headline(self) -> str:
         return f"A bound on the Lipschitz constant of a map from {self.norm_in} to {self.norm_out}"
 
     def bound_row(self, name: str = "Lipschitz constant") -> Row:
-        """The constant and the weights that it is about, for screens where other figures stand beside it."""
+        """The constant and the weights that it is about, for screens with other figures."""
         return Row(name, f"Lip(f) ≤ {rounded_up(self.lipschitz, 7)}", f"weights {self.weights_sha256[:12]}")
 
     def summary_rows(self) -> list[Row]:
@@ -141,16 +141,16 @@ class Certificate(Printed):
             layers = tuple(LayerCertificate(**layer) for layer in content.pop("layers"))
             return Certificate(layers=layers, **content)
         except FileNotFoundError:
-            raise InputError(f"Expected a certificate at {path}. Got no such file. Run `wgan-lip certify`.") from None
+            raise InputError(f"There is no certificate at {path}. Run `wgan-lip certify`.") from None
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"Expected a certificate at {path}. Got: {error}. Run `wgan-lip certify` again.") from None
+            raise InputError(f"{path} is not a certificate: {error}. Run `wgan-lip certify` again.") from None
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Values of a critic in float64, shape (n,), and for each the largest distance to its real-arithmetic value.
 
-    Of a critic with k heads, values of shape (n, k), and for each sample the largest distance of any of them.
+    For a critic with k heads, values have shape (n, k), and the distance is the largest over heads, shape (n,).
     """
 
     values: Tensor
@@ -161,11 +161,11 @@ class Evaluation:
 class Proof(Printed):
     """A critic as it was when it was proved, to be evaluated at many samples without proving it again.
 
-    It holds its own copy of the weights, so that steps of an optimiser after the proof do not reach it, and a bound
-    that divides by its constant cannot be about other weights. :func:`prove` makes it.
+    It holds its own copy of the weights: later optimiser steps do not reach it, and a bound that divides by its
+    constant cannot be about other weights. :func:`prove` makes it.
 
     Attributes:
-        certificate: Of the critic, at that moment.
+        certificate: The critic's certificate at that moment.
     """
 
     certificate: Certificate
@@ -188,7 +188,7 @@ class Proof(Printed):
         values, error = (torch.cat(tensors) for tensors in zip(*parts))
         if values.ndim != 1 and (values.ndim > 2 or values.shape[1] == 1):
             raise InputError(
-                f"Expected a potential with values (n,). Got {tuple(values.shape)}. End it with Squeeze()."
+                f"A potential must return values of shape (n,), not {tuple(values.shape)}. End it with Squeeze()."
             )
         return Evaluation(values, error)
 
@@ -202,7 +202,7 @@ def certify(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> Certificate:
     .. math:: \mathrm{Lip}(f_L \circ \cdots \circ f_1) \le \prod_l \mathrm{Lip}(f_l)
 
     Arguments:
-        critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of the modules of torch.nn in
+        critic: A :class:`LipschitzLayer`, or an `nn.Sequential` of those and of the torch.nn modules in
             :data:`wgan_lip.lipschitz.layers.STOCK_CLAIMS`. Any device, dtype and mode.
         units: In words, what one unit of the input space is; it is stated in the certificate and changes no number.
             To certify in the units from before a scaling (x − mean)/std, certify
@@ -213,14 +213,14 @@ def certify(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> Certificate:
 
     Raises:
         UncertifiableError: A module without a proof, one whose call was replaced, hooked or compiled, one whose class
-            was changed after it was defined, or two neighbours whose norms or axes do not meet; the message names its
+            was changed after it was defined, or two neighbours whose norms or axes do not match; the message names its
             path.
         InputError: Weights that are not finite.
 
     Guarantee:
         See :class:`Certificate`. No power iteration, no sampling, no state. The function is what the classes computed
-        when they were defined: a method that is replaced later, on an object or on a class, is seen and refused. What
-        is not seen are changes of the functions that these methods call, such as those of torch.nn.functional.
+        when they were defined: a method that is replaced later, on an object or on a class, is detected and refused.
+        Not detected are changes to the functions that these methods call, such as those of torch.nn.functional.
 
     Example:
         >>> from wgan_lip.critics import ResNetCritic
@@ -238,7 +238,7 @@ def prove(critic: nn.Module | Proof, certificate: Certificate | None = None, *, 
 
     Arguments:
         critic: As for :func:`certify`. A :class:`Proof` is returned as it is.
-        certificate: One that is said to be about this critic, and is refused where it is not; see :func:`verify`.
+        certificate: A certificate said to be about this critic, refused if it is not; see :func:`verify`.
         units: As for :func:`certify`.
 
     Raises:
@@ -260,20 +260,20 @@ def verify(certificate: Certificate, critic: nn.Module | Proof, *, units: str | 
     """Proves `certificate` again for `critic`, or refuses.
 
     Arguments:
-        certificate: For instance from :meth:`Certificate.load`.
+        certificate: A certificate, for example from :meth:`Certificate.load`.
         critic: The critic it is said to be about.
         units: What one unit of the input space is, where that is known; the certificate must say the same.
 
     Returns:
         A certificate proved now. Its constants agree with the given ones up to rounding (relative 1e-9), by which two
-        machines may differ; the rest of it is the same.
+        machines may differ; everything else is the same.
 
     Raises:
         InputError: Other weights, another architecture, or a certificate that was edited.
         UncertifiableError: See :func:`certify`.
     """
     if units is not None and certificate.units != units:
-        raise InputError(f"Expected as units {certificate.units!r}. Got {units!r}. Certify this critic anew.")
+        raise InputError(f"The certificate is in other units: {certificate.units!r}, not {units!r}. Certify again.")
     proved = critic.certificate if isinstance(critic, Proof) else certify(critic, units=certificate.units)
     _hold_against(certificate, proved)
     return proved
@@ -312,63 +312,58 @@ def _rows(layers: Iterable[ProvedLayer]) -> Iterator[LayerCertificate]:
 
 
 def _in_a_row(layers: Sequence[LayerCertificate]) -> list[LayerCertificate]:
-    """Those that are applied one after the other: all but the layers of critics side by side."""
+    """The layers that are applied one after the other: all except those of critics side by side."""
     joins = tuple(f"{layer.path}." for layer in layers)
     return [layer for layer in layers if not layer.path.startswith(joins)]
 
 
 def _hold_against(certificate: Certificate, proved: Certificate) -> None:
     """Raises :class:`InputError` where a certificate is not what was proved just now."""
-    again = "certify this critic anew."
+    altered = "The certificate was altered"
+    again = "Certify this critic again."
     if proved.weights_sha256 != certificate.weights_sha256:
         raise InputError(
-            f"Expected the weights with hash {certificate.weights_sha256:.12}…. Got {proved.weights_sha256[:12]}…. "
-            f"The certificate is about other weights; {again}"
+            f"The certificate is about other weights: hash {certificate.weights_sha256:.12}…, not "
+            f"{proved.weights_sha256[:12]}…. {again}"
         )
     if len(proved.layers) != len(certificate.layers):
         raise InputError(
-            f"Expected {len(certificate.layers)} layers. Got {len(proved.layers)}. "
-            f"The certificate is about another architecture; {again}"
+            f"The certificate is about another architecture: {len(certificate.layers)} layers, not "
+            f"{len(proved.layers)}. {again}"
         )
     for now, then in zip(proved.layers, certificate.layers):
         if (now.path, now.layer) != (then.path, then.layer):
             raise InputError(
-                f"Expected at {then.path!r} {then.layer!r}. Got at {now.path!r} {now.layer!r}. "
-                f"The certificate is about another architecture; {again}"
+                f"The certificate is about another architecture: {then.layer!r} at {then.path!r}, not {now.layer!r} "
+                f"at {now.path!r}. {again}"
             )
         for name in ("norm_in", "norm_out", "method"):
             if getattr(now, name) != getattr(then, name):
                 raise InputError(
-                    f"Expected as {name} at {then.path!r} {getattr(then, name)!r}. Got {getattr(now, name)!r}. "
-                    f"The certificate was altered; {again}"
+                    f"{altered}: {name} at {then.path!r} is {getattr(then, name)!r}, not {getattr(now, name)!r}. "
+                    f"{again}"
                 )
     if proved.architecture_sha256 != certificate.architecture_sha256:
         raise InputError(
-            f"Expected the settings with hash {certificate.architecture_sha256:.12}…. Got "
-            f"{proved.architecture_sha256[:12]}…. The certificate is about another architecture; {again}"
+            f"The certificate is about another architecture: hash {certificate.architecture_sha256:.12}…, not "
+            f"{proved.architecture_sha256[:12]}…. {again}"
         )
     pairs = [(now.path, now.lipschitz, then.lipschitz) for now, then in zip(proved.layers, certificate.layers)]
     for path, found, stated in [*pairs, ("the whole critic", proved.lipschitz, certificate.lipschitz)]:
         if not math.isclose(found, stated, rel_tol=1e-9, abs_tol=1e-300):
-            raise InputError(
-                f"Expected the constant {stated} for {path}. Proved {found}. The certificate was altered; {again}"
-            )
+            raise InputError(f"{altered}: it states the constant {stated} for {path}, where {found} is proved. {again}")
     if certificate.lipschitz != (product := product_up(*(layer.lipschitz for layer in _in_a_row(certificate.layers)))):
         raise InputError(
-            f"Expected the product of the layers' constants, {product!r}. Got {certificate.lipschitz!r}. "
-            f"The certificate was altered; {again}"
+            f"{altered}: it states {certificate.lipschitz!r}, but the layers' constants multiply to {product!r}. "
+            f"{again}"
         )
     for name in ("norm_in", "norm_out", "covers"):
         if getattr(certificate, name) != getattr(proved, name):
             raise InputError(
-                f"Expected as {name} {getattr(certificate, name)!r}. Got {getattr(proved, name)!r}. "
-                f"The certificate was altered; {again}"
+                f"{altered}: {name} is {getattr(certificate, name)!r}, not {getattr(proved, name)!r}. {again}"
             )
     if certificate.sha256 != (digest := _digest(certificate)):
-        raise InputError(
-            f"Expected fields with hash {certificate.sha256:.12}…. Got {digest[:12]}…. "
-            f"The certificate was altered; {again}"
-        )
+        raise InputError(f"{altered}: its fields have hash {digest[:12]}…, not {certificate.sha256:.12}…. {again}")
 
 
 def _digest(certificate: Certificate) -> str:
@@ -379,7 +374,7 @@ def _digest(certificate: Certificate) -> str:
 def weights_sha256(module: nn.Module) -> str:
     """Hash of names, dtypes, shapes and bytes of all parameters and buffers, in order of name.
 
-    Those are the entries of the state dict, and what a hook or `persistent=False` keeps out of it.
+    That is the state dict, and whatever a hook or `persistent=False` keeps out of it.
     """
     digest = hashlib.sha256()
     parameters, buffers = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
@@ -402,7 +397,7 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
         x: Samples, shape (n, d), any real dtype; they convert to float64 exactly.
 
     Returns:
-        Values and error bounds, each (n,), float64; of a critic with k heads, values of shape (n, k).
+        Values and error bounds, each (n,), float64; for a critic with k heads, values of shape (n, k).
 
     Raises:
         UncertifiableError: See :func:`certify`.
@@ -421,7 +416,7 @@ def evaluate(critic: nn.Module, x: Tensor) -> Evaluation:
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key appears twice")
     return content
 
 

@@ -1,14 +1,14 @@
 """Checks a witness of wgan_lip without wgan_lip and without torch: python check_witness.py WITNESS
 
 A witness holds a critic's weights and architecture, or two sample sets with a plan and dual variables; and hints. This
-file proves the claim anew from these, by integers and fractions, prints one line, and exits with 0 if it is proved.
-Hints are not believed: a wrong one may lose a proof, and never makes one. It needs Python 3.10 and nothing else.
+file proves the claim again from these, by integers and fractions, prints one line, and exits with 0 if it is proved.
+Hints are not trusted: a wrong one can spoil a proof, but never make one. It needs Python 3.10 and nothing else.
 
 Norms. Weights are dyadic rationals. For a kernel K, any c and any kernel R, with K K* the kernel sum_(u-v=o) K_u K_v^T,
     E = c I - K K* - R R*  gives  ||K||^2 <= c + ||E||,  ||E|| <= max_i sum_j sum_o |E_ij[o]| q_j / q_i  for any q > 0,
-for R R* >= 0, and E is self-adjoint. A matrix is a kernel of one tap; a stride makes the residues of a tap's place
-channels of their own. c, R and q are hints. It holds for images of every size: what padding with zeros or a torus
-leaves of the plane has no larger norm. Intervals: a plan costs at least W1, with half of what its marginals are off
+for R R* >= 0, and E is self-adjoint. A matrix is a kernel of one tap; with a stride, each residue of a tap's position
+is a separate channel. c, R and q are hints. It holds for images of every size: a convolution with zero padding or on a
+torus has no larger norm than on the plane. Intervals: a plan costs at least W1, once half the error of its marginals is
 moved along the diameter; the means of u and v add up to W1 at most, for any v and u_i = min_j(|x_i - y_j| - v_j).
 """
 
@@ -138,7 +138,7 @@ class Layer:  # of the architecture: its class, settings and parts, and the weig
         return Fraction(min(values)), Fraction(max(values))
 
     def euler(self, square, width):
-        """Of x - tau A^T s(A x + b), ||A||^2 <= square: the spectrum of I - tau A^T D A, D between the slopes of s."""
+        """For x - tau A^T s(A x + b), ||A||^2 <= square: the spectrum of I - tau A^T D A, D between the slopes of s."""
         tau = 2 if self.kind == "RescaledGradientFlow" else Fraction(*self.weight("tau").values)
         low, high = sorted(tau * slope for slope in self.parts["activation"].slopes(width))
         return max(Fraction(1), high * square - 1, 1 - low * square) ** 2
@@ -164,8 +164,8 @@ class Layer:  # of the architecture: its class, settings and parts, and the weig
 def prove(of):
     """What proves a layer: its squared constant, the norms before and after, and a sample's axes before and after.
 
-    A norm is the sizes of its blocks, the largest of whose Euclidean norms it is; () is Euclidean of any size, None is
-    any. Vectors have 1 axis, images 3; size is that of the first, such as channels, if it is known.
+    A norm is the sizes of its blocks: the largest Euclidean norm among them; () is Euclidean of any size, None is any.
+    Vectors have 1 axis, images 3; size is that of the first, such as channels, if it is known.
     """
     settings, size = of.settings, of.critic["size"]
     match of.kind:
@@ -197,7 +197,7 @@ def prove(of):
         case "Conv2d" | "ConvGradientFlow":
             names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
             sizes, strides, padding, dilation, groups, mode = map(settings["convolution"].get, names)
-            need(min(*sizes, *strides, *dilation, groups, *(p + 1 for p in padding)) > 0, "a convolution of such sizes")
+            need(min(*sizes, *strides, *dilation, groups, *(p + 1 for p in padding)) > 0, "sizes of a convolution")
             kernel = of.matrix(None, None, *sizes)
             need(kernel.shape[0] % groups == 0 and mode in ("zeros", "circular"), f"{groups} groups, padding {mode}")
             if mode == "circular" and any(padding):  # round the torus windows meet at any distance; none may come twice
@@ -274,7 +274,7 @@ def norm_name(norm):
 
 
 def compose(layers, critic, axes=None):
-    """Of layers one behind the other: the squared constant, the norms before and after, and the axes after."""
+    """For layers applied in order: the squared constant, the norms before and after, and the axes after."""
     square, first, state, critic["size"] = Fraction(1), None, None, None
     for layer in layers:
         each, before, after, taken, given = prove(layer)
@@ -289,7 +289,7 @@ def compose(layers, critic, axes=None):
 
 
 def bound_critic(witness):
-    """The squared constant that is proved, and what it is about: a map between norms, by its hashes."""
+    """The squared constant that is proved, and what it is about: a map between norms, with its hashes."""
     certificate, architecture = witness["certificate"], witness["architecture"]
     arrays = {name: Array(coded) for name, coded in witness["weights"].items()}
     stated = {name: value for name, value in certificate.items() if name != "sha256"}
@@ -312,7 +312,7 @@ def bound_critic(witness):
 
 def check_critic(witness):
     (square, about), claim = bound_critic(witness), float(witness["lipschitz"])
-    need(claim >= 0 and square <= Fraction(claim) ** 2, f"all that follows is Lip(f) <= {float(root_up(square))!r}")
+    need(claim >= 0 and square <= Fraction(claim) ** 2, f"it proves only Lip(f) <= {float(root_up(square))!r}")
     return f"Lip(f) <= {claim!r} {about}"
 
 
@@ -357,7 +357,7 @@ def check_interval(witness):
     (n, d), (m, _), (edges,), (k, _) = x.shape, y.shape, mass.shape, {"x": x, "y": y}[apexes].shape
     fit = [array.shape for array in arrays] == [(n, d), (m, d), (n,), (m,), (k,), *[(edges,)] * 3]
     need(fit and {array.dtype for array in arrays[:6]} == {"float64"}, "its arrays do not fit, or are not float64")
-    need(min(a.values + b.values + mass.values + rows.values + columns.values) >= 0, "it holds a mass below 0")
+    need(min(a.values + b.values + mass.values + rows.values + columns.values) >= 0, "it holds a negative mass")
     hashes = ", ".join([f"{name} {hashlib.sha256(array.raw).hexdigest()}" for name, array in zip("xyab", arrays)])
     whole, exponent = integers(x.values + y.values + offsets.values)
     spare = max(0, 80 - max(map(abs, whole)).bit_length())  # roots to 2^-80 of the largest number
@@ -376,12 +376,12 @@ def check_interval(witness):
         box = isqrt_up(sum((max(column) - min(column)) ** 2 for column in zip(*samples)))
         upper += Fraction(box * off, 2 * sum(mass) * sum(weights) << exponent)
     least, most = float(witness["lower"]), float(witness["upper"])
-    need(least <= max(lower, 0) and upper <= most, f"all that follows is {float(lower)!r} <= W1 <= {float(upper)!r}")
+    need(least <= max(lower, 0) and upper <= most, f"it proves only {float(lower)!r} <= W1 <= {float(upper)!r}")
     return f"{least!r} <= W1 <= {most!r} of {n} and {m} points of R^{d}, sha256 {hashes}"
 
 
 def once(pairs):
-    need(len(dict(pairs)) == len(pairs), "a name stands there twice")
+    need(len(dict(pairs)) == len(pairs), "a name appears twice")
     return dict(pairs)
 
 

@@ -1,4 +1,4 @@
-"""Classifiers whose answers are proved to hold within a radius: one potential a class, over one proved body."""
+"""Classifiers whose answers are proved to hold within a radius: one potential per class, on one proved body."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def hinge(scores: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     For 1-Lipschitz f_j it is zero where all answers hold within the radius m/2.
 
     Arguments:
-        scores: f(x), one column a class, shape (b, k), k ≥ 2.
-        labels: y, whole numbers from 0 to k − 1, shape (b,).
+        scores: f(x), one column per class, shape (b, k), k ≥ 2.
+        labels: y, integers from 0 to k − 1, shape (b,).
         margin: m, in the units of the samples.
 
     References:
@@ -43,8 +43,8 @@ def hinge_kr(scores: Tensor, labels: Tensor, margin: float = 1.0, weight: float 
     .. math:: w \operatorname{hinge}_m(f, y)
               - \frac1k \sum_j \bigl( E[f_j(x) \mid y = j] - E[f_j(x) \mid y \ne j] \bigr)
 
-    The dual values push samples as far from the boundary as they go, where the hinge is satisfied with m/2. A class, or
-    a rest, without a sample in the batch is left out.
+    The dual values push samples as far from the boundary as they can go, where the hinge is satisfied with m/2. A class
+    without samples in the batch, or with all of them, is left out.
 
     Arguments:
         scores, labels, margin: See :func:`hinge`.
@@ -65,13 +65,13 @@ def hinge_kr(scores: Tensor, labels: Tensor, margin: float = 1.0, weight: float 
 
 @dataclass(frozen=True, repr=False)
 class CertifiedAccuracy(Printed):
-    """How many samples a classifier answers as labelled, and of how many no change within a radius alters that.
+    """How many samples a classifier labels correctly, and for how many no change within a radius alters that.
 
     Attributes:
         n: Number of samples.
-        correct: How many are answered as labelled, in real arithmetic.
+        correct: How many are labelled correctly, in real arithmetic.
         radii: Euclidean, in the units of the samples as the classifier receives them.
-        certified: For each radius, how many are answered as labelled at every point within it.
+        certified: For each radius, how many are labelled correctly at every point within it.
         lipschitz: The certified constant, of each score or of all together.
     """
 
@@ -86,7 +86,7 @@ class CertifiedAccuracy(Printed):
 
     def summary_rows(self) -> list[Row]:
         shares = [
-            Row(f"Within {radius:g}", f"{count / self.n:.2%}", "certified: no change of at most that norm alters these")
+            Row(f"Within {radius:g}", f"{count / self.n:.2%}", "certified: no change up to that norm alters these")
             for radius, count in zip(self.radii, self.certified)
         ]
         return [Row("Accuracy", f"{self.correct / self.n:.2%}", f"{self.correct:,} of {self.n:,}"), *shares]
@@ -97,25 +97,25 @@ def certified_accuracy(
 ) -> CertifiedAccuracy:
     r"""The accuracy of a classifier, and a lower bound on its accuracy under any perturbation of a given norm.
 
-    Within the radius r a margin :math:`f_y(x) - \max_{j \ne y} f_j(x)` moves by at most 2 L r where each score has the
-    constant L, as the heads of a critic have, and by √2 L r where all together have it in the Euclidean norm. A larger
+    Within radius r, the margin :math:`f_y(x) - \max_{j \ne y} f_j(x)` changes by at most 2 L r if each score has
+    constant L, as the heads of a critic do, and by √2 L r if all together have it in the Euclidean norm. A larger
     margin keeps its sign.
 
     Arguments:
         classifier: With k ≥ 2 scores, such as `ResNetCritic(d, heads=k)`; layers that :func:`wgan_lip.certify` proves.
         x: Samples, shape (n, d).
-        labels: Whole numbers from 0 to k − 1, shape (n,).
+        labels: Integers from 0 to k − 1, shape (n,).
         radii: Radii r ≥ 0.
 
     Raises:
         InputError: Samples that are not finite; labels that are not of shape (n,) or not among the classes; a negative
-            radius; a classifier of one score, or one that is proved in other norms.
+            radius; a classifier with one score, or one proved in other norms.
         UncertifiableError: A layer that cannot be proved.
 
     Guarantee:
-        Every sample counted in `certified` is answered as labelled at every point within the radius, in real
-        arithmetic, for the stored weights; rounding is accounted for. Perturbations in other norms, and samples that
-        were not given, are not covered.
+        Every sample counted in `certified` is labelled correctly at every point within the radius, in real arithmetic,
+        for the stored weights; rounding is accounted for. Perturbations in other norms, and samples that were not
+        given, are not covered.
 
     References:
         Lipschitz-margin training (Tsuzuku, Sato, Sugiyama, 2018), Proposition 1, for all scores together
@@ -129,14 +129,14 @@ def certified_accuracy(
     """
     x = check_samples(x, "x")
     if not all(radius >= 0 for radius in radii):
-        raise InputError(f"Radii must not be negative. Got {list(radii)}.")
+        raise InputError(f"radii must be at least 0, not {list(radii)}.")
     proof = prove(classifier)
     certificate = proof.certificate
     kind = certificate.norm_out.partition("(")[0]
     if not certificate.norm_in.startswith("Euclidean") or kind not in _MOVES:
         raise InputError(
-            f"A radius needs scores in the maximum or the Euclidean norm, of Euclidean samples. This classifier is "
-            f"proved from {certificate.norm_in} to {certificate.norm_out}. Give it heads: ResNetCritic(d, heads=k)."
+            f"Certified radii need a map from a Euclidean norm to a maximum or Euclidean norm of scores, not from "
+            f"{certificate.norm_in} to {certificate.norm_out}. Give the critic heads: ResNetCritic(d, heads=k)."
         )
     found = proof.evaluate(x)
     labels = _checked(labels, found.values)
@@ -158,11 +158,11 @@ def _own_and_best_other(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]
 
 def _checked(labels: Tensor, scores: Tensor) -> Tensor:
     if scores.ndim != 2:
-        raise InputError("A classifier needs at least two scores. Got one. Give it heads=k, one a class.")
+        raise InputError("A classifier needs at least two scores, not one. Give it heads=k, one for each class.")
     labels = torch.as_tensor(labels).cpu()
     if labels.shape != scores.shape[:1]:
-        raise InputError(f"Give one label a sample, shape ({len(scores)},). Got {tuple(labels.shape)}.")
+        raise InputError(f"labels must have shape ({len(scores)},), one for each sample, not {tuple(labels.shape)}.")
     classes = scores.shape[1]
     if labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):
-        raise InputError(f"Labels must be whole numbers from 0 to {classes - 1}, one for each score.")
+        raise InputError(f"labels must be integers from 0 to {classes - 1}, one for each score.")
     return labels

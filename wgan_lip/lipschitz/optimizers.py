@@ -23,7 +23,7 @@ NUMBERS, STOCK = 1 / 40, 1 / 100  # rates over c
 def parameter_groups(
     module: nn.Module, lr: float = LEARNING_RATE, *, spread: float | None = None
 ) -> list[dict[str, Any]]:
-    r"""The parameters of a critic with rates that suit them, for any torch optimiser that takes groups.
+    r"""The parameters of a critic in groups with suitable learning rates, for any torch optimiser that takes groups.
 
     .. math:: \frac{c}{\sqrt{\max(m, n)}} \text{ for a weight of norm 1, shape } (m, n), \qquad
               \frac{cs}{40} \text{ for lengths}, \qquad \frac{c}{40} \text{ for pure numbers}, \qquad
@@ -31,10 +31,10 @@ def parameter_groups(
 
     An optimiser such as Adam moves every entry by about its rate. The entries of a semi-orthogonal weight are about
     :math:`1/\sqrt{\max(m, n)}`, so c is the share of the weight that a step changes, whatever its size: 0.1 by default,
-    0.2 where there is little time. Biases, and the tips of cones without a unit of their own, are lengths in the units
-    of the samples, whose spread is s. Step sizes, slopes of splines and the parameters of
-    :class:`wgan_lip.lipschitz.layers.Cones` are pure numbers. Parameters of torch's own layers, and of the layers of
-    other methods, which their constraint leaves at any size, train at the 1e-3 that is usual for them when c is 0.1.
+    0.2 when time is short. Biases, and the tips of cones without their own unit, are lengths in the units of the
+    samples, whose spread is s. Step sizes, slopes of splines and the parameters of
+    :class:`wgan_lip.lipschitz.layers.Cones` are pure numbers. Parameters of torch layers and of baselines, whose
+    size no constraint fixes, train at the 1e-3 that is usual for them when c is 0.1.
 
     Arguments:
         module: The critic; parameters that need no gradient are left out.
@@ -43,8 +43,8 @@ def parameter_groups(
             takes from samples, or else 1.
 
     Returns:
-        Groups with their `lr`. That of lengths keeps s as `spread`, for :func:`rescale_lengths`. One of whole
-        semi-orthogonal matrices says `semi_orthogonal`, for :class:`Muon`.
+        Groups with their `lr`. The group of lengths keeps s as `spread`, for :func:`rescale_lengths`; the group of
+        whole semi-orthogonal matrices is marked `semi_orthogonal`, for :class:`Muon`.
 
     Raises:
         InputError: A rate below zero or not finite, or no parameters.
@@ -56,7 +56,7 @@ def parameter_groups(
         [0.025, 0.0025, 0.0025, 0.025]
     """
     if not 0 <= lr < math.inf:
-        raise InputError(f"Invalid learning rate: {lr}. Give a number of at least 0.")
+        raise InputError(f"lr must be finite and at least 0, not {lr}.")
     spread = getattr(module, "spread", 1.0) if spread is None else spread
     groups: dict[tuple, dict[str, Any]] = {}
     seen: set[int] = set()
@@ -78,13 +78,13 @@ def parameter_groups(
                 kind = {"lr": lr * NUMBERS}
             groups.setdefault(tuple(kind.items()), {"params": [], **kind})["params"].append(parameter)
     if not groups:
-        raise InputError("Expected a module with parameters to train. Got none.")
+        raise InputError("The module has no parameters to train.")
     return list(groups.values())
 
 
 @torch.no_grad()
 def _shaped(layer: nn.Module) -> dict[int, bool]:
-    """By the identity of each parameter that is kept at norm 1: whether all of it is one semi-orthogonal matrix."""
+    """Identity of each parameter kept at norm 1 → whether all of it is one semi-orthogonal matrix."""
     if not isinstance(layer, LipschitzLayer):
         return {}
     found: dict[int, bool] = {}
@@ -97,7 +97,7 @@ def _shaped(layer: nn.Module) -> dict[int, bool]:
 
 
 def rescale_lengths(optimizer: torch.optim.Optimizer, spread: float) -> None:
-    """Takes the rates of lengths in an optimiser over :func:`parameter_groups` to samples of another spread."""
+    """Rescales the rates of lengths, in an optimiser over :func:`parameter_groups`, to samples of another spread."""
     for group in optimizer.param_groups:
         if "spread" in group:
             for rate in ("lr", "initial_lr"):
@@ -112,15 +112,15 @@ class Muon(torch.optim.Optimizer):
     .. math:: W \mapsto R(W - c\, U V^\top), \qquad U \Sigma V^\top \approx B, \qquad
               B \leftarrow \mu B + (1 - \mu) G
 
-    with R the retraction. U Vᵀ comes from five Newton–Schulz steps, which a step pays for; in exchange it has norm 1
-    whatever the gradient, and there is little to tune. One object steps, zeroes, saves and loads all.
+    with R the retraction. U Vᵀ comes from five Newton–Schulz steps, the extra cost of a step; in exchange it has norm 1
+    whatever the gradient, and there is little to tune. One object steps, zeroes, saves and loads both parts.
 
     Arguments:
         params: Groups of :func:`parameter_groups`. Those that are not `semi_orthogonal` go to Adam, at their `lr`.
-        lr: The rate of groups without one.
+        lr: The learning rate of groups without one.
         momentum: μ.
         ns_steps: Newton–Schulz steps; fewer make worse directions.
-        betas, eps: Of Adam.
+        betas, eps: Settings of Adam.
 
     Raises:
         InputError: No semi-orthogonal matrices.
@@ -145,18 +145,18 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
     ) -> None:
-        # Both step groups of this object's, with its state. Torch refuses optimisers of nothing.
+        # Both step groups of this object, with its state. Torch refuses optimisers without parameters.
         nothing = [torch.zeros(1, 1)]
         self._matrices = torch.optim.Muon(nothing, lr, 0.0, momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw")
         self._others = torch.optim.Adam(nothing, lr, (betas[0], betas[1]), eps, fused=True)
         super().__init__(params, {})
         if not any("semi_orthogonal" in group for group in self.param_groups):
             raise InputError(
-                "Muon is for critics with semi-orthogonal matrices, in groups of parameter_groups. Got none. Take Adam."
+                "Muon needs semi-orthogonal matrices, in groups made by parameter_groups; there are none. Use Adam."
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, to be stepped by what it says it is."""
+        """Adds a group, for Muon if it is marked `semi_orthogonal`, otherwise for Adam."""
         defaults = (self._matrices if "semi_orthogonal" in param_group else self._others).defaults
         super().add_param_group({**defaults, **param_group})
 

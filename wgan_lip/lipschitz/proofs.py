@@ -1,4 +1,4 @@
-"""What is proved of a critic layer by layer, and the evaluation whose errors that bounds."""
+"""What is proved about a critic, layer by layer, and its evaluation with error bounds from that."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class ProvedLayer:
 
 
 def claim_of(module: nn.Module) -> Claim:
-    """What is proved of a layer, or of a chain of them as a whole, but for its rounding; see :func:`certify`."""
+    """What is proved about a layer, or a chain of layers as a whole, without its rounding; see :func:`certify`."""
     return _composed(tuple(proved_layers(module)))
 
 
 def _composed(layers: tuple[ProvedLayer, ...]) -> Claim:
-    """What layers one after the other prove together, of vectors where they are more than one."""
+    """What layers one after the other prove together, for vectors if there are several layers."""
     if len(layers) == 1:
         return layers[0].claim
     norms = first_norm(layers), layers[-1].after if layers else None
@@ -73,8 +73,8 @@ def first_norm(layers: Iterable[ProvedLayer]) -> Norm | None:
 
 
 def proved_layers(critic: nn.Module, within: str = "") -> Iterator[ProvedLayer]:
-    """The layers in the order of application, whose norms and axes must meet; `within` is the path of the critic, if it
-    is one of several side by side."""
+    """The layers in the order of application, whose norms and axes must match; `within` is the path of the critic, if
+    it is one of several side by side."""
     state = None  # as long as no layer has said what it takes
     axes = 1 if within else None  # side by side they take vectors
     for path, module in _chain(critic, within):
@@ -96,13 +96,13 @@ def proved_layers(critic: nn.Module, within: str = "") -> Iterator[ProvedLayer]:
             if axes > 1 and norms:  # of every vector along an axis, which adds up in Euclidean norms alone
                 if any(len(norm.blocks) > 1 for norm in norms):
                     raise UncertifiableError(
-                        f"Expected vectors (b, d) at '{path}', proved from {norm_in} to {norm_out}. Got samples "
-                        f"of {axes} axes. Put a Flatten before it, or prove it in Euclidean norms."
+                        f"'{path}' is proved from {norm_in} to {norm_out}, for vectors (b, d), and gets samples of "
+                        f"{axes} axes. Put a Flatten before it, or prove it in Euclidean norms."
                     )
                 norm_in = norm_out = Norm.euclidean()
         if norm_in is not None and state is not None and not norm_in.meets(state):
             raise UncertifiableError(
-                f"Expected '{path}' to take the norm before it, {state}. Got a layer for {norm_in}. "
+                f"'{path}' is proved for inputs in {norm_in}, but the layer before it ends in {state}. "
                 "Put a Linear(norm_in, norm_out) between them."
             )
         before = norm_in or state
@@ -117,7 +117,7 @@ def proved_layers(critic: nn.Module, within: str = "") -> Iterator[ProvedLayer]:
 def _chain(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The layers that a forward pass applies one after the other, with their paths."""
     if not isinstance(module, nn.Module):
-        raise UncertifiableError(f"Expected a torch module. Got {module!r:.60}. Build it first.")
+        raise UncertifiableError(f"The critic must be a torch module, not {module!r:.60}. Build it first.")
     _refuse_disguises(module, path)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for name, child in module._modules.items():  # named_children() would skip a layer that is used twice
@@ -143,19 +143,19 @@ def _refuse_disguises(module: nn.Module, path: str) -> None:
         "a class that overrides __call__": any(getattr(kind, name) is not getattr(nn.Module, name) for name in CALLS),
         "a class that overrides __iter__": issubclass(kind, nn.Sequential) and kind.__iter__ is not SEQUENTIAL_ITER,
         "a tensor that is neither parameter nor buffer": any(isinstance(v, Tensor) for v in module.__dict__.values()),
-        "a weight that is no dense tensor of real numbers": not all(map(_plain, weights)),
+        "a weight that is not a dense tensor of real numbers": not all(map(_plain, weights)),
     }
     for what, present in disguises.items():
         if present:
             raise UncertifiableError(
-                f"Expected a plain module at '{path or kind.__name__}': its class's forward on its own weights. "
-                f"Got {what}. Remove it; a parametrization by torch.nn.utils.parametrize.remove_parametrizations."
+                f"The module at '{path or kind.__name__}' has {what}, so a proof of its class may not hold for it. "
+                "Remove it; a parametrization by torch.nn.utils.parametrize.remove_parametrizations."
             )
     proofs = JOINT_PROOFS if isinstance(module, Branches) else PROOFS
     if isinstance(module, LipschitzLayer) and (overridden := overridden_below(kind, proofs)):
         raise UncertifiableError(
-            f"At '{path or kind.__name__}': Expected {kind.__name__}, which overrides {', '.join(overridden)}, to "
-            f"override {sorted(proofs)[0]}() as well. An inherited proof is about another function."
+            f"At '{path or kind.__name__}': {kind.__name__} overrides {', '.join(overridden)}, so it must override "
+            f"{sorted(proofs)[0]}() as well. An inherited proof is about another function."
         )
 
 
@@ -178,8 +178,8 @@ def _claim(path: str, module: nn.Module, *parts: tuple[ProvedLayer, ...]) -> Cla
     try:
         if not isinstance(module, LipschitzLayer) and type(module) not in STOCK_CLAIMS:
             raise UncertifiableError(
-                f"Expected layers with a provable constant. Got {type(module).__name__}. Use a layer of "
-                "wgan_lip.lipschitz.layers, or derive from LipschitzLayer and prove its constant in claim()."
+                f"{type(module).__name__} has no provable constant. Use a layer of wgan_lip.lipschitz.layers, or "
+                "derive from LipschitzLayer and prove its constant in claim()."
             )
         if parts:
             claim = cast(Branches, module).joint([_composed(part) for part in parts])
@@ -188,21 +188,21 @@ def _claim(path: str, module: nn.Module, *parts: tuple[ProvedLayer, ...]) -> Cla
         else:
             claim = STOCK_CLAIMS[type(module)](module)
         if not claim.lipschitz >= 0:  # NaN included, which a zero after it would hide
-            raise UncertifiableError(f"Expected a constant of at least 0. Got {claim.lipschitz}. Correct its claim().")
+            raise UncertifiableError(f"A constant must be at least 0, not {claim.lipschitz}. Correct its claim().")
         return claim
     except InputError as error:
         raise type(error)(f"At '{path}': {error}") from None
 
 
 def described_layers(critic: nn.Module) -> list[tuple[str, nn.Module, list[Any]]]:
-    """Path, module and description of each layer in the order of application: the descriptions are what
-    `architecture_sha256` of a certificate is the hash of. Raises :class:`UncertifiableError`, as :func:`certify`."""
+    """Path, module and description of each layer in the order of application: `architecture_sha256` of a certificate
+    is the hash of the descriptions. Raises :class:`UncertifiableError`, as :func:`certify`."""
     return [(path, module, described(module, path)) for path, module in _chain(critic)]
 
 
 def described(module: nn.Module, path: str) -> list[Any]:
-    """Class name, settings and parts of a layer, as JSON holds them; of a chain side by side with others, its layers
-    alone, as of the critic itself."""
+    """Class name, settings and parts of a layer, as JSON holds them; for a chain side by side with others only its
+    layers, as for the critic itself."""
     settings = {}
     chain = isinstance(module, nn.Sequential)
     for name, value in vars(module).items():
@@ -212,8 +212,8 @@ def described(module: nn.Module, path: str) -> list[Any]:
             settings[name] = _plain_setting(value)
         except TypeError as error:
             raise UncertifiableError(
-                f"Expected settings at '{path}' that a certificate can hold: numbers, text, sequences, dataclasses of "
-                f"those. Got {error} as {name}. Keep it as a parameter, a buffer or a part, or in the class."
+                f"The setting {name} at '{path}' is {error}, which a certificate can't hold: only numbers, text, "
+                "sequences, dataclasses of those. Keep it as a parameter, a buffer or a submodule, or in the class."
             ) from None
     parts = [
         [name, None if part is None else described(part, f"{path}.{name}")] for name, part in module._modules.items()
@@ -253,9 +253,9 @@ class Step:
     """A layer of a proof's own copy, in float64, under the claim that was proved.
 
     Attributes:
-        path, module, claim: Its own.
+        path, module, claim: Those of the layer.
         largest: The size of its largest weight.
-        parts: The steps of each map, of :class:`Branches`.
+        parts: The steps of each map of :class:`Branches`.
     """
 
     path: str
@@ -272,7 +272,7 @@ class Step:
 
 
 def steps_of(layers: Iterable[ProvedLayer], module: nn.Module) -> tuple[Step, ...]:
-    """The steps of `module`, a copy of what the layers were proved of."""
+    """The steps of `module`, a copy of the critic whose layers were proved."""
     steps = []
     for layer, (_, own) in zip(layers, _chain(module), strict=True):
         weights = [tensor for tensor in own.parameters(recurse=not layer.parts) if tensor.numel()]
@@ -313,7 +313,7 @@ def evaluate_steps(steps: Iterable[Step], state: Tensor, error: Tensor) -> tuple
             error = carried * (1 + 2.0**-40)
         if state.ndim == 0 or len(state) != len(error):
             raise InputError(
-                f"At '{path}': Expected one value, or state, for each of {len(error)} samples. Got shape "
+                f"At '{path}': the output must have one row for each of {len(error)} samples, not shape "
                 f"{tuple(state.shape)}. Put a Flatten or an Unflatten before it."
             )
         error[~state.reshape(len(error), -1).isfinite().all(dim=1)] = math.inf  # a later layer may clip an overflow
@@ -321,8 +321,8 @@ def evaluate_steps(steps: Iterable[Step], state: Tensor, error: Tensor) -> tuple
 
 
 def _reached(step: Step, state: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
-    """What maps side by side make of the state, one behind the other, how far it strays, how far the join carries that,
-    and the join."""
+    """The outputs of maps side by side, concatenated; how far they stray, how far the join carries that, and the
+    join."""
     module = cast(Branches, step.module)
     reached = [evaluate_steps(part, own, error) for part, own in zip(step.parts, module.inputs(state))]
     values, errors = [value for value, _ in reached], torch.stack([stray for _, stray in reached])
@@ -331,11 +331,11 @@ def _reached(step: Step, state: Tensor, error: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _check_state(path: str, claim: Claim, state: Tensor) -> None:
-    """Refuses states of other axes or another width than the claim is about. Raises :class:`InputError`."""
+    """Raises :class:`InputError` for states with other axes or another width than the claim is about."""
     try:
         check_axes(claim.axes, state.ndim - 1, state.shape)
     except InputError as error:
         raise InputError(f"At '{path}': {error}") from None
     width = claim.norm_in.dim if claim.axes == VECTORS and claim.norm_in is not None else 0
     if width and state.shape[1] != width:
-        raise InputError(f"At '{path}': Expected states of shape (b, {width}). Got {tuple(state.shape)}.")
+        raise InputError(f"At '{path}': states must have shape (b, {width}), not {tuple(state.shape)}.")

@@ -1,4 +1,4 @@
-"""Witnesses: what a stranger needs to prove a critic's constant anew, by :mod:`wgan_lip.lipschitz.check_witness`."""
+"""Witnesses: all that anyone needs to prove a critic's constant again, by :mod:`wgan_lip.lipschitz.check_witness`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wgan_lip.utils.files import write_json
 __all__ = ["CHECKER", "critic_witness", "encoded", "save_witness"]
 
 CHECKER = Path(check_witness.__file__)
-"""The file that proves a witness anew: it imports nothing of this package and no torch."""
+"""The file that checks a witness: it imports nothing of this package and no torch."""
 OF_TORCH = (nn.Linear, nn.Hardtanh, nn.ModuleList)  # that the checker knows beside the layers of this package
 OF_LINEAR = (nn.Linear, ClippedLinear)
 
@@ -37,7 +37,7 @@ def save_witness(critic: nn.Module, path: str | Path, *, units: str = DEFAULT_UN
     """Writes what proves a critic's Lipschitz constant to someone who does not trust this package.
 
     The file holds the certificate, the architecture, the weights and hints, as JSON. :data:`CHECKER`, one file that
-    needs Python and nothing else, proves the constant from them anew: `python check_witness.py FILE`.
+    needs only Python, proves the constant from them again: `python check_witness.py FILE`.
 
     Arguments:
         critic: As for :func:`wgan_lip.certify`, built of the layers of this package and `nn.Linear`.
@@ -45,8 +45,8 @@ def save_witness(critic: nn.Module, path: str | Path, *, units: str = DEFAULT_UN
         units: As for :func:`wgan_lip.certify`.
 
     Returns:
-        The constant that the witness proves: that of the certificate; or one above it, where convolutions have
-        windows that overlap, for which the checker's bound is not as sharp.
+        The constant that the witness proves: that of the certificate, or a larger one where windows of convolutions
+        overlap, for which the checker's bound is not as sharp.
 
     Raises:
         UncertifiableError: A critic that :func:`wgan_lip.certify` refuses, or a layer that has no witness yet; the
@@ -74,8 +74,8 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
             at = path if not name else f"{path}.{name}"
             if not (type(inner) in OF_TORCH or _is_own(inner) or _is_chain(inner)):
                 raise UncertifiableError(
-                    f"At '{at}': there is no witness for {type(inner).__name__} yet. The certificate stands; for a "
-                    "witness, take layers of this package that the checker knows, or nn.Linear."
+                    f"At '{at}': there is no witness for {type(inner).__name__} yet. The certificate is valid; for a "
+                    "witness, use layers of this package that the checker knows, or nn.Linear."
                 )
             below = "" if module is critic else f"{path}."
             hints.update({f"{below}{name}{'.' if name else ''}{key}": hint for key, hint in _hints(inner)})
@@ -90,7 +90,7 @@ def critic_witness(critic: nn.Module, *, units: str = DEFAULT_UNITS) -> dict[str
     try:
         square, _ = check_witness.bound_critic(witness)
     except ValueError as error:
-        raise UncertifiableError(f"The certificate stands, but its witness would not be believed: {error}.") from None
+        raise UncertifiableError(f"The certificate is valid, but the checker rejects its witness: {error}.") from None
     if square > Fraction(certificate.lipschitz) ** 2:
         witness["lipschitz"] = math.nextafter(float(check_witness.root_up(square)), math.inf)
     return witness
@@ -102,7 +102,7 @@ def encoded(array: Tensor | np.ndarray, name: str) -> dict[str, Any]:
     dtype = str(array.dtype).removeprefix("torch.")
     if dtype not in check_witness.FORMATS:
         raise UncertifiableError(
-            f"A witness holds {', '.join(check_witness.FORMATS)}. Got {name} of type {dtype}. Convert it."
+            f"A witness can hold {', '.join(check_witness.FORMATS)}, but {name} is {dtype}. Convert it."
         )
     raw = array.reshape(-1).view(torch.uint8).numpy().tobytes()
     return {"dtype": dtype, "shape": list(array.shape), "data": base64.b64encode(raw).decode()}
@@ -118,7 +118,8 @@ def _is_chain(module: nn.Module) -> bool:
 
 
 def _hints(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """By the name of a weight, c, R and q of :mod:`wgan_lip.lipschitz.check_witness`, for each matrix with a norm."""
+    """The name of a weight and its c, R and q of :mod:`wgan_lip.lipschitz.check_witness`, for each matrix that needs
+    a norm."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or isinstance(module, layers.RescaledGradientFlow | BjorckLinear):
         return  # the latter are of norm 1 whatever the weight is
@@ -138,7 +139,7 @@ def _hints(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_matrix(name: str, matrix: Tensor, shift: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """None where one row or column makes the norm exact."""
+    """Nothing where one row or column makes the norm exact."""
     if min(matrix.shape) > 1 and (found := _shifted_factor(matrix)) is not None:
         yield name, {"c": found[0], "factor": [[shift, found[1]]]}
 

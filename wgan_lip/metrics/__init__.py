@@ -1,7 +1,7 @@
-"""Scores of a generator beside what real samples reach in its place.
+"""Scores of a generator, each with the value that real samples reach in its place.
 
 A distance between finite samples is positive even when both come from one law, so a score says little without the
-value that real samples reach: its floor. The headline, :func:`excess_over_floor`, has it taken off.
+value that real samples reach: its floor. The main score, :func:`excess_over_floor`, has it subtracted.
 """
 
 from wgan_lip.metrics.blurring import blurred

@@ -12,12 +12,12 @@ __all__ = ["blurred"]
 
 
 def blurred(samples: Tensor, image_shape: tuple[int, int, int], sigma: float) -> Tensor:
-    """Images under a Gaussian filter, shape as given; what stands behind the pixels stays.
+    """Images under a Gaussian filter, in the same shape; columns after the pixels stay unchanged.
 
     Arguments:
         samples: Images, shape (n, c·h·w) or wider.
         image_shape: (c, h, w).
-        sigma: Of the filter, in pixels; it is cut at three of them, and edges are continued.
+        sigma: Standard deviation of the filter, in pixels; it is cut off at 3 sigma, and edges are continued.
     """
     pixels = math.prod(image_shape)
     images = samples[:, :pixels].unflatten(1, image_shape)

@@ -1,4 +1,4 @@
-"""A small classifier, trained here, whose features stand in for those of a large one that would have to be had."""
+"""A small classifier, trained here, whose features stand in for those of a large one, which would need a download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
     """Two or three convolutions and a hidden layer, (b, c·h·w) → (b, classes), on images of any size.
 
     Attributes:
-        accuracy: Share of held-out images that it classifies as labelled; NaN before it was trained.
+        accuracy: Share of held-out images that it classifies correctly; NaN before training.
         class_count: Number of classes.
     """
 
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         self.body, self.head = nn.Sequential(*layers), nn.Linear(width, class_count)
 
     def features(self, samples: Tensor) -> Tensor:
-        """What the last layer reads, shape (b, width), of samples (b, c·h·w); labels behind the pixels are not read."""
+        """Inputs of the last layer, shape (b, width), for samples (b, c·h·w); labels after the pixels are not read."""
         return self.body(samples[:, : math.prod(self.image_shape)].unflatten(1, self.image_shape))
 
     def forward(self, samples: Tensor) -> Tensor:
@@ -51,41 +51,41 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def embedded(self, samples: Tensor, batch: int = 500) -> Tensor:
-        """:meth:`features` of many samples, shape (n, width), without gradients."""
+        """:meth:`features` for many samples, shape (n, width), without gradients."""
         return torch.cat([self.features(part) for part in samples.split(batch)])
 
     @property
     def description(self) -> str:
-        """In words, with its accuracy and the hash of its weights."""
+        """A description in words, with its accuracy and the hash of its weights."""
         return f"classifier of accuracy {self.accuracy:.3f}, weights {self.weights_sha256}"
 
     @property
     def weights_sha256(self) -> str:
-        """A hash of the weights, to tell whether two scores were taken with one classifier."""
+        """A hash of the weights, to tell whether two scores used the same classifier."""
         content = b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in self.parameters())
         return hashlib.sha256(content).hexdigest()
 
 
 def trained_classifier(source: Source, *, steps: int = 400, batch_size: int = 128, seed: int = 0) -> Classifier | None:
-    """A classifier of a source's labels, trained on its training images, on the CPU; once a process for each source.
+    """A classifier of a source's labels, trained on its training images on the CPU, once per process and source.
 
-    Equal for equal source, arguments and number of threads. It takes seconds: it need not be good, its features need
-    to tell apart what pixels do not.
+    Equal for equal source, arguments and number of threads. It takes seconds: it need not be good, as long as its
+    features tell apart what pixels do not.
 
     Arguments:
         source: Images with labels.
         steps: Steps of Adam.
-        batch_size: Images a step.
-        seed: Of weights and batches.
+        batch_size: Images per step.
+        seed: Seed of weights and batches.
 
     Returns:
-        The classifier, or None where `source` holds no labelled images.
+        The classifier, or None if `source` has no labelled images.
 
     Raises:
         InputError: `steps` or `batch_size` below 1.
     """
     if min(steps, batch_size) < 1:
-        raise InputError(f"Expected steps and batch_size of at least 1. Got {steps=}, {batch_size=}.")
+        raise InputError(f"steps and batch_size must be at least 1, not {steps} and {batch_size}.")
     if not isinstance(source, FiniteSource) or source.image_shape is None or source.train_labels is None:
         return None
     known = _TRAINED.setdefault(source, {})

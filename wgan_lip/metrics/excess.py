@@ -1,4 +1,4 @@
-"""The headline: W1 between generated and held-out samples in excess of what sampling alone explains."""
+"""The main score: W1 between generated and held-out samples in excess of what sampling alone explains."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 __all__ = ["Excess", "Floor", "Halves", "Pool", "excess_over_floor", "halved", "halved_checked", "real_pools"]
 
 FRESH = 1_000_000  # added to seeds, so that held-out samples of a law are not its reference samples
-LARGEST_HALF, LARGEST_HALF_ON_THE_LINE = 1000, 100_000  # samples of a half, at most, for speed
-PRODUCTS = 2**33  # of numbers, at most, of the distances between two halves
+LARGEST_HALF, LARGEST_HALF_ON_THE_LINE = 1000, 100_000  # samples in a half, at most, for speed
+PRODUCTS = 2**33  # products of numbers, at most, in the distances between two halves
 
 
 class Pool:
-    """Samples of one law, from which disjoint draws are taken as long as there are enough of them.
+    """Samples of one law, from which disjoint draws are taken as long as there are enough.
 
     Arguments:
-        rows: The samples, shape (N, d); or a function from their numbers, shape (n,), to these, shape (n, d); or, where
+        rows: The samples, shape (N, d); or a function from their indices, shape (n,), to samples, shape (n, d); or, if
             every seed gives fresh ones, a function (n, seed) → n independent samples.
-        size: The number N, for a function of numbers; None for one of seeds.
+        size: The number N, for a function of indices; None for one of seeds.
     """
 
     def __init__(self, rows: Tensor | Callable[..., Tensor], size: int | None = None) -> None:
@@ -42,38 +42,37 @@ class Pool:
         self.size = len(rows) if isinstance(rows, Tensor) else size
 
     def take(self, n: int, draw: int, seed: int) -> Tensor:
-        """The n samples of a draw, shape (n, d), by its number; the order of all is fixed by `seed`."""
+        """The n samples of draw number `draw`, shape (n, d); `seed` fixes the order of all."""
         if self.size is None:
             return self._rows(n, seed + draw)
-        turn, block = divmod(draw, self.size // n)  # the samples are shuffled anew when they are used up
+        turn, block = divmod(draw, self.size // n)  # the samples are reshuffled when they are used up
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(seed + 1000 * turn))
         index = order[block * n : (block + 1) * n]
         return self._rows(index)
 
     def most(self, n: int, seed: int) -> Tensor:
-        """n different samples, or all where there are fewer, shape (at most n, d)."""
+        """n different samples, or all if there are fewer, shape (at most n, d)."""
         return self.take(n if self.size is None else min(n, self.size), 0, seed)
 
     def apart(self, n: int) -> float:
-        """How many draws of n share no sample."""
+        """How many draws of n samples share none."""
         return math.inf if self.size is None else self.size // n
 
 
 @dataclass(frozen=True)
 class Excess(Printed):
-    """What W1 shows beyond sampling, of generated samples, and of real ones in their place.
+    """W1 beyond what sampling explains, for generated samples and for real ones in their place.
 
     Attributes:
         excess: Mean over the draws of W1(g, t) − ½ [W1(g, g′) + W1(t, r)], in the units of the samples. Signed.
         error: Its standard error.
-        real: The same for real samples in the place of the generated; NaN where there are too few.
+        real: The same for real samples in place of the generated ones; NaN if there are too few.
         real_error: Its standard error.
         w1: Mean of W1(g, t).
         floor: Mean of W1(t, r), r and t both real.
-        ratio: `w1 / floor`, W1 over floor: an older score, which rewards blur. 1 where both are zero, infinite where
-            only the floor is.
+        ratio: `w1 / floor`, an older score, which rewards blur. 1 if both are zero, infinite if only the floor is.
         spread: Standard deviation of W1(g, t) over the draws, divided by `floor`.
-        n: Samples of each set.
+        n: Samples in each set.
         draws: How many times the sets were drawn.
     """
 
@@ -99,8 +98,8 @@ class Excess(Printed):
                 plus_minus(self.excess, self.error),
                 "± standard error; 0 for equal laws",
             ),
-            Row("  of real samples", plus_minus(self.real, self.real_error), "in the place of the generated"),
-            Row("W1(generated, test)", rounded(self.w1, 4), "in the mean"),
+            Row("  of real samples", plus_minus(self.real, self.real_error), "in place of the generated ones"),
+            Row("W1(generated, test)", rounded(self.w1, 4), "mean over the draws"),
             Row("Floor W1(real, test)", rounded(self.floor, 4), "what sampling alone explains"),
             Row("  W1 over floor", spread if self.floor > 0 else "none: floor 0", "an older score, which rewards blur"),
         ]
@@ -117,14 +116,14 @@ class Excess(Printed):
 
 @dataclass(frozen=True)
 class Halves(Printed):
-    """W1 between halves of two sample sets, beside W1 between the two halves of each; see :func:`halved`.
+    """W1 between halves of two sample sets, against W1 between the two halves of each; see :func:`halved`.
 
     Attributes:
         excess: `w1` less `floor`, in the units of the samples. Signed; 0 in the mean for equal laws.
-        error: Its standard error, as far as the splits tell it; None for one split.
-        w1: Mean of the four W1(x_i, y_j), and of that over the splits.
+        error: Its standard error, as far as the splits show it; None for one split.
+        w1: Mean of the four W1(x_i, y_j), over all splits.
         floor: Mean of W1(x_1, x_2) and W1(y_1, y_2): what sampling alone explains at n samples.
-        n: Samples of each half.
+        n: Samples in each half.
         splits: How many times the sets were halved.
     """
 
@@ -147,7 +146,7 @@ class Halves(Printed):
         ]
 
     def text(self) -> str:
-        """The excess, with its error where there is one."""
+        """The excess, with its error if there is one."""
         return plus_minus(self.excess, math.nan if self.error is None else self.error)
 
     def bar(self) -> Bar:
@@ -161,7 +160,7 @@ class Halves(Printed):
 
 
 def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
-    r"""How far two sample sets are from each other, less what W1 owes to the number of samples: by halves of each.
+    r"""How far apart two sample sets are, less what W1 owes to the number of samples: by halves of each.
 
     .. math:: \text{excess} = E \Bigl[ \tfrac14 \sum_{i, j} W_1(x_i, y_j)
         - \tfrac12 \bigl( W_1(x_1, x_2) + W_1(y_1, y_2) \bigr) \Bigr]
@@ -174,17 +173,17 @@ def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
         x: Samples of P, shape (n_x, d), n_x ≥ 4.
         y: Samples of Q, shape (n_y, d), n_y ≥ 4.
         splits: How many times the sets are split at random.
-        seed: Of the splits.
+        seed: Seed of the splits.
 
     Guarantee:
-        That of :func:`excess_over_floor`: the excess is 0 in the mean for equal laws, and signed. `error` is by the
+        That of :func:`excess_over_floor`: the excess is 0 in the mean for equal laws, and signed. `error` follows the
         rule given there: the standard deviation over the splits, over the root of the number of splits that share no
-        sample, which is one unless halves are capped. Splits of the same samples are not independent, and what the
-        samples themselves add, the splits cannot show: it is a guide, no confidence interval. Whether the laws differ
-        is what a permutation test answers. W1 is not certified here.
+        sample, which is one unless halves are capped. Splits of the same samples are not independent, and cannot show
+        the error of the samples themselves: it is a guide, not a confidence interval. Whether the laws differ is a
+        question for a permutation test. W1 is not certified here.
 
     Raises:
-        InputError: Fewer than four samples of a side, no split, or samples that W1 is not defined for.
+        InputError: Fewer than four samples on a side, no split, or samples for which W1 is not defined.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -195,13 +194,14 @@ def halved(x: Tensor, y: Tensor, *, splits: int = 1, seed: int = 0) -> Halves:
     """
     if splits < 1 or min(len(x), len(y)) < 4:
         raise InputError(
-            f"Halves take at least four samples of either side and one split. Got {len(x)} and {len(y)}, {splits=}."
+            f"Halves need at least four samples on each side, not {len(x)} and {len(y)}, and splits of at least 1, "
+            f"not {splits}."
         )
     return halved_checked(*check_pair(x, y), splits, seed)
 
 
 def halved_checked(x: Tensor, y: Tensor, splits: int, seed: int, *, end: float = math.inf) -> Halves:
-    """:func:`halved` of samples that have been checked, with fewer splits where a reading of `time.monotonic` ends it.
+    """:func:`halved` for checked samples, with fewer splits if `time.monotonic` reaches `end`.
 
     Raises:
         TimeoutError: Not even one split was solved by then.
@@ -230,7 +230,7 @@ def halved_checked(x: Tensor, y: Tensor, splits: int, seed: int, *, end: float =
 
 
 def _excess(between: Sequence[float], within: Sequence[float]) -> float:
-    """W1 between sets of two laws less W1 between sets of one law, each in the mean; all sets of one size."""
+    """Mean W1 between sets of two laws less mean W1 between sets of one law; all sets have one size."""
     return fmean(between) - fmean(within)
 
 
@@ -241,24 +241,24 @@ class Floor:
 
     Arguments:
         test: Held-out samples t.
-        real: Other real samples r, of the law that is to be learnt.
-        size: Samples n of each set, lowered to what `test` holds.
+        real: Other real samples r, from the law to be learnt.
+        size: Samples n in each set, lowered to what `test` holds.
         draws: How many times the sets are drawn.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
-        InputError: No draw, fewer than n real samples, or sets that W1 is not defined for.
+        InputError: No draw, fewer than n real samples, or sets for which W1 is not defined.
     """
 
     def __init__(self, test: Tensor | Pool, real: Tensor | Pool, *, size: int, draws: int = 10, seed: int = 0) -> None:
         if draws < 1 or size < 1:
-            raise InputError(f"Expected at least one draw of at least one sample. Got {draws=}, {size=}.")
+            raise InputError(f"draws and size must be at least 1, not {draws} and {size}.")
         self.test, self.reals = _pool(test), _pool(real)
         n = self.n = size if self.test.size is None else min(size, self.test.size)
         self.draws, self.seed = draws, seed
         sets = 3 if self.reals.size is None else min(3, self.reals.size // n)
         if sets < 1:
-            raise InputError(f"Expected at least {n} real samples beside the held-out ones. Got {self.reals.size}.")
+            raise InputError(f"At least {n} real samples besides the held-out ones are needed, not {self.reals.size}.")
         self.floors: list[float] = []
         reals: list[float] = []
         for k in range(draws):
@@ -266,7 +266,7 @@ class Floor:
             r, *others = self.reals.take(sets * n, k, seed).split(n)
             self.floors.append(_w1(t, r))
             if others:
-                s, other = others[0], (*others, r)[1]  # with two sets r stands in for s′: only pairs have to be apart
+                s, other = others[0], (*others, r)[1]  # with two sets r stands in for s′: only pairs must be disjoint
                 reals.append(_excess([_w1(s, t)], [_w1(s, other), self.floors[-1]]))
         self.real, self.real_error = _mean(reals, min(self.test.apart(n), self.reals.apart(sets * n)))
 
@@ -275,10 +275,10 @@ class Floor:
 
         Arguments:
             generated: Its samples.
-            draws: The first so many draws only; all by default.
+            draws: Number of draws to use, from the first; all by default.
 
         Raises:
-            InputError: Fewer than 2n generated samples, or such as W1 is not defined for.
+            InputError: Fewer than 2n generated samples, or samples for which W1 is not defined.
         """
         pool, n = _pool(generated), self.n
         values = self.each(pool, draws=draws)
@@ -295,7 +295,7 @@ class Floor:
         """The excess and W1(g, t) of every draw; see :meth:`excess`."""
         pool, n = _pool(generated), self.n
         if pool.size is not None and pool.size < 2 * n:
-            raise InputError(f"Expected at least {2 * n} generated samples, two sets of {n}. Got {pool.size}.")
+            raise InputError(f"At least {2 * n} generated samples, two sets of {n}, are needed, not {pool.size}.")
         values = []
         for k, floor in enumerate(self.floors[:draws]):
             g, other = pool.take(2 * n, k, self.seed).split(n)
@@ -305,7 +305,7 @@ class Floor:
 
 
 def _mean(values: list[float], apart: float) -> tuple[float, float]:
-    """The mean of some draws, of which so many share no sample, and its standard error, NaN for one draw."""
+    """The mean of some draws, `apart` of which share no sample, and its standard error, NaN for one draw."""
     if not values:
         return math.nan, math.nan
     error = stdev(values) / math.sqrt(min(len(values), apart)) if len(values) > 1 else math.nan
@@ -321,37 +321,37 @@ def excess_over_floor(
     .. math:: \text{excess} = E \Bigl[ W_1(g, t) - \tfrac12 \bigl( W_1(g, g') + W_1(t, r) \bigr) \Bigr]
 
     over disjoint sets of n samples each: g and g′ generated, t held out, r other real samples. The mean of a few draws
-    is given with its standard error, and beside it the same for real samples in the place of g and g′.
+    comes with its standard error, and with the same for real samples in place of g and g′.
 
     Arguments:
-        generated: Samples of the generator, 2n of them at least.
+        generated: Samples of the generator, at least 2n.
         test: Held-out real samples.
-        real: Other real samples: n at least, 2n so that real samples can be scored in the generator's place, 3n so that
-            all sets of that are disjoint, too.
-        size: Samples n of each set, lowered to what `test` holds.
-        draws: How many times the sets are drawn, ten at least for a final figure.
-        seed: Of the draws.
+        real: Other real samples: at least n; 2n to score real samples in the generator's place, 3n for all sets of that
+            to be disjoint, too.
+        size: Samples n in each set, lowered to what `test` holds.
+        draws: How many times the sets are drawn, at least ten for a final figure.
+        seed: Seed of the draws.
 
     Guarantee:
-        The excess is zero in the mean where generated and real samples have one law, and tends to W1 of the two laws as
-        n grows, where both have a first moment; of laws far apart it may stay below that by the floor. It is signed and
-        never clipped: of a good generator it scatters around zero, of either sign, as that of real samples does.
+        The excess is zero in the mean if generated and real samples have one law, and tends to W1 of the two laws as n
+        grows, if both have a first moment; for laws far apart it may stay below that by the floor. It is signed and
+        never clipped: for a good generator it scatters around zero, as that of real samples does.
 
-        What it does not cover: that its mean is never negative has not been proved. Copies of training samples go
-        unseen, for r and the copies have one law: see :func:`wgan_lip.metrics.memorisation`. W1 is computed to about
-        1e-8 of the samples' size, and is not certified.
+        Not covered: that its mean is never negative has not been proved. Copies of training samples go unnoticed, since
+        r and the copies have one law: see :func:`wgan_lip.metrics.memorisation`. W1 is computed to about 1e-8 of the
+        samples' size, and is not certified.
 
         The standard error is the standard deviation of a draw over the root of the number of draws that share no
-        sample, for an average over subsets varies no more than one over as many disjoint ones (Hoeffding, 1948). Where
-        `test` has no more than n samples, all draws share them; what their choice adds is common to the excess and to
-        that of real samples, so compare the two.
+        sample, since an average over subsets varies no more than one over as many disjoint ones (Hoeffding, 1948). If
+        `test` has no more than n samples, all draws share them; the error from their choice is common to the excess and
+        to that of real samples, so compare the two.
 
     Raises:
-        InputError: No draw; too few samples; samples that are not finite or not of one dimension.
+        InputError: No draw; too few samples; samples that are not finite or differ in dimension.
 
     References:
-        The energy distance is of this form, with mean distances in the place of W1: Energy statistics (Székely, Rizzo,
-        2013). Sinkhorn divergences are as well: Learning Generative Models with Sinkhorn Divergences (Genevay, Peyré,
+        The energy distance has this form, with mean distances in place of W1: Energy statistics (Székely, Rizzo,
+        2013). So do Sinkhorn divergences: Learning Generative Models with Sinkhorn Divergences (Genevay, Peyré,
         Cuturi, 2018), https://arxiv.org/abs/1706.00292. For the variance: A class of statistics with asymptotically
         normal distribution (Hoeffding, 1948)
 
@@ -366,9 +366,9 @@ def excess_over_floor(
 
 
 def real_pools(source: Source, size: int, seed: int = 0) -> tuple[Pool, Pool]:
-    """Held-out samples of a source, and real ones beside them, for sets of `size` samples.
+    """Held-out samples of a source, and other real ones, for sets of `size` samples.
 
-    Of a law both are drawn afresh, so that no two draws share samples; else they are the test and the training set.
+    From a law both are drawn fresh, so no two draws share samples; otherwise they are the test and the training set.
 
     Raises:
         InputError: The source has fewer samples.
@@ -389,12 +389,12 @@ def _pool(samples: Tensor | Pool) -> Pool:
 
 
 def _w1(x: Tensor, y: Tensor) -> float:
-    """Exact W1 of two sets of equal size."""
+    """Exact W1 between two sets of equal size."""
     return _solved(*check_pair(x, y))
 
 
 def _solved(x: Tensor, y: Tensor) -> float:
-    """Exact W1 of two checked sets of equal size."""
+    """Exact W1 between two checked sets of equal size."""
     if x.shape[1] > 1:
         check_memory(BYTES_PER_PAIR * len(x) * len(y), f"W1 of {len(x)} and {len(y)} samples", "Lower `size`.")
     return solve_problem(Problem.of_checked(x, y)).value

@@ -1,4 +1,4 @@
-"""Features of images on which scores are taken, all offline: a classifier trained here, or weights that are at hand."""
+"""Features of images for scores, all offline: from a classifier trained here, or from weights on this machine."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ __all__ = ["Features", "PretrainedNetwork", "check_features", "features_of"]
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE = (127 / 255,) * 3, (128 / 255,) * 3
-PIXELS = 64, 224  # the least and the most a side
+PIXELS = 64, 224  # the shortest and the longest side
 
 
 class Features(Protocol):
     """Maps samples to features.
 
     Attributes:
-        description: In words, with a hash of the weights: scores on features of different ones cannot be compared.
+        description: A description with a hash of the weights: scores with different weights cannot be compared.
     """
 
     @property
     def description(self) -> str: ...
 
     def embedded(self, samples: Tensor) -> Tensor:
-        """Features, shape (n, k), of samples (n, d)."""
+        """Features, shape (n, k), for samples (n, d)."""
 
 
 class PretrainedNetwork:
-    """An image network with its last linear layer taken off.
+    """An image network without its last linear layer.
 
-    Images are scaled to 64 pixels a side at least, 224 at most; grey ones become RGB.
+    Images are scaled to sides of 64 to 224 pixels; grey ones become RGB.
 
     Arguments:
         network: Images (b, 3, h, w) → features (b, k).
         description: See :class:`Features`.
         normal: Mean and standard deviation of each channel, for pixels in [0, 1].
-        source: Of the images: their shape, and the values of black and white.
+        source: The source of the images: their shape, and the values of black and white.
 
     Raises:
-        InputError: Samples that are no images of 1 or 3 channels.
+        InputError: Samples that are not images of 1 or 3 channels.
     """
 
     def __init__(
         self, network: nn.Module, description: str, normal: tuple[tuple[float, ...], tuple[float, ...]], source: Source
     ) -> None:
         if source.image_shape is None or source.image_shape[0] not in (1, 3):
-            got = "no images" if source.image_shape is None else f"{source.image_shape[0]}"
-            raise InputError(f"Expected images of 1 or 3 channels, for features of a network. Got {got}.")
+            got = "samples without an image shape" if source.image_shape is None else f"{source.image_shape[0]}"
+            raise InputError(f"Features of a network need images of 1 or 3 channels, not {got}.")
         self.description, self.image_shape = description, source.image_shape
         self._network = network.eval().requires_grad_(False)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's hints lack it
@@ -71,7 +71,7 @@ class PretrainedNetwork:
 
     @torch.inference_mode()
     def embedded(self, samples: Tensor, batch: int = 50) -> Tensor:
-        """Features, shape (n, k); labels behind the pixels are not read, values beyond black and white are clipped."""
+        """Features, shape (n, k); labels after the pixels are not read, values beyond black and white are clipped."""
         return torch.cat([self._network(self._prepared(part)).double() for part in samples.split(batch)]).clone()
 
     def _prepared(self, samples: Tensor) -> Tensor:
@@ -82,27 +82,27 @@ class PretrainedNetwork:
 
 
 def check_features(features: str | None, source: Source) -> None:
-    """Refuses features that cannot be had, before a run is trained. Raises :class:`InputError`."""
+    """Raises :class:`InputError` for features that are not available, before a run is trained."""
     if features not in (None, "classifier"):
         features_of(features, source)
 
 
 def features_of(features: str | None, source: Source, *, classifier_steps: int = 400) -> Features | None:
-    """The features that scores of a source are to be taken on.
+    """The features on which a source is scored.
 
     Arguments:
         features: `classifier`, a small one trained here on the source's labels; `lite0`, EfficientNet-Lite0 on
-            ImageNet, whose weights come in a package; the path of a state dict of a torchvision architecture, which
-            its name begins with, as torchvision names its files (`mobilenet_v2-b0353104.pth`), or which stands before
-            the path (`mobilenet_v2:weights.pth`); None for none.
-        source: Of the images.
-        classifier_steps: Of training the classifier; 0 for none.
+            ImageNet, whose weights come in a package; the path of a state dict of a torchvision architecture, named by
+            the start of the file name, as torchvision does (`mobilenet_v2-b0353104.pth`), or before the path
+            (`mobilenet_v2:weights.pth`); None for none.
+        source: The source of the images.
+        classifier_steps: Training steps of the classifier; 0 for none.
 
     Returns:
-        None where a classifier is asked for and the source has no labelled images.
+        None if a classifier is asked for and the source has no labelled images.
 
     Raises:
-        InputError: A package or file that is not there, or that holds other weights; samples that are no images.
+        InputError: A missing package or file, or one that holds other weights; samples that are not images.
     """
     if features is None:
         return None
@@ -117,14 +117,14 @@ def _lite0(source: Source) -> PretrainedNetwork:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise InputError(
-            "Expected the packages behind the features lite0. Got none. Install wgan-lip[features], or choose "
-            "other features."
+            "The features lite0 need packages that are not installed. Install wgan-lip[features], or choose other "
+            "features."
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     weights, digest = _read(path)
     if digest != LITE0_SHA256:
         raise InputError(
-            f"Expected {path} with the SHA-256 {LITE0_SHA256}. Got {digest}. Install wgan-lip[features] again."
+            f"{path} has the SHA-256 {digest} instead of {LITE0_SHA256}. Install wgan-lip[features] again."
         )
     network = _loaded(EfficientNet.from_name("efficientnet-lite0"), weights, path)
     network._fc, network._dropout = nn.Identity(), nn.Identity()
@@ -137,20 +137,20 @@ def _from_file(features: str, source: Source) -> PretrainedNetwork:
     name = named if re.fullmatch(r"\w{2,}", named) else path.name.partition("-")[0]
     if not path.is_file():
         raise InputError(
-            f"Expected classifier, lite0, or the file of a network's weights. Got {features}, where there is no file."
+            f"features must be classifier, lite0, or a file with a network's weights; there is no file {features}."
         )
     models = import_torchvision().models
     known = models.list_models(module=models)
     if name not in known:
         raise InputError(
-            f"Expected a file whose name begins with one of torchvision's architectures, as {known[0]}-….pth, or one "
-            f"before it, as {known[0]}:{path.name}. Got {name!r}."
+            f"{name!r} is not an architecture of torchvision. Start the file's name with one, as in {known[0]}-….pth, "
+            f"or put one before the path, as in {known[0]}:{path.name}."
         )
     weights, digest = _read(path)
     network = _loaded(models.get_model(name, weights=None), weights, path)
     last = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
     if not last:
-        raise InputError(f"Expected an architecture that ends with a linear layer, to be taken off. Got {name}.")
+        raise InputError(f"{name} does not end with a linear layer, which features leave off. Choose another.")
     network.set_submodule(last[0], nn.Identity())
     return PretrainedNetwork(network, f"{name}, weights {digest}", IMAGENET, source)
 
@@ -160,8 +160,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     content = path.read_bytes()
     try:
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many unrelated types on another file
-        raise InputError(f"Expected {path} to hold a state dict. Got {one_line(error)}.") from None
+    except Exception as error:  # torch.load raises many unrelated types on other files
+        raise InputError(f"{path} does not hold a state dict: {one_line(error)}.") from None
     return weights, hashlib.sha256(content).hexdigest()
 
 
@@ -170,5 +170,5 @@ def _loaded(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Mo
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         kind = type(network).__name__
-        raise InputError(f"Expected {path} to hold the weights of {kind}. Got {one_line(error)}.") from None
+        raise InputError(f"{path} does not hold the weights of {kind}: {one_line(error)}.") from None
     return network

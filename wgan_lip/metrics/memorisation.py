@@ -14,21 +14,21 @@ from wgan_lip.utils.printing import Bar, Printed, Row, number_line
 
 __all__ = ["Memorisation", "memorisation"]
 
-ALPHA = 0.05  # share of held-out samples that are taken for near a training one
+ALPHA = 0.05  # share of held-out samples that count as near a training sample
 LEAST = 40  # held-out samples: fewer have no such quantile
 BLOCK, BATCH = 4096, 256  # real rows, and queries, at a time
 
 
 @dataclass(frozen=True)
 class Memorisation(Printed):
-    """How many more generated samples hug the training set than held-out ones do; see :func:`memorisation`.
+    """How many more generated than held-out samples lie close to training samples; see :func:`memorisation`.
 
     Attributes:
         value: 0 in the mean for samples of the law of the held-out ones, 1 for copies of training samples. Signed.
         error: Its standard error for samples of that law.
         ratio: Median of d(g, train) / d(g, test) over the generated samples.
         real_ratio: The same over held-out samples in their place.
-        n: Generated samples.
+        n: Number of generated samples.
     """
 
     value: float
@@ -59,10 +59,10 @@ def memorisation(generated: Tensor, train: Tensor, test: Tensor) -> Memorisation
               \text{value} = \frac{P(\rho(g) < q) - \alpha}{1 - \alpha}
 
     for :math:`\alpha = 1/20`, the halves test₁ and test₂ of the held-out samples, and the α-quantile q of ρ over test₂.
-    Of held-out samples a twentieth lies as near to a training sample as that, of copies all do. Blur, noise, and
-    samples that are far from the data move both distances alike, which brings ρ towards 1 and the value below 0: it
-    takes copying to raise it. Distances are those of the samples as they are, so copies that were shifted, mirrored or
-    recoloured go unseen.
+    A twentieth of the held-out samples lies that close to a training sample, but all copies do. Blur, noise, and
+    samples far from the data change both distances alike, which brings ρ towards 1 and the value below 0: only copying
+    raises it. Distances are between samples as they are, so copies that were shifted, mirrored or recoloured go
+    unnoticed.
 
     Arguments:
         generated: Samples, shape (n, d).
@@ -74,7 +74,8 @@ def memorisation(generated: Tensor, train: Tensor, test: Tensor) -> Memorisation
 
     References:
         A non-parametric test to detect data-copying in generative models (Meehan, Chaudhuri, Dasgupta, 2020),
-        https://arxiv.org/abs/2004.05675, which compares distances to the training set alone, and takes blur for copies
+        https://arxiv.org/abs/2004.05675, which compares distances to the training set alone, and mistakes blur for
+        copies
 
     Example:
         >>> x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
@@ -84,7 +85,7 @@ def memorisation(generated: Tensor, train: Tensor, test: Tensor) -> Memorisation
     check_pair(generated, test)
     check_pair(train, test)
     if len(test) < LEAST:
-        raise InputError(f"Expected at least {LEAST} held-out samples, to tell copies from chance. Got {len(test)}.")
+        raise InputError(f"At least {LEAST} held-out samples are needed to tell copies from chance, not {len(test)}.")
     rows, others = test[: len(test) // 2], test[len(test) // 2 :]
     near, usual = _ratios(generated, train, rows), _ratios(others, train, rows)
     share = float((near < torch.quantile(usual, ALPHA)).double().mean())
@@ -99,14 +100,14 @@ def memorisation(generated: Tensor, train: Tensor, test: Tensor) -> Memorisation
 
 
 def _ratios(queries: Tensor, train: Tensor, test: Tensor) -> Tensor:
-    """Distance to the nearest training over that to the nearest held-out sample, shape (n,); 1 where both are zero."""
+    """Distance to the nearest training over that to the nearest held-out sample, shape (n,); 1 if both are zero."""
     to_train, to_test = _nearest(queries, train), _nearest(queries, test)
     return torch.where(to_train == to_test, 1.0, to_train / to_test)
 
 
 def _nearest(queries: Tensor, rows: Tensor) -> Tensor:
     """Distance of each query to its nearest row, shape (n,)."""
-    # A matrix product finds three candidates, differences decide: so that equal distances come out equal.
+    # A matrix product finds three candidates, and differences decide, so that equal distances come out equal.
     queries, centre = queries.detach().cpu(), rows[:BLOCK].detach().cpu().float().mean(dim=0)
     found = torch.full((len(queries),), math.inf, dtype=torch.float64)
     for block in rows.split(BLOCK):

@@ -1,4 +1,4 @@
-"""How samples spread: over the modes of a mixture, within them, and altogether."""
+"""How samples spread: over the modes of a mixture, within them, and overall."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ModeCoverage(Printed):
         covered: Number of modes that hold enough samples; see :func:`mode_coverage`.
         total: Number k of modes.
         within: Share of all samples that lie near a mode.
-        width: Standard deviation per coordinate of the samples near a mode around the mean of those near the same one,
-            over that of the mixture's own samples near a mode: 1 in the mean for these, below 1 where modes are
-            narrowed. NaN where no mode has two samples.
+        width: Standard deviation per coordinate of the samples near a mode around their mean, over that of the
+            mixture's own samples near a mode: 1 in the mean for these, below 1 if modes are too narrow. NaN if no mode
+            has two samples.
     """
 
     covered: int
@@ -41,7 +41,7 @@ class ModeCoverage(Printed):
     def summary_rows(self) -> list[Row]:
         return [
             Row("Modes", f"{self.covered} of {self.total} covered", f"{100 * self.within:.1f} % of samples near one"),
-            Row("Width", rounded(self.width, 3), "of a mode, over that of the mixture; below 1 where narrowed"),
+            Row("Width", rounded(self.width, 3), "of a mode, over that of the mixture; below 1 if too narrow"),
         ]
 
 
@@ -50,10 +50,10 @@ def mode_coverage(
 ) -> ModeCoverage:
     r"""Counts the modes of a mixture of k equal components that samples reach.
 
-    A sample is near its nearest mode if it lies within `radius · std` of it. A mode is covered if the samples near it
-    number at least one and at least `share · n / k`, a tenth of its fair share by default.
+    A sample is near its nearest mode if it lies within `radius · std` of it. A mode is covered if at least one sample,
+    and at least `share · n / k` samples, are near it: a tenth of its fair share by default.
 
-    Of samples of the mixture itself, with isotropic components in d dimensions, the share near a mode is
+    For samples of the mixture itself, with isotropic components in d dimensions, the share near a mode is
     :math:`P(\chi_d \leq r)`: for d = 2 it is :math:`1 - e^{-r^2 / 2}`, 98.9 % at three standard deviations.
 
     Arguments:
@@ -61,7 +61,7 @@ def mode_coverage(
         modes: Component means, shape (k, d).
         std: Standard deviation of a component, in the units of `samples`.
         radius: How many standard deviations count as near.
-        share: The part of its fair share n / k that a mode needs.
+        share: The fraction of its fair share n / k that a mode needs.
 
     Raises:
         InputError: Samples or modes that are not finite matrices of equal width, or a `std`, `radius` or `share`
@@ -74,12 +74,12 @@ def mode_coverage(
     samples, modes = check_samples(samples, "samples"), check_samples(modes, "modes")
     if samples.shape[1] != modes.shape[1]:
         raise InputError(
-            f"Expected samples and modes of equal dimension. Got {tuple(samples.shape)} and {tuple(modes.shape)}. "
-            "Take the modes of the source that the generator learnt."
+            f"samples and modes must have the same dimension, not shapes {tuple(samples.shape)} and "
+            f"{tuple(modes.shape)}. Use the modes of the source that the generator learnt."
         )
     for name, number in (("std", std), ("radius", radius), ("share", share)):
         if not (math.isfinite(number) and number > 0):
-            raise InputError(f"Expected {name} to be positive and finite. Got {number}.")
+            raise InputError(f"{name} must be positive and finite, not {number}.")
     modes = modes.to(samples)
     distances = torch.cdist(samples, modes, compute_mode="donot_use_mm_for_euclid_dist")  # (n, k)
     distance, nearest = distances.min(dim=1)  # (n,), (n,)
@@ -91,7 +91,7 @@ def mode_coverage(
 
 
 def spread_over_real(samples: Tensor | ArrayLike, real: Tensor | ArrayLike) -> float:
-    r"""How far apart generated samples lie, over how far apart real ones do: 0 for a generator of one point.
+    r"""How far apart generated samples are, relative to real ones: 0 for a generator of a single point.
 
     .. math:: \frac{E \|G(z) - G(z')\|}{E \|x - x'\|}
 
@@ -100,7 +100,7 @@ def spread_over_real(samples: Tensor | ArrayLike, real: Tensor | ArrayLike) -> f
         real: Real samples, shape (m, d), m ≥ 2.
 
     Returns:
-        The ratio; NaN where all real samples are equal.
+        The ratio; NaN if all real samples are equal.
 
     Raises:
         InputError: Samples that are not finite matrices of equal width and at least two rows.

@@ -1,4 +1,4 @@
-"""All scores of generated samples, each beside what real samples reach in their place."""
+"""All scores of generated samples, each with the value that real samples reach in their place."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["BLUR", "FRECHET_FROM", "Compared", "compare", "on_features"]
 
-FRECHET_FROM = 10_000  # samples, from which on the bias of a Fréchet distance of features no longer hides differences
-BLUR = 1.0  # standard deviation, in pixels, of the blur that a generator is held against
-WAVELET_SIDE = 8  # pixels, below which images have no wavelet packets to speak of
+FRECHET_FROM = 10_000  # samples from which the bias of a Fréchet distance of features no longer hides differences
+BLUR = 1.0  # standard deviation, in pixels, of the blur that a generator is compared with
+WAVELET_SIDE = 8  # pixels below which images have no meaningful wavelet packets
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Compared(Printed):
     Attributes:
         values: Name of a score → its value between generated and held-out samples.
         floors: Name of a score → its value between reference and held-out samples, which are both real. A generator of
-            their law reaches it in the mean; blurred or copied samples can pass it.
-        blurs: Name of a score → its value between blurred real samples and held-out ones; empty but for features.
-        errors: Name of a score → standard errors of its value and of its floor, where they are known.
-        n: Samples of each of the three sets.
-        extractor: What the scores were taken on: the samples, or features of a network with the hash of its weights.
+            their law reaches it in the mean; blurred or copied samples can beat it.
+        blurs: Name of a score → its value between blurred real samples and held-out ones; only for features.
+        errors: Name of a score → standard errors of its value and of its floor, if they are known.
+        n: Samples in each of the three sets.
+        extractor: What was scored: the samples, or features of a network with the hash of its weights.
     """
 
     values: dict[str, float]
@@ -71,24 +71,24 @@ def compare(
     inception: Inception | None = None,
     seed: int = 0,
 ) -> dict[str, Compared]:
-    """Compares generated samples with as many held-out ones, and real samples of the training law with the same.
+    """Compares generated samples with as many held-out ones, and real training samples with the same.
 
     Arguments:
         generated: Samples, shape (n, d), on the CPU; n at most the number of held-out and of training samples.
-        source: Gives the held-out and the reference samples.
-        neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`; by default 5, or n − 1 where that is less.
-        directions: Of the sliced distances.
-        draws: Of the excess on features; see :func:`wgan_lip.metrics.excess_over_floor`.
-        features: What images are compared on, too; see :func:`wgan_lip.metrics.features_of`.
-        inception: For FID and KID.
-        seed: Of the reference samples.
+        source: The source of the held-out and the reference samples.
+        neighbour: The k of :func:`wgan_lip.metrics.neighbourhoods`; by default 5, or n − 1 if that is less.
+        directions: Number of directions of the sliced distances.
+        draws: Draws of the excess on features; see :func:`wgan_lip.metrics.excess_over_floor`.
+        features: Features on which images are compared, too; see :func:`wgan_lip.metrics.features_of`.
+        inception: The network for FID and KID.
+        seed: Seed of the reference samples.
 
     Returns:
-        `samples`, and where there is what it takes `features` and `inception`. Where samples carry labels, `features`
-        of a classifier has `as_labelled` too: the share that it reads as their label.
+        `samples`, and, if available, `features` and `inception`. If samples carry labels, `features` of a classifier
+        includes `as_labelled`: the share that it classifies as their label.
 
     Raises:
-        InputError: Fewer than two samples or than `neighbour` asks for, or unusable ones.
+        InputError: Fewer than two samples or than `neighbour` needs, or unusable ones.
     """
     n = min(len(generated), len(source.test))
     test, reference, generated = source.test[:n], source.reference(n, seed), generated[:n]
@@ -109,7 +109,7 @@ def compare(
 
     found = {"samples": both(on_samples, lambda samples: samples, "the samples")}
     if features is not None and shape is not None:
-        third = n // 3  # three disjoint sets of real samples, beside two of generated ones
+        third = n // 3  # three disjoint sets of real samples, and two of generated ones
         at_test, at_reference, at_generated, at_blurred = (
             features.embedded(samples) for samples in (test, reference, generated, blurred(reference, shape, BLUR))
         )
@@ -145,6 +145,6 @@ def on_features(x: Tensor, y: Tensor, *, k: int = 5, directions: int = 512) -> d
 
 
 def _as_labelled(samples: Tensor, classifier: Classifier, label_count: int) -> float:
-    """The share of samples that the classifier reads as the label they carry."""
+    """The share of samples that the classifier assigns the label they carry."""
     labels = samples[:, -label_count:].argmax(dim=1)
     return float((classifier.head(classifier.embedded(samples)).argmax(dim=1) == labels).double().mean())

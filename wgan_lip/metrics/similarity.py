@@ -1,4 +1,4 @@
-"""Distances between sample sets, and how far one covers the other, without weights of any kind."""
+"""Distances between sample sets, and how well one covers the other, without any network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Neighbourhoods(Printed):
     Attributes:
         precision: Share of generated samples that lie in the neighbourhood of a real one.
         recall: Share of real samples that lie in the neighbourhood of a generated one.
-        density: Mean number of real neighbourhoods that a generated sample lies in, over k; 1 in expectation where both
+        density: Mean number of real neighbourhoods that a generated sample lies in, over k; 1 in expectation if both
             have one law without atoms, and not bounded by 1.
         coverage: Share of real samples in whose neighbourhood a generated one lies.
         k: The neighbour whose distance is the radius of a neighbourhood.
@@ -62,11 +62,11 @@ def sliced_wasserstein(
         y: Samples of Q, shape (m, d).
         p: 1 or more.
         directions: Number k of directions, uniform on the sphere.
-        seed: Fixes them.
+        seed: Seed of the directions.
 
     Returns:
         The distance, in the units of the samples. It is at most W_p: a projection brings points closer. In d dimensions
-        it is smaller by about √d, so compare it with its floor, not with W_p.
+        it is smaller by a factor of about √d, so compare it with its floor, not with W_p.
 
     Raises:
         InputError: Unusable samples, or `p` or `directions` below 1.
@@ -81,7 +81,7 @@ def sliced_wasserstein(
     """
     x, y = (samples.double() for samples in check_pair(x, y))
     if p < 1 or directions < 1:
-        raise InputError(f"Expected p and directions of at least 1. Got p={p}, directions={directions}.")
+        raise InputError(f"p and directions must be at least 1, not {p} and {directions}.")
     rng = torch.Generator().manual_seed(seed)
     theta = torch.randn(x.shape[1], directions, generator=rng, dtype=torch.float64).to(x.device)
     theta /= torch.linalg.vector_norm(theta, dim=0)
@@ -100,8 +100,8 @@ def mmd(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
     .. math:: MMD^2 = \overline{k(x, x')} + \overline{k(y, y')} - 2 \, \overline{k(x, y)}, \qquad
               k(u, v) = \frac13 \sum_{s \in \{h/2,\, h,\, 2h\}} e^{-\|u - v\|^2 / 2 s^2}
 
-    h is the median distance of two different rows of y, so that one kernel serves all sets that are compared with y.
-    Means are over all pairs: the distance of the two empirical measures, zero where they are equal.
+    h is the median distance of two different rows of y, so one kernel serves all sets that are compared with y. Means
+    are over all pairs: the distance of the two empirical measures, zero if they are equal.
 
     Arguments:
         x: Generated samples, shape (n, d).
@@ -122,9 +122,9 @@ def mmd(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 def neighbourhoods(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5) -> Neighbourhoods:
     """Precision, recall, density and coverage of generated samples x among real samples y.
 
-    The neighbourhood of a sample is the closed ball up to its k-th neighbour in its own set, itself not counted. A
-    sample exactly as far off as that neighbour lies in it, and so does an equal one where the radius is 0. Distances
-    that differ by less than their rounding, relatively (d + 4) · 2⁻⁵², count as equal.
+    The neighbourhood of a sample is the closed ball up to its k-th neighbour in its own set, not counting itself. A
+    sample exactly as far away as that neighbour lies in it, and so does an equal one if the radius is 0. Distances that
+    differ by less than their rounding, relatively (d + 4) · 2⁻⁵², count as equal.
 
     Arguments:
         x: Generated samples, shape (n, d).
@@ -145,7 +145,7 @@ def neighbourhoods(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5) 
 
 
 def similarity(x: Tensor | ArrayLike, y: Tensor | ArrayLike, *, k: int = 5, directions: int = 512) -> dict[str, float]:
-    """All scores of this module that need no more than samples, by name, with distances of pairs taken once.
+    """All scores of this module that need only samples, by name, computing pairwise distances once.
 
     Arguments:
         x: Generated samples, shape (n, d).
@@ -172,7 +172,7 @@ def frechet_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 
     .. math:: \|\mu_x - \mu_y\|^2 + \operatorname{tr} \bigl( \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2} \bigr)
 
-    On features of Inception it is the FID.
+    On Inception features it is the FID.
 
     Arguments:
         x: Samples, shape (n, d), n of at least 2.
@@ -199,7 +199,7 @@ def kernel_distance(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> float:
 
     .. math:: k(u, v) = (u^\top v / d + 1)^3
 
-    On features of Inception it is the KID, here of all samples at once.
+    On Inception features it is the KID, here of all samples at once.
 
     Arguments:
         x: Samples, shape (n, d), n of at least 2.
@@ -231,14 +231,14 @@ def _prepared(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Ten
 
 
 def _by_products(x: Tensor, y: Tensor) -> Distances:
-    """Distances of all pairs by matrix products, fast but without the last digits; see Note [Neighbours]."""
+    """Distances of all pairs by matrix products, fast but inexact in the last digits; see Note [Neighbours]."""
     x, y = x - y.mean(dim=0), y - y.mean(dim=0)
     within_x, within_y, between = (_distances(*pair, "use_mm_for_euclid_dist") for pair in ((x, x), (y, y), (x, y)))
     return within_x.fill_diagonal_(0), within_y.fill_diagonal_(0), between
 
 
 def _by_differences(x: Tensor, y: Tensor) -> Distances:
-    """Distances of all pairs by differences of coordinates: 0 for equal rows, and else to 2 + d/2 roundings.
+    """Distances of all pairs by differences of coordinates: 0 for equal rows, else to within 2 + d/2 roundings.
 
     In units of a power of two that leaves all entries below 1, so that no square overflows.
     """
@@ -258,7 +258,7 @@ def _mmd(distances: Distances) -> float:
     within_x, within_y, between = distances
     m = len(within_y)
     scale = within_y[torch.triu_indices(m, m, 1).unbind()].median()
-    scale = scale.where(scale > 0, 1)  # where half of the pairs coincide
+    scale = scale.where(scale > 0, 1)  # if half of the pairs coincide
 
     def mean(distances: Tensor) -> Tensor:
         ratios = (distances / scale).square()
@@ -272,16 +272,14 @@ def _mmd(distances: Distances) -> float:
 # By the matrix product a squared distance errs by at most 8 (d + 8) u M², for the unit roundoff u = 2⁻⁵³ and M the
 # largest norm seen from the mean of y: by d + 2 products of total size at most 4 M², by the squared norms among them,
 # and by the centring. A radius, the k-th smallest of such numbers, errs by no more. Where the squares of a distance and
-# a radius lie further apart than both errors, it is certain which is larger. Where a single pair does not, as for
-# duplicates and for whole numbers, all is done again by differences, which takes ten times as long.
+# a radius differ by more than both errors, it is certain which is larger. If for a single pair they do not, as for
+# duplicates and integers, everything is computed again by differences, which takes ten times as long.
 
 
 def _neighbourhoods(x: Tensor, y: Tensor, distances: Distances, k: int) -> Neighbourhoods:
     smallest = min(len(x), len(y))
     if not 1 <= k < smallest:
-        raise InputError(
-            f"Expected a neighbour k between 1 and {smallest - 1}, below both numbers of samples. Got {k}."
-        )
+        raise InputError(f"k must be from 1 to {smallest - 1}, below both numbers of samples, not {k}.")
     dim = x.shape[1]
     radii, between = _radii(distances, k), distances[2]
     largest = max(float((samples - y.mean(dim=0)).square().sum(dim=1).max()) for samples in (x, y))

@@ -22,7 +22,7 @@ __all__ = ["W1Metric"]
 
 
 def _base() -> Any:
-    """torchmetrics' base class, where it is installed."""
+    """torchmetrics' base class, if it is installed."""
     with suppress(ImportError):
         import_torchvision()  # which torchmetrics imports, and which not every installation can import by itself
         from torchmetrics import Metric
@@ -35,43 +35,43 @@ Base = _base()
 
 
 class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
-    r"""Encloses W1 between the real and the generated samples seen so far, and says how far beyond its floor it is.
+    r"""Encloses W1 between the real and the generated samples seen so far, and gives its excess over its floor.
 
     .. math:: \text{lower} \le W_1(P_n, Q_m) \le \text{upper}, \qquad \text{excess} = E \Bigl[ \tfrac14 \sum_{i, j}
         W_1(x_i, y_j) - \tfrac12 \bigl( W_1(x_1, x_2) + W_1(y_1, y_2) \bigr) \Bigr]
 
-    Used as torchmetrics' FrechetInceptionDistance is: `update(batch, real=True)` and `update(batch, real=False)`, then
-    `compute()`, which gives a dictionary of four scalar tensors, float64:
+    It is used like torchmetrics' FrechetInceptionDistance: `update(batch, real=True)` and `update(batch, real=False)`,
+    then `compute()`, which returns a dictionary of four scalar tensors, float64:
 
     ======== ==========================================================================================
-    lower    no more than W1 of the samples, with proof
-    exact    W1 of the samples; NaN where the two ends did not meet within `seconds`
-    upper    no less than W1 of the samples, with proof
+    lower    at most W1 of the samples, with proof
+    exact    W1 of the samples; NaN if the two ends did not meet within `seconds`
+    upper    at least W1 of the samples, with proof
     excess   W1 between halves of the two sides less W1 within them: 0 in the mean for equal laws, signed; NaN without
-             four samples of either side, or with `excess=False`
+             four samples on either side, or with `excess=False`
     ======== ==========================================================================================
 
     Under DDP every rank updates with its own batches, and `compute` is about the samples of all ranks.
 
     Arguments:
         feature: A network or function of a batch, (b, …) → (b, d), such as an embedding, applied without gradients;
-            None compares the samples themselves, flattened. W1 is then in the units of what it gives.
-        excess: Whether to compute the excess, which takes half again as long as the interval.
+            None compares the samples themselves, flattened. W1 is in the units of its output.
+        excess: Whether to compute the excess, which takes half as long again as the interval.
         seconds: Time for narrowing the interval beyond n m = 4 million pairs; up to that it is solved at once.
         reset_real_features: Whether `reset` forgets the real samples too; False keeps them from epoch to epoch.
-        options: Of `torchmetrics.Metric`.
+        options: Options of `torchmetrics.Metric`.
 
     Raises:
         InputError: torchmetrics is not installed; `seconds` that is not positive. By `update`: a batch that is empty,
-            not finite, or of another dimension than those before. By `compute`: no samples of one side.
+            not finite, or of another dimension than those before. By `compute`: no samples on one side.
 
     Guarantee:
         That of :func:`wgan_lip.transport.solve` for the samples as given (pixels of dtype uint8 divided by 255, all
-        else as it is), on the CPU, in float64. All samples are kept, 8 bytes a number: it is W1 of all of them, not a
-        mean over batches, which would be biased by the size of a batch.
+        else as it is), on the CPU, in float64. All samples are kept, 8 bytes per number: it is W1 of all of them, not a
+        mean over batches, which would be biased by the batch size.
 
-        `forward` adds a batch as `update` does and gives NaN: a batch is of one side, so by itself it has no distance.
-        `exact` is no estimate of W1 of the laws, in many dimensions by far; of equal laws it is the floor. `excess` is.
+        `forward` adds a batch as `update` does and returns NaN: a batch is from one side, so it has no distance.
+        In many dimensions `exact` is far above W1 of the laws; for equal laws it is the floor. `excess` estimates it.
 
     Example:
         >>> metric = W1Metric()  # doctest: +SKIP
@@ -104,11 +104,11 @@ class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
                 "W1Metric needs torchmetrics, which is not installed: pip install 'wgan-lip[torchmetrics]'."
             )
         if not seconds > 0:
-            raise InputError(f"The seconds for narrowing the interval must be positive. Got {seconds}.")
+            raise InputError(f"seconds, for narrowing the interval, must be positive, not {seconds}.")
         super().__init__(**options)
         self.feature, self.excess, self.seconds = feature, excess, seconds
         self.reset_real_features = reset_real_features
-        # Numbers in a row, so that ranks without samples of a side have a state of the same kind as the others.
+        # Flat rows of numbers, so that ranks without samples on one side have a state of the same kind as the others.
         self.add_state("real", default=[], dist_reduce_fx="cat")
         self.add_state("fake", default=[], dist_reduce_fx="cat")
         self.add_state("width", default=torch.tensor(0), dist_reduce_fx="max")
@@ -117,8 +117,8 @@ class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
         """Adds samples of one side.
 
         Arguments:
-            batch: Samples, shape (b, …); what `feature` takes, where there is one.
-            real: Whether they are real; else they are generated.
+            batch: Samples, shape (b, …), or the input of `feature`.
+            real: Whether they are real; otherwise they are generated.
         """
         name = "the batch"
         if self.feature is not None:
@@ -130,14 +130,14 @@ class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
         rows = check_samples(rows.flatten(1) if rows.ndim > 2 else rows, name).double()
         if int(self.width) not in (0, rows.shape[1]):
             raise InputError(
-                f"Samples must have as many numbers as those before, {int(self.width)}. Those of {name} have "
-                f"{rows.shape[1]}: reset the metric, or give both sides the same shape."
+                f"Samples of {name} have {rows.shape[1]} numbers each, those before {int(self.width)}. Reset the "
+                "metric, or give both sides the same shape."
             )
         self.width = self.width.new_tensor(rows.shape[1])
         (self.real if real else self.fake).append(rows.flatten().to(self.device))
 
     def forward(self, batch: Tensor, real: bool) -> dict[str, Tensor]:
-        """Adds samples as :meth:`update` does; NaN for the distance of a batch of one side."""
+        """Adds samples as :meth:`update` does, and returns NaN, since a batch is from one side."""
         self.update(batch, real=real)
         self._forward_cache = self._scalars(math.nan, math.nan, math.nan, math.nan)
         return self._forward_cache
@@ -157,21 +157,21 @@ class W1Metric(Base):  # type: ignore[misc, valid-type]  # whichever there is
         )
 
     def reset(self) -> None:
-        """Forgets the samples, but for the real ones with `reset_real_features=False`."""
+        """Forgets the samples, except the real ones with `reset_real_features=False`."""
         real, width = list(self.real), self.width  # its base empties the list itself
         super().reset()
         if not self.reset_real_features:
             self.real, self.width = real, width
 
     def sync(self, *arguments: Any, **options: Any) -> None:
-        """Gathers the samples of all ranks, also of such as have none of a side."""
+        """Gathers the samples of all ranks, including ranks that have none on one side."""
         for name in ("real", "fake"):
             if isinstance(getattr(self, name), list) and not getattr(self, name):
                 setattr(self, name, [torch.empty(0, dtype=torch.float64, device=self.device)])
         super().sync(*arguments, **options)
 
     def _rows(self, side: str) -> Tensor:
-        """All samples of a side, shape (n, d), on the CPU."""
+        """All samples on one side, shape (n, d), on the CPU."""
         state = getattr(self, side)
         parts = [state] if isinstance(state, Tensor) else state
         if not sum(part.numel() for part in parts):

@@ -19,10 +19,10 @@ def frechet_wavelet_distance(
     """The Fréchet distances of the Haar wavelet packets of two sets of images, their mean over the packets.
 
     Arguments:
-        x: Images, shape (n, c·h·w), n of at least 2; what stands behind the pixels is not read.
+        x: Images, shape (n, c·h·w), n of at least 2; columns after the pixels are not read.
         y: Images, shape (m, c·h·w), m of at least 2.
         image_shape: (c, h, w).
-        level: Of the packets, 4 at most by default, and such that a packet has four pixels a side at least.
+        level: Level of the packets; by default at most 4, and such that a packet has sides of at least four pixels.
 
     Raises:
         InputError: Unusable samples, or images too small for one level.
@@ -44,7 +44,7 @@ def wavelet_packets(samples: Tensor, image_shape: tuple[int, int, int], level: i
     level = min(4, int(math.log2(side / 4))) if level is None and side >= 4 else level
     if level is None or not 1 <= level <= math.log2(side):
         raise InputError(
-            f"Expected images of at least 8 × 8 pixels, or a level that they have. Got {image_shape}, {level=}."
+            f"Images must have at least 8 × 8 pixels, or enough for level={level}, not shape {image_shape}."
         )
     packets = samples[:, : math.prod(image_shape)].unflatten(1, (1, *image_shape))  # (n, p, c, h, w)
     for _ in range(level):
@@ -53,7 +53,7 @@ def wavelet_packets(samples: Tensor, image_shape: tuple[int, int, int], level: i
 
 
 def _halved(packets: Tensor, axis: int) -> Tensor:
-    """Sums and differences of neighbours along an axis, as twice as many packets; an odd last row stands twice."""
+    """Sums and differences of neighbours along an axis, as twice as many packets; an odd last row is repeated."""
     if packets.shape[axis] % 2:
         packets = torch.cat([packets, packets.narrow(axis, packets.shape[axis] - 1, 1)], dim=axis)
     even, odd = packets.unflatten(axis, (-1, 2)).unbind(axis + 1)

@@ -1,8 +1,8 @@
-r"""Exact optimal transport by POT: plans, potentials, verified.
+r"""Exact optimal transport by POT: verified plans and potentials.
 
-The solver is never believed. What it returns is a plan, whose cost bounds :math:`W_1` from above, and dual values,
-which define a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :math:`W_1` from below. Both bounds are
-recomputed here from the samples; a wrong answer of the solver widens the interval and never falsifies it.
+The solver is never trusted. It returns a plan, whose cost bounds :math:`W_1` from above, and dual values, which define
+a 1-Lipschitz potential whose Kantorovich-Rubinstein value bounds :math:`W_1` from below. Both bounds are recomputed
+here from the samples; a wrong answer from the solver widens the interval, but never makes it wrong.
 """
 
 from wgan_lip.transport.costs import TransportCost, transport_cost

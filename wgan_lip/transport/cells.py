@@ -1,4 +1,4 @@
-"""Cells: a set of points halved again and again, so that those of one cell lie close together, in few dimensions."""
+"""Cells: a set of points halved again and again, so that in few dimensions points of one cell lie close together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 __all__ = ["FEW_DIMENSIONS", "Halving", "Tree", "split"]
 
-FEW_DIMENSIONS = 3  # up to which the cells of points are small
-LEAF = 64  # points, about, of the smallest cell that is looked at as a whole
+FEW_DIMENSIONS = 3  # up to which cells of points are small
+LEAF = 64  # points, about, in the smallest cell that is looked at as a whole
 BRANCHES = 3  # halvings from one cell to those that are looked at next
-SIDES = 32  # along which cells are halved, at most: in more dimensions they are hardly smaller for all others
-ROOT = 4096  # points, about, of the largest
+SIDES = 32  # coordinates along which cells are halved, at most: more would hardly make them smaller
+ROOT = 4096  # points, about, in the largest cell
 
 
 def split(points: np.ndarray, depth: int, begun: tuple[np.ndarray, int] | None = None) -> np.ndarray:
-    """The cell of each point (n, d), shape (n,), of 2^depth ≤ n cells: all are halved `depth` times, along their widest
-    side, of the SIDES on which all points are farthest apart. The cell of a point after fewer halvings is that number
-    without its last bits; `begun` are such cells, and of how many halvings."""
+    """The cell of each point (n, d), shape (n,), among 2^depth ≤ n cells: all are halved `depth` times along their
+    widest side, among the SIDES on which the points spread most. The cell of a point after fewer halvings is the same
+    number without its last bits; `begun` gives such cells and the number of halvings so far."""
     if points.shape[1] > SIDES:
         points = points[:, np.argpartition(-np.ptp(points, axis=0), SIDES)[:SIDES]]
     if begun is None:
@@ -47,7 +47,7 @@ def split(points: np.ndarray, depth: int, begun: tuple[np.ndarray, int] | None =
 
 
 class Halving:
-    """The cells of points (n, d), halved when they are asked for."""
+    """The cells of points (n, d), halved on demand."""
 
     def __init__(self, points: np.ndarray) -> None:
         self.points, self._cell, self._depth = points, np.zeros(len(points), dtype=np.int64), 0
@@ -64,10 +64,10 @@ class Tree:
     """Points in the order of their cells, and balls around the cells, from the largest to the smallest.
 
     Attributes:
-        order: Which point comes where, shape (n,).
+        order: The points in the order of their cells, shape (n,).
         starts: For each level, where its cells begin, and n: shape (cells + 1,).
-        centres: For each level, the middles of the cells, shape (cells, d).
-        radii: For each level, how far from it the points of a cell are at most, shape (cells,).
+        centres: For each level, the centres of the cells, shape (cells, d).
+        radii: For each level, the largest distance of a cell's points from its centre, shape (cells,).
     """
 
     order: Tensor
@@ -77,7 +77,7 @@ class Tree:
 
     @staticmethod
     def of(points: Tensor, halving: Halving | None = None) -> Tree:
-        """Of points (n, d), float64, on the CPU, and their cells, where some have been found."""
+        """The tree of points (n, d), float64, on the CPU, from cells that may have been found already."""
         n = len(points)
         depth = max(0, round(math.log2(n / LEAF)))
         cell = (Halving(points.numpy()) if halving is None else halving).cells(depth)

@@ -1,11 +1,11 @@
-r"""Exact transport at any cost: other norms, squared distances, cosines, a function, a matrix; with a dual pair.
+r"""Exact transport for any cost: other norms, squared distances, cosines, a function, a matrix; with a dual pair.
 
 .. math:: \min_\pi \sum_{ij} \pi_{ij} c_{ij} = \max \Big\{ \sum_i a_i u_i + \sum_j b_j v_j :
     u_i + v_j \leq c_{ij} \text{ for all } i, j \Big\}
 
 Any plan bounds it from above and any feasible pair from below. The solver's pair is feasible up to rounding; here it is
-made feasible: costs are rounded down by all that their computation may err, v_j = min_i c_ij - u_i on these, rounded
-down again. So u_i + v_j <= c_ij holds in real arithmetic, whatever the solver did.
+made feasible: costs are lowered by the largest error of their computation, then v_j = min_i c_ij - u_i, rounded down
+again. So u_i + v_j <= c_ij holds in real arithmetic, whatever the solver did.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ COSTS = {
     "cosine": "1 − cosine",
 }
 METRICS = ("euclidean", "l1", "linf")
-_SCIPY = {"l1": "cityblock", "linf": "chebyshev"}  # what the others are called by cdist
+_SCIPY = {"l1": "cityblock", "linf": "chebyshev"}  # names of the others in cdist
 BYTES_PER_PAIR = 72  # costs, those rounded down, heights, the plan, and the solver's own arcs
 REMEDY = "Give fewer samples."
-SAMPLED = 40  # points between which a claimed metric is tried
-TRIANGLE = 1e-9  # relative excess of a side over the way round that is taken for rounding
+SAMPLED = 40  # points on which a claimed metric is checked
+TRIANGLE = 1e-9  # relative excess of a side over the way round that counts as rounding
 
 Cost = str | Callable[[np.ndarray, np.ndarray], ArrayLike] | ArrayLike | Tensor
 
@@ -53,17 +53,17 @@ class TransportCost(Printed):
 
     Attributes:
         value: The cost of the plan: the best single number, inside [lower, upper].
-        lower: No more than the least cost: the value of the dual pair, rounding subtracted.
-        upper: No less than it: the cost of `plan`, with its marginals' defects and rounding added.
+        lower: At most the least cost: the value of the dual pair, rounding subtracted.
+        upper: At least the least cost: the cost of `plan`, with its marginals' defects and rounding added.
         plan: The coupling, of total mass 1, between the samples as they were given.
         u: The dual variables of x, shape (n,).
         v: Those of y, shape (m,): u_i + v_j <= c_ij in real arithmetic for all i and j.
-        cost: What was paid per unit of mass, in words.
+        cost: The cost of moving a unit of mass, in words.
         metric: Whether the cost is a metric, so that `value` is W1 in that metric; for a function or a matrix, whether
-            it was said to be one and nothing spoke against it.
-        note: What is to be known about this; "" if nothing.
+            it was declared one and no counterexample was found.
+        note: What to know about this; "" if nothing.
 
-    All are in the units of the cost: of squared distances, W2 squared.
+    All are in the units of the cost: for squared distances, W2 squared.
     """
 
     value: float
@@ -83,14 +83,14 @@ class TransportCost(Printed):
 
     def headline(self) -> str:
         n, m = self.plan.shape
-        return f"Optimal transport between {n:,} and {m:,} samples at {self.cost}, solved and verified"
+        return f"Optimal transport between {n:,} and {m:,} samples for {self.cost}, solved and verified"
 
     def summary_rows(self) -> list[Row]:
         rows = [
             Row("Least cost", interval_text(self.lower, self.upper, self.exact), "certified"),
             Row("  best value", rounded(self.value, 10), "the cost of the plan"),
             *self.plan.summary_rows(),
-            Row("Metric", "yes" if self.metric else "no", "so this is W1" if self.metric else "so this is no W1"),
+            Row("Metric", "yes" if self.metric else "no", "so this is W1" if self.metric else "so this is not W1"),
         ]
         return [*rows, Row("Note", self.note)] if self.note else rows
 
@@ -109,7 +109,7 @@ def transport_cost(
     scale: Tensor | ArrayLike | None = None,
     metric: bool = False,
 ) -> TransportCost:
-    r"""Solves the transport problem between two sample sets at any cost exactly, and encloses its value.
+    r"""Solves the transport problem between two sample sets exactly, for any cost, and encloses its value.
 
     =================  =============================================================  ======================
     `cost`             :math:`c_{ij}`, with weights :math:`w_k` of the coordinates    metric
@@ -128,25 +128,24 @@ def transport_cost(
         y: Samples of Q, shape (m, d).
         cost: See above. A function gets NumPy arrays of float64. Costs must be finite; they may be negative.
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided; uniform by default.
-        b: Non-negative weights of y, shape (m,), as those of x.
-        scale: The non-negative weights w of the coordinates, shape (d,), of which one at least is positive, for the
-            first four costs; 1 by default. Where some are 0, "metric" means: between the points without these
-            coordinates.
-        metric: Says of a function or a matrix that it is a metric. The function is tried on pairs of 40 samples: it has
-            to be symmetric, 0 between equal points only, and to meet the triangle inequality. Of a matrix only
-            c_ij <= c_il + c_kl + c_kj can be tried, which follows from that.
+        b: Non-negative weights of y, shape (m,), as for x.
+        scale: Non-negative weights w of the coordinates, shape (d,), at least one positive, for the first four costs; 1
+            by default. Where some are 0, "metric" means: between the points without these coordinates.
+        metric: Declares a function or a matrix to be a metric. The function is checked on pairs of 40 samples: it must
+            be symmetric, 0 only between equal points, and satisfy the triangle inequality. For a matrix, only
+            c_ij <= c_il + c_kl + c_kj can be checked, which follows from that.
 
     Returns:
         The interval, the plan, and a dual pair.
 
     Raises:
-        InputError: Unusable samples, weights, scale or costs; a claimed metric that is none (the points are named);
+        InputError: Unusable samples, weights, scale or costs; a claimed metric that is not one (the points are named);
             less memory than the solver needs.
         TransportError: The solver did not reach an optimum.
 
     Guarantee:
         lower <= least cost <= upper for the numbers as given, whatever the solver did, on IEEE 754 arithmetic; the
-        entries of a matrix, and what a function returns, are taken as exact. Passing the trial proves no metric.
+        entries of a matrix, and what a function returns, are taken as exact. Passing the check does not prove a metric.
 
     References:
         Optimal Transport, Old and New (Villani, 2009), Theorem 5.10; Computational Optimal Transport (Peyré and Cuturi,
@@ -171,9 +170,9 @@ def transport_cost(
     least, most = float(costs.min()), float(costs.max())
     if not -LARGEST <= least <= most <= LARGEST:
         got = least if not least >= -LARGEST else most
-        raise InputError(f"Expected costs of at most {LARGEST:g}. Got {got:g}. Rescale them.")
+        raise InputError(f"Costs must be at most {LARGEST:g} in absolute value, not {got:g}. Rescale them.")
 
-    # The solver gets costs of the size of 1, from 0 on. That concerns the plan, and no bound.
+    # The solver gets costs from 0 to about 1. That affects the plan, but no bound.
     base = min(0.0, least)
     size = math.ldexp(1.0, math.frexp(most - base)[1]) if most > base else 1.0
     masses = masses_of(*(np.ones(len(k)) if w is None else w for w, k in ((a, rows), (b, columns))))
@@ -202,15 +201,15 @@ def transport_cost(
 
 
 def _below(heights: np.ndarray) -> np.ndarray:
-    """The least of each row, below its value in real arithmetic: a difference that is rounded to nearest is so."""
+    """The least of each row, at most its value in real arithmetic although differences are rounded to nearest."""
     return np.nextafter(heights.min(1), -math.inf)
 
 
 def _paid(
     plan: Plan, costs: np.ndarray, error: Callable[[np.ndarray], np.ndarray], a: np.ndarray | None, b: np.ndarray | None
 ) -> tuple[float, float, bool]:
-    """The plan's cost, an upper bound on the least one, and whether its marginals are exact: what they have too much is
-    taken from the plan, and what then lacks, at most half of their l1 defects, travels at the highest cost."""
+    """The plan's cost, an upper bound on the least cost, and whether its marginals are exact: excess mass is taken from
+    the plan, and what is then missing, at most half of their l1 defects, travels at the highest cost."""
     paid, mass = costs[plan.rows, plan.columns], normalised(plan.mass)
     lacks = sum(
         marginal_defect(index, plan.mass, w, k)
@@ -224,7 +223,7 @@ def _paid(
     return cost, math.nextafter(bound + 4 * U * abs(bound), math.inf), not lacks
 
 
-# --- costs, and how much their computation may err --------------------------------------------------------------------
+# --- costs, and the errors of their computation -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +232,12 @@ class _Table:
 
     Attributes:
         shape: (n, m).
-        between: The costs between samples of these two lists of indices, a new array.
-        error: A bound on the error of each of these, as a function of it.
+        between: The costs between samples with these two lists of indices, a new array.
+        error: A bound on the error of each cost, as a function of it.
         coincide: Whether the samples at the two ends of each edge are known to be equal.
-        words: What the costs are.
+        words: The costs in words.
         metric: Whether they are a metric.
-        note: What is to be known about that.
+        note: What to know about that.
     """
 
     shape: tuple[int, int]
@@ -264,17 +263,17 @@ def _table(
     if isinstance(cost, str):
         check_choice(cost, list(COSTS), "cost")
         if x is None or y is None:
-            raise InputError("Expected samples x and y. Got None: only a matrix of costs is enough without them.")
+            raise InputError("x and y must be samples, not None: only a matrix of costs works without them.")
         return _named(*as_points(x, y), cost, scale)
     if scale is not None:
-        raise InputError(f"scale belongs to the costs {', '.join(set(COSTS) - {'cosine'})}. Apply it to your own cost.")
+        raise InputError(f"scale works only with {', '.join(set(COSTS) - {'cosine'})}. Apply it in your own cost.")
     if not callable(cost):
         shape = tuple(None if points is None else len(as_tensor(points, name)) for name, points in (("x", x), ("y", y)))
         matrix = _matrix(cost, shape, "cost")
         note = _tried_matrix(matrix) if metric else ""
         return _given(matrix, "costs given as a matrix", metric, note)
     if x is None or y is None:
-        raise InputError("Expected samples x and y for a cost that is a function. Got None.")
+        raise InputError("A cost that is a function needs samples x and y, not None.")
     x, y = (points.numpy() for points in as_points(x, y))
     matrix = _matrix(cost(x, y), (len(x), len(y)), "the costs that the function returns")
     note = _tried_function(cost, x, y) if metric else ""
@@ -285,10 +284,10 @@ def _matrix(costs: ArrayLike | Tensor, shape: tuple[int | None, ...], name: str)
     matrix = as_tensor(costs, name).detach().cpu().double().numpy()
     wanted = ", ".join("nm"[axis] if size is None else str(size) for axis, size in enumerate(shape))
     if matrix.ndim != 2 or not matrix.size or any(s not in (None, k) for s, k in zip(shape, matrix.shape)):
-        raise InputError(f"Expected {name} of shape ({wanted}). Got shape {matrix.shape}.")
+        raise InputError(f"{name} must have shape ({wanted}), not {matrix.shape}.")
     if not np.isfinite(matrix).all():
         i, j = np.argwhere(~np.isfinite(matrix))[0]
-        raise InputError(f"Expected {name} to be finite. Got {matrix[i, j]} at ({i}, {j}). Use a large cost instead.")
+        raise InputError(f"{name} must be finite, not {matrix[i, j]} at ({i}, {j}). Use a large cost instead.")
     return matrix
 
 
@@ -310,7 +309,7 @@ def _named(x: Tensor, y: Tensor, cost: str, scale: Tensor | ArrayLike | None) ->
     words, weights = COSTS[cost], None
     if scale is not None:
         if cost == "cosine":
-            raise InputError("Expected no scale for the cost cosine. Multiply the coordinates by it instead.")
+            raise InputError("The cosine cost takes no scale. Multiply the coordinates by it instead.")
         weights = check_weights(scale, d, "scale")
         words += ", coordinates weighted"
 
@@ -341,7 +340,7 @@ def _named(x: Tensor, y: Tensor, cost: str, scale: Tensor | ArrayLike | None) ->
                 factor *= 2.0 ** (even // 2 if cost == "euclidean" else even)
             units.append(factor)
             if not 0 < factor * d < math.inf:
-                raise InputError(f"The {words} of these samples leave the range of float64. Rescale the samples.")
+                raise InputError(f"The {words} of these samples exceed the range of float64. Rescale the samples.")
             ends_p, ends_q = (p / unit).numpy(), (q / unit).numpy()
             if given and cost == "linf":  # cdist takes weights of this norm for a choice of coordinates
                 highest = np.zeros((len(p), len(q)))
@@ -364,12 +363,12 @@ def _directions(points: Tensor, name: str) -> np.ndarray:
     largest = points.abs().amax(1)
     if not largest.all():
         row = int((largest == 0).nonzero()[0])
-        raise InputError(f"Expected {name} without zeros for the cost cosine. Row {row} is 0, which has no direction.")
+        raise InputError(f"Row {row} of {name} is zero, so it has no direction for the cosine cost. Drop it.")
     points = torch.ldexp(points, -torch.frexp(largest).exponent[:, None])
     return (points / torch.linalg.vector_norm(points, dim=1, keepdim=True)).numpy()
 
 
-# --- metrics that were claimed ----------------------------------------------------------------------------------------
+# --- claimed metrics --------------------------------------------------------------------------------------------------
 
 
 def _tried_function(cost: Callable[[np.ndarray, np.ndarray], ArrayLike], x: np.ndarray, y: np.ndarray) -> str:
@@ -386,10 +385,10 @@ def _tried_function(cost: Callable[[np.ndarray, np.ndarray], ArrayLike], x: np.n
         if broken.any():
             i, j = np.argwhere(broken)[0]
             raise InputError(
-                f"This cost is no metric: between {points[i].tolist()} and {points[j].tolist()}, at {d[i, j]:.9g}, "
+                f"This cost is not a metric: between {points[i].tolist()} and {points[j].tolist()}, at {d[i, j]:.9g}, "
                 f"{what}. Leave metric=True out."
             )
-    return f"That the cost is a metric was tried on {len(points)} of the samples, and is not proved."
+    return f"That the cost is a metric was checked on {len(points)} of the samples, not proved."
 
 
 def _tried_matrix(matrix: np.ndarray) -> str:
@@ -401,16 +400,16 @@ def _tried_matrix(matrix: np.ndarray) -> str:
     if broken.any():
         i, j = np.argwhere(broken)[0]
         raise InputError(
-            f"These costs are of no metric: at ({rows[i]}, {columns[j]}) stands {c[i, j]:.9g}, and "
+            f"These costs are not a metric: at ({rows[i]}, {columns[j]}) the cost is {c[i, j]:.9g}, but "
             + ("no distance is negative" if c[i, j] < 0 else f"the way round by two others costs {around[i, j]:.9g}")
             + ". Leave metric=True out."
         )
     return (
-        "That the costs are of a metric is taken from you: a matrix between two sets does not hold the distances "
-        f"within them. c_ij <= c_il + c_kl + c_kj was tried on {len(rows)} rows and {len(columns)} columns."
+        "That the costs are a metric is assumed: a matrix between two sets does not hold the distances within them. "
+        f"c_ij <= c_il + c_kl + c_kj was checked on {len(rows)} rows and {len(columns)} columns."
     )
 
 
 def _spread(size: int, most: int) -> np.ndarray:
-    """At most so many indices, evenly spread."""
+    """At most `most` indices, evenly spread."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))

@@ -1,4 +1,4 @@
-r"""All Euclidean distances between two sets at once, and the lowest cones that they tell.
+r"""All Euclidean distances between two sets at once, and the lowest cones by them.
 
 Note [Products]
 ~~~~~~~~~~~~~~~
@@ -6,9 +6,9 @@ In many dimensions, ‖x‖² + ‖y‖² − 2 x·y by matrix products is many 
 relative to the norms: with both sets centred and s = ‖x‖² + ‖y‖², the square errs by at most (2 d + 14) u s, of which
 the two norms and the product have 2 d + 8, and the rounding of the centred points the rest, in whichever order sums are
 taken. Squares below s / 32 are therefore computed again, by differences. What remains has the relative error
-32 (d + 8) u, far above that of differences at worst and hardly above it in fact. So products serve to find plans, dual
-variables and cones; no bound is made of them. A cone may be the lowest one if its height by products exceeds the least
-of all by no more than both may err: these are few, and compared by differences.
+32 (d + 8) u, far above that of differences at worst, and hardly above it in practice. So products serve to find plans,
+dual variables and cones; no bound rests on them. A cone can be the lowest if its height by products exceeds the least
+of all by no more than the errors of both: these are few, and compared by differences.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["distances", "lowest_cones"]
 
 WIDE = 16  # coordinates, from which products are faster
 NEAR = 1 / 32  # of ‖x‖² + ‖y‖²: squares below it are computed by differences
-FEW = 1 / 8  # of all pairs: if more are so near, all are
+FEW = 1 / 8  # of all pairs: if more are so near, all are computed by differences
 
 
 def distances(x: Tensor, y: Tensor) -> tuple[np.ndarray, float]:
@@ -66,7 +66,7 @@ def lowest_cones(
     values = heights.min(1)
     largest = float(np.abs(offsets).max())
     if relative > distance_error(d):
-        # Distances at the least height stay below |value| + |v|; those of any that is lower in truth hardly exceed it.
+        # Distances at the least height stay below |value| + |v|; those of any that is truly lower hardly exceed it.
         margin = 2.1 * (relative + 2 * U) * (float(np.abs(values).max()) + largest) + vanishing(d)
         rows, columns = np.nonzero(heights <= (values + margin)[:, None])
         exact = (

@@ -19,8 +19,8 @@ from wgan_lip.utils.checks import check_memory
 
 __all__ = ["BYTES_PER_PAIR", "network_simplex", "plan_problem", "solve", "solve_line", "solve_problem"]
 
-ALWAYS = 2**24  # bytes that there are
-LARGEST_TOTAL = 20  # bits of the total of the masses that the solver gets
+ALWAYS = 2**24  # bytes that are always available
+LARGEST_TOTAL = 20  # bits of the total of the masses given to the solver
 BYTES_PER_PAIR = 40  # measured peak of the dense solver: costs, plan and the solver's own arcs
 
 
@@ -44,7 +44,7 @@ def solve(
         y: Samples of Q, shape (m, d).
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
             as probabilities. Uniform by default.
-        b: Non-negative weights of y, shape (m,), likewise.
+        b: Non-negative weights of y, shape (m,), as for x.
 
     Returns:
         The interval, the plan and a potential. The potential has its apexes at the smaller of the two sets.
@@ -56,8 +56,8 @@ def solve(
     Guarantee:
         lower <= W1(P, Q) <= upper for the numbers as given, whatever the solver did, on IEEE 754 arithmetic. Its
         width is that of rounding, about 1e-14 of the spread of the samples: far outliers or clusters make it wide
-        beside a small W1. The interval concerns these weighted points: it says nothing about the laws they were drawn
-        from, whose W1 is smaller on average.
+        compared with a small W1. The interval is about these weighted points: it says nothing about the laws they were
+        drawn from, whose W1 is smaller on average.
 
     References:
         Optimal Transport, Old and New (Villani, 2009), Theorem 5.10; Displacement interpolation using Lagrangian
@@ -74,7 +74,7 @@ def solve(
 
 
 def plan_problem(problem: Problem) -> Plan:
-    """An optimal plan between the samples, of total mass 1, as :func:`solve` has it, without bounds."""
+    """An optimal plan between the samples, of total mass 1, as :func:`solve` returns it, without bounds."""
     return problem.of_samples(_optimum(problem, problem.x / problem.unit, problem.y / problem.unit)[0])
 
 
@@ -88,8 +88,8 @@ def solve_problem(problem: Problem) -> Transport:
         potential = Potential.trusted(points, unit * torch.from_numpy(centred(dual)), sign=sign)
         return problem.enclose(plan, potential, *potential.at_both(problem.x, problem.y))
 
-    # f has its apexes at the smaller set, and is -v_j there, or less by another cone; or u_i, or more. The offsets are
-    # as large as the dual variables of the larger set let them be: the solver's own have its rounding.
+    # f has its apexes at the smaller set, and is at most -v_j there, or at least u_i. The offsets are as large as the
+    # dual variables of the larger set allow: the solver's own carry its rounding.
     if len(y) <= len(x):
         v = centred((costs - u[:, None]).min(0))
         values, error = lowest_cones(x, y, v, costs, relative)
@@ -104,8 +104,8 @@ def solve_problem(problem: Problem) -> Transport:
 
 
 def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, np.ndarray, np.ndarray | None, float]:
-    """An optimal plan between points in units, and the dual variables; then, unless d = 1, what :func:`distances` says
-    of them."""
+    """An optimal plan between points in units, the dual variables, and, unless d = 1, the result of
+    :func:`distances`."""
     if x.shape[1] == 1:
         return *solve_line(x.numpy(), y.numpy(), problem.a, problem.b), None, 0.0
     check_dense(len(x), len(y))
@@ -115,7 +115,7 @@ def _optimum(problem: Problem, x: Tensor, y: Tensor) -> tuple[Plan, np.ndarray, 
 
 
 def _only_plan(a: np.ndarray, b: np.ndarray, costs: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
-    """:func:`network_simplex` where one side is one point, to which all mass travels."""
+    """:func:`network_simplex` where one side is a single point, to which all mass travels."""
     n, m = costs.shape
     plan = Plan(np.arange(n).repeat(m), np.tile(np.arange(m), n), a if m == 1 else b, (n, m))
     return (plan, costs[:, 0], np.zeros(1)) if m == 1 else (plan, np.zeros(1), costs[0])
@@ -127,13 +127,13 @@ def centred(dual: np.ndarray) -> np.ndarray:
 
 
 def check_dense(n: int, m: int) -> None:
-    """Raises :class:`InputError` where there is less memory than all edges between n and m points take."""
+    """Raises :class:`InputError` if all edges between n and m points do not fit into memory."""
     if (need := BYTES_PER_PAIR * n * m) < ALWAYS:  # asking the system takes as long as a small problem's overhead
         return
     check_memory(
         need,
         f"an exact plan between {n} and {m} samples",
-        "Use wgan_lip.transport.narrow, as wgan_lip.estimate_w1 does, which looks at distances block by block.",
+        "Use wgan_lip.estimate_w1 or wgan_lip.transport.narrow, which compute distances block by block.",
     )
 
 
@@ -145,7 +145,7 @@ def network_simplex(
     Arguments:
         a: Positive masses of the n sources.
         b: Positive masses of the m sinks, of the same total.
-        costs: Of a unit of mass on each edge, shape (n, m).
+        costs: Cost of a unit of mass on each edge, shape (n, m).
 
     Returns:
         The plan, in the unit of the masses, and dual variables u (n,), v (m,), u_i + v_j at most the cost of any edge.
@@ -155,15 +155,15 @@ def network_simplex(
     """
     import ot  # slow to import, and needed here only
 
-    # The default limit on iterations is met from a few thousand samples on, and the plan is then wrong. Flows that are
-    # left over are measured against an absolute tolerance, though masses that large are rounded by more.
+    # The default limit on iterations is reached from a few thousand samples on, and the plan is then wrong. Leftover
+    # flow is measured against an absolute tolerance, though masses that large are rounded by more.
     unit = math.ldexp(1.0, max(0, math.frexp(a.sum())[1] - LARGEST_TOTAL))
     matrix, log = ot.emd(
         a / unit, b / unit, costs, numItermax=10**9, log=True, center_dual=False, check_marginals=False
     )
     if log["result_code"] != 1:
         raise TransportError(
-            f"Expected an optimal plan between {len(a)} and {len(b)} samples. The solver ended with code "
+            f"The solver found no optimal plan between {len(a)} and {len(b)} samples; it ended with code "
             f"{log['result_code']}: {log['warning']}. Subsample, or scale the samples so that their distances are of "
             "comparable size."
         )
@@ -178,12 +178,12 @@ def network_simplex(
     carries = mass > 0
     rows, columns, mass = rows[carries], columns[carries], mass[carries]
     if not (mass.any() and all(np.isfinite(numbers).all() for numbers in (mass, log["u"], log["v"]))):
-        raise TransportError("Expected a plan and dual variables in finite numbers. Got others from the solver.")
+        raise TransportError("The solver returned a plan or dual variables that are not finite.")
     return Plan(rows.astype(np.int64), columns.astype(np.int64), mass, costs.shape), log["u"], log["v"]
 
 
 def solve_line(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[Plan, np.ndarray, np.ndarray]:
-    """The same on the line, points of shape (n, 1) and (m, 1): the quantile coupling, and f' = -sign(F - G)."""
+    """The same on the line, for points of shape (n, 1) and (m, 1): the quantile coupling, and f' = -sign(F - G)."""
     n, m = len(x), len(y)
     x, y = x[:, 0], y[:, 0]
     order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
@@ -199,7 +199,7 @@ def solve_line(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tu
     mass = np.diff(levels, prepend=levels[:1] * 0)
     rows, columns = order_x[np.searchsorted(levels_x, levels)], order_y[np.searchsorted(levels_y, levels)]
 
-    merged = np.concatenate([x[order_x], y[order_y]])  # likewise
+    merged = np.concatenate([x[order_x], y[order_y]])  # merged in the same way
     order = np.argsort(merged, kind="stable")
     difference = np.cumsum(np.concatenate([jumps_x, -jumps_y])[order])  # F - G on the gap after each point
     steps = -np.sign(difference[:-1]) * np.diff(merged[order])

@@ -2,17 +2,17 @@ r"""W1 beyond dense memory: an interval that narrows until its two ends meet.
 
 Of the n m edges between two sample sets, an optimal plan uses n + m at most. So the transport problem is solved on few
 edges, by POT's network simplex, and its dual variables price all the others (:mod:`wgan_lip.transport.pricing`): an
-edge that is shorter than u_i + v_j would shorten the plan, and joins. When none is left, the plan is optimal among all.
+edge shorter than u_i + v_j would make the plan cheaper, and is added. When none is left, the plan is optimal.
 
 Every round gives a plan, and an upper bound with it. Every pricing gives the lower bound of the potential
 
 .. math:: f(z) = \min_j (\|z - y_j\| - v_j), \qquad f(y_j) \leq -v_j,
 
-in the same pass, for the least priced edge of x_i is the value of f there. So both ends are bounds at every moment; the
-rest serves to bring them together soon. The first interval sees both sets on a line. The first edges are those that the
-potential of a coarser problem, between the means of cells, leaves almost open. Pricing starts near the best potential
-so far and moves on to that of the last plan: the dual variables of sparse problems swing. Many points in few dimensions
-are solved patch by patch (:mod:`wgan_lip.transport.patches`) before the simplex sees them all.
+in the same pass, since the least priced edge of x_i is the value of f there. So both ends are valid bounds at every
+moment; the rest only brings them together faster. The first interval comes from projections to a line. The first edges
+are those that the potential of a coarser problem, between the means of cells, makes almost tight. Pricing starts near
+the best potential so far and moves towards that of the last plan: the dual variables of sparse problems oscillate. Many
+points in few dimensions are solved patch by patch (:mod:`wgan_lip.transport.patches`) before the simplex gets them all.
 
 References:
     A sparse multiscale algorithm for dense optimal transport (Schmitzer, 2016); Stabilized column generation for highly
@@ -50,24 +50,24 @@ from wgan_lip.utils.checks import check_memory
 
 __all__ = ["Narrowed", "check_room", "narrow", "narrow_problem", "solves_at_once"]
 
-DENSE = 2_000**2  # edges that are all looked at at once
-LONGEST = 20_000  # points on the longer side up to which the same is done: the simplex is slow with many beside a few
+DENSE = 2_000**2  # edges up to which the problem is solved with all of them at once
+LONGEST = 20_000  # points on the longer side, at most, for that: the simplex is slow with many points against a few
 COARSEST = 2**10  # cells of the problem that is solved with all its edges
 POINTS_PER_CELL = 6  # at least, from one level to the next
-FIRST_EDGES = 10  # of a point, on either side
-ADDED_EDGES = 8  # by one pricing to a point of x, at most
-PATCHED = 2**15  # points of either side from which on a problem is solved patch by patch first, in few dimensions
-WORTHWHILE = 0.5  # share of the gap that a round on patches has to close: else the whole problem's turn has come
-FEW_EDGES = 0.01  # of a point: so few new ones change hardly anything
-KEPT_EDGES = 40  # of a point, on average, when edges are dropped
+FIRST_EDGES = 10  # per point, on either side
+ADDED_EDGES = 8  # per point of x and pricing, at most
+PATCHED = 2**15  # points on either side from which a problem is first solved patch by patch, in few dimensions
+WORTHWHILE = 0.5  # share of the gap that a round on patches must close, or else the whole problem is solved
+FEW_EDGES = 0.01  # per point: so few new ones change hardly anything
+KEPT_EDGES = 40  # per point, on average, when edges are dropped
 SMOOTHING = 0.4  # share of the best potential in the first pricing; its k-th power in the k-th
-GRACE = 1.0  # seconds in which an exact solver that has begun may end after the deadline
-MET = 1e-13  # relative distance of the ends that is rounding
-TRUSTED = 1e-10  # distance of the ends, relative to the spread, at which a solver that calls it optimal is believed
+GRACE = 1.0  # seconds that an exact solver already running may take beyond the deadline
+MET = 1e-13  # relative distance of the ends that counts as rounding
+TRUSTED = 1e-10  # distance of the ends, relative to the spread, at which a solver that reports optimality is trusted
 COARSE = 1e-3  # relative distance that is enough for a coarser problem
 COARSE_ROUNDS = 8
 VAGUE = 0.1  # relative distance of the ends beyond which cells are no guide
-REMEDY = "Draw from the rows instead of enclosing W1 of them all: wgan_lip.law_of_rows(x)."
+REMEDY = "Draw from the rows instead, by wgan_lip.law_of_rows(x)."
 _BYTES = 2**28  # blocks of distances, and the solver's library
 _BYTES_PER_POINT = 3_200  # edges, their keys and costs, the solver's own arcs: twice the peak measured in 2-D and 16-D
 _BYTES_PER_COORDINATE = 44  # measured peak: the samples in float64, in units, in the order of cells, in float32
@@ -75,13 +75,13 @@ _BYTES_PER_COORDINATE = 44  # measured peak: the samples in float64, in units, i
 
 @dataclass(frozen=True, eq=False)
 class Narrowed:
-    """An interval, and how it came about.
+    """An interval, and how it was found.
 
     Attributes:
         transport: The best bounds so far, with the plan of the upper and the potential of the lower one. Its `value` is
             the cost of that plan.
-        stage: What was done last, in words.
-        optimal: Whether all edges were priced and none would shorten the plan.
+        stage: The last stage, in words.
+        optimal: Whether all edges were priced and none would make the plan cheaper.
     """
 
     transport: Transport
@@ -105,21 +105,21 @@ def narrow(
         y: Samples of Q, shape (m, d).
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
             as probabilities. Uniform by default.
-        b: Non-negative weights of y, shape (m,), likewise.
+        b: Non-negative weights of y, shape (m,), as for x.
         device: Where edges are priced: candidates by float32 products, bounds by float64 differences.
         deadline: Reading of `time.monotonic` at which the iteration ends.
 
     Returns:
         An iterator of :class:`Narrowed` whose intervals only narrow; bad input is refused at the call. The first takes
-        O((n + m) (d + log(n + m))) time. It ends when the plan is optimal, or at the deadline: a second later at most
-        where all edges are looked at at once. A round takes O(n m d) time, and in up to 3 dimensions far less.
+        O((n + m) (d + log(n + m))) time. It ends when the plan is optimal, or at the deadline, at most a second later
+        if all edges are solved at once. A round takes O(n m d) time, and in up to 3 dimensions far less.
 
     Raises:
         InputError: See :func:`wgan_lip.transport.solve`.
         TransportError: The solver ended without a plan.
 
     Guarantee:
-        Every interval holds W1 of these weighted points, as that of :func:`wgan_lip.transport.solve` does, whatever
+        Every interval contains W1 of these weighted points, as that of :func:`wgan_lip.transport.solve` does, whatever
         the solver did. How soon it narrows depends on the samples.
     """
     return narrow_problem(Problem.of(x, y, a, b), device=device, deadline=deadline)
@@ -128,13 +128,13 @@ def narrow(
 def narrow_problem(
     problem: Problem, *, device: torch.device | str = "cpu", deadline: float = math.inf, crew: Crew | None = None
 ) -> Iterator[Narrowed]:
-    """:func:`narrow` for samples and weights that have been checked; edges are priced by a crew, if there is one."""
+    """:func:`narrow` for checked samples and weights; edges are priced by the crew, if there is one."""
     check_room(problem)
     return _narrow(problem, _Scanner(torch.device(device), deadline, crew))
 
 
 def check_room(problem: Problem) -> None:
-    """Raises :class:`InputError` where narrowing, or the exact solver in its place, takes more memory than there is."""
+    """Raises :class:`InputError` if narrowing, or the exact solver in its place, needs more memory than there is."""
     n, m, d = problem.size
     if d == 1:
         return
@@ -144,7 +144,7 @@ def check_room(problem: Problem) -> None:
 
 
 def solves_at_once(n: int, m: int, d: int) -> bool:
-    """Whether :func:`narrow` looks at all edges between n and m distinct points at once."""
+    """Whether :func:`narrow` solves with all edges between n and m distinct points at once."""
     return d == 1 or min(n, m) == 1 or (n * m <= DENSE and max(n, m) <= LONGEST)
 
 
@@ -173,7 +173,7 @@ def _narrow(problem: Problem, scanner: _Scanner) -> Iterator[Narrowed]:
             best = _better(best, _coarse_bounds(problem, samples, coarse, plan, v, scanner))
             yield Narrowed(best, f"{len(coarse.x)} and {len(coarse.y)} cells")
             wide = problem.size[2] > FEW_DIMENSIONS and best.upper - best.lower > VAGUE * best.upper
-            fine = samples if wide else next(between, samples)  # cells are wide, and smaller ones hardly less
+            fine = samples if wide else next(between, samples)  # cells are wide, and smaller ones hardly narrower
             rounds = _rounds(fine, *_first_edges(fine, coarse, plan, v, scanner), scanner)
             if fine is samples:
                 break
@@ -220,8 +220,8 @@ class _Level:
 
 
 def _levels(problem: Problem, check: Callable[[], None]) -> tuple[_Level, Iterator[_Level], _Level]:
-    """The coarsest, those between, and the problem itself. Cells are halved as levels are asked for: the first interval
-    does not wait for the last. What `check` raises between them ends it."""
+    """The coarsest level, those between, and the problem itself. Cells are halved on demand: the first interval does
+    not wait for the last level. An exception from `check`, called between levels, ends it."""
     x, y = problem.x / problem.unit, problem.y / problem.unit
     halvings = Halving(x.numpy()), Halving(y.numpy())
     depths = _depths(len(x)), _depths(len(y))
@@ -242,7 +242,7 @@ def _levels(problem: Problem, check: Callable[[], None]) -> tuple[_Level, Iterat
 
 
 def _depths(n: int) -> list[int | None]:
-    """How often n points are halved, from the coarsest cells to the finest; None for every point by itself."""
+    """How often n points are halved, from the coarsest cells to the finest; None for single points."""
     if n <= COARSEST:
         return [None]
     depths, count = [], n
@@ -272,7 +272,7 @@ def _better(best: Transport, new: Transport) -> Transport:
 def _coarse_bounds(
     problem: Problem, fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
 ) -> Transport:
-    """The potential of a coarser problem at the samples themselves, and its plan dealt out to them."""
+    """The potential of a coarser problem at the samples themselves, and its plan distributed among them."""
     v = _centred(v)
     potential = Potential.trusted(problem.unit * coarse.y, problem.unit * torch.from_numpy(v))
     values, errors = [], []
@@ -294,8 +294,8 @@ def _bounds(problem: Problem, found: _Round) -> Transport:
 
 
 def _centred(v: np.ndarray) -> np.ndarray:
-    """A constant added to a potential changes no mean difference, only rounding: also that by which cones are compared,
-    so it is added before."""
+    """Adding a constant to a potential changes no mean difference, only rounding, including that of comparing cones; so
+    it is added first."""
     return v - (v.max() + v.min()) / 2
 
 
@@ -317,7 +317,7 @@ class _Round:
 def _first_edges(
     fine: _Level, coarse: _Level, plan: Plan, v: np.ndarray, scanner: _Scanner
 ) -> tuple[np.ndarray, Plan, np.ndarray, np.ndarray]:
-    """Keys i m + j of the edges that the coarse potential leaves almost open, and of a plan; the plan; dual
+    """Keys i m + j of the edges that the coarse potential makes almost tight, and of a plan; the plan; dual
     variables."""
     m, offsets = len(fine.y), torch.from_numpy(v)
     trees = {"x": lambda: fine.tree_x, "y": lambda: fine.tree_y}
@@ -338,7 +338,7 @@ def _first_edges(
 
 
 def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """The coarser cell in which each cell lies."""
+    """The coarser cell that contains each cell."""
     parents = np.empty(cell.max() + 1, dtype=np.int64)
     parents[cell] = coarse
     return parents
@@ -347,10 +347,10 @@ def _parents(cell: np.ndarray, coarse: np.ndarray) -> np.ndarray:
 def _rounds(
     level: _Level, edges: np.ndarray, plan: Plan, u: np.ndarray, v: np.ndarray, scanner: _Scanner
 ) -> Iterator[_Round]:
-    """Solves on few edges, prices all, adds those that would shorten the plan; ends when there are none.
+    """Solves on few edges, prices all, adds those that would make the plan cheaper; ends when there are none.
 
-    Where there are many points in few dimensions, "solves" means patch by patch at first, which brings both ends close
-    to each other in time that grows with the edges; and the simplex begins where that has led."""
+    With many points in few dimensions it first solves patch by patch, which brings both ends close in time that grows
+    with the edges; the simplex then starts from there."""
     n, m, total = len(level.x), len(level.y), math.fsum(level.a)
     centre, highest, lowest_cost, share = v, -math.inf, math.inf, 1.0
     flat = level.x.shape[1] <= FEW_DIMENSIONS
@@ -366,13 +366,13 @@ def _rounds(
         if by_patches:
             plan = scanner.timely(partial(relieved, sparse, plan, u, v, scanner.check))
         else:
-            # With the lengths reduced by the last dual variables the optimum is the same, and near the solver's start.
+            # Lengths reduced by the last dual variables have the same optimum, close to where the solver starts.
             reduced = coo_matrix((lengths - u[rows] - v[columns], (rows, columns)), shape=(n, m))
             plan, more_u, more_v = scanner.solve(level.a, level.b, reduced)
             u, v = u + more_u, v + more_v
             if pool is not None and not flat:
                 new = _new(level, pool, u, v, edges)
-                if 0 < len(new) <= FEW_EDGES * max(n, m):  # pricing takes longer than this: the last serves once more
+                if 0 < len(new) <= FEW_EDGES * max(n, m):  # pricing takes longer than solving: use the last once more
                     edges = np.union1d(edges, new)
                     continue
         cost = float(plan.mass @ _lengths(level, plan.rows, plan.columns)) / total
@@ -398,7 +398,7 @@ def _rounds(
             return
         slack = lengths - u[rows] - v[columns]
         kept = KEPT_EDGES * max(n, m)
-        if progress and len(edges) > 1.5 * kept:  # else equally short plans could take turns for ever
+        if progress and len(edges) > 1.5 * kept:  # otherwise equally cheap plans could alternate for ever
             edges = edges[slack <= np.partition(slack, kept)[kept]]
         edges = np.union1d(np.union1d(edges, plan.rows * m + plan.columns), new)
         last, gap = gap, lowest_cost - highest
@@ -406,7 +406,7 @@ def _rounds(
 
 
 def _new(level: _Level, pool: tuple[Tensor, Tensor], u: np.ndarray, v: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Keys of the edges among the nearest ones of either side that are shorter than u_i + v_j, and new."""
+    """Keys of the edges among the nearest of either side that are new and shorter than u_i + v_j."""
     (to, nearest), (n, m) = pool, (len(level.x), len(level.y))
     rows = np.concatenate([np.repeat(np.arange(n), to.shape[1]), nearest.numpy()])
     columns = np.concatenate([to.numpy().ravel(), np.arange(m)])
@@ -425,8 +425,8 @@ class _LateError(Exception):
 
 
 def _apart(call: Callable[[], Any], seconds: float) -> Any:
-    """What `call` returns, from a thread of its own: a solver that cannot be stopped is left to end by itself where the
-    user interrupts, or with TimeoutError after so many seconds."""
+    """Returns the result of `call`, run in a separate thread: a solver that cannot be stopped is left to finish by
+    itself when the user interrupts, or, with TimeoutError, after `seconds`."""
     answer: Future = Future()
 
     def run() -> None:
@@ -455,11 +455,11 @@ class _Scanner:
     def solve(
         self, a: np.ndarray, b: np.ndarray, costs: np.ndarray | coo_matrix
     ) -> tuple[Plan, np.ndarray, np.ndarray]:
-        """:func:`network_simplex`, left to end by itself at the deadline."""
+        """:func:`network_simplex`, left to finish by itself at the deadline."""
         return self.timely(partial(network_simplex, a, b, costs))
 
     def timely(self, call: Callable[[], Any]) -> Any:
-        """What a call returns, which is left to end by itself at the deadline."""
+        """Returns the result of `call`, which is left to finish by itself at the deadline."""
         try:
             return _apart(call, self.left)
         except TimeoutError:
@@ -475,7 +475,7 @@ class _Scanner:
         tree: Callable[[], Tree],
         both: bool = False,
     ) -> Lowest:
-        """:func:`lowest_cones` on the device, or on those of the crew, from and to the CPU."""
+        """:func:`lowest_cones` on the device, or on those of the crew; tensors come from and go to the CPU."""
         if self.crew is None:
             return lowest_on(self.device, z, points, offsets, width, both=both, check=self.check, tree=tree)
         try:

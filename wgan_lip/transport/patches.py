@@ -1,16 +1,16 @@
 r"""Patches: a sparse transport problem solved part by part, in few dimensions, in time that grows with its edges.
 
-The network simplex moves a whole subtree in every pivot, and takes time of about (n + m)^2; on patches of a few hundred
-points it takes none of that. Between patches, what the rest of the problem says is held fixed:
+The network simplex moves a whole subtree in every pivot, and takes about (n + m)^2 time; on patches of a few hundred
+points it takes hardly any. While a patch is solved, the rest of the problem is held fixed:
 
 - Dual variables (:func:`ascended`). An edge between two patches has the slack s = c - u - v >= 0, and either of its
   ends may rise by s / 2, so that every edge stays feasible whatever the other patches do. Within a patch, that is a
-  transport problem with one more source and one more sink, which take at that price what the patch doesn't place
-  within. Its dual variables raise the dual value or leave it as it is.
-- Plan (:func:`relieved`). What a plan takes from the points of a patch to wherever, it may take there by other edges.
+  transport problem with one more source and one more sink, which take at that price whatever mass the patch does not
+  place within. Its dual variables raise the dual value or leave it unchanged.
+- Plan (:func:`relieved`). The mass that a plan takes from the points of a patch may reach its targets by other edges.
 
-Patches change from pass to pass, and the passes of :func:`ascended` merge them, two by two, since what is left then
-concerns larger parts. So the simplex on the whole problem starts near its end.
+Patches change from pass to pass, and the passes of :func:`ascended` merge them in pairs, since what is left to gain
+then involves larger parts. So the simplex on the whole problem starts near its optimum.
 
 References:
     Domain decomposition for entropy regularized optimal transport (Bonafini & Schmitzer, 2021), of plans;
@@ -39,7 +39,7 @@ SMALLEST_PATCH = 100  # points of either side, about
 PARTS = 4  # patches of the last pass
 RELIEF = 1000  # points of either side, about, of the patches of a plan
 RELIEFS = 4  # passes over a plan
-KEPT = 1e-9  # relative difference of a point's mass before and after, that is rounding and what POT leaves out
+KEPT = 1e-9  # relative change of a point's mass that counts as rounding, or what POT leaves out
 
 Ends = tuple[np.ndarray, np.ndarray]  # something of either side, shapes (n,) and (m,)
 
@@ -51,7 +51,7 @@ class Sparse:
     Attributes:
         rows: Where each edge begins, shape (k,), in order; every point of x has one.
         columns: Where it ends, shape (k,); every point of y has one.
-        costs: Of a unit of mass, shape (k,).
+        costs: Cost of a unit of mass, shape (k,).
     """
 
     x: np.ndarray
@@ -78,17 +78,17 @@ class Sparse:
         return np.minimum.reduceat(values[self.by_column] if side else values, self.starts[side])
 
     def slack(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """What each edge costs beyond the dual variables of its ends, shape (k,)."""
+        """The cost of each edge less the dual variables of its ends, shape (k,)."""
         return self.costs - u[self.rows] - v[self.columns]
 
     def tightened(self, u: np.ndarray, v: np.ndarray) -> Ends:
-        """The largest dual variables u that no edge forbids beside v, then the largest v beside those."""
+        """The largest u that is feasible with v, then the largest v that is feasible with it."""
         u = u + self.least(self.slack(u, v), 0)
         return u, v + self.least(self.slack(u, v), 1)
 
     def patched(self, count: int, turn: int, u: np.ndarray, v: np.ndarray) -> Ends:
-        """The patch of every x, and of every y: one side cut into `count` cells along axes that depend on `turn`, the
-        other side with those that their tightest edges lead to."""
+        """The patch of every x, and of every y: one side is cut into `count` cells along axes that depend on `turn`;
+        the other joins those that its tightest edges lead to."""
         side, depth = turn % 2, count.bit_length() - 1
         points = self.y if side else self.x
         axes = np.linalg.qr(np.random.default_rng(turn).standard_normal(2 * [points.shape[1]]))[0]
@@ -105,13 +105,13 @@ class Sparse:
 
 
 def ascended(problem: Sparse, u: np.ndarray, v: np.ndarray, check: Callable[[], None] = lambda: None) -> Ends:
-    """Dual variables that no edge forbids, of a higher dual value, given any.
+    """Feasible dual variables with a higher dual value, from any given ones.
 
     Arguments:
-        problem: What it is about.
-        u: Dual variables of x, shape (n,); they may be wrong.
+        problem: The sparse problem.
+        u: Dual variables of x, shape (n,); they may be infeasible.
         v: Those of y, shape (m,).
-        check: Called between patches; what it raises ends the ascent.
+        check: Called between patches; an exception from it ends the ascent.
     """
     u, v = problem.tightened(u, v)
     count = 1 << max(0, min(len(u), len(v)) // SMALLEST_PATCH).bit_length()
@@ -161,8 +161,8 @@ def _rise(
     room_a: np.ndarray,
     room_b: np.ndarray,
 ) -> Ends:
-    """By how much dual variables of a patch should change, given the room that edges to other patches leave them: what
-    else there is takes and gives mass at that price, and as much as it likes at none."""
+    """The change of a patch's dual variables, given the slack that edges to other patches leave: the rest of the
+    problem takes and gives mass at that price, and between its own source and sink for free."""
     outlets, inlets = np.flatnonzero(room_a < np.inf), np.flatnonzero(room_b < np.inf)
     n, m, total_a, total_b = len(a), len(b), a.sum(), b.sum()
     passing = max(total_a, total_b)  # straight through, so that its price is certain
@@ -174,7 +174,7 @@ def _rise(
     masses = np.append(a, total_b + passing), np.append(b, total_a + passing)
     try:
         _, u, v = network_simplex(*masses, coo_matrix((costs, ends), shape=(n + 1, m + 1)))
-    except TransportError:  # of a patch that nothing but rounding keeps from being closed: it waits for the next
+    except TransportError:  # a patch that is infeasible only by rounding: it waits for the next pass
         return np.zeros(n), np.zeros(m)
     return u[:n] - u[n], v[:m] + u[n]
 
@@ -182,7 +182,7 @@ def _rise(
 def relieved(
     problem: Sparse, plan: Plan, u: np.ndarray, v: np.ndarray, check: Callable[[], None] = lambda: None
 ) -> Plan:
-    """A cheaper plan, or one as cheap, given one on edges of the problem; u and v make it quick."""
+    """A plan that is no more expensive than the given one, on edges of the problem; u and v speed it up."""
     slack = problem.slack(u, v)
     count = 1 << (min(len(u), len(v)) // RELIEF).bit_length()
     for turn in range(RELIEFS):
@@ -193,7 +193,7 @@ def relieved(
 def _relieved_once(
     problem: Sparse, plan: Plan, slack: np.ndarray, patch: np.ndarray, side: int, check: Callable[[], None]
 ) -> Plan:
-    """One pass over the patches of one side, with what of the plan begins, or ends, in each."""
+    """One pass over the patches of one side, each with the part of the plan that begins, or ends, in it."""
     count = 1 + int(patch.max())
     carrying, begins, _ = _grouped(patch[(plan.rows, plan.columns)[side]], count)
     edges, starts, _ = _grouped(patch[(problem.rows, problem.columns)[side]], count)
@@ -203,7 +203,7 @@ def _relieved_once(
         check()
         now = carrying[begins[number] : begins[number + 1]]
         parts[number] = plan.rows[now], plan.columns[now], plan.mass[now]
-        if not len(now):  # as where a solver has given no plan
+        if not len(now):  # such as when a solver returned no plan
             return
         (i, at_i), (j, at_j) = (np.unique(ends[now], return_inverse=True) for ends in (plan.rows, plan.columns))
         k = edges[starts[number] : starts[number + 1]]
@@ -225,14 +225,14 @@ def _relieved_once(
 
 
 def _found(values: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each value stands among others, which are in order, and whether it does."""
+    """The position of each value among sorted others, and whether it is there."""
     place = np.searchsorted(among, values).clip(max=len(among) - 1)
     return place, among[place] == values
 
 
 def _grouped(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The members of each of `count` groups one after the other, where those of each begin, shape (count + 1,), and the
-    place of every member in its own."""
+    """The members of `count` groups, group after group; where each group begins, shape (count + 1,); and the position
+    of every member within its group."""
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(count + 1))
     place = np.empty(len(group), dtype=np.int64)
@@ -241,7 +241,7 @@ def _grouped(group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _each(call: Callable[[int], None], count: int) -> None:
-    """Calls it with all numbers below `count`, on as many threads as torch may use; raises what a call has raised."""
+    """Calls `call` with all numbers below `count`, on as many threads as torch may use; raises what a call raised."""
     numbers = iter(range(count))
     failed: list[BaseException] = []
 

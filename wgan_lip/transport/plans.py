@@ -61,11 +61,11 @@ class Plan(Printed):
             index = np.asarray(getattr(self, name))
             if index.shape != mass.shape or index.dtype.kind not in "iu":
                 raise InputError(
-                    f"Expected plan.{name} to hold {len(mass)} integers, one for each mass. "
-                    f"Got shape {index.shape} and dtype {index.dtype}."
+                    f"plan.{name} must hold {len(mass)} integers, one for each mass, not {index.dtype} of shape "
+                    f"{index.shape}."
                 )
             if index.min() < 0 or index.max() >= size:
-                raise InputError(f"Expected plan.{name} in 0..{size - 1}. Got {index.min()}..{index.max()}.")
+                raise InputError(f"plan.{name} must be in 0..{size - 1}, not {index.min()}..{index.max()}.")
             object.__setattr__(self, name, index.astype(np.int64, copy=False))
 
     @property
@@ -112,11 +112,11 @@ def lower_bound_kr(
         error: A bound on the absolute error of every given value.
 
     Returns:
-        A number that never errs high, in the units of f. It may be negative.
+        A number that is never too high, in the units of f. It may be negative.
 
     Guarantee:
-        Rounding of the means is subtracted. Where f is 1-Lipschitz the number is a lower bound on W1(P, Q); that f
-        is 1-Lipschitz, and that `error` holds, is the caller's to prove.
+        Rounding of the means is subtracted. If f is 1-Lipschitz the number is a lower bound on W1(P, Q); proving that
+        f is 1-Lipschitz, and that `error` holds, is up to the caller.
 
     Raises:
         InputError: Values that are not finite numbers of shape (n,), unusable weights, a negative error.
@@ -125,7 +125,7 @@ def lower_bound_kr(
         Optimal Transport, Old and New (Villani, 2009), Remark 6.5
     """
     if not 0 <= error < math.inf:
-        raise InputError(f"Expected error to be finite and non-negative. Got {error}.")
+        raise InputError(f"error must be finite and non-negative, not {error}.")
     at_x, at_y = (
         as_values(values, f"values_{name}").cpu().numpy() for values, name in ((values_x, "x"), (values_y, "y"))
     )
@@ -137,7 +137,7 @@ def lower_bound_kr(
 def kr_value_down(
     values_x: np.ndarray, values_y: np.ndarray, a: np.ndarray | None, b: np.ndarray | None, error: float
 ) -> float:
-    """:func:`lower_bound_kr` of checked values and weights."""
+    """:func:`lower_bound_kr` for checked values and weights."""
     means, sizes, count = [], 0.0, 0
     for array, weights in ((values_x, a), (values_y, b)):
         means.append(weighted_mean(array, None if weights is None else normalised(weights)))
@@ -171,7 +171,7 @@ def upper_bound_plan_cost(
         b: Weights of y, shape (m,); uniform by default.
 
     Returns:
-        A number that never errs low, in the units of the samples: rounding is added.
+        A number that is never too low, in the units of the samples: rounding is added.
 
     Guarantee:
         Holds for every plan and for these weighted points only. How tight it is depends on the plan alone.
@@ -181,7 +181,7 @@ def upper_bound_plan_cost(
     """
     x, y = as_points(x, y)
     if plan.shape != (len(x), len(y)):
-        raise InputError(f"Expected a plan of shape {(len(x), len(y))}. Got {plan.shape}.")
+        raise InputError(f"plan must have shape {(len(x), len(y))}, not {plan.shape}.")
     unit = unit_of(x, y)
     weights = check_weights(a, len(x), "a"), check_weights(b, len(y), "b")
     return plan_cost(x, y, plan, *weights, unit)[1]
@@ -211,12 +211,12 @@ def plan_cost(
 
 
 def dealt(plan: Plan, a: np.ndarray, b: np.ndarray, cell_x: np.ndarray, cell_y: np.ndarray) -> Plan:
-    """A plan between cells as one between the points in them: each edge's mass is dealt out in order of the points.
+    """Turns a plan between cells into one between their points: each edge's mass is distributed in order of the points.
 
     Arguments:
         plan: Between cells of x and cells of y.
         a: Masses of the points of x, shape (n,); those of a cell add up to what leaves it.
-        b: Masses of the points of y, shape (m,), likewise.
+        b: Masses of the points of y, shape (m,), as for x.
         cell_x: The cell of each point of x, shape (n,).
         cell_y: The cell of each point of y, shape (m,).
     """
@@ -245,7 +245,7 @@ def dealt(plan: Plan, a: np.ndarray, b: np.ndarray, cell_x: np.ndarray, cell_y: 
 
 
 def is_whole(masses: np.ndarray) -> bool:
-    """Whether these are whole numbers that float64 adds up without rounding."""
+    """Whether these are integers that float64 adds up without rounding."""
     return bool((masses == np.floor(masses)).all() and masses.sum() < 2**53)
 
 

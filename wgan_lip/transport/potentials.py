@@ -24,8 +24,8 @@ class Potential(Printed):
     .. math:: f(z) = s \min_j \left( \|z - p_j\| - v_j \right), \qquad s \in \{1, -1\}
 
     A minimum of 1-Lipschitz functions is 1-Lipschitz, whatever the offsets are. With s = 1, the points of y and an
-    optimal dual variable v of y, :math:`E_P f - E_Q f = W_1(P, Q)`; likewise with s = -1, the points of x and the
-    dual variable u of x.
+    optimal dual variable v of y, :math:`E_P f - E_Q f = W_1(P, Q)`; the same holds with s = -1, the points of x and
+    the dual variable u of x.
 
     Arguments:
         points: The apexes :math:`p_j`, shape (m, d).
@@ -44,15 +44,15 @@ class Potential(Printed):
         self.offsets = as_values(offsets, "offsets")
         if self.offsets.shape[0] != self.points.shape[0]:
             raise InputError(
-                f"Expected one offset for each of {self.points.shape[0]} points. Got {self.offsets.shape[0]}."
+                f"offsets must hold one value for each of {self.points.shape[0]} points, not {self.offsets.shape[0]}."
             )
         if sign not in (1, -1):
-            raise InputError(f"Expected sign to be 1 or -1. Got {sign!r}.")
+            raise InputError(f"sign must be 1 or -1, not {sign!r}.")
         self.sign = sign
 
     @classmethod
     def trusted(cls, points: Tensor, offsets: Tensor, *, sign: int = 1) -> Potential:
-        """A potential of points (m, d) and offsets (m,) that have been checked, float64."""
+        """A potential from checked points (m, d) and offsets (m,), float64."""
         potential = cls.__new__(cls)
         potential.points, potential.offsets, potential.sign = points, offsets, sign
         return potential
@@ -83,13 +83,13 @@ class Potential(Printed):
 
         Arguments:
             z: Where, shape (k, d).
-            apex: The lowest cone at each z, shape (k,), where a comparison of :func:`block_distances` less the offsets
-                has found it before. Given another cone, the values are an upper bound on s f.
+            apex: The lowest cone at each z, shape (k,), if known from comparing :func:`block_distances` less the
+                offsets. With another cone, the values are an upper bound on s f.
         """
         z = check_samples(z, "z").double()
         d = self.points.shape[1]
         if z.shape[1] != d:
-            raise InputError(f"Expected points of dimension {d}, that of the potential. Got shape {tuple(z.shape)}.")
+            raise InputError(f"z must have dimension {d}, that of the potential, not shape {tuple(z.shape)}.")
         return self.enclosed(z, apex=apex)
 
     def at_both(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:

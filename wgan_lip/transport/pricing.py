@@ -3,7 +3,7 @@ r"""Pricing: the lowest of all cones :math:`\|z_i - p_j\| - v_j` at each of many
 Note [Pricing in float32]
 ~~~~~~~~~~~~~~~~~~~~~~~~~
 Float32 products pick a few candidates for each z, and float64 differences decide among them. Where the error of the
-products leaves doubt about all the others, differences to all of them decide, as if there had been no products.
+products leaves any doubt about the others, differences to all of them decide, as if there had been no products.
 
 Let u = 2^-24 and c any centre. The squared distance of z and p is the product of (-2 (z - c), 1, |z - c|^2) with
 (p - c, |p - c|^2, 1). The absolute values of its d + 2 terms add up to r^2 at most, r = |z - c| + max_j |p_j - c|. Each
@@ -31,10 +31,10 @@ Note [Pricing by cells]
 ~~~~~~~~~~~~~~~~~~~~~~~
 In few dimensions, let the z of a cell lie within r of its centre c, and let g be the width-th least height at c, of all
 cones or of some. Heights are 1-Lipschitz, so the width-th least height at z is at most g + r, and a cone whose height
-at c exceeds g + 2 r is higher than that. Such cones are looked at no more in this cell, nor in those that it is made
-of. In those, g is taken over the cones that are left, and bounds the width-th least of all from above as before.
-Rounding: a computed height errs by less than 7 u (D + max_j |v_j|), u = 2^-53, where no distance exceeds D; for four of
-them and twice a radius, 1e-14 of that sum is ample.
+at c exceeds g + 2 r is higher than that. Such cones are dropped for this cell and all cells within it. There, g is
+taken over the cones that are left, and bounds the width-th least of all from above as before. Rounding: a computed
+height errs by less than 7 u (D + max_j |v_j|), u = 2^-53, where no distance exceeds D; for four of them and twice a
+radius, 1e-14 of that sum is ample.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ from wgan_lip.utils.devices import full_precision
 __all__ = ["Lowest", "distances_to", "lowest_cones"]
 
 SINGLE = 2.0**-24  # rounding to nearest in float32
-FEWEST = 256  # cones from which on products save time
-EXTRA = 4  # candidates beyond those that are asked for: then there is hardly ever doubt
-GROUP = 16  # cones of which the least is found first, at most
-QUICK = 64  # times as many numbers as are wanted of them: then topk takes one walk
-TILE = 4096  # cones of one product, whose distances stay in a CPU's cache
-LEAST_ROWS = 64  # of one product: with fewer it is slower
-MANY = 2**22  # pairs from which on cells save time
+FEWEST = 256  # cones from which products save time
+EXTRA = 4  # candidates beyond those asked for: then there is hardly ever doubt
+GROUP = 16  # cones whose least is found first, at most
+QUICK = 64  # numbers for each one wanted, from which topk takes a single pass
+TILE = 4096  # cones in one product, whose distances stay in a CPU's cache
+LEAST_ROWS = 64  # in one product: with fewer it is slower
+MANY = 2**22  # pairs from which cells save time
 CELLED = 512  # cones, at least: with fewer, cells take longer to find than they save
 BY_DIFFERENCES = "donot_use_mm_for_euclid_dist"
 COMPONENTS = 2**30  # of the differences, or terms of the products, between two looks at the clock
@@ -71,9 +71,9 @@ class Lowest(NamedTuple):
     """The lowest cones at each of k points, and the points at which each of m cones is lowest.
 
     Attributes:
-        heights: Of the lowest cones, in order, shape (k, width).
-        cones: Which they are, shape (k, width).
-        nearest: For each cone the point over whose lowest one it rises least, shape (m,).
+        heights: Heights of the lowest cones, in order, shape (k, width).
+        cones: Indices of these cones, shape (k, width).
+        nearest: For each cone, the point at which it exceeds the lowest cone by the least, shape (m,).
     """
 
     heights: Tensor
@@ -94,17 +94,17 @@ def lowest_cones(
     """The `width` lowest of ‖z_i − p_j‖ − v_j for each z_i, in units in which squares neither overflow nor vanish.
 
     Arguments:
-        z: Where, shape (k, d), float64.
+        z: The points, shape (k, d), float64.
         points: The apexes p, shape (m, d).
         offsets: v, shape (m,).
         width: How many, at most m.
-        both: Whether `nearest` is wanted; else it holds zeros.
-        check: Called between blocks; what it raises ends the search.
-        tree: Gives the tree of z, where that is at hand.
+        both: Whether `nearest` is wanted; otherwise it holds zeros.
+        check: Called between blocks; an exception from it ends the search.
+        tree: Returns the tree of z, if there is one.
 
     Guarantee:
-        The first in each row is the lowest of all cones as far as differences in float64 can tell: see Note [Pricing in
-        float32] and Note [Pricing by cells]. The others in the row, and `nearest`, may be the next best.
+        The first in each row is the lowest of all cones up to rounding of float64 differences: see Note [Pricing in
+        float32] and Note [Pricing by cells]. The others in the row, and `nearest`, may be second best.
     """
     many = len(points) >= CELLED and len(z) * len(points) >= MANY
     if many and z.shape[1] <= FEW_DIMENSIONS and z.device.type == "cpu":
@@ -120,14 +120,14 @@ def lowest_cones(
 
 
 def distances_to(points: Tensor, z: Tensor, which: Tensor) -> Tensor:
-    """By differences, from each of z (k, d) to some of the points (m, d), shape (k, w), given which ones they are."""
+    """Distances by differences from each z (k, d) to some of the points (m, d), with indices `which` (k, w)."""
     rows = max(1, block_entries(z.device) // (which.shape[1] * z.shape[1]))
     parts = zip(z.split(rows), which.split(rows), strict=True)
     return torch.cat([torch.linalg.vector_norm(part[:, None] - points[j], dim=2) for part, j in parts])
 
 
 def _nothing_yet(z: Tensor, offsets: Tensor, width: int) -> Lowest:
-    # Written into memory that is there already: small results kept between large blocks would fragment the heap.
+    # Allocated in advance: small results kept between large blocks would fragment the heap.
     heights = z.new_empty(len(z), width)
     return Lowest(heights, torch.empty_like(heights, dtype=torch.long), torch.zeros_like(offsets, dtype=torch.long))
 
@@ -161,7 +161,7 @@ def _by_cells(
     last = len(tree.starts) - 1
 
     def visit(level: int, begin: int, end: int, cones: Tensor) -> None:
-        """Of the cells `begin` to `end` of a level, given the cones that may be among the lowest in them."""
+        """Visits the cells `begin` to `end` of a level, given the cones that may be among the lowest in them."""
         apexes, v, starts = points[cones], offsets[cones], tree.starts[level]
         rows = max(1, CHUNK // len(cones))
         for first in range(begin, end, rows):
@@ -180,7 +180,7 @@ def _by_cells(
                     look(tree.order[starts[cell] : starts[cell + 1]], left)
 
     def look(which: Tensor, cones: Tensor) -> None:
-        """At all the z of a cell."""
+        """Compares cones at all the z of a cell."""
         block = torch.cdist(z[which], points[cones], compute_mode=BY_DIFFERENCES).sub_(offsets[cones])
         lowest = block.topk(width, largest=False) if width > 1 else block.min(1, keepdim=True)
         found.heights[which], found.cones[which] = lowest.values, cones[lowest.indices]
@@ -217,7 +217,7 @@ class _Products(NamedTuple):
 
     @staticmethod
     def of(points: Tensor, offsets: Tensor) -> _Products | None:
-        """None where there are few cones, or where products would say nothing."""
+        """None if there are few cones, or if products would be too inaccurate."""
         m, d = points.shape
         if m < FEWEST or (d + 8) * SINGLE > 0.01:
             return None
@@ -268,7 +268,7 @@ def _by_products(
     while group > 1 and padded < QUICK * take * group:
         group //= 2
     tiled = TILE if z.device.type == "cpu" else padded
-    # Cones next to each other in memory are in different groups: so the least of each is found fastest.
+    # Cones next to each other in memory are in different groups: the least of each is found fastest that way.
     members = torch.cat([tile.view(group, -1).T for tile in torch.arange(padded, device=z.device).split(tiled)])
     heights = products.right.new_empty(min(step, len(z)), padded)
     leasts = heights.new_empty(len(heights), len(members))

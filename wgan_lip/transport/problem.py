@@ -1,4 +1,4 @@
-"""The transport problem as solvers take it, and their answers verified."""
+"""The transport problem as solvers take it, and the verification of their answers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class TransportError(RuntimeError):
     """The solver ended without an optimal plan, or its answer contradicts itself."""
 
 
-ROUNDING = 2.0**-50  # relative difference of two masses, no whole numbers, that are taken for equal
+ROUNDING = 2.0**-50  # relative difference at which two masses that are not integers count as equal
 MEETING = 1e-9  # relative distance of the two ends at which the value between them is called exact
 
 
 def meet(lower: float, upper: float) -> bool:
-    """Whether two bounds are so close that the value between them may be called exact."""
+    """Whether two bounds are so close that the value between them can be called exact."""
     return upper - lower <= MEETING * upper
 
 
@@ -39,8 +39,8 @@ class Transport(Printed):
 
     Attributes:
         value: The cost of the plan: the best single number, inside [lower, upper].
-        lower: No more than W1: the Kantorovich-Rubinstein value of `potential`, rounding subtracted.
-        upper: No less than W1: the cost of `plan`, with its marginals' defects and rounding added.
+        lower: At most W1: the Kantorovich-Rubinstein value of `potential`, rounding subtracted.
+        upper: At least W1: the cost of `plan`, with its marginals' defects and rounding added.
         plan: The coupling, of total mass 1, between the points as they were given.
         potential: A 1-Lipschitz f with E_P f - E_Q f = W1(P, Q) up to rounding.
 
@@ -55,7 +55,7 @@ class Transport(Printed):
 
     @property
     def exact(self) -> float | None:
-        """`value` where the two ends agree to a relative 1e-9, else None: beside far points, rounding blurs it."""
+        """`value` if the two ends agree to a relative 1e-9, else None: rounding for far points can keep them apart."""
         return self.value if meet(self.lower, self.upper) else None
 
     def headline(self) -> str:
@@ -81,9 +81,9 @@ class Side:
     Attributes:
         samples: Those of positive weight, shape (n, d).
         weights: Their weights, shape (n,), of any total; None if uniform.
-        index: Where they stand among the samples that were given, shape (n,).
+        index: Their indices among the given samples, shape (n,).
         points: The distinct points among them, shape (k, d).
-        place: At which of the points each sample is, shape (n,).
+        place: The index of each sample's point, shape (n,).
     """
 
     samples: Tensor
@@ -109,33 +109,33 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    r"""Two weighted sample sets, checked, and what a solver has to know of them: distinct points, with their masses.
+    r"""Two weighted sample sets, checked, and what a solver needs to know of them: distinct points, with their masses.
 
-    Equal samples are one point of added mass, and mass that both sets have at one point stays there, for
+    Equal samples are merged into one point, and mass that both sets have at a point stays there, since
 
     .. math:: W_1(P, Q) = \max_{\mathrm{Lip}(f) \leq 1} \int f \, d(P - Q) = s \, W_1(P', Q'),
         \qquad P - Q = s (P' - Q'),
 
-    depends on the difference alone: so it is for every metric, and for squared distances it is not. What a solver
-    costs grows with the number of points that are left. What comes out is about the samples again.
+    depends only on the difference. This holds for every metric, but not for squared distances. A solver's time grows
+    with the number of points that are left. The result is about the samples again.
 
     Attributes:
         x: The points of P', distinct, shape (n, d), float64, on the CPU.
         y: Those of Q', shape (m, d).
-        a: Masses at x, shape (n,), of the total of b: whole numbers wherever the weights are, as uniform ones, which a
+        a: Masses at x, shape (n,), with the total of b: integers if the weights are, such as uniform ones, which a
             solver then moves without error.
         b: Masses at y, shape (m,).
         sides: The samples behind P and Q.
-        masses: Those of the samples.
+        masses: The masses of the samples.
         shape: The numbers of samples that were given.
         unit: A power of two near the spread of the points; see Note [Rounding].
-        kept: Which of the distinct points of either side x and y are.
+        kept: The indices of x and y among the distinct points of either side.
         stays: The mass that stays where it is, as a plan between the distinct points; None if there is none.
-        moved: The mass that does not, in the unit of `masses`.
+        moved: The mass that moves, in the unit of `masses`.
         share: s, its share of all mass.
-        weights: Masses at x and y of any total, None if uniform, that are those of P' and Q' but for `defect`.
-        defect: A bound on the l1 distance between P - Q and s (P' - Q'), of the rounding of sums of masses that are no
-            whole numbers; 0 without them.
+        weights: Masses at x and y of any total, None if uniform: those of P' and Q' up to `defect`.
+        defect: A bound on the l1 distance between P - Q and s (P' - Q'), from rounding of sums of masses that are not
+            integers; 0 for integers.
     """
 
     x: Tensor
@@ -173,7 +173,7 @@ class Problem:
     def of_checked(
         x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | ArrayLike | None = None
     ) -> Problem:
-        """Of samples (n, d) and (m, d) that have been checked; checks the weights. Raises :class:`InputError`."""
+        """The problem for checked samples (n, d) and (m, d); checks the weights. Raises :class:`InputError`."""
         shape = (len(x), len(y))
         x, y = (samples.detach().cpu().double() for samples in (x, y))
         sides, common = _sides(x, y, check_weights(a, shape[0], "a"), check_weights(b, shape[1], "b"))
@@ -195,7 +195,7 @@ class Problem:
                 weights = (sides[0].weights, sides[1].weights)
             else:
                 defect = _defect(sides, common, kept, (a, b), share)
-            a, b = a / math.fsum(a), b / math.fsum(b)  # a solver takes tiny masses for none
+            a, b = a / math.fsum(a), b / math.fsum(b)  # a solver treats tiny masses as none
         return Problem(x, y, a, b, sides, masses, shape, unit_of(x, y), kept, stays, moved, share, weights, defect)
 
     def enclose(self, plan: Plan, potential: Potential, values_x: Tensor, values_y: Tensor, error: float) -> Transport:
@@ -204,8 +204,8 @@ class Problem:
         Arguments:
             plan: A plan between the points.
             potential: A 1-Lipschitz function.
-            values_x: No more than its values at x, shape (n,), but for `error`.
-            values_y: No less than its values at y, shape (m,), but for `error`.
+            values_x: At most its values at x, shape (n,), up to `error`.
+            values_y: At least its values at y, shape (m,), up to `error`.
             error: A bound on the absolute rounding error of each of those.
         """
         lower = kr_value_down(values_x.numpy(), values_y.numpy(), *self.weights, error)
@@ -218,12 +218,12 @@ class Problem:
         return Transport(min(max(value, lower), upper), lower, upper, self.of_samples(plan), potential)
 
     def _of_all(self, lower: float, value: float, upper: float) -> tuple[float, float, float]:
-        """What holds of W1(P', Q'), said of W1(P, Q)."""
+        """Bounds and value for W1(P, Q), from those for W1(P', Q')."""
         lower = max(0.0, lower)
         if self.share < 1.0:
             lower, value, upper = lower * self.share * (1 - 4 * U), value * self.share, upper * self.share * (1 + 4 * U)
             upper = math.nextafter(upper, math.inf) if upper else 0.0
-        if self.defect:  # integrates to 0, so that it travels no further than the diameter, half of it on either side
+        if self.defect:  # integrates to 0, so it travels at most the diameter, half of it on either side
             unit = unit_of(*(side.points for side in self.sides))
             low, high = (
                 torch.stack([extreme(side.points / unit, 0) for side in self.sides])
@@ -235,8 +235,8 @@ class Problem:
         return lower, value, upper
 
     def of_samples(self, plan: Plan) -> Plan:
-        """A plan between the points x and y as one of total mass 1 between the samples that were given, with the mass
-        that stays where it is."""
+        """Turns a plan between the points x and y into one of total mass 1 between the given samples, including the
+        mass that stays where it is."""
         rows, columns, mass = plan.rows, plan.columns, plan.mass
         (of_x, of_y), (kept_x, kept_y) = self.sides, self.kept
         if self.stays is not None:
@@ -253,8 +253,8 @@ class Problem:
 def _sides(
     x: Tensor, y: Tensor, a: np.ndarray | None, b: np.ndarray | None
 ) -> tuple[tuple[Side, Side], tuple[np.ndarray, np.ndarray]]:
-    """Both sides, and which of their distinct points they have in common; on the line, where sorting is as fast as
-    looking for these, none."""
+    """Both sides, and the distinct points they have in common; none on the line, where sorting is as fast as looking
+    for them."""
     index = [np.arange(len(rows)) if w is None else np.flatnonzero(w) for rows, w in ((x, a), (y, b))]
     samples = [_rows(rows, kept) for rows, kept in zip((x, y), index)]
     weights = [None if w is None else w[kept] for w, kept in zip((a, b), index)]
@@ -280,8 +280,8 @@ def _rows(points: Tensor, index: np.ndarray) -> Tensor:
 
 
 def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
-    """A number for each row of x (n, d), then of y (m, d), equal where rows are and nowhere else, shape (n + m,); None
-    where no two rows are equal."""
+    """A label for each row of x (n, d), then of y (m, d), shape (n + m,), equal for equal rows only; None if no two
+    rows are equal."""
     varied = int((x[0] - x[-1]).abs().argmax())
     values = np.concatenate([x[:, varied].numpy(), y[:, varied].numpy()])
     values.sort()
@@ -297,12 +297,12 @@ def _labels(x: Tensor, y: Tensor) -> np.ndarray | None:
 
 
 def _keys(rows: Tensor) -> np.ndarray:
-    """A 64-bit number for each row, equal where rows are and hardly ever elsewhere, shape (n,)."""
+    """A 64-bit number for each row, shape (n,), equal for equal rows and hardly ever for others."""
     odd = np.random.default_rng(0).integers(-(2**63), 2**63, rows.shape[1]) | 1
     keys = []
     for block in rows.split(max(1, CHUNK // rows.shape[1])):
         bits = (block.numpy() + 0.0).view(np.int64)  # 0 and -0 are equal
-        bits ^= bits >> 32  # numbers of few digits differ in their high bits only, which multiplication pushes out
+        bits ^= bits >> 32  # numbers with few digits differ only in their high bits, which multiplication pushes out
         keys.append(bits @ odd)
     return np.concatenate(keys)
 
@@ -310,7 +310,7 @@ def _keys(rows: Tensor) -> np.ndarray:
 def _cancelled(
     at: tuple[np.ndarray, np.ndarray], common: tuple[np.ndarray, np.ndarray], whole: bool
 ) -> tuple[tuple[np.ndarray, np.ndarray], Plan | None]:
-    """The masses at the distinct points of either side without what both have in common; and that, as a plan."""
+    """The masses at the distinct points of either side without what both have in common; and the latter, as a plan."""
     left, (i, j) = (at[0].copy(), at[1].copy()), common
     both = np.minimum(at[0][i], at[1][j])
     for mass, index in zip(left, common):
@@ -336,8 +336,8 @@ def _defect(
     masses: tuple[np.ndarray, np.ndarray],
     share: float,
 ) -> float:
-    """An upper bound on the l1 distance between P - Q and s (P' - Q'), of the weights of the samples and the masses of
-    the points that are left."""
+    """An upper bound on the l1 distance between P - Q and s (P' - Q'), from the weights of the samples and the masses
+    of the remaining points."""
     differences, most = [], 1
     for side, index, mass in zip(sides, kept, masses):
         weights = normalised(side.counts)
@@ -357,7 +357,7 @@ def _defect(
 
 
 def masses_of(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Multiples of a and of b of equal total; whole numbers where both are."""
+    """Multiples of a and of b with equal totals; integers if both are."""
     if is_whole(a) and is_whole(b):
         total_a, total_b = int(a.sum()), int(b.sum())
         common = math.gcd(total_a, total_b)

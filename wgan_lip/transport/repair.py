@@ -1,4 +1,4 @@
-"""Plans of any origin, and couplings made of them."""
+"""Plans from any source, and couplings made from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["as_plan", "repaired"]
 
 
 def as_plan(plan: Any, shape: tuple[int, int]) -> Plan:
-    """A plan from a matrix (n, m), dense or sparse, of any library that NumPy reads. Raises :class:`InputError`."""
+    """A plan from a matrix (n, m), dense or sparse, from any library that NumPy reads. Raises :class:`InputError`."""
     found = tuple(plan.shape) if hasattr(plan, "shape") else np.shape(plan)
     if found != shape:
-        raise InputError(f"The plan has shape {found}, and there are {shape[0]} samples x and {shape[1]} samples y.")
+        raise InputError(f"The plan has shape {found}, but there are {shape[0]} samples x and {shape[1]} samples y.")
     if isinstance(plan, Plan):
         rows, columns, mass = plan.rows, plan.columns, plan.mass
     elif isinstance(plan, Tensor) and plan.is_sparse:
@@ -36,8 +36,8 @@ def as_plan(plan: Any, shape: tuple[int, int]) -> Plan:
     if (unusable := np.flatnonzero(~(np.isfinite(mass) & (mass >= 0)))).size:
         at = unusable[0]
         raise InputError(
-            f"A plan moves no negative mass. Got {mass[at]} from x[{rows[at]}] to y[{columns[at]}]. Where that is the "
-            "rounding of a solver, give np.maximum(plan, 0)."
+            f"A plan can't move {mass[at]} of mass, from x[{rows[at]}] to y[{columns[at]}]. If that is the rounding of "
+            "a solver, give np.maximum(plan, 0)."
         )
     if not mass.any():
         raise InputError("The plan moves no mass at all. Check that the solver has converged.")
@@ -45,21 +45,21 @@ def as_plan(plan: Any, shape: tuple[int, int]) -> Plan:
 
 
 def repaired(x: Tensor, y: Tensor, plan: Plan, a: np.ndarray, b: np.ndarray) -> Plan:
-    """A plan of total mass 1 whose marginals are right up to rounding, near to one whose marginals may be wrong.
+    """A plan of total mass 1 whose marginals are right up to rounding, close to one whose marginals may be wrong.
 
-    What leaves a point of x, and then what reaches a point of y, beyond its mass is taken off in proportion. What lacks
-    on both sides then travels in order along an axis, the best of a few.
+    Mass in excess of a point's own is taken off in proportion, first at x and then at y. What is missing on both sides
+    then travels in order along an axis, the best of a few.
 
     Arguments:
         x: Samples (n, d), checked, float64.
         y: Samples (m, d).
-        plan: Of any marginals.
+        plan: A plan with any marginals.
         a: Masses of x, shape (n,), of total 1.
         b: Masses of y, shape (m,), of total 1.
 
     References:
         Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration (Altschuler, Weed,
-        Rigollet, 2017), Algorithm 2, where what lacks travels as a product measure
+        Rigollet, 2017), Algorithm 2, where the missing mass travels as a product measure
     """
     mass = plan.mass / plan.mass.sum()
     for index, wanted in ((plan.rows, a), (plan.columns, b)):

@@ -1,4 +1,4 @@
-r"""What the bounds on transport share: points in a common unit, weights, means, and the rounding of each.
+r"""Shared by the bounds on transport: points in a common unit, weights, means, and the rounding of each.
 
 Note [Rounding]
 ~~~~~~~~~~~~~~~
@@ -8,10 +8,10 @@ halved by the root, and u for the root itself. The bounds use r = (d/2 + 4) u. T
 no such bound and is never used; data are never centred, which would round them.
 
 Squares overflow above 1e154 and vanish below 1e-162. Samples are therefore measured in a power of two near their
-spread (`unit_of`). The division is exact except for numbers that vanish beside the spread: what is lost there, and in
-squares that underflow or are flushed to zero, stays below sqrt(d) 2^-500 units for a distance (`vanishing`).
+spread (`unit_of`). The division is exact except for numbers that are tiny compared with the spread: the loss there, and
+in squares that underflow or are flushed to zero, stays below sqrt(d) 2^-500 units for a distance (`vanishing`).
 
-Sums are taken by `math.fsum`, which rounds once, and what is left is added outward.
+Sums are taken by `math.fsum`, which rounds once, and the remaining error is added outward.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def as_points(x: Tensor | ArrayLike, y: Tensor | ArrayLike) -> tuple[Tensor, Ten
 def as_values(values: Tensor | ArrayLike, name: str) -> Tensor:
     values = values if isinstance(values, Tensor) else np.asarray(values)
     if values.ndim != 1:
-        raise InputError(f"Expected {name} of shape (n,), one value a sample. Got shape {tuple(values.shape)}.")
+        raise InputError(f"{name} must have shape (n,), one value for each sample, not {tuple(values.shape)}.")
     return check_samples(values[:, None], name)[:, 0].detach().double()
 
 
@@ -55,7 +55,7 @@ def unit_of(x: Tensor, y: Tensor) -> float:
     low, high = torch.minimum(x.amin(0), y.amin(0)), torch.maximum(x.amax(0), y.amax(0))
     largest = max(float(high.max()), -float(low.min()))
     if largest > LARGEST:
-        raise InputError(f"Expected coordinates of at most {LARGEST:g}. Got {largest:g}. Rescale the samples.")
+        raise InputError(f"Coordinates must be at most {LARGEST:g} in absolute value, not {largest:g}. Rescale them.")
     spread = float((high - low).max())
     exponent = math.frexp(spread)[1] if spread else -1000
     exponent = max(exponent, math.frexp(largest)[1] - 1000, -1000)  # neither 1/unit nor largest/unit overflows

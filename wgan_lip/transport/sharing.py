@@ -1,4 +1,4 @@
-"""Several processes that price for one: each takes its share of the points at which the lowest cones are looked for."""
+"""Several processes that price for one: each finds the lowest cones at its share of the points."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from wgan_lip.transport.pricing import Lowest, distances_to, lowest_cones
 __all__ = ["Crew", "lowest_on"]
 
 WORTH = 2**24  # components of all differences below which one process is as fast as several
-PATIENCE = 60.0  # seconds beyond the deadline for which an answer is waited for
+PATIENCE = 60.0  # seconds beyond the deadline to wait for an answer
 LONGEST = timedelta(days=30)  # of one estimate
 DONE, LATE, FAILED = range(3)  # how a share ended
 
 
 class _Task(NamedTuple):
-    """What rank 0 asks the others for; of what shapes the tensors are that follow."""
+    """What rank 0 asks of the others, and the shapes of the tensors that follow."""
 
     width: int
     both: bool
@@ -37,9 +37,9 @@ class _Task(NamedTuple):
 class Crew:
     """Rank 0 of torch's default process group, which computes, and the others, which price for it.
 
-    Every rank makes one, at the same time. Then rank 0 asks for the :meth:`lowest` cones, as often as it likes, and
-    :meth:`dismiss` ends the :meth:`serve` of the others. Each of them holds its share of the points, and the apexes,
-    while it looks for them, and nothing in between. Where one fails, or doesn't answer, rank 0 goes on alone.
+    Every rank creates one, at the same time. Then rank 0 asks for the :meth:`lowest` cones, as often as it likes, and
+    :meth:`dismiss` ends :meth:`serve` on the others. Each of them holds its share of the points, and the apexes, while
+    it works on them, and nothing in between. If one fails, or doesn't answer, rank 0 goes on alone.
 
     Arguments:
         device: Where this process prices.
@@ -62,10 +62,10 @@ class Crew:
         left: float,
         tree: Callable[[], Tree],
     ) -> Lowest:
-        """:func:`wgan_lip.transport.pricing.lowest_cones` of tensors on the CPU, shared among all, on rank 0.
+        """:func:`wgan_lip.transport.pricing.lowest_cones` for tensors on the CPU, shared among all ranks; on rank 0.
 
         Arguments:
-            left: Seconds for which the others may look.
+            left: Seconds that the others may take.
 
         Raises:
             TimeoutError: One of them was late.
@@ -75,10 +75,10 @@ class Crew:
             return lowest_on(*alone, both=both, check=check, tree=tree)
         try:
             found = self._shared(*alone, both, check, left, tree)
-        except RuntimeError:  # of a message, for whichever reason
+        except RuntimeError:  # a message failed, for whatever reason
             self.size, found = 1, None
         except BaseException:
-            self.size = 1  # the others are somewhere in between: no message would find them
+            self.size = 1  # the others are in an unknown state: no message would reach them
             raise
         if isinstance(found, Exception):
             raise found
@@ -96,7 +96,7 @@ class Crew:
         left: float,
         tree: Callable[[], Tree],
     ) -> Lowest | Exception | None:
-        """What all find; or why it is too late; None where one of the others could not, and all are dismissed."""
+        """What all ranks found, or the error of a late one; None if one failed, and all are dismissed."""
         near = z.shape[1] <= FEW_DIMENSIONS and len(z) * len(points) >= pricing.MANY  # shares lie together, as cells do
         order = tree().order if near else torch.arange(len(z))
         shares = order.tensor_split(self.size)
@@ -110,7 +110,7 @@ class Crew:
         late: Exception | None = None
         try:
             found.append(lowest_on(device, z[shares[0]], points, offsets, width, both=both, check=check))
-        except Exception as error:  # only when the others have answered, too, it is told
+        except Exception as error:  # raised only after the others have answered, too
             late = error
         states = [int(self._received(torch.empty(1, dtype=torch.long), rank, left)) for rank in range(1, self.size)]
         for rank, (state, share) in enumerate(zip(states, shares[1:]), 1):
@@ -197,7 +197,7 @@ def _until(deadline: float) -> Callable[[], None]:
 def _merged(
     found: list[Lowest], shares: Sequence[Tensor], z: Tensor, points: Tensor, offsets: Tensor, both: bool
 ) -> Lowest:
-    """What the shares say together: of all the z, and for each cone the best of its nearest ones."""
+    """The shares joined: the lowest cones at all z, and for each cone the best of its nearest points."""
     order = torch.cat(list(shares))
     heights, cones = (torch.cat(parts) for parts in list(zip(*found))[:2])
     heights, cones = (torch.empty_like(part).index_copy_(0, order, part) for part in (heights, cones))

@@ -1,4 +1,4 @@
-"""A first interval around W1, within seconds at any size: both sets seen on a line."""
+"""A first interval around W1, within seconds at any size, from projections to a line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from wgan_lip.utils.printing import Row
 
 __all__ = ["Shadow", "first_bounds"]
 
-TRIED = 2**22  # numbers of the samples by which ways to the line are compared, of either side
+TRIED = 2**22  # numbers, on either side, by which maps to the line are compared
 FEW = 5000  # samples of either side by which they are compared, at most
-WORTH = 0.99  # share of the cost of the one plan below which another one is worth its sorting
+WORTH = 0.99  # share of the cost of one plan below which another is worth sorting for
 PRODUCTS = 8  # of the power iteration
 
 Solution = tuple[Plan, np.ndarray, np.ndarray]
 
 
 class Shadow(Potential):
-    r"""A 1-Lipschitz function of one number, which is itself a 1-Lipschitz function of the point.
+    r"""A 1-Lipschitz function of a number that is itself a 1-Lipschitz function of the point.
 
     .. math:: f(z) = g(t(z)), \qquad t(z) = \langle w, z - c \rangle, \ \|w\| \leq 1, \quad \text{or}
         \quad t(z) = \|z - c\|
@@ -58,19 +58,18 @@ class Shadow(Potential):
 
 
 def first_bounds(problem: Problem) -> Transport:
-    """Encloses W1 in O((n + m) (d + log(n + m))) time: below by that of the sets' images under a 1-Lipschitz map to the
-    line, above by the coupling that is sorted along such a map, or that of the i-th x with the i-th y if cheaper.
+    """Encloses W1 in O((n + m) (d + log(n + m))) time: below by W1 of the images under a 1-Lipschitz map to the line,
+    above by the coupling sorted along such a map, or that of the i-th x with the i-th y if cheaper.
 
-    The maps are the distance from the common mean and the projections on some axes: that from mean to mean, those along
-    which the variances and the two of them together differ most, the widest coordinate. A part of the samples tells
-    which of them to take.
+    The maps are the distance from the common mean and the projections on some axes: from mean to mean, those of the
+    largest sum and difference of the variances, the widest coordinate. A part of the samples decides which to take.
     """
     if len(problem.x) == len(problem.y) == 1 and torch.equal(problem.x, problem.y):  # one point has no unit
         there, here = np.zeros(1, dtype=np.int64), Potential.trusted(problem.y, torch.zeros(1, dtype=torch.float64))
         return problem.enclose(Plan(there, there, problem.a, (1, 1)), here, *here.at_both(problem.x, problem.y))
     unit, sides = problem.unit, ((problem.x, problem.a), (problem.y, problem.b))
     parts = [_part(points, mass) for points, mass in sides]
-    near = parts[0][0][0] / unit  # sums of differences from it do not overflow, whatever the offset of all points is
+    near = parts[0][0][0] / unit  # sums of differences from it do not overflow, whatever the common offset
     centre = near + torch.cat([points / unit - near for points, _ in parts]).mean(0)
 
     def on_line(sides: Iterable[tuple[Tensor, np.ndarray]], way: Tensor | None) -> tuple[list[np.ndarray], Solution]:
@@ -101,7 +100,7 @@ def first_bounds(problem: Problem) -> Transport:
 
 
 def _part(points: Tensor, mass: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Few of the points (n, d), evenly, and their masses, of total 1."""
+    """Some of the points (n, d), evenly spread, and their masses, of total 1."""
     n, d = points.shape
     step = max(1, n // max(2, min(FEW, TRIED // d)))
     return points[::step], mass[::step] / mass[::step].sum()
@@ -133,7 +132,7 @@ def _axes(of_x: tuple[Tensor, np.ndarray], of_y: tuple[Tensor, np.ndarray]) -> I
 
 
 def _unit_vector(way: Tensor) -> Tensor | None:
-    """Of a norm just below 1; None of nothing."""
+    """The vector scaled to a norm just below 1; None for zero."""
     largest = way.abs().amax()
     if not 0 < largest < torch.inf:
         return None

@@ -1,1 +1,1 @@
-"""Checks, whole-file writes, numbers, devices, clusters: what every room may use."""
+"""Checks, whole-file writes, numbers, devices, clusters: helpers for every part of the package."""

@@ -1,4 +1,4 @@
-"""Clusters of points, their middle and spread, and distances for comparing them that need no exactness."""
+"""Clusters of points, their middle and spread, and fast approximate distances for comparing them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LOOKED_AT = 1024  # points, at least, for a middle and a spread
 def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iterations: int = 10) -> Tensor:
     """Centres, shape (count, d), of clusters of the points, shape (n, d), n ≥ count, by Lloyd's iteration.
 
-    They start at points drawn at random, from torch's global generator by default. Memory n·count. Which centre is the
-    nearest is seen in single precision, around the points' mean and in units of their extent.
+    They start at points drawn at random, from torch's global generator by default. Memory n·count. The nearest centre
+    is found in single precision, around the points' mean and in units of their extent.
     """
     centers = points[torch.randperm(len(points), generator=rng, device=points.device)[:count]].clone()
     middle = points.mean(dim=0)
@@ -21,7 +21,7 @@ def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iter
     away = (away / extent).float()
     for _ in range(iterations):
         near = ((centers - middle) / extent).float()
-        # ‖p − c‖² but for ‖p‖², which is the same for all centres
+        # ‖p − c‖² without ‖p‖², which is the same for all centres
         nearest = torch.addmm(near.square().sum(dim=1), away, near.T, alpha=-2).argmin(dim=1)
         sums = torch.zeros_like(centers).index_add_(0, nearest, points)
         sizes = torch.bincount(nearest, minlength=count)[:, None]
@@ -32,8 +32,8 @@ def k_means(points: Tensor, count: int, rng: torch.Generator | None = None, iter
 def middle_and_spread(points: Tensor) -> tuple[Tensor, float]:
     """The medians of the coordinates, shape (d,), and of the distances from there, in float64, of points (n, d).
 
-    Half of the points may lie anywhere. Where more than half of them are one point, the mean of the distances. Of many
-    points every k-th is looked at, so that no more than about 2,000 are.
+    Half of the points may lie anywhere. If more than half of them coincide, the spread is the mean of the distances.
+    With many points only every k-th is used, about 2,000 at most.
     """
     points = points[:: max(1, len(points) // LOOKED_AT)].double()
     middle = points.T.contiguous().median(dim=1).values  # several times faster than along columns

@@ -1,4 +1,4 @@
-"""Where a process computes: its device and threads, its place among the processes of one training."""
+"""Where a process computes: its device and threads, and its rank among the processes of one training run."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ __all__ = [
 ]
 
 _HALF = 0.5
-WHOLE = ("ieee", "none")  # what torch calls float32 products that are no less
+WHOLE = ("ieee", "none")  # torch's names for float32 products in full precision
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets torch's CPU threads; None leaves its own choice. Raises :class:`InputError` below 1, or for far too many."""
+    """Sets torch's CPU threads; None leaves the default. Raises :class:`InputError` below 1, or for far too many."""
     if threads is None:
         return
     if threads < 1:
-        raise InputError(f"Expected threads of at least 1. Got {threads}.")
+        raise InputError(f"threads must be at least 1, not {threads}.")
     if threads > (most := 16 * (os.cpu_count() or 1)):
-        raise InputError(f"Expected threads of at most {most}, 16 a processor. Got {threads}.")
+        raise InputError(f"threads must be at most {most}, 16 per processor, not {threads}.")
     torch.set_num_threads(threads)
 
 
 def find_device(name: str) -> torch.device:
-    """The device that auto, cpu, cuda or cuda:N names; with several processes a GPU for each.
+    """The device for auto, cpu, cuda or cuda:N; with several processes, one GPU for each.
 
-    Raises :class:`InputError` where there is none.
+    Raises :class:`InputError` if there is none.
     """
     if world_size() > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
         name = f"cuda:{local_rank()}"
@@ -51,20 +51,20 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.") from None
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}.") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"Expected a GPU for device={name}. Got {torch.cuda.device_count()} of them. Use device=cpu.")
+        raise InputError(f"device={name} is not available: torch finds {torch.cuda.device_count()} GPU(s). Use cpu.")
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"Expected device auto, cpu, cuda or cuda:N. Got {name!r}.")
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}.")
     return device
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32, on CPU and GPU, whatever torch was allowed: TF32, bfloat16, autocast.
+    """Float32 matrix products in full float32, on CPU and GPU, whatever torch allows: TF32, bfloat16, autocast.
 
-    A bound whose rounding is counted in float32 holds for no fewer bits, and weights retracted with fewer end outside
-    of their set by that. What torch was allowed is as before afterwards. Convolutions are not changed.
+    A bound that counts rounding in float32 does not hold for fewer bits, and weights retracted with fewer bits end up
+    outside their set. torch's settings are restored afterwards. Convolutions are not changed.
     """
     products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     allowed = [kind.fp32_precision for kind in products]
@@ -86,8 +86,8 @@ def full_precision() -> Iterator[None]:
 def keep_freed_memory(largest: int = 32 * 2**20) -> None:
     """Keeps freed blocks of up to `largest` bytes, at most 32 MiB, in the process; does nothing without glibc.
 
-    By default glibc gives blocks of some MiB back to the system when they are freed, and a training step, which frees
-    and takes the same blocks each time, spends up to half its time on pages that the system clears for it anew.
+    By default glibc returns blocks of some MiB to the system when they are freed. A training step, which frees and
+    takes the same blocks each time, then spends up to half its time on pages that the system clears again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -99,13 +99,13 @@ def keep_freed_memory(largest: int = 32 * 2**20) -> None:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Within, this thread's processor takes numbers below the smallest normal one for 0, where it can.
+    """Within, this thread treats subnormal numbers as 0, if the processor can.
 
-    Some processors compute with such numbers a hundred times slower, and training makes many: shares of a soft maximum,
-    an optimiser's moments of parameters without a gradient. Only for training steps: a bound's rounding is counted with
-    these numbers in place.
+    Some processors are a hundred times slower with such numbers, and training makes many: shares of a soft maximum, an
+    optimiser's moments of parameters without a gradient. Only for training steps: bounds count rounding with subnormal
+    numbers kept.
     """
-    before = sys.float_info.min * _HALF == 0.0  # Python computes by the same rule
+    before = sys.float_info.min * _HALF == 0.0  # Python follows the same rule
     torch.set_flush_denormal(True)
     try:
         yield
@@ -119,17 +119,17 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """The number of this one, from 0."""
+    """The rank of this process, from 0."""
     return _number("RANK", 0) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Its number on this machine, which is that of its GPU."""
+    """Its rank on this machine, which is the index of its GPU."""
     return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
 
 
 def _number(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal():
-        raise InputError(f"Expected the environment variable {variable} to be a whole number. Got {text!r}. Unset it.")
+        raise InputError(f"The environment variable {variable} must be an integer, not {text!r}. Unset it.")
     return int(text)

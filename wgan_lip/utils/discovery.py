@@ -1,4 +1,4 @@
-"""Finding what a package defines: its modules, and the classes in them that stand for something."""
+"""Finding what a package defines: its modules, and their concrete classes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Kind = TypeVar("Kind")
 
 
 def import_all(package: str) -> list[ModuleType]:
-    """Every module of a package and of those inside it, imported, in alphabetical order; a plain module gives itself.
+    """Every module of a package and its subpackages, imported, in alphabetical order; for a plain module, itself.
 
-    Where a module only does something when it is run, as `__main__`, it is left out.
+    Modules to be run, such as `__main__`, are left out.
     """
     root = importlib.import_module(package)
     inner = pkgutil.walk_packages(getattr(root, "__path__", []), f"{package}.")
@@ -25,15 +25,15 @@ def import_all(package: str) -> list[ModuleType]:
 
 
 def concrete_subclasses(base: type[Kind]) -> list[type[Kind]]:
-    """All classes below `base` that lack no method, by the names of their modules.
+    """All concrete subclasses of `base`, by the names of their modules.
 
-    One that was defined anew, as by a notebook's cell that ran twice, counts as it was defined last.
+    If a class was defined twice, as by rerunning a notebook cell, the last definition counts.
     """
     found: dict[tuple[str, str], type[Kind]] = {}
     seen, below = {base}, [base]
     while below:
         for kind in below.pop(0).__subclasses__():
-            if kind not in seen:  # by another of its bases
+            if kind not in seen:  # through another of its bases
                 seen.add(kind)
                 below.append(kind)
                 found[kind.__module__, kind.__qualname__] = kind

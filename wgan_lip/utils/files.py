@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read only where they are files."""
+"""Files written whole or not at all, and read only if they are regular files."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any, BinaryIO
 __all__ = ["LEFTOVERS", "beside", "json_text", "open_regular", "read_regular", "utf8", "write_json", "write_whole"]
 
 LEFTOVERS = ".*.tmp"
-"""What the temporary files of :func:`write_whole` are called; a process that was killed leaves one."""
+"""The pattern of the temporary files of :func:`write_whole`; a killed process leaves one behind."""
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def utf8(text: str) -> str:
-    """Text that can be written as UTF-8: what is not, in the names of some files, is spelt out."""
+    """Text that can be written as UTF-8: other characters, as in some file names, are escaped."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryIO], object]) -> Path:
     """Writes a file under a temporary name, syncs it to the disk, then renames it.
 
-    A reader, and a process killed at any instant, finds the old file or the new one. The temporary name is drawn at
-    random and must not exist, so in a folder of someone else's no link placed there leads the content astray.
+    At any instant, even if the process is killed, a reader finds the old file or the new one. The temporary name is
+    random and must not exist, so no link placed in someone else's folder can redirect the content.
 
     Arguments:
         path: The file to write or replace.
-        content: Its bytes, or what writes them to a stream.
+        content: Its bytes, or a function that writes them to a stream.
 
     Raises:
-        OSError: A full disk, a folder that can't be written to; `path` is then as it was.
+        OSError: A full disk, or a folder that can't be written to; `path` is then unchanged.
     """
     path = Path(path)
     temporary = beside(path)
@@ -60,34 +60,34 @@ def write_whole(path: str | os.PathLike[str], content: bytes | Callable[[BinaryI
 
 
 def beside(path: Path) -> Path:
-    """A temporary name in the folder of `path`, which nothing has that was there before."""
+    """A temporary name in the folder of `path` that is not in use."""
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """Opens a file, and nothing that would wait or never end under its name, such as a pipe or, to be read, a device.
+    """Opens a regular file, and nothing that could block or never end, such as a pipe, or a device for reading.
 
     Arguments:
-        path: The file. Where it is written to, it must not be a link.
-        flags: Of :func:`os.open`.
+        path: The file. For writing, it must not be a link.
+        flags: Flags of :func:`os.open`.
 
     Returns:
         Its descriptor.
 
     Raises:
-        OSError: It can't be opened, or is no file.
+        OSError: It can't be opened, or is not a regular file.
     """
     reads = flags == os.O_RDONLY
     descriptor = os.open(path, flags | NO_WAIT | (0 if reads else NO_LINK), 0o666)
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not reads)):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no file", os.fspath(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
     return descriptor
 
 
 def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
-    """The content of a file. Raises OSError: see :func:`open_regular`; or it holds more than `limit` bytes."""
+    """The content of a file. Raises OSError as :func:`open_regular` does, or if it holds more than `limit` bytes."""
     with os.fdopen(open_regular(path), "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         if limit is not None and size > limit:
@@ -96,7 +96,7 @@ def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> b
 
 
 def _sync_folder(folder: Path) -> None:
-    """Lets a renaming reach the disk, where the system can."""
+    """Syncs a rename to the disk, if the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -111,7 +111,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """Content as JSON that every reader takes: NaN and the infinities, for which JSON has no number, become null."""
+    """Content as JSON that every reader accepts: NaN and infinities, which JSON cannot hold, become null."""
     return json.dumps(_finite(content), indent=indent, allow_nan=False)
 
 

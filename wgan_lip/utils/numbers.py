@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 
 
 def interval_digits(lower: float, upper: float) -> int:
-    """Significant digits that show how wide the interval is: two of its width, four at least, 17 at most."""
+    """Significant digits that show how wide the interval is: two of its width, at least four, at most 17."""
     if not lower < upper < math.inf:
         return 17 if lower == upper else 4
     return min(max(4, 2 + math.ceil(math.log10(max(-lower, upper) / (upper - lower)))), 17)
@@ -28,17 +28,17 @@ def rounded(value: float, digits: int, rounding: str = ROUND_HALF_EVEN) -> str:
 
 
 def rounded_down(value: float, digits: int = 4) -> str:
-    """A lower bound as text that is one as well."""
+    """A lower bound as text, rounded down."""
     return rounded(value, digits, ROUND_FLOOR)
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
-    """An upper bound as text that is one as well."""
+    """An upper bound as text, rounded up."""
     return rounded(value, digits, ROUND_CEILING)
 
 
 def percent(share: float) -> str:
-    """A share as it was given, in percent: a confidence of 0.999999 is not one of 100 %."""
+    """A share in percent, with all its digits: a confidence of 0.999999 is not 100 %."""
     number = Decimal(repr(float(share))).scaleb(2).normalize()
     return f"{number:f} %"
 
@@ -51,7 +51,7 @@ def clock_time(seconds: float) -> str:
 
 
 def plus_minus(value: float, error: float = math.nan, digits: int = 3) -> str:
-    """`value ± error`, to a digit beyond the error's first; without an error that is not finite."""
+    """`value ± error`, to one digit beyond the error's first; without the error if it is not finite."""
     if not math.isfinite(value):
         return "unknown"
     if not math.isfinite(error) or error <= 0:

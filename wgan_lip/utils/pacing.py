@@ -1,4 +1,4 @@
-"""As much of something as its time allows."""
+"""As large a computation as its time allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TypeVar
 
 __all__ = ["largest_in_time"]
 
-FIRST = 128  # the size that is tried first
-WORTHWHILE = 1.5  # a size that is not so many times the last one is not tried
-FARTHEST = 4  # times the last size, at most, is tried next: what takes over at larger sizes shows before it is dear
+FIRST = 128  # the size tried first
+WORTHWHILE = 1.5  # the least growth from one size to the next for another try
+FARTHEST = 4  # the largest growth from one size to the next: costs that dominate later show before they get large
 Result = TypeVar("Result")
 
 
@@ -26,16 +26,16 @@ def largest_in_time(
     """The size, up to `most`, for which a call fits into `seconds`, and what that call returned.
 
     Small sizes come first, 128 twice, since first calls load libraries. The next size is as large as the time left
-    allows if time grows with a power of it, and at most four times the last. So where time grows no faster, all calls
-    together take no longer than `seconds`, unless the smallest do. With `seconds=math.inf` there is one call, of size
-    `most`.
+    allows if time grows with a power of it, and at most four times the last. So if time grows no faster, all calls
+    together take no longer than `seconds`, unless the smallest already do. With `seconds=math.inf` there is one call,
+    with size `most`.
 
     Arguments:
-        call: Takes a size.
+        call: A function of a size.
         most: The largest size.
-        seconds: By the clock, for all calls.
-        growth: That power; 3 is that of exact solvers at the worst.
-        clock: Such as `time.process_time`.
+        seconds: Time for all calls, by the clock.
+        growth: The power; 3 for exact solvers at worst.
+        clock: A clock, such as `time.process_time`.
 
     Example:
         >>> largest_in_time(lambda size: 2 * size, 1000, math.inf)

@@ -1,4 +1,4 @@
-"""Results that say what they are: a few lines of text by `print`, the same with a small picture in a notebook."""
+"""Results that print well: a few lines of text by `print`, the same with a small picture in a notebook."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from wgan_lip.utils.terminal import printable
 
 __all__ = ["LINES", "Bar", "Printed", "Row", "number_line", "wrapped"]
 
-LINES = 15  # of a result, at most; what is beyond them stands in its fields
-CELL = 600  # characters of a cell, at most: a name or a note may be of any length
-NAME, FIGURE, WIDTH = 21, 27, 118  # columns of a name, of a figure, and of a line of running text
+LINES = 15  # of a result, at most; the rest is in its fields
+CELL = 600  # characters in a cell, at most: a name or a note may have any length
+NAME, FIGURE, WIDTH = 21, 27, 118  # columns for a name, for a figure, and for a line of running text
 BLUE, VERMILION = "#1f86c7", "#d55e00"  # at least 3.5 : 1 on white and on the dark grey of notebooks
 
 
 class Row(NamedTuple):
-    """A figure with its name before it, indented where it belongs to the row above, and a comment after it.
+    """A figure with its name before it, indented if it belongs to the row above, and a comment after it.
 
-    A sentence instead of a figure, with no comment, takes the place of both, in as many lines as it needs.
+    A sentence in place of a figure, with no comment, takes the space of both, in as many lines as it needs.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Row(NamedTuple):
     comment: str = ""
 
     def cells(self, most: int = sys.maxsize) -> Row:
-        """Without line breaks and what would steer a terminal; cells that exceed `most` characters are cut."""
+        """The cells without line breaks and terminal control characters, cut to `most` characters."""
         name, figure, comment = (printable(" ".join(cell.split())) for cell in self)
         name = "  " * self.name.startswith("  ") + name
         return Row(*(cell if len(cell) <= most else f"{cell[:most]} …" for cell in (name, figure, comment)))
 
     def lines(self, width: int = sys.maxsize) -> list[str]:
-        """The row in lines of so many letters, but for words that are longer."""
+        """The row in lines of at most `width` characters, except for longer words."""
         name, figure, comment = self.cells()
         head, beside = f"  {name:<{NAME}} ", NAME + FIGURE + 5
         if not comment:
@@ -46,26 +46,26 @@ class Row(NamedTuple):
         line = f"{head}{figure:<{FIGURE}}  {comment}"
         if len(line) <= width:
             return [line]
-        if len(figure) > FIGURE or width - beside < 20:  # the comment stands below
+        if len(figure) > FIGURE or width - beside < 20:  # the comment goes below
             return [head + figure, *(" " * len(head) + line for line in wrapped(comment, width - len(head)))]
         first, *rest = wrapped(comment, width - beside)
         return [f"{head}{figure:<{FIGURE}}  {first}", *(" " * beside + line for line in rest)]
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Text in lines of so many letters, no word broken; an `indent` before all but the first."""
+    """Text in lines of at most `width` characters, without breaking words; all but the first start with `indent`."""
     return textwrap.wrap(
         text, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )  # fmt: skip
 
 
 class Printed(ABC):
-    """What a function returns for a person to read.
+    """A result for a person to read.
 
-    A class says its headline and its rows, and gives a picture where one helps. `print` and a notebook show these; a
-    command's screen takes the rows into its own. Saying them computes nothing, draws no samples, and fails nowhere.
+    A class provides a headline and rows, and a picture if one helps. `print` and notebooks show these; a command's
+    screen includes the rows. Printing computes nothing, draws no samples, and never fails.
 
-    A dataclass whose own `repr` runs over pages takes the short one by `repr=False`.
+    A dataclass whose own `repr` would run over pages gets the short one by `repr=False`.
     """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Printed(ABC):
 
     @abstractmethod
     def summary_rows(self) -> list[Row]:
-        """Its figures, the one that was asked for first."""
+        """Its figures, the most important first."""
 
     def picture(self) -> str:
         """HTML of a small picture, readable on light and on dark pages; none by default."""
@@ -126,9 +126,9 @@ class Bar(NamedTuple):
     Attributes:
         label: Its name.
         low: Its lower end.
-        high: Its upper end; infinite where there is none.
-        at: A value in it or beside it that is marked; None for none.
-        proved: Whether the interval holds for certain, or with a confidence or a standard error only.
+        high: Its upper end; infinite if there is none.
+        at: A value to mark, in the interval or outside; None for none.
+        proved: Whether the interval is certain, or only holds with a confidence or a standard error.
     """
 
     label: str
@@ -139,14 +139,14 @@ class Bar(NamedTuple):
 
 
 def number_line(bars: Sequence[Bar], alt: str) -> str:
-    """Intervals above each other on one line that holds 0, as an `<svg>` element in the colours of the text around it.
+    """Intervals above each other on a number line that includes 0, as an `<svg>` element in the colours of the text.
 
     Arguments:
         bars: The intervals; those without a finite lower end, or that are empty, are left out.
-        alt: What they say, for who cannot see it.
+        alt: Alternative text for readers who cannot see it.
 
     Returns:
-        The element, or nothing where there is nothing to draw, or numbers that no axis can hold.
+        The element; "" if there is nothing to draw, or numbers that no axis can hold.
     """
     bars = [bar for bar in bars if math.isfinite(bar.low) and bar.low <= bar.high]
     ends = [0.0, *(end for bar in bars for end in bar[1:4] if end is not None and math.isfinite(end))]
@@ -190,7 +190,7 @@ def number_line(bars: Sequence[Bar], alt: str) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, three to eight of them."""
+    """Three to eight round numbers from `low` to `high`."""
     rough = (high - low) / 3
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(power * factor for factor in (1, 2, 5) if power * factor <= rough * (1 + 1e-9))

@@ -1,4 +1,4 @@
-"""Objects that know what they were built with, so that a configuration can build them again."""
+"""Objects that remember their constructor arguments, so that a configuration can rebuild them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUILT_WITH = "_built_with"
 
 
 class Rebuildable:
-    """A mixin for classes whose instances keep the arguments that they were built with."""
+    """A mixin for classes whose instances keep their constructor arguments."""
 
     def __new__(cls, *args: Any, **keywords: Any) -> Any:
         made = super().__new__(cls)
@@ -21,17 +21,17 @@ class Rebuildable:
 
 
 def built_with(thing: object) -> dict[str, Any] | None:
-    """The arguments that an object was built with, by name; None where it doesn't know, or where one is no plain data.
+    """The arguments that an object was built with, by name; None if it doesn't know, or if one is not plain data.
 
-    Plain data are None, booleans, numbers, strings, and lists or tuples of these. Things of these classes count as
-    plain, too: they know what they were built with.
+    Plain data are None, booleans, numbers, strings, and lists or tuples of these. Instances of :class:`Rebuildable`
+    count as plain, too.
     """
     if not isinstance(thing, Rebuildable):
         return None
     args, keywords = getattr(thing, BUILT_WITH)
     try:
         bound = inspect.signature(type(thing)).bind(*args, **keywords)
-    except TypeError:  # a copy, which was not built
+    except TypeError:  # a copy, which was not constructed
         return None
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():

@@ -11,9 +11,9 @@ __all__ = ["gradients"]
 
 
 def gradients(critic: Callable[[Tensor], Tensor], points: Tensor, *, create_graph: bool = False) -> Tensor:
-    """∇f at points of shape (b, d), shape (b, d), for an f that takes each row by itself.
+    """∇f at points of shape (b, d), shape (b, d), for an f that acts on each row separately.
 
-    With `create_graph` they are differentiable themselves, as a gradient penalty needs.
+    With `create_graph` they can be differentiated again, as a gradient penalty needs.
     """
     at = points.detach().requires_grad_(True)
     with torch.enable_grad():

@@ -17,7 +17,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, a line a row; the missing cells of a short row stay empty."""
+    """A table in Markdown, one line per row; missing cells of a short row stay empty."""
     filled = ([*row, *[""] * (len(heads) - len(row))] for row in rows)
     cells = ([str(cell).replace("|", r"\|") for cell in row] for row in (heads, ["---"] * len(heads), *filled))
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)

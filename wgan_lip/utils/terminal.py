@@ -1,4 +1,4 @@
-"""What is told on a terminal: nothing that could steer it, and no failure where it is gone."""
+"""Output to a terminal: without control characters, and without failing if the terminal is gone."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["columns", "let_go", "printable", "say", "shown", "streams_made", "ta
 
 
 def printable(text: str) -> str:
-    r"""`text` without anything that steers a terminal: such characters are spelt out, as in `\x1b`.
+    r"""`text` without characters that control a terminal: these are escaped, as in `\x1b`.
 
-    Those are the control characters (but for the newline), marks of direction, lone surrogates, and whatever else has
-    no glyph. Names and reasons read from a folder may hold them, to forge or to hide what stands around them.
+    They are the control characters (except the newline), direction marks, lone surrogates, and anything else without a
+    glyph. Names and messages read from a folder may hold them, to forge or hide the text around them.
     """
     return "".join(c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Prints :func:`printable` text, in characters that the stream can take; by default to the standard output.
+    """Prints :func:`printable` text, in characters that the stream can encode; by default to the standard output.
 
-    A console that is gone is no failure: the work was done for the files, and what else is said goes nowhere.
+    A console that is gone is not an error: the results are in files, and further output is discarded.
 
     Raises:
-        OSError: The standard output leads to a file that can't be written to, such as on a full disk: there the text
-            is the result.
+        OSError: The standard output is a file that can't be written to, such as on a full disk: there the text is the
+            result.
     """
     stream = sys.stdout if stream is None else stream
     try:
@@ -44,12 +44,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def columns() -> int:
-    """Letters that fit in a line of the standard output: by `COLUMNS`, or its terminal; any number without."""
+    """Characters per line of the standard output: by `COLUMNS`, or its terminal; unlimited without either."""
     return shutil.get_terminal_size((sys.maxsize, 24)).columns
 
 
 def takeable(text: str, stream: TextIO) -> str:
-    """:func:`printable` text, in characters of a stream's encoding."""
+    """:func:`printable` text, in characters that a stream can encode."""
     text, encoding = printable(text), getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -59,33 +59,33 @@ def takeable(text: str, stream: TextIO) -> str:
 
 
 def warn(text: str) -> None:
-    """Says one line on the standard error, under the name of the program."""
+    """Prints one line to the standard error, after the name of the program."""
     say(f"wgan-lip: {' '.join(text.split())}", sys.stderr)
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be typed: relative to here where that is below here."""
+    """A path as short as it can be typed: relative if it is below the working directory."""
     here = Path.cwd()
     return str(path.resolve().relative_to(here)) if path.resolve().is_relative_to(here) else str(path)
 
 
 def streams_made() -> None:
-    """Gives a process that was started without a console, as by some services, streams that lead nowhere."""
+    """Gives a process that was started without a console, as by some services, streams that discard everything."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - for good
 
 
 def let_go(stream: TextIO) -> None:
-    """Points a stream to nowhere, so that nothing fails on it again: not even Python, which flushes it at exit."""
-    with suppress(OSError, ValueError):  # one that has no descriptor
+    """Redirects a stream to nowhere, so that nothing fails on it again, not even Python's flush at exit."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 def _hung_up(error: OSError, stream: TextIO) -> bool:
-    """Whether nobody reads a pipe any more, or a terminal was closed."""
-    if error.errno == errno.EIO:  # of a disk as well
+    """Whether a pipe has no reader any more, or a terminal was closed."""
+    if error.errno == errno.EIO:  # which disks raise as well
         return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     return isinstance(error, ConnectionError)  # a broken pipe is one

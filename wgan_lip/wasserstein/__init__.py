@@ -1,1 +1,1 @@
-"""W1: the dual, the interval, fitted critics, bounds for populations, and the estimate that joins them."""
+"""W1: the dual, the interval, fitted critics, bounds on the laws, and the estimate that combines them."""

@@ -33,19 +33,19 @@ from wgan_lip.wasserstein.population import (
 __all__ = ["BettingTest"]
 
 FIRST = 8  # pairs before the first critics
-GROWTH = 1.5  # pairs at one fit of the critics over those at the fit before
+GROWTH = 1.5  # ratio of pairs between successive fits of the critics
 FITTED = 1000  # pairs that critics are fitted to, at most: the latest
-SOLVED = 500  # samples of each law whose transport is solved for cones
+SOLVED = 500  # samples of each law in the transport problem solved for cones
 AXES = 6  # principal axes that cones are projected to
 RIDGE = 0.1  # added to the variances of a discriminant, relative to their mean
 
 Fit = Callable[[Tensor, Tensor], "nn.Module | None"]
-"""From earlier samples x (n, d) and y (m, d) to a critic, (b, d) → (b,), or None where these give none."""
+"""From earlier samples x (n, d) and y (m, d) to a critic, (b, d) → (b,), or None if these give none."""
 
 
 @dataclass
 class _Kind:
-    """Critics of one kind: the present one, and what those before it were worth on samples that were new to them."""
+    """Critics of one kind: the current one, and how earlier ones did on samples that were new to them."""
 
     fit: Fit
     proof: Proof | None = None
@@ -61,7 +61,7 @@ class _Kind:
                 self.clip, self.proof = proved_range(proof, x, y), proof
 
     def differences(self, x: Tensor, y: Tensor) -> tuple[np.ndarray, float]:
-        """Floats at most (g(x_i) − g(y_i))/L of pairs, for the clipped critic g, and what they can't fall below, −R."""
+        """Floats at most (g(x_i) − g(y_i))/L of pairs, for the clipped critic g, and their lower limit, −R."""
         assert self.proof is not None
         scale, width = self.proof.certificate.lipschitz, math.nextafter(self.clip[1] - self.clip[0], math.inf)
         reach = math.nextafter(width / scale, math.inf)
@@ -72,25 +72,25 @@ class _Kind:
 class BettingTest(Printed):
     r"""Tests whether two laws P and Q are equal while samples come in, and bounds W1(P, Q) from below.
 
-    A gambler bets on pairs of samples, in the order in which they come. With a critic g that is L-Lipschitz with proof,
-    and clipped to a range,
+    A gambler bets on pairs of samples, in the order in which they come. With a critic g that is proved L-Lipschitz and
+    clipped to a range,
 
     .. math:: z_i = \frac{g(x_i) - g(y_i)}{L}, \qquad
         K_t(\delta) = \prod_{i \le t} \bigl( 1 + \lambda_i(\delta) (z_i - \delta) \bigr), \qquad
         \lambda_i(\delta) = \min\Bigl( \lambda_i, \frac{3}{4 (R_i + \delta)} \Bigr)
 
-    where R is the width of the range over L, so that −R ≤ z. Critic, range and λ depend on earlier pairs only: critics
-    are fitted anew whenever there are half as many pairs again, and the kind is chosen by what critics of that kind
-    were worth on pairs that were new to them. E z_i ≤ W1(P, Q), so K(δ) is a non-negative supermartingale where
-    W1(P, Q) ≤ δ, and reaches 1/α with probability at most α (Ville). Every factor decreases in δ, so
+    where R is the width of the range over L, so that −R ≤ z. Critic, range and λ depend only on earlier pairs: critics
+    are refitted whenever there are half as many pairs again, and the kind is chosen by how critics of that kind did on
+    pairs that were new to them. E z_i ≤ W1(P, Q), so K(δ) is a non-negative supermartingale if W1(P, Q) ≤ δ, and
+    reaches 1/α with probability at most α (Ville). Every factor decreases in δ, so
 
     .. math:: p = \min\Bigl( 1, \frac{1}{\max_t K_t(0)} \Bigr), \qquad
         \delta = \sup \bigl\{ \delta \ge 0 : \max_t K_t(\delta) \ge 1/\alpha \bigr\}
 
     Arguments:
         level: Confidence 1 − α of `w1_lower`, in (0, 1).
-        expected: How many pairs are expected in all, by which bets are sized; any number is valid, and a good guess
-            makes `w1_lower` larger. None: twice as many as at the next fit.
+        expected: How many pairs are expected in all, which sizes the bets; any number is valid, and a good guess makes
+            `w1_lower` larger. None: twice as many as at the next fit.
 
     Attributes:
         pairs: Pairs so far.
@@ -98,14 +98,14 @@ class BettingTest(Printed):
         m: Samples of Q so far.
 
     Raises:
-        InputError: A level outside (0, 1), fewer than one pair expected.
+        InputError: A level outside (0, 1), or fewer than one pair expected.
 
     Guarantee:
-        Where pairs are independent draws, p is at most α with probability at most α, and `w1_lower` at most W1(P, Q)
-        with probability at least `level`, both over all times at once: look as often as you like, and stop when you
-        like. The two are one statement: p ≤ 1 − level where `w1_lower` > 0. Rounding is accounted for, that of the
-        critic's evaluation included. Within a pair x and y may depend on each other. Nothing is said of samples with
-        weights, nor of laws that drift.
+        If pairs are independent draws, `w1_lower` is at most W1(P, Q) with probability at least `level`, and, if P = Q,
+        p is at most α with probability at most α. Both hold at all times at once: look as often as you like, and stop
+        when you like. The two are one statement: p ≤ 1 − level if `w1_lower` > 0. Rounding is accounted for, including
+        that of evaluating the critic. Within a pair, x and y may depend on each other. Weighted samples, and laws that
+        drift, are not covered.
 
     References:
         Estimating means of bounded random variables by betting (Waudby-Smith, Ramdas, 2023); Sequential Predictive
@@ -126,7 +126,7 @@ class BettingTest(Printed):
     def __init__(self, *, level: float = 0.95, expected: int | None = None) -> None:
         self.level = check_level(level)
         if expected is not None and expected < 1:
-            raise InputError(f"Expected at least one pair to come. Got expected={expected}. Use None if unknown.")
+            raise InputError(f"expected must be at least 1, or None if unknown, not {expected}.")
         self.pairs = self.n = self.m = 0
         self._expected = expected
         self._next = FIRST
@@ -144,22 +144,22 @@ class BettingTest(Printed):
         Arguments:
             x: Independent samples of P, shape (n, d), or (n,) for scalars, as :func:`wgan_lip.two_sample_test` takes
                 them; x_i and y_i are a pair, in this order.
-            y: Samples of Q, shape (m, d). Where n ≠ m, the larger set is split into min(n, m) groups of neighbours,
-                each of which takes the part of a sample by its mean. n and m must not depend on the samples.
+            y: Samples of Q, shape (m, d). If n ≠ m, the larger set is split into min(n, m) groups of neighbours, and
+                the mean of each group takes the place of a sample. n and m must not depend on the samples.
 
         Raises:
-            InputError: Unusable samples, or such as have other columns than those before; the test is then as it was.
+            InputError: Unusable samples, or samples with other columns than before; the test is then unchanged.
         """
         names = column_names(x)
         order = match_columns(self._names, names, ("earlier samples", "x"))
         x, y = (samples.detach().cpu().double() for samples in check_pair(x, y))
         x, y = (samples if order is None else samples[:, order] for samples in (x, y))
         if self._dim not in (None, x.shape[1]):
-            raise InputError(f"Expected samples of dimension {self._dim}, as those before. Got {x.shape[1]}.")
+            raise InputError(f"Samples must have dimension {self._dim}, like those before, not {x.shape[1]}.")
         unit = unit_of(x, y) if self._dim is None else self._unit
         x, y = x / unit, y / unit
         if not bool(x.isfinite().all() and y.isfinite().all()):
-            raise InputError(f"Expected samples of the size of those before, about {unit:.1g}. Got far larger ones.")
+            raise InputError(f"These samples are far larger than those before, about {unit:.1g}. Check their units.")
         if self._dim is None:
             self._names, self._dim, self._unit = names, x.shape[1], unit
         count = min(len(x), len(y))
@@ -173,12 +173,12 @@ class BettingTest(Printed):
 
     @property
     def statistic(self) -> float:
-        """The natural logarithm of the largest capital against equal laws, max_t K_t(0); at least 0."""
+        """The natural logarithm of the largest capital against equal laws, ln max_t K_t(0); at least 0."""
         return max(0.0, float(self._log_capital(0.0)))
 
     @property
     def pvalue(self) -> float:
-        """p of equal laws, valid at all times at once."""
+        """p-value of equal laws, valid at all times at once."""
         return min(1.0, math.nextafter(math.exp(-self.statistic) * (1 + 2.0**-48), math.inf))
 
     @property
@@ -197,7 +197,7 @@ class BettingTest(Printed):
     def notes(self) -> tuple[str, ...]:
         """What the reader should know, in sentences."""
         if not self._bets:
-            return (f"No bet was made on {self.pairs} pairs: critics are fitted to {FIRST}, and judged by the next.",)
+            return (f"No bet on {self.pairs} pairs: {FIRST} pairs fit the first critics, and the next judge them.",)
         return ()
 
     def headline(self) -> str:
@@ -213,7 +213,7 @@ class BettingTest(Printed):
         ]
 
     def _log_capital(self, delta: float) -> Any:
-        """log max_t K_t(δ), rounding subtracted; 0 or less where no bet was made."""
+        """log max_t K_t(δ), rounding subtracted; 0 or less if no bet was made."""
         if not self._bets:
             return 0.0
         sizes = [len(z) for z, _, _ in self._bets]
@@ -222,7 +222,7 @@ class BettingTest(Printed):
         return log_capital(values, bets, lows, np.array(delta))
 
     def _take(self, x: Tensor, y: Tensor, count: int) -> None:
-        """Bets on some pairs that come before the next fit, and fits where it is reached."""
+        """Bets on `count` pairs that come before the next fit, and refits once it is reached."""
         for kind in self._kinds:
             if kind.proof is not None:
                 z, low = kind.differences(x, y)
@@ -249,14 +249,14 @@ class BettingTest(Printed):
             kind.values = [np.concatenate(kind.values)[-(self.pairs // 2) :]]  # those of better critics, and enough
             mean, variance = float(kind.values[0].mean()), _variance(kind.values[0])
             bet = math.sqrt(log / (horizon * variance))
-            # What is left of the mean when the bets are through, W1 of the laws at least, or else the surer gain.
+            # The bound on the mean to expect once all bets are made, or else the surer gain.
             judged = max(0.0, mean - variance * bet), mean / math.sqrt(variance)
-            if judged > best and mean > variance * bet / 2:  # else the capital would fall
+            if judged > best and mean > variance * bet / 2:  # otherwise the capital would fall
                 best, self._chosen = judged, (kind, bet)
 
 
 def _variance(values: np.ndarray) -> float:
-    """That of new values, as if one more had been off by half of their range."""
+    """The variance of new values, with one more value off by half of their range."""
     half = float(values.max() - values.min()) / 2
     variance = (half**2 + float(np.square(values - values.mean()).sum())) / (len(values) + 1)
     return max(variance, 1e-12 * float(np.square(values).max()), 1e-300)
@@ -282,7 +282,7 @@ def _mean(x: Tensor, y: Tensor) -> nn.Module | None:
 
 
 def _discriminant(x: Tensor, y: Tensor) -> nn.Module | None:
-    """Along Fisher's discriminant, with a ridge."""
+    """The 1-Lipschitz function along Fisher's discriminant, with a ridge."""
     apart = x.mean(dim=0) - y.mean(dim=0)
     rows = torch.cat((x - x.mean(dim=0), y - y.mean(dim=0)))
     ridge = RIDGE * rows.square().sum() / min(rows.shape)
@@ -297,7 +297,7 @@ def _discriminant(x: Tensor, y: Tensor) -> nn.Module | None:
 
 
 def _radius(x: Tensor, y: Tensor) -> nn.Module | None:
-    """The distance from the middle of all, or its negative."""
+    """The distance from the middle of all samples, or its negative."""
     centre = torch.cat((x, y)).mean(dim=0, keepdim=True)
     cone = LipschitzExtension.through(centre, torch.zeros(1).double())
     outside = torch.linalg.vector_norm(x - centre, dim=1).mean() - torch.linalg.vector_norm(y - centre, dim=1).mean()
@@ -324,6 +324,6 @@ def _projected_cones(x: Tensor, y: Tensor) -> nn.Module | None:
 
 
 def _extension(x: Tensor, y: Tensor) -> LipschitzExtension:
-    """The lowest cones through an optimal potential of some of the samples, at those of y."""
+    """The minimum of cones at y that extends an optimal potential of some of the samples."""
     x, y = x[-SOLVED:], y[-SOLVED:]
     return LipschitzExtension.through(y, solve(x, y).potential(y))

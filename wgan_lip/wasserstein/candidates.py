@@ -1,27 +1,27 @@
-r"""The candidates that :func:`wgan_lip.wasserstein.fitting.fit_critic` lets compete.
+r"""The candidates that compete in :func:`wgan_lip.wasserstein.fitting.fit_critic`.
 
 Note [Candidates]
-    Which critic finds a potential from samples depends on the pair, and a few candidates cover most of it. They stand
-    in order of simplicity:
+    Which critic finds a potential from samples depends on the pair, and a few candidates cover most cases. In order of
+    simplicity:
 
     - `linear`: :math:`f(x) = \langle x, e \rangle`, along the difference of the means; a shift.
     - `cones-1`: :math:`f(x) = \pm (\|x - c\| + b)`; dilations, atoms.
-    - `ridge`: :math:`f(x) = \pm \min_k (|\langle x, e \rangle - c_k| + b_k)`; a change of one coordinate among many.
+    - `ridge`: :math:`f(x) = \pm \min_k (|\langle x, e \rangle - c_k| + b_k)`; a change in one coordinate among many.
       Here e is the direction between the means, or the first or last axis of the covariances' difference, whichever
       shows the larger W1.
     - `cones-K`: :math:`f(x) = \pm \min_k (\|x - c_k\| + b_k)`. Every potential of two finite sets has this form, with
       cones at one of the sets; fewer cones generalise where the exact ones do not.
-    - `principal`: family A on principal coordinates and the energy of the rest, in more than 128 dimensions: steps cost
-      a few times less than those of `resnet`, for what the rest is computed once.
-    - `resnet`: family A, for what no cones describe.
+    - `principal`: family A on principal coordinates and the energy of the rest, in more than 128 dimensions: steps are
+      a few times cheaper than those of `resnet`, since the rest is computed once.
+    - `resnet`: family A, for what cones do not describe.
 
-    The centres start where k-means puts them, among the samples of one law or of both; the heights start at an exact
-    potential of a subsample, so that no cone starts, and stays, above all others.
+    The centres start at k-means centres of the samples of one law or both; the heights start at an exact potential of a
+    subsample, so that no cone starts, and stays, above all others.
 
 Note [Units]
     Candidates train in float32 on (x − c)/s, with c near the samples' middle and s a power of two near their spread.
-    The critic returned holds that scaling, and s times its values, in float64, so its certificate is about the raw
-    units; powers of two keep the constant at 1.
+    The returned critic includes that scaling, and multiplies its values by s, in float64, so its certificate is about
+    the raw units; powers of two keep the constant at 1.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from wgan_lip.utils.pacing import largest_in_time
 __all__ = ["Candidate", "OwnCandidate", "Start", "Units", "candidates", "critic_names", "place"]
 
 AXES = 64  # of a principal critic
-SOLVED = 800  # samples of each law, at most, whose transport is solved exactly
+SOLVED = 800  # samples of each law, at most, in the transport problem solved exactly
 SOLVING = 0.1  # of the time left, at most, for that
-WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow one find more
+WIDTH = 128  # of networks, at most: in the time of a fit, many steps of a narrow network find more
 LARGEST_COVARIANCE = 1024  # dimension up to which covariances are decomposed
-PROOF_SPEED = 1e9  # d·h² a second for building and proving a network of width h, on one slow core
-CHUNK = 1024  # samples taken to units at a time
+PROOF_SPEED = 1e9  # d·h² per second for building and proving a network of width h, on one slow core
+CHUNK = 1024  # samples converted to units at a time
 LEARNING_RATE = 0.2  # the c of parameter_groups
-FEW_DIMENSIONS = 64  # up to which cones are as promising as networks
+FEW_DIMENSIONS = 64  # dimensions up to which cones are as promising as networks
 BUILDING = 0.1  # of the time left, at most, for building the candidates of one class
 SIGNS = {-1.0: "-", 1.0: "+"}
 
@@ -80,7 +80,7 @@ class Units:
         z = torch.empty(samples.shape, dtype=torch.float32)
         for part, rows in zip(z.split(CHUNK), samples.split(CHUNK)):
             far = rows.double().sub(self.centre).div_(self.scale)
-            part.copy_(far.clamp_(-1e15, 1e15))  # squares of outliers stay finite; they count in full at the end
+            part.copy_(far.clamp_(-1e15, 1e15))  # squares of outliers stay finite; the final values are not clamped
         return z
 
     def wrapped(self, layers: list[nn.Module], sign: float) -> nn.Sequential:
@@ -102,12 +102,12 @@ class Start:
     """What candidates are built from.
 
     Attributes:
-        units: Those of x and y.
+        units: The units of x and y.
         x: Samples of P in these units, shape (n, d).
         y: Samples of Q, shape (m, d).
-        rng: For what is drawn.
+        rng: The generator for draws.
         time_left: The seconds left.
-        asked_for: Whether the family was named, not one of several that compete.
+        asked_for: Whether the family was asked for by name, and is not one of several that compete.
     """
 
     units: Units
@@ -123,23 +123,22 @@ class Start:
 
 
 class Candidate(ABC):
-    """What is trained, in its own units, and the certified critic it becomes.
+    """The module that is trained, in its own units, and the certified critic it becomes.
 
-    A class of candidates is found by its `family`: no other line names it.
+    A class of candidates is found by its `family`, and named nowhere else.
 
     Attributes:
-        family: By what name `critic` of :func:`wgan_lip.estimate_w1` asks for this class; None for a class that is not
-            asked for by name.
-        simplicity: Its place among the classes that compete under `auto`, the simplest first; None for one that does
-            not.
+        family: The name by which `critic` of :func:`wgan_lip.estimate_w1` asks for this class; None if it has none.
+        simplicity: Its place among the classes that compete under `auto`, the simplest first; None if it does not
+            compete.
         slow_to_build: Whether its candidates are built after those of other classes.
         name: The candidate's name.
         module: What is trained: (b, d) → (b,).
-        units: Those of the module.
-        unit: What one unit of its values is, in those of the samples.
-        spread: Of the samples in the module's units, about; for its learning rates.
-        batch: Samples of each law that an ascent takes.
-        compact: Whether :meth:`prepared` makes few numbers of many, worth computing once for all samples.
+        units: The units of the module.
+        unit: One unit of its values, in the units of the samples.
+        spread: The spread of the samples in the module's units, roughly; for its learning rates.
+        batch: Samples of each law in one critic step.
+        compact: Whether :meth:`prepared` reduces the dimension so much that it is worth computing once for all samples.
         say: The share of the first rounds that all candidates of its class have together, relative to others.
     """
 
@@ -156,7 +155,7 @@ class Candidate(ABC):
 
     @classmethod
     def proposed(cls, start: Start) -> Iterator[Candidate]:
-        """Its candidates, the simplest first, each built when it is asked for."""
+        """Its candidates, the simplest first, each built on demand."""
         return iter(())
 
     @property
@@ -164,11 +163,11 @@ class Candidate(ABC):
         return self.units.scale
 
     def prepared(self, samples: Tensor) -> Tensor:
-        """Samples as the module takes them, from samples in its units."""
+        """The module's inputs, from samples in its units."""
         return samples
 
     def new_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Over a copy of the module, at the first learning rates."""
+        """An optimiser over a copy of the module, at the initial learning rates."""
         groups = parameter_groups(module, LEARNING_RATE, spread=self.spread)
         return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
 
@@ -177,11 +176,11 @@ class Candidate(ABC):
         return certify(module).lipschitz
 
     def released(self, module: nn.Module) -> Candidate | None:
-        """The candidate that goes on from a trained copy of the module with what it held fixed, where it held any."""
+        """The candidate that goes on from a trained copy of the module and trains what was held fixed, if anything."""
         return None
 
     def finished(self, module: nn.Module) -> nn.Module:
-        """The certified critic, on raw units, from a trained copy of the module."""
+        """The certified critic, in raw units, from a trained copy of the module."""
         *layers, _ = module.children()  # all but the squeeze
         return self.units.wrapped(layers, 1.0)
 
@@ -220,7 +219,7 @@ class _ResNet(_Network):
 
 
 class _Principal(_Network):
-    """Its first layer does not train: what it makes of samples is computed once."""
+    """Its first layer does not train: its outputs are computed once."""
 
     family = "principal"
     simplicity = 1.5
@@ -280,7 +279,7 @@ class _FixedWidth(_Network):
 
 
 class OwnCandidate(Candidate):
-    """A module that the user brings, for samples of this spread."""
+    """The user's own module, for samples of the given spread."""
 
     unit = 1.0
 
@@ -317,8 +316,8 @@ class _LinearCandidate(Candidate):
 class _Cones(nn.Module):
     r"""x ↦ sign · min_k(‖x − c_k‖ + b_k), for training: only the lowest cone of each sample is differentiated.
 
-    It is found by a product of matrices, which errs where two cones are all but equally low, by as little. Several
-    times faster than :class:`LipschitzExtension`, whose values are proof against that.
+    It is found by a matrix product, which may pick the wrong one of two cones that are nearly equal, at hardly any
+    loss. Several times faster than :class:`LipschitzExtension`, whose values do not have that error.
     """
 
     lengths = ("centers", "offsets")  # see parameter_groups
@@ -335,7 +334,7 @@ class _Cones(nn.Module):
 
 
 class _ConesCandidate(Candidate):
-    """Cones, trained as :class:`_Cones`, finished as :class:`LipschitzExtension`; behind a fixed layer, or none."""
+    """Cones, trained as :class:`_Cones`, finished as :class:`LipschitzExtension`; after a fixed layer, or none."""
 
     family = "cones"
     simplicity = 1
@@ -372,10 +371,10 @@ class _ConesCandidate(Candidate):
 def candidates(
     critic: str, units: Units, x: Tensor, y: Tensor, rng: torch.Generator, time_left: Callable[[], float]
 ) -> Iterator[Candidate]:
-    """The candidates that a name stands for, from samples in `units`, each built when it is asked for.
+    """The candidates that a name stands for, from samples in `units`, each built on demand.
 
-    Where several compete, those that cannot be built and proved in the `time_left`, in seconds, are left out, and what
-    a class could still propose once it has taken a fifth of the time; the first one never is.
+    If several compete, those that cannot be built and proved in `time_left` seconds are left out, as are further
+    candidates of a class that has used its share of the time; the first one never is.
     """
     start = Start(units, x, y, rng, time_left, asked_for=critic != "auto")
     for kind in [_families()[critic]] if start.asked_for else sorted(_competing(), key=lambda kind: kind.slow_to_build):
@@ -389,7 +388,7 @@ def candidates(
 
 
 def critic_names() -> list[str]:
-    """What `critic` may name: `auto` for all that compete, or one family."""
+    """The names that `critic` may take: `auto` for all that compete, or one family."""
     return ["auto", *_families()]
 
 
@@ -399,7 +398,7 @@ def _kinds() -> list[type[Candidate]]:
 
 
 def _families() -> dict[str, type[Candidate]]:
-    """By name, in order of simplicity."""
+    """The classes by name, in order of simplicity."""
     kinds = sorted(_kinds(), key=place)
     return {kind.family: kind for kind in kinds if "family" in vars(kind) and kind.family is not None}
 
@@ -410,21 +409,21 @@ def _competing() -> list[type[Candidate]]:
 
 
 def place(kind: type[Candidate]) -> float:
-    """Where a class of candidates stands in order of simplicity."""
+    """The place of a class of candidates in order of simplicity."""
     return math.inf if kind.simplicity is None else kind.simplicity
 
 
 def _width(dim: int) -> int:
-    """Of the networks' states, for samples of dimension d."""
+    """Width of the networks' states, for samples of dimension d."""
     return min(WIDTH, max(64, dim))
 
 
 def _bias_scale(dim: int) -> float:
-    return 2 / math.sqrt(_width(dim))  # what a unit row makes of samples of norm 1, in as many dimensions
+    return 2 / math.sqrt(_width(dim))  # the size of a unit row's product with samples of norm 1, in that dimension
 
 
 def _cones(start: Start) -> Iterator[Candidate]:
-    """Cones of both signs, few ones first; see Note [Candidates]."""
+    """Cones of both signs, the fewest first; see Note [Candidates]."""
     units, x, y, rng = start.units, start.x, start.y, start.rng
     most, seconds = min(SOLVED, max(len(x), len(y))), SOLVING * start.time_left()
     _, potential = largest_in_time(lambda size: _solved(x[:size], y[:size]).potential, most, seconds)
@@ -459,7 +458,7 @@ def _ridges(units: Units, x: Tensor, y: Tensor, rng: torch.Generator) -> Iterato
 
 
 def _projection(direction: Tensor) -> Linear:
-    """x ↦ ⟨x, e⟩, (b, d) → (b, 1), for good; e is the direction, shape (d,), at length 1, or 0."""
+    """x ↦ ⟨x, e⟩, (b, d) → (b, 1), not trained; e is the direction, shape (d,), scaled to length 1, or 0."""
     layer = Linear(Norm.euclidean(len(direction)), Norm((1,))).requires_grad_(False)
     layer.weight.copy_(direction[None])
     Retraction(layer)()

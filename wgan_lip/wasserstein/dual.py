@@ -1,4 +1,4 @@
-"""The Kantorovich–Rubinstein dual: its value, its ascent step."""
+"""The Kantorovich–Rubinstein dual: its value, and a critic step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Penalized", "ascend", "fitted", "kr_value"]
 
 @runtime_checkable
 class Penalized(Protocol):
-    """A critic that a term of the objective keeps near a constant of 1, not its layers."""
+    """A critic kept near 1-Lipschitz by a penalty in the objective, not by its layers."""
 
     def penalty(self, x: Tensor, y: Tensor) -> Tensor:
-        """What to subtract from the dual value at samples x (n, d) and y (m, d): a scalar with gradient."""
+        """The term to subtract from the dual value at samples x (n, d) and y (m, d): a scalar with gradient."""
 
 
 def kr_value(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    r"""The KR dual's objective at `critic`, in one pass over both sample sets.
+    r"""The KR dual value of `critic`, in one pass over both sample sets.
 
     .. math:: E_{P_n} f - E_{Q_m} f
 
@@ -53,17 +53,17 @@ def ascend(
     critic: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *,
     parts: int = 1, settle: Callable[[nn.Module], None] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Takes one ascent step of the KR dual; returns the value before it, detached, on the samples' device.
+    """Takes one critic step up the KR dual; returns the value before it, detached, on the samples' device.
 
     A critic that is :class:`Penalized` ascends the value less its penalty.
 
     Arguments:
         critic: The potential f, (b, d) → (b,).
-        optimizer: Over its parameters.
+        optimizer: Optimiser over its parameters.
         x: Samples of P, shape (b, d).
         y: Samples of Q, shape (b, d).
         parts: Equal parts, one after another, from which the gradient is gathered: memory for b/parts samples.
-        settle: Called with the critic between its gradient and the step, such as to clip the gradient.
+        settle: Called with the critic between gradient and step, for example to clip the gradient.
     """
     optimizer.zero_grad(set_to_none=True)
     values = []
@@ -81,19 +81,19 @@ def ascend(
 def fitted(
     critic: nn.Module, x: Tensor, y: Tensor, *, steps: int = 300, learning_rate: float = LEARNING_RATE
 ) -> nn.Module:
-    """Returns a copy of `critic` after ascents of the KR dual on all of x and y; `critic` stays as it is.
+    """Returns a copy of `critic` trained on the KR dual of all of x and y; `critic` is unchanged.
 
     The copy's certified dual value on the same x and y is as valid a lower bound as that of any critic, and closer to
-    W1(P_n, Q_m), because the copy was made for these samples. It says nothing more about other samples. Where the
-    ascents lose more than they win, the copy is that of the start. Win is meant of the value itself: for a critic whose
-    constant moves, such as a :class:`Penalized` one, hold the certified bounds of the two against one another.
+    W1(P_n, Q_m), because the copy was fitted to these samples. It says nothing more about other samples. If training
+    lowers the dual value, the copy keeps the weights it started from. For a critic whose constant changes, such as a
+    :class:`Penalized` one, compare the certified bounds of the two instead.
 
     Arguments:
         critic: The potential to start from.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        steps: Number of full-batch Adam ascents, the learning rates falling to zero along a cosine.
-        learning_rate: The c of :func:`wgan_lip.parameter_groups`, where they start.
+        steps: Number of full-batch Adam steps, with learning rates falling to zero along a cosine.
+        learning_rate: The initial c of :func:`wgan_lip.parameter_groups`.
     """
     critic = copy.deepcopy(critic).requires_grad_(True)
     parameter = next(critic.parameters())

@@ -42,13 +42,13 @@ from wgan_lip.wasserstein.two_sample import two_sample_test
 
 __all__ = ["Progress", "W1Estimate", "check_estimate", "estimate_w1"]
 
-FIT_SECONDS = 30.0  # of a critic, at most
-LEAST = 0.1  # seconds of a critic, where no time is left: for one that needs no training
-GRACE = 1.0  # seconds that a floor which has begun may take beyond the time, where nothing comes after it
+FIT_SECONDS = 30.0  # for a critic, at most
+LEAST = 0.1  # seconds for a critic if no time is left: enough for one that needs no training
+GRACE = 1.0  # seconds that a floor already running may take beyond the time, if nothing comes after it
 TESTED = 1000  # samples of each side for the test of equal laws, at most
-TESTING = 1e-3  # seconds that it takes for each of them, about
-PRODUCTS = 2**34  # of numbers, at most, behind the distances of that test
-SPLITS = (1, 5)  # halvings behind the floor: of an estimate about the samples, and of one about the laws too
+TESTING = 1e-3  # seconds that it takes for each of them, roughly
+PRODUCTS = 2**34  # products of numbers, at most, in the distances of that test
+SPLITS = (1, 5)  # halvings for the floor: for an estimate about the samples, and for one about the laws too
 
 
 def estimate_w1(
@@ -78,38 +78,38 @@ def estimate_w1(
 
     for any L-Lipschitz f and any coupling π. On the line, and up to n m = 4 million pairs, the exact solver makes both
     ends meet. Beyond, they approach each other round by round (:func:`wgan_lip.transport.narrow`), and meet if time
-    allows. Samples of one law are apart, too, in many dimensions by far: beside W1 stand a floor, what sampling alone
-    explains, and the excess over it (:func:`wgan_lip.metrics.halved`).
+    allows. Two samples of one law are apart, too, in many dimensions by far: so W1 comes with a floor, the part that
+    sampling alone explains, and the excess over it (:func:`wgan_lip.metrics.halved`).
 
     With `laws`, or a critic, the laws are compared as well: by a test of their equality (:func:`two_sample_test
     <wgan_lip.wasserstein.two_sample.two_sample_test>`), and by a critic that is trained on one part of the samples,
-    chosen by a second, and evaluated on a third, which yields the bounds. It trains only while that gains.
+    chosen by a second, and evaluated on a third, which yields the bounds. It trains only while it improves.
 
     Arguments:
         x: Samples of P, shape (n, d), or (n,) for scalars, n ≥ 2; any real dtype, any device; a data frame or an
-            AnnData object too. Or a law: the interval is then about `samples` draws of it, and others train the critic.
+            AnnData object too. Or a law: the interval is then about `samples` draws from it; others train the critic.
         y: Samples of Q, shape (m, d), or a law. Columns that have names on both sides are matched by them.
         a: Non-negative weights of x, shape (n,), of any positive total, by which they are divided: counts are as good
             as probabilities. Uniform by default.
-        b: Non-negative weights of y, shape (m,), likewise.
+        b: Non-negative weights of y, shape (m,), as for x.
         laws: Whether to compare the laws too, by `critic` "auto" unless another one is given.
-        critic: A name of :func:`wgan_lip.wasserstein.candidates.critic_names`, or an own critic (b, d) → (b,) that can
-            be certified, which is then trained. None, without `laws`, for none: the interval and the floor alone.
-        critic_steps: Ascents of each candidate in the first round, `steps` of
-            :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results of
+        critic: A name of :func:`wgan_lip.wasserstein.candidates.critic_names`, or your own critic (b, d) → (b,) that
+            can be certified, which is then trained. None, without `laws`, for the interval and the floor only.
+        critic_steps: Critic steps of each candidate in the first round, `steps` of
+            :func:`wgan_lip.wasserstein.fitting.fit_critic`. The critic then takes the time it needs, and results with
             equal seeds are equal on one machine. None lets time decide.
-        seconds: Time for all of it. An exact solver, or a floor, that has begun may end up to a second after it. What
-            is needed most goes first: the first interval, an exact solver, then the floor and the test of equal laws,
-            for which there may be no time. With a critic, its proof and its values come on top.
-        tolerance: The interval is narrow enough where upper − lower ≤ tolerance · upper.
+        seconds: Total time. An exact solver, or a floor, already running may end up to a second later. What matters
+            most goes first: the first interval, an exact solver, then the floor and the test of equal laws, for which
+            there may be no time. With a critic, its proof and its values come on top.
+        tolerance: The interval is narrow enough if upper − lower ≤ tolerance · upper.
         samples: How many to draw from a law.
-        level: Confidence of what is said of the laws, in (0, 1): that of the bounds, and 1 − level is what rejects
-            their equality.
+        level: Confidence of statements about the laws, in (0, 1): that of the bounds; their equality is rejected at
+            1 − level.
         method: betting, bernstein or normal; see :func:`wgan_lip.population_bounds`.
-        diameters: Of the supports of P and Q, for an upper bound on the laws' W1; those of laws are known to them.
-        generators: Lipschitz constants of the generators of P and Q, likewise, if they are Gaussian-driven.
+        diameters: Diameters of the supports of P and Q, for an upper bound on the laws' W1; laws know their own.
+        generators: Lipschitz constants of the generators of P and Q, for the same, if they are Gaussian-driven.
         device: Where edges are priced and the critic is trained.
-        seed: Of the splits, the draws and the critic.
+        seed: Seed of the splits, the draws and the critic.
         on_progress: Called after every stage.
         crew: Other processes that price edges along with this one; see :class:`wgan_lip.transport.Crew`.
 
@@ -124,9 +124,9 @@ def estimate_w1(
     Guarantee:
         lower ≤ W1(P_n, Q_m) ≤ upper, rounding included, for the samples and weights as given. It says nothing about the
         laws, whose W1 is smaller on average, in many dimensions by far. `population` does, at its level and under its
-        assumptions, and so does `pvalue`: two statements, so that together they hold with 1 − 2(1 − level). The p-value
-        is that of 1,000 samples of each side where there are more, and of fewer in more than 4,000 dimensions. Floor
-        and excess are estimates.
+        assumptions, and so does `pvalue`: two statements, so together they hold with confidence 1 − 2(1 − level). The
+        p-value uses at most 1,000 samples of each side, and fewer in more than 4,000 dimensions. Floor and excess are
+        estimates.
 
     References:
         Optimal transport, old and new (Villani, 2009), Theorem 5.10
@@ -176,7 +176,7 @@ def estimate_w1(
                     interval.tell("test of equal laws")
                 elif critic is not None:
                     notes += (f"There is no test of equal laws: it did not fit into {seconds:g} s.",)
-            except (InputError, TransportError) as error:  # of numbers so large or small that they leave no room
+            except (InputError, TransportError) as error:  # numbers so large or small that they leave no room
                 notes += (f"There is no floor or no test of equal laws: {error}",)
         if critic is not None:
             left = end - time.monotonic()
@@ -194,7 +194,7 @@ def estimate_w1(
                 on_progress=interval.fitting,
             )
             proof = prove(fitted.critic)
-            if not interval.best.optimal or len(sides.x) + len(sides.y) <= MOST:  # of either proof also a check
+            if not interval.best.optimal or len(sides.x) + len(sides.y) <= MOST:  # also a check of both proofs
                 interval.raise_to(proved_lower_bound(proof, sides.x, sides.y, a, b))
         if not stopped:
             stopped = interval.narrow(rounds)
@@ -226,8 +226,8 @@ def estimate_w1(
     exact = max(bounds.value, lower) if interval.best.optimal and meet(lower, bounds.upper) else None
     if interval.best.optimal and exact is None:
         notes += (
-            "There is no exact value: some samples are so far away that the rounding of their distances keeps the two "
-            "ends apart.",
+            "There is no exact value: some samples are so far away that rounding of their distances keeps the two ends "
+            "apart.",
         )
     return W1Estimate(
         lower=lower,
@@ -270,7 +270,7 @@ def check_estimate(
     seed: int,
     **_: object,
 ) -> None:
-    """Refuses at once what :func:`estimate_w1` could not use, given its arguments. Raises :class:`InputError`."""
+    """Raises :class:`InputError` at once for arguments that :func:`estimate_w1` could not use."""
     _checked(
         x, y, a=a, b=b, critic=critic, critic_steps=critic_steps, seconds=seconds, tolerance=tolerance, samples=samples,
         level=level, method=method, diameters=diameters, generators=generators, seed=seed,
@@ -294,23 +294,23 @@ def _checked(
     generators: tuple[float | None, float | None],
     seed: int,
 ) -> tuple[tuple[Tensor | Law, Tensor | Law], Problem | None]:
-    """Laws as they are, samples as checked tensors, and the problem between the two where both are samples."""
+    """Laws as they are, samples as checked tensors, and the transport problem if both are samples."""
     if not 0 < seconds < math.inf:
-        raise InputError(f"Expected seconds to be positive and finite. Got {seconds}.")
+        raise InputError(f"seconds must be positive and finite, not {seconds}.")
     if not 0 <= tolerance < 1:
-        raise InputError(f"Expected a tolerance of at least 0 and below 1, relative to W1. Got {tolerance}.")
+        raise InputError(f"tolerance, relative to W1, must be at least 0 and below 1, not {tolerance}.")
     for name, number, least in (("samples", samples, FEWEST), ("critic_steps", critic_steps, 1), ("seed", seed, 0)):
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
-            raise InputError(f"Expected {name} to be a whole number of at least {least}. Got {number!r}.")
+            raise InputError(f"{name} must be an integer of at least {least}, not {number!r}.")
     for name, numbers in (("diameters", diameters), ("generators", generators)):
         if not all(number is None or 0 <= number < math.inf for number in numbers):
-            raise InputError(f"Expected {name} to be finite and at least 0, or None where unknown. Got {numbers}.")
+            raise InputError(f"{name} must be finite and at least 0, or None if unknown, not {numbers}.")
     if not 0 < level < 1:
-        raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
+        raise InputError(f"level must be between 0 and 1, not {level}. Use 0.95 for 95 % confidence.")
     check_choice(method, METHODS, "method")
     for name, source, weights in (("x", x, a), ("y", y, b)):
         if isinstance(source, Law) and weights is not None:
-            raise InputError(f"Expected no weights for {name}, which is a law. Got some. Give samples, or no weights.")
+            raise InputError(f"{name} is a law, which takes no weights. Give samples, or no weights.")
     rows = check_pair(*(torch.zeros(2, side.dim) if isinstance(side, Law) else side for side in (x, y)), minimum=2)
     if critic is not None:
         check_critic(critic, rows[0].shape[1])
@@ -334,7 +334,7 @@ class _Interval:
         self.history: list[Progress] = []
 
     def narrow(self, rounds: Iterator[Narrowed]) -> str:
-        """Goes on until the ends meet, are close enough, or no time is left; returns which."""
+        """Narrows until the ends meet, are close enough, or no time is left; returns which."""
         while not self.best.optimal:
             if self.best.transport.upper - self.lower <= self.tolerance * self.best.transport.upper:
                 return "tolerance"
@@ -350,8 +350,8 @@ class _Interval:
         """Takes another lower bound into account."""
         if lower > self.best.transport.upper:
             raise InvariantViolation(
-                f"Expected a certified dual value of at most the cost of a coupling, {self.best.transport.upper!r}. "
-                f"Got {lower!r}. One of the two proofs is wrong: please report this with the samples."
+                f"The certified dual value {lower!r} exceeds the cost of a coupling, {self.best.transport.upper!r}. "
+                "One of the two proofs is wrong: please report this with the samples."
             )
         self.lower = max(self.lower, lower)
 
@@ -367,7 +367,7 @@ class _Interval:
 
 
 def _pvalue(sides: Sides, seed: int) -> float:
-    """Of equal laws; of so many samples of each side at most that its distances take little time and memory."""
+    """The p-value of equal laws, by so many samples of each side at most that distances take little time and memory."""
     rng = torch.Generator().manual_seed(seed)
     most = min(TESTED, math.isqrt(PRODUCTS // sides.x.shape[1]) // 2 + 2)
     x, y = (
@@ -378,7 +378,7 @@ def _pvalue(sides: Sides, seed: int) -> float:
 
 
 def _finite_range(proof: Proof, x: Tensor, y: Tensor) -> tuple[float, float] | None:
-    """That of :func:`proved_range`; None for a critic that is constant on these samples, where there is none."""
+    """The range of :func:`proved_range`; None for a critic that is constant on these samples."""
     try:
         return proved_range(proof, x, y)
     except InputError:

@@ -2,22 +2,22 @@ r"""A certified critic fitted to two sample sets, or two laws, with no tuning: t
 
 Note [Validation]
     In many dimensions the dual value of the training samples says nothing about the laws: it grows with every cone.
-    So candidates compete on held-out samples, in rounds that each are twice as long as the one before, keep the better
+    So candidates compete on held-out samples, in rounds that are each twice as long as the one before, keep the better
     half and restart the learning rate. In the first rounds they compete within their families, which share the time:
-    a network needs more of it than cones do before it shows what it can. Where time cuts rounds short, one trains on
-    alone, at a rate that falls once: the one that promises most for the time left, if each doubling of its ascents
-    gains a little less than the one before. The best one so far is often only the quickest to start. A candidate is the
-    better one of its weights and of their running average, retracted: the average wins late, where weights move about,
-    the weights early, where an average lags behind. At the end the simplest candidate wins that the validation samples
-    cannot tell from the best: whose value is within one standard error of the paired difference.
+    a network needs more time than cones before it shows its potential. If time cuts rounds short, a single candidate
+    trains on, with one decay of the rate: the one that promises most for the time left, if each doubling of its steps
+    gains a little less than the one before. The best so far is often only the quickest to start. A candidate is the
+    better of its weights and of their running average, retracted: the average wins late, when weights move about, the
+    weights early, when an average lags behind. In the end the simplest candidate wins that the validation samples
+    cannot tell from the best: its value is within one standard error of the paired difference.
 
 Note [Stopping]
     A candidate goes on to the next round only while that may matter. It leaves after a round whose gain is below one
-    standard error, that of the paired difference of its values at the validation samples, after the round and before.
-    It leaves, too, where the validation samples could not tell it from the one that would be chosen now, even if every
-    ascent of the next round gained as much as one of the last round did; for gains shrink. The fit ends when no
-    candidate is left: what more it might have found, the validation samples could not have seen. A round of fewer than
-    STEPS ascents is no reason to leave, for in a few ascents nothing gains.
+    standard error of the paired difference of its validation values before and after the round. It also leaves if the
+    validation samples could not tell it from the candidate that would be chosen now, even if every step of the next
+    round gained as much as one of the last round, since gains shrink. The fit ends when no candidate is left: the
+    validation samples could not detect any further gain. A round of fewer than STEPS steps is no reason to leave, as a
+    few steps gain nothing.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ Value = TypeVar("Value", float, Tensor)
 Sampler = Callable[[int, torch.Generator], Tensor]
 """Draws n fresh samples of a law, shape (n, d), with a CPU generator."""
 
-CHECK_EVERY = 25  # ascents between two looks at the validation samples
-LOOKING = 0.1  # of the time, at most, for looks where time is short
+CHECK_EVERY = 25  # critic steps between two looks at the validation samples
+LOOKING = 0.1  # of the time, at most, for looks when time is short
 ROUNDS = 7
-GROWTH = 1.5  # of a round's time over that of the one before
-FADING = 0.7  # what a doubling of all ascents is taken to gain, over what the doubling before it gained
-HELD_FIXED = 0.4  # of the time left, for which what a candidate holds fixed stays so, and
-HELD_STEPS = 500  # ascents before it is released
+GROWTH = 1.5  # ratio of a round's time to that of the one before
+FADING = 0.7  # assumed gain of a doubling of all steps, relative to that of the doubling before
+HELD_FIXED = 0.4  # of the time left, for which a candidate's fixed parameters stay fixed, and
+HELD_STEPS = 500  # critic steps before they are released
 FAMILIES = 3  # rounds in which candidates compete within their families
-STEPS = 50  # ascents of a candidate in the first round; each round doubles them
+STEPS = 50  # critic steps of a candidate in the first round; each round doubles them
 AVERAGING = 0.01  # weight of the newest weights in their running average
 START = 4096  # samples of each law that candidates start from, and validation samples they are compared on
-CHUNK = 4096  # rows of one evaluation
+CHUNK = 4096  # rows in one evaluation
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """What is known during a fit.
+    """The progress of a fit.
 
     Attributes:
-        seconds: Since the fit began.
-        steps: Ascents so far, of all candidates.
-        round: The round that is on, from 1.
-        rounds: Their number.
+        seconds: Time since the fit began.
+        steps: Critic steps so far, of all candidates.
+        round: The current round, from 1.
+        rounds: Number of rounds.
         name: The candidate in training.
         validation_value: The greatest validation value so far, of any candidate.
     """
@@ -86,16 +86,16 @@ class FitProgress:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit(Printed):
-    """A certified critic and how it came about.
+    """A certified critic and how it was found.
 
     Attributes:
-        critic: The chosen one, in eval mode, on the CPU; it takes samples in their own units.
+        critic: The chosen critic, in eval mode, on the CPU; it takes samples in their own units.
         train_value: (E_P f − E_Q f)/L on the training samples; for a sampler, and for more than 4,096 samples without
-            weights, on those that the fit began with.
-        validation_value: Likewise on the validation samples. They chose the critic, so it errs a little high.
-        steps: Ascents, of all candidates.
+            weights, on those that the fit started from.
+        validation_value: The same on the validation samples. They chose the critic, so it is a little too high.
+        steps: Critic steps of all candidates.
         seconds: The time it took.
-        name: The candidate chosen.
+        name: The chosen candidate.
     """
 
     critic: nn.Module
@@ -111,7 +111,7 @@ class Fit(Printed):
     def summary_rows(self) -> list[Row]:
         return [
             Row("Validation value", rounded(self.validation_value, 4), "(E_P f − E_Q f)/L, which chose the critic"),
-            Row("Training value", rounded(self.train_value, 4), "the same on what it was fitted to"),
+            Row("Training value", rounded(self.train_value, 4), "the same on the samples it was fitted to"),
         ]
 
 
@@ -135,25 +135,24 @@ def fit_critic(
     .. math:: \max_f \frac{1}{L} (E_P f - E_Q f), \qquad L \ge \mathrm{Lip}(f) \text{ proved}
 
     One setting for all pairs; see Note [Candidates] and Note [Validation]. Muon for residual networks of full width and
-    Adam for all others, the learning rates of
-    :func:`wgan_lip.parameter_groups` falling along a cosine in every round.
+    Adam for all others, with the learning rates of :func:`wgan_lip.parameter_groups` falling along a cosine in every
+    round.
 
     Arguments:
         x: Training samples of P, shape (n, d), or a sampler of P: then no sample is seen twice.
         y: Training samples of Q, shape (m, d), or a sampler of Q.
-        x_validation: Samples of P that chose the critic, shape (k, d), k ≥ 2, independent of those in x.
-        y_validation: Samples of Q, shape (l, d), l ≥ 2, likewise.
+        x_validation: Samples of P that choose the critic, shape (k, d), k ≥ 2, independent of those in x.
+        y_validation: Samples of Q, shape (l, d), l ≥ 2, independent of those in y.
         a: Weights of x, shape (n,): batches are drawn by them. Not with a sampler.
         b: Weights of y, shape (m,).
-        critic: `auto` for all of Note [Candidates]; `cones`, `principal`, `resnet`, `sorting` or
-            `fixed_width` for one family; or a
-            module of your own, which is copied and trained as it is, in raw units and its own dtype.
-        seconds: When ascents end at the latest. The chosen critic's proof, and its values at all samples, come on top.
+        critic: `auto` for all of Note [Candidates]; `cones`, `principal`, `resnet`, `sorting` or `fixed_width` for one
+            family; or a module of your own, which is copied and trained as it is, in raw units and its own dtype.
+        seconds: Time limit for training. The chosen critic's proof, and its values at all samples, come on top.
             Candidates that could not even be built and proved in the time left do not take part.
-        steps: Ascents of each candidate in the first round, doubled every round; 50 by default, of which Note
-            [Stopping] tells when they end.
-        seed: Of starts and batches.
-        device: Where ascents run.
+        steps: Critic steps of each candidate in the first round, doubled every round; 50 by default. When they end: see
+            Note [Stopping].
+        seed: Seed of starts and batches.
+        device: Where critics train.
         on_progress: Called at every look at the validation samples.
 
     Raises:
@@ -161,11 +160,11 @@ def fit_critic(
         UncertifiableError: A critic of your own without a proof; see :func:`wgan_lip.certify`.
 
     Guarantee:
-        The critic can be certified, so :func:`wgan_lip.kr_lower_bound` of it on any samples, these included, bounds
-        their W1, and :func:`wgan_lip.population_bounds` on samples that are neither training nor validation ones bounds
-        that of the laws. The two values here are computed without a bound on their rounding, and neither is a bound on
-        W1 of the laws. With `seconds=math.inf` the fit is a function of its other arguments, on one machine with one
-        number of threads; `steps` then sets its length. Otherwise the clock has a say in the learning rate.
+        The critic can be certified, so its :func:`wgan_lip.kr_lower_bound` on any samples, these included, bounds their
+        W1, and :func:`wgan_lip.population_bounds` on samples used for neither training nor validation bounds that of
+        the laws. The two values here are computed without a bound on their rounding, and neither is a bound on W1 of
+        the laws. With `seconds=math.inf` the fit is a function of its other arguments, on one machine with a fixed
+        number of threads; `steps` then sets its length. Otherwise the clock affects the learning rate.
 
     References:
         Optimal transport, old and new (Villani, 2009), Remark 6.5; Sequential halving: Almost optimal exploration in
@@ -200,20 +199,20 @@ def fit_checked(
     device: str | torch.device,
     on_progress: Callable[[FitProgress], None] | None,
 ) -> Fit:
-    """:func:`fit_critic`, uniform weights, with samples and a critic that have been checked."""
+    """:func:`fit_critic` with uniform weights, for checked samples and a checked critic."""
     began, dim = time.perf_counter(), x_validation.shape[1]
     sides = _Side(x, None, dim, "x"), _Side(y, None, dim, "y")
     return _fit(sides, (x_validation, y_validation), critic, seconds, steps, seed, device, on_progress, began)
 
 
 def check_critic(critic: str | nn.Module, dim: int) -> None:
-    """Raises :class:`InputError` for what is neither a known name nor a module proved to be a potential on R^dim."""
+    """Raises :class:`InputError` unless `critic` is a known name, or a module proved to be a potential on R^dim."""
     if isinstance(critic, nn.Module):
         certify(critic).check_potential(dim)
     elif isinstance(critic, str):
         check_choice(critic, critic_names(), "critic")
     else:
-        raise InputError(f"Expected critic to be a name or a torch module. Got {critic!r:.60}. Build it first.")
+        raise InputError(f"critic must be a name or a torch module, not {critic!r:.60}. Build it first.")
 
 
 def _fit(
@@ -266,14 +265,14 @@ def _fit(
 
 
 class _Clock:
-    """Time and ascents of a fit, and word of them."""
+    """Time and steps of a fit, and reports of them."""
 
     def __init__(self, began: float, seconds: float, on_progress: Callable[[FitProgress], None] | None) -> None:
         self.began, self.end, self.on_progress = began, began + seconds, on_progress
         self.steps, self.round, self.greatest = 0, 1, -math.inf
 
     def share(self, part: float) -> tuple[float, float]:
-        """Now, and the end of a part of the time that is left."""
+        """Now, and the end of a share of the time left."""
         now = time.perf_counter()
         return now, now + max(0.0, self.end - now) * part
 
@@ -302,7 +301,7 @@ def _rounds(trainees: list[_Trainee], steps: int, clock: _Clock) -> None:
         groups = list(_families(going).values()) if clock.round <= FAMILIES else [going]
         field = [trainee for group in groups for trainee in _better_half(group)]
         if lengths and clock.round >= FAMILIES and any(trainee.cut for trainee in field):
-            lengths = [sum(lengths)]  # there is time for one, in one go
+            lengths = [sum(lengths)]  # there is time for one round
             now, end = clock.share(1.0)
             field = [max(field, key=lambda trainee: trainee.promise(end - now))]
             if (released := field[0].released(lengths[0], clock)) is not None:
@@ -318,7 +317,7 @@ def _families(field: list[_Trainee]) -> dict[type[Candidate], list[_Trainee]]:
 
 
 def _shares(field: list[_Trainee]) -> list[float]:
-    """Of a round's time: families by their say, and all members of one alike."""
+    """Shares of a round's time: families by their `say`, members of a family equally."""
     families = _families(field)
     say = {family: members[0].candidate.say for family, members in families.items()}
     shares = [say[type(one.candidate)] / len(families[type(one.candidate)]) for one in field]
@@ -350,7 +349,7 @@ class _Trainee:
     Attributes:
         best: The module with the greatest validation value so far.
         value: That value, over its certified constant.
-        values: The values at the validation samples behind it, shapes (k,) and (l,), over the constant likewise.
+        values: The values at the validation samples that give it, shapes (k,) and (l,), over the constant too.
     """
 
     def __init__(
@@ -369,8 +368,8 @@ class _Trainee:
         self.trains = any(parameter.requires_grad for parameter in self.module.parameters())
         self.steps, self.value, self.values = 0, -math.inf, (torch.zeros(2), torch.zeros(2))
         self.look_takes = 0.0  # seconds
-        self.cut = False  # whether a round of its own was cut short by time
-        self.doubling, self.pace = 0.0, 0.0  # in the last round: gain for twice the ascents; ascents a second
+        self.cut = False  # whether one of its rounds was cut short by time
+        self.doubling, self.pace = 0.0, 0.0  # in the last round: gain for twice the steps; steps per second
         self.best = copy.deepcopy(self.average)
         self.validation = [self._prepared(sample) for sample in validation]
         self.rng = _generator(seed)  # the same batches for all candidates
@@ -381,12 +380,12 @@ class _Trainee:
             constrain_steps(self.optimizer, self.module)
 
     def train(self, steps: int, part: float, clock: _Clock) -> float:
-        """At most `steps` ascents within a part of the time left; the rate falls with both.
+        """Takes at most `steps` critic steps within a share of the time left; the rate falls with both.
 
-        Returns what the validation value gained, or −∞ where the trainee is not to go on; see Note [Stopping].
+        Returns the gain of the validation value, or −∞ if the trainee should not go on; see Note [Stopping].
         """
         start, end = clock.share(part)
-        if start >= end:  # nothing will have changed since the last look, which in many dimensions takes seconds
+        if start >= end:  # nothing has changed since the last look, which in many dimensions takes seconds
             return 0.0
         before, values, taken, looked = self.value, self.values, self.steps, start
         for step in range(steps):
@@ -417,18 +416,18 @@ class _Trainee:
         return gain if gain > _paired_error(self.values, values) else -math.inf
 
     def may_exceed(self, chosen: _Trainee, gain: float) -> bool:
-        """Whether the validation samples could tell this one from the chosen one, were its value larger by `gain`."""
+        """Whether the validation samples could tell this one from the chosen one if its value grew by `gain`."""
         return self.value + gain >= chosen.value + _paired_error(self.values, chosen.values)
 
     def promise(self, seconds: float) -> float:
-        """The value to expect after so many seconds more alone, if what twice the ascents gain fades steadily."""
+        """The value to expect after `seconds` more of training alone, if the gain from doubling the steps fades."""
         doublings = math.log2(1 + seconds * self.pace / max(1, self.steps))
         return self.value + self.doubling * FADING * (1 - FADING**doublings) / (1 - FADING)
 
     def released(self, steps: int, clock: _Clock) -> _Trainee | None:
-        """Trains on for a part of the time left, and gives what goes on from there with nothing held fixed.
+        """Trains on for a share of the time left, then returns a trainee that goes on with nothing held fixed.
 
-        None where that would be early: with axes that stay, ascents cost a few times less.
+        None if that would be too early: with fixed axes, steps are a few times cheaper.
         """
         if not self.candidate.compact:
             return None
@@ -447,7 +446,7 @@ class _Trainee:
 
     @torch.no_grad()
     def look(self) -> bool:
-        """Validates weights and average, and keeps the best so far. False where one is not finite any more."""
+        """Validates weights and average, and keeps the best so far. False if one is no longer finite."""
         began = time.perf_counter()
         if self.steps:
             self.retract_average()
@@ -491,15 +490,13 @@ class _Side:
         """Checks samples and weights. Raises :class:`InputError`."""
         if callable(samples):
             if weights is not None:
-                raise InputError(
-                    f"Expected no weights {of} for a sampler {name}. Got some. Let the sampler draw by them."
-                )
+                raise InputError(f"{name} is a sampler, which takes no weights {of}. Let the sampler draw by them.")
             return cls(samples, None, dim, name)
         rows = check_samples(samples, name)
         return cls(rows, check_weights(weights, len(rows), of), dim, name)
 
     def through(self, prepare: Callable[[Tensor], Tensor], *, ahead: bool) -> _Side:
-        """This law as `prepare` makes of it: batch by batch, or all rows ahead."""
+        """This law transformed by `prepare`: batch by batch, or all rows in advance."""
         side = copy.copy(self)
         if ahead and side.sampler is None:
             side.rows = torch.cat([prepare(rows) for rows in side.rows.split(CHUNK)])
@@ -509,16 +506,16 @@ class _Side:
         return side
 
     def batch(self, rng: torch.Generator, size: int) -> Tensor:
-        """Fresh samples, or rows drawn with replacement, shape (size, d); all rows where they are no more than that."""
+        """Fresh samples, or rows drawn with replacement, shape (size, d); all rows if there are no more than that."""
         rows = self._drawn(rng, size)
         return rows if self.prepare is None else self.prepare(rows)
 
     def _drawn(self, rng: torch.Generator, size: int) -> Tensor:
         if self.sampler is not None:
-            drawn = check_samples(self.sampler(size, rng), f"what the sampler {self.name} draws").detach().cpu()
+            drawn = check_samples(self.sampler(size, rng), f"the samples drawn by {self.name}").detach().cpu()
             self._check_dim(drawn)
             if len(drawn) != size:
-                raise InputError(f"Expected the sampler {self.name} to draw {size} samples. Got {len(drawn)}.")
+                raise InputError(f"The sampler {self.name} drew {len(drawn)} samples instead of {size}.")
             return drawn
         if self.weights is None or self.cumulative is None:
             if len(self.rows) <= size:
@@ -544,7 +541,7 @@ class _Side:
     def _check_dim(self, samples: Tensor) -> None:
         if samples.shape[1] != self.dim:
             raise InputError(
-                f"Expected {self.name} of dimension {self.dim}, that of the validation samples. Got "
+                f"{self.name} must have dimension {self.dim}, that of the validation samples, not shape "
                 f"{tuple(samples.shape)}. Check that all hold the same features."
             )
 
@@ -557,7 +554,7 @@ def _values(module: nn.Module, samples: Tensor) -> Tensor:
 
 
 def _over(value: Value, constant: float) -> Value:
-    """`value` over a Lipschitz constant; 0 for that of a constant function."""
+    """`value` over a Lipschitz constant; 0 for a constant function."""
     return value / constant if constant > 0 else 0.0 * value
 
 
@@ -568,15 +565,13 @@ def _generator(seed: int, stream: int = 0) -> torch.Generator:
 
 def _check_settings(seconds: float, steps: int | None, seed: int, device: str | torch.device) -> torch.device:
     if not seconds > 0:  # NaN as well
-        raise InputError(f"Expected seconds above zero. Got {seconds}.")
+        raise InputError(f"seconds must be positive, not {seconds}.")
     for name, value, least in (("steps", steps, 1), ("seed", seed, 0)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise InputError(f"Expected {name} to be a whole number of at least {least}. Got {value!r}.")
+            raise InputError(f"{name} must be an integer of at least {least}, not {value!r}.")
     try:
         device = torch.device(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(
-            f"Expected a device that torch can use. Got {device!r}: {one_line(error)}. Take cpu."
-        ) from None
+        raise InputError(f"torch can't use the device {device!r}: {one_line(error)}. Use cpu.") from None
     return device

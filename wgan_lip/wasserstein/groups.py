@@ -34,29 +34,29 @@ from wgan_lip.utils.terminal import printable
 
 __all__ = ["PairwiseW1", "pairwise_w1", "split_labels"]
 
-MOST = 100  # groups; more values than that are no groups
+MOST = 100  # groups; a column with more values does not define groups
 SHOWN = 20  # groups of a table or picture, at most
 FIELDS = ("lower", "exact", "value", "upper", "excess")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PairwiseW1(Printed):
-    """W1 between the samples of all pairs of g groups, enclosed. Matrices are symmetric, of shape (g, g), 0 on top.
+    """W1 between the samples of all pairs of g groups, enclosed. Matrices are symmetric, (g, g), 0 on the diagonal.
 
     Attributes:
-        names: What the groups are called.
-        sizes: How many samples each has.
+        names: Names of the groups.
+        sizes: Number of samples in each.
         used: How many of them the numbers are about.
-        lower: No more than W1 of the samples, with proof.
+        lower: At most W1 of the samples, with proof.
         exact: W1 of the samples; NaN where the two ends did not meet.
         value: The best single number between the ends.
-        upper: No less than W1 of the samples, with proof.
-        excess: W1 beyond its floor, by halves: about 0 for groups of one law, of either sign; NaN where a group has
-            fewer than four samples, or where it was not asked for. Compare groups of several sizes by it.
+        upper: At least W1 of the samples, with proof.
+        excess: W1 beyond its floor, by halves: about 0 for groups of one law, of either sign; NaN if a group has fewer
+            than four samples, or if it was not asked for. Use it to compare groups of different sizes.
         dim: Dimension of the samples.
         units: What one unit of W1 is, in words.
-        seconds: Taken in all.
-        seed: Of the draws.
+        seconds: Time taken.
+        seed: Seed of the draws.
         notes: What the reader should know, in sentences.
     """
 
@@ -107,15 +107,15 @@ class PairwiseW1(Printed):
         lines = zip(shown, matrix[:SHOWN, :SHOWN])
         rows = [[name, *(rounded(number, digits) for number in line)] for name, line in lines]
         left = len(self.names) - len(shown)
-        return markdown_table(["", *shown], rows) + (f"\n\n… and {left} groups more" if left else "")
+        return markdown_table(["", *shown], rows) + (f"\n\n… and {left} more groups" if left else "")
 
     def _matrix(self, what: str) -> np.ndarray:
         if what not in FIELDS:
-            raise InputError(f"The matrices are {', '.join(FIELDS)}. There is none called {what!r}.")
+            raise InputError(f"There is no matrix {what!r}. Choose one of {', '.join(FIELDS)}.")
         return getattr(self, what)
 
     def csv(self) -> str:
-        """All pairs, a line each, with a head: group_x, group_y, n, m, lower, exact, value, upper, excess, in full."""
+        """All pairs, one per line, after a header: group_x, group_y, n, m, lower, exact, value, upper, excess."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["group_x", "group_y", "n", "m", *FIELDS])
@@ -176,30 +176,30 @@ def pairwise_w1(
 
     Arguments:
         samples: All samples, shape (n, d): an array, a tensor, a data frame, an AnnData object.
-        groups: The group of each sample, n labels; or the name of the column that holds them, of a data frame, which is
-            then no coordinate, or among the `obs` of an AnnData object. Samples without a label are left out.
-        size: At most so many samples of a group take part, drawn at random: W1 of samples depends on their number, so
-            groups of one size compare best. None takes all.
-        standardise: sd or mad: every column divided by its pooled spread within the groups, see
-            :func:`wgan_lip.standardise`. None leaves the units.
-        excess: Whether to compute the excess, which takes half again as long.
+        groups: The group of each sample, n labels; or the name of the column that holds them, in a data frame, where it
+            is then not a coordinate, or in `obs` of an AnnData object. Samples without a label are left out.
+        size: The most samples of a group to use, drawn at random: W1 of samples depends on their number, so groups of
+            equal size compare best. None takes all.
+        standardise: sd or mad: every column is divided by its pooled spread within the groups, see
+            :func:`wgan_lip.standardise`. None keeps the units.
+        excess: Whether to compute the excess, which takes half as long again.
         seconds: Time for narrowing the interval of a pair of more than 4 million edges; others are solved at once.
-        seed: Of the draws.
+        seed: Seed of the draws.
         device: Where edges are priced.
-        names: Of the columns, for messages; a data frame has its own.
-        on_pair: Called after every pair with the numbers of those done and of all.
+        names: Names of the columns, for messages; a data frame has its own.
+        on_pair: Called after every pair with the numbers of pairs done and in total.
 
     Returns:
         :class:`PairwiseW1`; groups in the order of a categorical column, else sorted.
 
     Raises:
-        InputError: Unusable samples; as many labels as samples are needed, of 2 to 100 groups of two samples at least;
-            no such column; what :func:`wgan_lip.standardise` refuses.
+        InputError: Unusable samples; other than one label for each sample, or than 2 to 100 groups of at least two
+            samples; no such column; what :func:`wgan_lip.standardise` refuses.
 
     Guarantee:
-        lower ≤ W1 ≤ upper for the samples that took part, as :func:`wgan_lip.transport.solve` has it. It says nothing
-        about the laws. `excess` is 0 in the mean for two groups of one law, and has no certificate; with many pairs
-        some lie away from 0 by chance: :func:`wgan_lip.two_sample_test` tests a pair.
+        lower ≤ W1 ≤ upper for the samples used, as in :func:`wgan_lip.transport.solve`. It says nothing about the laws.
+        `excess` is 0 in the mean for two groups of one law, and has no certificate; with many pairs some are away from
+        0 by chance: :func:`wgan_lip.two_sample_test` tests a pair.
 
     Example:
         >>> found = pairwise_w1([[0.0], [1.0], [3.0], [4.0], [0.0], [1.0]], ["a", "a", "b", "b", "c", "c"])
@@ -209,9 +209,9 @@ def pairwise_w1(
     start = time.monotonic()
     check_seed(seed)
     if size is not None and (not isinstance(size, int) or size < 2):
-        raise InputError(f"The size of groups must be a whole number of at least 2, or None for all. Got {size!r}.")
+        raise InputError(f"size must be an integer of at least 2, or None for all, not {size!r}.")
     if not seconds > 0:
-        raise InputError(f"The seconds for a pair must be positive. Got {seconds}.")
+        raise InputError(f"seconds must be positive, not {seconds}.")
     samples, labels = _taken_apart(samples, groups)
     columns = names or column_names(samples)
     rows = check_samples(samples, "samples", minimum=2).detach().cpu()
@@ -225,11 +225,11 @@ def pairwise_w1(
         told += scaling.notes
     used = [len(part) for part in parts]
     if any(len(index) > count for index, count in zip(members, used)):
-        told.append(f"Of groups with more than {size:,} samples, {size:,} were drawn.")
+        told.append(f"{size:,} samples were drawn from each larger group.")
     if min(used) < max(used):
         told.append(
-            f"Groups have {min(used):,} to {max(used):,} samples. W1 of samples grows as they get fewer: compare pairs "
-            "by their excess."
+            f"Groups have {min(used):,} to {max(used):,} samples. W1 of fewer samples is larger: compare pairs by "
+            "their excess."
         )
 
     matrices = {field: np.zeros((len(called), len(called))) for field in FIELDS}
@@ -247,7 +247,7 @@ def pairwise_w1(
 
 
 def split_labels(labels: Any, n: int) -> tuple[tuple[str, ...], list[np.ndarray], tuple[str, ...]]:
-    """The groups that n labels make: their names, the numbers of their samples, and what was left out, in sentences.
+    """The groups that n labels make: their names, the indices of their samples, and notes on what was left out.
 
     Raises:
         InputError: See :func:`pairwise_w1`.
@@ -255,16 +255,16 @@ def split_labels(labels: Any, n: int) -> tuple[tuple[str, ...], list[np.ndarray]
     order = getattr(getattr(labels, "cat", labels), "categories", None)
     labels = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
     if len(labels) != n:
-        raise InputError(f"There must be one label a sample. Got {len(labels)} labels and {n} samples.")
+        raise InputError(f"groups must hold one label for each of {n} samples, not {len(labels)}.")
     found: dict[Any, list[int]] = {}
     for row, label in enumerate(labels):
         if isinstance(label, (list, tuple, dict)):
-            raise InputError(f"The labels of groups must be single values. Got {label!r} in row {row}.")
+            raise InputError(f"Labels of groups must be single values, not {label!r} as in row {row}.")
         if label is not None and label == label and str(label) != "":  # NaN is unlike itself
             found.setdefault(label, []).append(row)
     if len(found) > MOST:
         told = few(list(map(str, found)), 3)
-        raise InputError(f"There may be {MOST} groups at most. Got {len(found):,} different labels: {told}. Bin them.")
+        raise InputError(f"There are {len(found):,} different labels: {told}. Bin them into at most {MOST} groups.")
     keys = [key for key in order if key in found] if order is not None else sorted(found, key=_place)
     notes = []
     if missing := n - sum(map(len, found.values())):
@@ -274,14 +274,14 @@ def split_labels(labels: Any, n: int) -> tuple[tuple[str, ...], list[np.ndarray]
         keys = [key for key in keys if len(found[key]) > 1]
     if len(keys) < 2:
         raise InputError(
-            f"There must be two groups with two samples each at least. Got {len(keys)}: "
+            f"At least two groups with two samples each are needed. Found {len(keys)}: "
             f"{few(list(map(str, keys))) or 'none'}."
         )
     return tuple(map(str, keys)), [np.array(found[key]) for key in keys], tuple(notes)
 
 
 def _place(label: Any) -> tuple[bool, float, str]:
-    """Numbers in their order, then words in theirs."""
+    """A sort key: numbers in order, then words in order."""
     with suppress(TypeError, ValueError):
         if math.isfinite(number := float(label)):
             return False, number, ""
@@ -299,7 +299,7 @@ def _taken_apart(samples: Any, groups: Any) -> tuple[Any, Any]:
         raise InputError(f"obs has no column {groups!r}. It has {few(known, 20) or 'none'}.")
     names = column_names(samples)
     if names is None:
-        raise InputError(f"Only a data frame has a column {groups!r}. Give the labels themselves, one a sample.")
+        raise InputError(f"Only a data frame can have a column {groups!r}. Give one label for each sample instead.")
     if groups not in names:
         raise InputError(f"The data frame has no column {groups!r}. It has {few(names, 20)}.")
     others = [name for name in names if name != groups]

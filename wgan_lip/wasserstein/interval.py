@@ -27,7 +27,7 @@ __all__ = [
 
 
 class InvariantViolation(RuntimeError):
-    """A certified lower bound above a certified upper bound: one of the two proofs is wrong. The run must stop."""
+    """A certified lower bound exceeds a certified upper bound: one of the two proofs is wrong. The run must stop."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class W1Interval(Printed):
     Attributes:
         lower: The critic's certified dual value, at least 0.
         upper: Cost of a feasible coupling, rounded up.
-        exact: The exact solver's value, which lies between the two ends; None where the solver's own bounds differ by
-            more than a relative 1e-9, as they do beside points that are very far away.
+        exact: The exact solver's value, which lies between the two ends; None if the solver's own bounds differ by
+            more than a relative 1e-9, as they may if some points are very far away.
         certificate: Proof of the critic's Lipschitz constant.
         n: Number of samples of P.
         m: Number of samples of Q.
@@ -73,12 +73,12 @@ class W1Interval(Printed):
 
 
 def samples_text(n: int, m: int, dim: int) -> str:
-    """What an interval is about, as the first line that is printed of it."""
+    """What an interval is about, as its first printed line."""
     return f"W1 between {n:,} and {m:,} samples in dimension {dim:,}"
 
 
 def width_text(lower: float, upper: float) -> str:
-    """How wide an interval is, as a share of its upper end, rounded up."""
+    """The width of an interval as a share of its upper end, rounded up."""
     percent = min(100.0, 100 * ((upper - lower) / upper)) if 0 < upper < math.inf else 100.0 * (upper > lower)
     return f"width {rounded_up(percent, 2)} %"
 
@@ -101,8 +101,8 @@ def kr_lower_bound(
             :class:`wgan_lip.lipschitz.certificates.Proof` of it saves doing so for every sample set.
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        certificate: One that is said to be about this critic, and is refused where it is not. What divides is always
-            the constant that was proved.
+        certificate: A certificate said to be about this critic, refused if it is not. The divisor is always the
+            constant that was proved.
         a: Non-negative weights of x, shape (n,); uniform by default.
         b: Non-negative weights of y, shape (m,).
 
@@ -128,7 +128,7 @@ def kr_lower_bound(
 def proved_lower_bound(
     proof: Proof, x: Tensor, y: Tensor, a: ArrayLike | None = None, b: ArrayLike | None = None
 ) -> float:
-    """:func:`kr_lower_bound` of samples that have been checked."""
+    """:func:`kr_lower_bound` for checked samples."""
     proof.certificate.check_potential(x.shape[1])
     if proof.certificate.lipschitz == 0.0:
         return 0.0
@@ -158,7 +158,7 @@ def bracket(
 
     Raises:
         InvariantViolation: The certified dual value exceeds the cost of the plan, which theory forbids.
-        InputError: A transport of other samples; and see :func:`kr_lower_bound` and :func:`wgan_lip.transport.solve`.
+        InputError: A solution for other samples; see also :func:`kr_lower_bound` and :func:`wgan_lip.transport.solve`.
     """
     x, y = check_pair(x, y)
     proof = prove(critic, certificate)
@@ -170,8 +170,8 @@ def bracket(
         dual, upper = _recomputed(transport, x, y)
     if lower > upper:
         raise InvariantViolation(
-            f"Expected the certified dual value to be at most the cost of a coupling, {upper!r}. "
-            f"Got {lower!r} with L = {proof.certificate.lipschitz!r} and weights {proof.certificate.weights_sha256}. "
+            f"The certified dual value {lower!r} exceeds the cost of a coupling, {upper!r}, with "
+            f"L = {proof.certificate.lipschitz!r} and weights {proof.certificate.weights_sha256}. "
             "One of the two bounds is wrong: please report this with the run's folder."
         )
     # At a potential the two differ by rounding.
@@ -189,7 +189,7 @@ def _recomputed(transport: Transport, x: Tensor, y: Tensor) -> tuple[float, floa
     spread = max(float(points.double().amax() - points.double().amin()) for points in (x, y))
     if not abs(upper - transport.upper) <= 1e-9 * upper + 1e-12 * spread:
         raise InputError(
-            f"Expected a transport of these samples. Got a plan that costs {upper:.9g} on them, and by its own account "
+            f"transport is not for these samples: its plan costs {upper:.9g} on them, but it states "
             f"{transport.upper:.9g}. Solve for these samples, or leave transport out."
         )
     at_x, at_y, error = transport.potential.at_both(x.detach().cpu().double(), y.detach().cpu().double())
@@ -201,7 +201,7 @@ def estimate_ray_gradient_norm(critic: nn.Module, x: Tensor, y: Tensor, plan: Pl
 
     .. math:: \tfrac13 \sum_{t \in \{1/4, 1/2, 3/4\}} E_{(x, y) \sim \pi} \|\nabla f((1 - t) x + t y)\|
 
-    A Kantorovich potential has unit gradient there, so the gap to 1 tells how far the critic is from one.
+    A Kantorovich potential has unit gradient there, so the gap to 1 shows how far the critic is from one.
 
     Arguments:
         critic: The potential f, (b, d) → (b,).

@@ -23,14 +23,14 @@ def w1(x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | Ar
         \frac{\partial W_1}{\partial a_i} = \frac{f(x_i) - E_P f}{\sum_k a_k}
 
     with an optimal plan :math:`\pi`, 0 for the direction between points that coincide, and a Kantorovich potential f;
-    in y and b likewise, with -f. Weights are divided by their total, so that their gradient is that of the quotient:
-    it has no component along the weights, and a step along it changes no total to first order.
+    for y and b the same with -f. Weights are divided by their total, so their gradient is that of the quotient: it has
+    no component along the weights, and a step along it keeps the total to first order.
 
     Arguments:
         x: Samples of P, floating point, shape (n, d), or (n,) for n numbers; or a batch of k such sets, (k, n, d).
         y: Samples of Q on the same device, shape (m, d), (m,) or (k, m, d).
         a: Non-negative weights of x, of any positive total, shape (n,); in a batch also (k, n). Uniform by default.
-        b: Non-negative weights of y, shape (m,) or (k, m), likewise.
+        b: Non-negative weights of y, shape (m,) or (k, m), as for x.
 
     Returns:
         A scalar, in a batch shape (k,), of the wider dtype of x and y, on their device. Plans are found in float64 on
@@ -42,10 +42,10 @@ def w1(x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | Ar
         RuntimeError: Second derivatives are asked for.
 
     Guarantee:
-        None is computed: the value is the cost of a plan, so that up to rounding it is never below W1, and as exact as
-        the solver. :func:`wgan_lip.transport.solve` encloses W1 between proved bounds, :func:`wgan_lip.estimate_w1`
-        where n m is too large for either. Where several plans are optimal W1 has a kink, and the gradient is that of
-        one of them: a subgradient in the weights.
+        None is computed: the value is the cost of a plan, so up to rounding it is never below W1, and as exact as the
+        solver. :func:`wgan_lip.transport.solve` encloses W1 between proved bounds, as does
+        :func:`wgan_lip.estimate_w1` if n m is too large for either. If several plans are optimal, W1 has a kink, and
+        the gradient is that of one of them: a subgradient in the weights.
 
     References:
         Optimal Transport, Old and New (Villani, 2009), Theorem 5.10; Computational Optimal Transport (Peyré and Cuturi,
@@ -61,15 +61,13 @@ def w1(x: Tensor, y: Tensor, a: Tensor | ArrayLike | None = None, b: Tensor | Ar
     for name, samples in (("x", x), ("y", y)):
         if not isinstance(samples, Tensor) or not samples.is_floating_point():
             got = f"dtype {samples.dtype}" if isinstance(samples, Tensor) else f"a {type(samples).__name__}"
-            raise InputError(f"w1 differentiates: {name} must be a floating-point tensor. Got {got}.")
+            raise InputError(f"{name} must be a floating-point tensor, for gradients, not {got}.")
         if samples.ndim not in (1, 2, 3):
-            raise InputError(
-                f"Expected {name} of shape (n, d), or (k, n, d) for k pairs. Got shape {tuple(samples.shape)}."
-            )
+            raise InputError(f"{name} must have shape (n, d), or (k, n, d) for k pairs, not {tuple(samples.shape)}.")
     if x.ndim != y.ndim or (x.ndim == 3 and len(x) != len(y)):
-        raise InputError(f"Expected as many sets in x as in y. Got shapes {tuple(x.shape)} and {tuple(y.shape)}.")
+        raise InputError(f"x and y must hold equally many sets, not shapes {tuple(x.shape)} and {tuple(y.shape)}.")
     if x.device != y.device:
-        raise InputError(f"Expected x and y on one device. Got {x.device} and {y.device}.")
+        raise InputError(f"x and y must be on one device, not {x.device} and {y.device}.")
     of_x, of_y = (samples[:, None] if samples.ndim == 1 else samples for samples in (x, y))
     if x.ndim < 3:
         of_x, of_y = of_x[None], of_y[None]
@@ -84,7 +82,7 @@ def _weights(weights: Tensor | ArrayLike | None, k: int, n: int, name: str) -> T
         return None
     weights = torch.as_tensor(weights)
     if weights.shape not in {(n,), (k, n)}:
-        raise InputError(f"Expected {name} of shape ({n},), or ({k}, {n}) in a batch. Got {tuple(weights.shape)}.")
+        raise InputError(f"{name} must have shape ({n},), or ({k}, {n}) in a batch, not {tuple(weights.shape)}.")
     return weights.expand(k, n)
 
 
@@ -156,7 +154,7 @@ def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
 
 
 class _FirstDerivatives(torch.autograd.Function):
-    """The gradients as they are; differentiating them is refused."""
+    """Passes gradients through; differentiating them raises an error."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, *inputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -165,8 +163,8 @@ class _FirstDerivatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *slopes: Tensor) -> Any:
         raise RuntimeError(
-            "wgan_lip.w1 has first derivatives only: its gradient can't be differentiated again, as a penalty on it or "
-            "a Hessian would need. Take the gradient without create_graph=True, or detach it."
+            "wgan_lip.w1 has first derivatives only: its gradient can't be differentiated again, for a gradient "
+            "penalty or a Hessian. Take the gradient without create_graph=True, or detach it."
         )
 
 

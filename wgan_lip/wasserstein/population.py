@@ -2,9 +2,9 @@ r"""W1 of the laws P and Q, bounded with confidence from held-out samples.
 
 Note [Lowered values]
     The bounds on a mean hold for independent values whose means are equal or smaller, so each value may be replaced by
-    a smaller float that depends on nothing but its own sample. Rounding before the mean, of the critic's evaluation,
+    a smaller float that depends only on its own sample. Rounding before the mean, from evaluating the critic,
     differences and scaling, is subtracted there, value by value; no bound on the rounding at unseen samples is needed.
-    What the formulas themselves round is subtracted after them. Logarithms are taken to be accurate to 8 ulp.
+    Rounding in the formulas themselves is subtracted afterwards. Logarithms are taken to be accurate to 8 ulp.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 METHODS = ("betting", "bernstein", "normal")
-LARGEST_BET = 0.75  # of what could be lost at once
+LARGEST_BET = 0.75  # of the capital, at most, that one bet can lose
 HALVINGS = 44  # of [0, 1], in search of the bound: to 6e-14 of the range
 
 
@@ -52,12 +52,12 @@ class PopulationBounds(Printed):
     Attributes:
         lower: The critic's held-out dual value less its uncertainty, at least 0.
         estimate: That value, (mean g(x) − mean g(y))/L for the clipped critic g: an unbiased estimate of a number that
-            is at most W1(P, Q), without a confidence of its own.
-        upper: The value of the samples plus its uncertainty, or None where the assumptions bound nothing from above.
-        level: Confidence, that of both ends jointly where there are two. `lower` > `upper` has probability at most
-            1 − level where the assumptions hold, so it is a reason to doubt them.
-        method: What bounds the means: betting, bernstein or normal.
-        assumptions: All that the confidence rests on, in sentences.
+            is at most W1(P, Q), without a confidence statement.
+        upper: W1 of the samples plus its uncertainty, or None if the assumptions give no upper bound.
+        level: Confidence, jointly for both ends if there are two. `lower` > `upper` has probability at most 1 − level
+            if the assumptions hold, so it is a reason to doubt them.
+        method: How the means are bounded: betting, bernstein or normal.
+        assumptions: Everything the confidence rests on, in sentences.
         n: Number of held-out samples of P.
         m: Number of held-out samples of Q.
         dim: Their dimension.
@@ -104,20 +104,20 @@ def normal_lower_bound(z: Tensor | ArrayLike, level: float, *, minus: Tensor | A
         \bar z - \bar y - q \sqrt{\frac{s_z^2}{n} + \frac{s_y^2}{m}}, \qquad \Phi(q) = \mathrm{level}
 
     Arguments:
-        z: Independent values of one law, shape (..., n); leading axes hold separate samples.
+        z: Independent values from one law, shape (..., n); leading axes hold separate samples.
         level: Confidence, in (0, 1).
         minus: Values of a second law, independent of z, shape (..., m), whose mean is subtracted.
 
     Returns:
-        One bound a sample, shape (...).
+        One bound per sample, shape (...).
 
     Raises:
         InputError: Fewer than two values, values that are not finite, a level outside (0, 1).
 
     Guarantee:
         As n and m grow, the bound lies at or below the mean with a probability that tends to `level`, for any laws of
-        finite variance that is not 0. At no given n does that hold for all laws: where rare values below the others
-        carry the mean, a sample without one lies about it.
+        finite variance that is not 0. At no given n does that hold for all laws: if rare values far below the others
+        drive the mean, a sample without them misleads.
 
     References:
         Probability and measure (Billingsley, 1995), Theorem 27.2
@@ -145,19 +145,19 @@ def bernstein_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level:
 
     Arguments:
         z: Independent values in [low, high], shape (..., n); leading axes hold separate samples.
-        low: Least value there can be, known before the values are seen.
-        high: Greatest value there can be, likewise.
+        low: Least possible value, known before the values are seen.
+        high: Greatest possible value, known before too.
         level: Confidence, in (0, 1).
 
     Returns:
-        One bound a sample, shape (...).
+        One bound per sample, shape (...).
 
     Raises:
         InputError: Fewer than two values, values outside [low, high], an empty range, a level outside (0, 1).
 
     Guarantee:
-        At every n, the bound lies at or below the mean with probability at least `level`. The values need not be of
-        one law: where their means differ, the bound is about the mean of these.
+        At every n, the bound lies at or below the mean with probability at least `level`. The values need not come
+        from one law: if their means differ, the bound is about the average of their means.
 
     References:
         Empirical Bernstein bounds and sample variance penalization (Maurer, Pontil, 2009), Theorem 4; Theorem 11 for
@@ -183,18 +183,18 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
     .. math:: \hat\sigma_i^2 = \frac{1/4 + \sum_{j \le i} (z_j - \hat\mu_j)^2}{i + 1}, \qquad
         \hat\mu_i = \frac{1/2 + \sum_{j \le i} z_j}{i + 1}
 
-    K is the capital of a gambler who starts with 1 and bets that the mean exceeds μ. Where it does not, K is a
+    K is the capital of a gambler who starts with 1 and bets that the mean exceeds μ. If it does not, K is a
     non-negative supermartingale, which reaches 1/α with probability at most α.
 
     Arguments:
         z: Independent values in [low, high], shape (..., n), in an order that does not depend on them; leading axes
             hold separate samples.
-        low: Least value there can be, known before the values are seen.
-        high: Greatest value there can be, likewise.
+        low: Least possible value, known before the values are seen.
+        high: Greatest possible value, known before too.
         level: Confidence, in (0, 1).
 
     Returns:
-        One bound a sample, shape (...). Another order of the values gives another, equally valid bound.
+        One bound per sample, shape (...). Another order of the values gives another, equally valid bound.
 
     Raises:
         InputError: Fewer than two values, values outside [low, high], an empty range, a level outside (0, 1).
@@ -214,7 +214,7 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
     guess = (0.5 + np.cumsum(unit, axis=-1)) / count
     spread = (0.25 + np.cumsum(np.square(unit - guess), axis=-1)) / count
     spread = np.concatenate((np.full_like(spread[..., :1], 0.25), spread[..., :-1]), axis=-1)  # of the values before
-    # Any bets will do that depend on nothing but the values before, so rounding in them is of no consequence.
+    # Any bets are valid that depend only on the values before, so rounding in them does not matter.
     bets = np.sqrt(2 * log / (n * spread))
 
     below, above = np.zeros(unit.shape[:-1]), np.ones(unit.shape[:-1])
@@ -226,7 +226,7 @@ def betting_lower_bound(z: Tensor | ArrayLike, low: float, high: float, level: f
 
 
 def log_capital(z: np.ndarray, bets: np.ndarray, low: np.ndarray | float, mean: np.ndarray) -> np.ndarray:
-    r"""The logarithm of the most capital there ever was, by bets that the mean of values exceeds a number.
+    r"""The logarithm of the largest capital at any time, from bets that the mean of values exceeds a number.
 
     .. math:: \max_t \sum_{i \le t} \ln \Bigl(
         1 + \min\Bigl( \lambda_i, \frac{3}{4 (\mu - l_i)} \Bigr) (z_i - \mu) \Bigr)
@@ -234,7 +234,7 @@ def log_capital(z: np.ndarray, bets: np.ndarray, low: np.ndarray | float, mean: 
     Arguments:
         z: The values, z_i ≥ l_i, shape (..., n), n ≥ 1.
         bets: The λ_i ≥ 0, each fixed before its value was seen, shape (..., n).
-        low: The l_i, fixed before as well, below every mean.
+        low: The l_i, also fixed before, below every mean.
         mean: The number μ, shape (...).
 
     Guarantee:
@@ -250,8 +250,8 @@ def log_capital(z: np.ndarray, bets: np.ndarray, low: np.ndarray | float, mean: 
 def clip_range(critic: nn.Module | Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
     """The range of `critic` on the training split, for :func:`population_bounds` on the held-out one.
 
-    Without the five least and the five greatest values, fewer below 1,000 samples. Clipping those costs little, since
-    held-out samples beyond them are few; under heavy tails, the range with them is a multiple of that without.
+    It leaves out the five least and the five greatest values, fewer below 1,000 samples. Clipping those costs little,
+    since few held-out samples are beyond them; with heavy tails they would multiply the range.
 
     Arguments:
         critic: The potential f, (b, d) → (b,), or a proof of it.
@@ -265,7 +265,7 @@ def clip_range(critic: nn.Module | Proof, x_train: Tensor, y_train: Tensor) -> t
 
 
 def proved_range(proof: Proof, x_train: Tensor, y_train: Tensor) -> tuple[float, float]:
-    """:func:`clip_range` on samples that have been checked."""
+    """:func:`clip_range` for checked samples."""
     found = proof.evaluate(torch.cat((x_train.detach().cpu().double(), y_train.detach().cpu().double()))).values
     values = found.sort().values.tolist()
     trim = min(5, len(values) // 200)
@@ -291,22 +291,22 @@ def population_bounds(
 
     .. math:: W_1(P, Q) \ge \frac{1}{L} (E_P g - E_Q g), \qquad g = \min(\max(f, low), high)
 
-    and a lower confidence bound on the right side. Where each law is known to have bounded support, or to be that of a
+    and a lower confidence bound on the right side. If each law is known to have bounded support, or to be that of a
     Lipschitz generator of standard normal latents,
 
     .. math:: W_1(P, Q) \le E W_1(P_n, Q_m) \le
         W_1(P_n, Q_m) + \sqrt{2 \ln \frac{1}{\alpha} \Bigl( \frac{s_P^2}{n} + \frac{s_Q^2}{m} \Bigr)}
 
     with probability at least 1 − α, s being half the support's diameter, or the generator's Lipschitz constant. For two
-    diameters this is McDiarmid's inequality, for two generators Gaussian concentration; one of each may be mixed, for
-    the squares are variance proxies of independent parts. If both ends are bounded, each gets half of 1 − level.
+    diameters this is McDiarmid's inequality, for two generators Gaussian concentration; the two can be mixed, since the
+    squares are variance proxies of independent parts. If both ends are bounded, each gets half of 1 − level.
 
     **x, y must be independent of `critic` and `clip`.** On samples that trained the critic, chose its epoch or
     fixed the range, the lower bound says nothing about the laws; :func:`wgan_lip.kr_lower_bound` is about samples.
 
-    Betting and Bernstein take independent differences g(x_i) − g(y_i). Where n ≠ m, the larger sample is split into
+    Betting and Bernstein take independent differences g(x_i) − g(y_i). If n ≠ m, the larger sample is split into
     min(n, m) groups of nearly equal size, and each group's mean takes part: no sample is dropped, the level is not
-    split. Groups and order are drawn by `seed`, so that samples sorted after they were drawn do no harm.
+    split. Groups and order are drawn by `seed`, so samples sorted after they were drawn do no harm.
 
     Arguments:
         critic: The potential f, (b, d) → (b,), fixed before x and y were drawn. It is proved here; a
@@ -316,14 +316,14 @@ def population_bounds(
         clip: The range (low, high) to which f is clipped, fixed as well; see :func:`clip_range`.
         level: Confidence of all that is returned, jointly, in (0, 1).
         method: betting or bernstein, valid at every n and m, betting the tighter; normal, valid as they grow.
-        certificate: One that is said to be about this critic, and is refused where it is not. What divides is always
-            the constant that was proved.
-        diameters: Of the supports of P and Q, in the units of the samples; None where unknown.
+        certificate: A certificate said to be about this critic, refused if it is not. The divisor is always the
+            constant that was proved.
+        diameters: Diameters of the supports of P and Q, in the units of the samples; None if unknown.
         generators: Lipschitz constants of the generators of P and Q, if these are Gaussian-driven; None otherwise.
         transport: A solution for independent samples of P and Q, such as these or all there are, to save solving again
-            for `upper`. They may be those that trained the critic: the upper bound does not use it. Which samples they
-            are cannot be checked here.
-        seed: Of the order of the samples; not to be chosen by what comes out.
+            for `upper`. They may be those that trained the critic, which the upper bound does not use. Which samples
+            they are cannot be checked here.
+        seed: Seed of the order of the samples; do not choose it by the result.
 
     Raises:
         InputError: Unusable samples, fewer than two of a law, a level outside (0, 1), an empty range, a diameter that
@@ -331,7 +331,7 @@ def population_bounds(
         UncertifiableError: See :func:`wgan_lip.certify`.
 
     Guarantee:
-        As the method's, for the clipped critic in real arithmetic: the rounding of its evaluation is subtracted.
+        That of the method, for the clipped critic in real arithmetic: the rounding of its evaluation is subtracted.
 
     References:
         Concentration inequalities (Boucheron, Lugosi, Massart, 2013), Theorem 6.2 for bounded differences (McDiarmid,
@@ -359,7 +359,7 @@ def proved_bounds(
     transport: Transport | None,
     seed: int,
 ) -> PopulationBounds:
-    """:func:`population_bounds` from samples that have been checked."""
+    """:func:`population_bounds` from checked samples."""
     x, y = (samples.detach().cpu().double() for samples in (x, y))
     low, high = _range(*clip)
     proof.certificate.check_potential(x.shape[1])
@@ -398,9 +398,9 @@ def proved_bounds(
         else "The level holds at every n and m.",
         *(sentence for _, sentence in spreads if sentence),
         f"There is no upper bound: without the diameter of the support of {' and of '.join(unbounded)}, or a "
-        "generator's Lipschitz constant, rare and distant samples may carry any distance."
+        "generator's Lipschitz constant, rare samples may be any distance away."
         if unbounded
-        else f"Each end by itself holds at level {each:.6g}.",
+        else f"Each end alone holds at level {each:.6g}.",
     )
     return PopulationBounds(lower, estimate, upper, level, method, assumptions, len(x), len(y), x.shape[1])
 
@@ -411,7 +411,7 @@ def enclosed_values(proof: Proof, x: Tensor, y: Tensor, low: float, high: float)
     values, error = at.values.numpy(), at.error.numpy()
     with np.errstate(invalid="ignore"):
         below, above = np.nextafter(values - error, -np.inf)[: len(x)], np.nextafter(values + error, np.inf)[len(x) :]
-    # Where the evaluation overflowed to NaN, nothing is known but the range: fmax and fmin take the other argument.
+    # Where the evaluation overflowed to NaN, only the range is known: fmax and fmin take the other argument.
     return np.fmin(np.fmax(below, low), high), np.fmax(np.fmin(above, high), low)
 
 
@@ -430,9 +430,9 @@ def differences(at_x: np.ndarray, at_y: np.ndarray, reach: float) -> np.ndarray:
 def _values(z: Tensor | ArrayLike) -> np.ndarray:
     values = np.asarray(z.detach().cpu() if isinstance(z, Tensor) else z, dtype=np.float64)
     if values.ndim == 0 or values.shape[-1] < 2:
-        raise InputError(f"Expected at least two values. Got shape {values.shape}. Draw more samples.")
+        raise InputError(f"At least two values are needed, not shape {values.shape}. Draw more samples.")
     if not np.isfinite(values).all():
-        raise InputError("Expected finite values. Got NaN or infinity. Clip the critic to a range fixed before.")
+        raise InputError("Values must be finite, not NaN or infinity. Clip the critic to a range fixed in advance.")
     return values
 
 
@@ -449,29 +449,29 @@ def _unit_interval(z: Tensor | ArrayLike, low: float, high: float) -> tuple[np.n
     values, width = _values(z), math.nextafter(high - low, math.inf)
     if values.min() < low or values.max() > high:
         raise InputError(
-            f"Expected values in [{low}, {high}]. Got [{values.min()}, {values.max()}]. "
+            f"Values must be in [{low}, {high}], not [{values.min()}, {values.max()}]. "
             "Clip them to a range that was fixed before they were seen."
         )
     return np.maximum((values - low) / width * (1 - 2.0**-50) - 1e-300, 0.0), width
 
 
 def _scaled_back(bound: np.ndarray, low: float, width: float) -> np.ndarray:
-    """low + width · bound, rounded down, and not below `low`, where every mean is at least."""
+    """low + width · bound, rounded down, and at least `low`, as every mean is."""
     scaled = np.nextafter(width * bound, -np.inf)
     return np.maximum(np.nextafter(low + scaled, -np.inf), low)
 
 
 def check_level(level: float) -> float:
     if not 0 < level < 1:
-        raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
+        raise InputError(f"level must be between 0 and 1, not {level}. Use 0.95 for 95 % confidence.")
     return level
 
 
 def _range(low: float, high: float) -> tuple[float, float]:
     if not (low < high and math.isfinite(high - low)):
         raise InputError(
-            f"Expected a finite range, low < high. Got [{low}, {high}]. Take clip_range(critic, x_train, y_train) of a "
-            "trained critic, which is not constant."
+            f"The range must be finite with low < high, not [{low}, {high}]. Use clip_range(critic, x_train, y_train) "
+            "of a trained critic, which is not constant."
         )
     return low, high
 
@@ -479,17 +479,17 @@ def _range(low: float, high: float) -> tuple[float, float]:
 def _spread(
     name: str, samples: Tensor, diameter: float | None, constant: float | None
 ) -> tuple[float | None, str | None]:
-    """The s of a law in the upper bound, the smaller where two are known, and the assumption it rests on."""
+    """The s of a law in the upper bound, the smaller if two are known, and the assumption it rests on."""
     for what, number in (("diameter", diameter), ("Lipschitz constant", constant)):
         if number is not None and not 0 <= number < math.inf:
-            raise InputError(f"Expected a finite {what} of at least 0 for {name}. Got {number}. Use None if unknown.")
+            raise InputError(f"The {what} for {name} must be finite and at least 0, or None if unknown, not {number}.")
     if diameter is not None:
         far = samples[torch.linalg.vector_norm(samples - samples[0], dim=1).argmax()]
         found = float(torch.linalg.vector_norm(samples - far, dim=1).max())
         if found > diameter * (1 + 1e-9):
             raise InputError(
-                f"Expected the support of {name} to have diameter {diameter}. Got samples {found} apart. "
-                "State a diameter of all that can be drawn, or None."
+                f"Samples of {name} are {found} apart, beyond the diameter {diameter} of its support. "
+                "Give the diameter of all that can be drawn, or None."
             )
     if diameter is not None and (constant is None or diameter / 2 <= constant):
         return diameter / 2, f"{name} has a support of diameter at most {diameter:.6g}."

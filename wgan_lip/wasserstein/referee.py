@@ -1,4 +1,4 @@
-"""A referee for everyone's transport: the interval around W1 that a plan, or a potential, of any origin proves."""
+"""A referee for any solver: the interval around W1 that a plan, or a potential, from anywhere proves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["CertifiedInterval", "certify_plan", "certify_potential"]
 
 Duals = tuple[ArrayLike | Tensor | None, ArrayLike | Tensor | None]
 AnyPotential = Callable[[Any], Any] | Duals | ArrayLike | Tensor
-ROWS = 4096  # samples that a module gets at a time
+ROWS = 4096  # samples given to a module at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,12 +38,12 @@ class CertifiedInterval(Printed):
     Attributes:
         lower: The dual value of `potential`, rounded down; 0 without one.
         upper: The cost of `plan`, rounded up; infinite without one.
-        plan: The plan as given, or repaired where that is cheaper; None without one.
-        potential: The cones that the given potential was made into; None without one.
-        cost: The cost of the plan as given, which proves nothing where its marginals are off; None without one.
+        plan: The plan as given, or repaired if that is cheaper; None without one.
+        potential: The cones that the given potential was turned into; None without one.
+        cost: The cost of the plan as given, which proves nothing if its marginals are off; None without one.
         off: The l1 distance of the given plan's marginals from the weights, both sides together; None without one.
-        dual: The dual value of the potential as given, which proves nothing where it is not 1-Lipschitz; None without
-            one, and where it is known at one side only.
+        dual: The dual value of the potential as given, which proves nothing if it is not 1-Lipschitz; None without
+            one, or if it is known on one side only.
         x: The samples of P, shape (n, d), float64.
         y: The samples of Q, shape (m, d).
         a: The weights of x, shape (n,), None for uniform ones.
@@ -69,10 +69,10 @@ class CertifiedInterval(Printed):
         :func:`wgan_lip.save_witness` for critics.
 
         The file holds the samples, the weights, the plan and the dual variables of one side, as JSON.
-        :data:`wgan_lip.lipschitz.witness.CHECKER`, one file that needs Python and nothing else, proves both ends from
-        them anew, by integers: `python check_witness.py FILE`. In the plane, where floating point with a proved margin
-        leaves out most pairs, that takes a second for 2,000 points a side and 6 for 10,000, about as n^1.7 (suites
-        `witness`, `witness_large`). On the line and in many dimensions nearly all pairs are looked at.
+        :data:`wgan_lip.lipschitz.witness.CHECKER`, one file that needs only Python, proves both ends from them again,
+        by integers: `python check_witness.py FILE`. In the plane, where floating point with a proved margin excludes
+        most pairs, that takes a second for 2,000 points on each side and 6 for 10,000, about as n^1.7 (suites
+        `witness`, `witness_large`). On the line and in many dimensions it looks at nearly all pairs.
 
         Arguments:
             path: The file, written whole or not at all.
@@ -119,18 +119,18 @@ def certify_plan(
     a: Tensor | ArrayLike | None = None,
     b: Tensor | ArrayLike | None = None,
 ) -> CertifiedInterval:
-    r"""Bounds W1 of two sample sets from above by any transport plan, of any origin.
+    r"""Bounds W1 of two sample sets from above by any transport plan, from any solver.
 
     .. math:: W_1(P_n, Q_m) \le \sum_{ij} \tilde\pi_{ij} \|x_i - y_j\|
 
-    where :math:`\tilde\pi` is the plan with its marginals repaired: surplus is taken off in proportion, and what lacks
-    travels in order along an axis.
+    where :math:`\tilde\pi` is the plan with its marginals repaired: surplus is taken off in proportion, and missing
+    mass travels in order along an axis.
 
     Arguments:
         x: Samples of P, shape (n, d).
         y: Samples of Q, shape (m, d).
-        plan: A matrix (n, m) of non-negative masses of any total: an array or a tensor, sparse ones of SciPy or torch
-            too, or a :class:`wgan_lip.transport.Plan`. What POT, OTT or GeomLoss return.
+        plan: A matrix (n, m) of non-negative masses with any total: an array or a tensor, sparse ones of SciPy or torch
+            too, or a :class:`wgan_lip.transport.Plan`; for example from POT, OTT or GeomLoss.
         potential: Gives the lower end as well; see :func:`certify_potential`.
         a: Non-negative weights of x, shape (n,), of any positive total; uniform by default.
         b: Non-negative weights of y, shape (m,).
@@ -142,8 +142,8 @@ def certify_plan(
         InputError: Unusable samples, weights, plan or potential.
 
     Guarantee:
-        The upper end holds for every plan, converged or not, in real arithmetic: rounding is counted. It is about these
-        weighted samples. A plan between subsamples is one between all samples, of wrong marginals, and is repaired.
+        The upper end holds for every plan, converged or not, in real arithmetic: rounding is accounted for. It is about
+        these weighted samples. A plan between subsamples counts as one between all samples, and is repaired.
 
     Example:
         >>> found = certify_plan([[0.0], [1.0]], [[2.0], [3.0]], [[1.0, 0.0], [1.0, 0.0]])  # all to one: no coupling
@@ -167,14 +167,14 @@ def certify_potential(
     a: Tensor | ArrayLike | None = None,
     b: Tensor | ArrayLike | None = None,
 ) -> CertifiedInterval:
-    r"""Bounds W1 of two sample sets from below by any potential, 1-Lipschitz or not, of any origin.
+    r"""Bounds W1 of two sample sets from below by any potential, 1-Lipschitz or not, from any solver.
 
     .. math:: W_1(P_n, Q_m) \ge E_{P_n} \tilde f - E_{Q_m} \tilde f, \qquad
         \tilde f(z) = \min_j \bigl( \|z - y_j\| - v_j \bigr)
 
     The c-transform :math:`\tilde f` is 1-Lipschitz whatever v is. It is taken at the samples of y and at those of x,
-    and transformed once more, which never lowers the value; the best one proves the bound, made of cones that touch it.
-    Where the potential was 1-Lipschitz this loses nothing.
+    and transformed once more, which never lowers the value; the best one, as a set of cones, proves the bound. If the
+    potential was 1-Lipschitz, this loses nothing.
 
     Arguments:
         x: Samples of P, shape (n, d).
@@ -182,7 +182,7 @@ def certify_potential(
         potential: One of these:
 
             - a function f of points (k, d) with values (k,), for :math:`E_P f - E_Q f`: an `nn.Module`, such as a
-              critic, which gets tensors, or any other, which gets NumPy arrays;
+              critic, which gets tensors, or any other function, which gets NumPy arrays;
             - its values at the samples of x, shape (n,);
             - dual variables (u, v) of shapes (n,) and (m,), for :math:`E_P u + E_Q v` under
               :math:`u_i + v_j \le \|x_i - y_j\|`, as POT, OTT and GeomLoss return them; one of them may be None.
@@ -198,8 +198,8 @@ def certify_potential(
 
     Guarantee:
         The lower end holds for every potential, in real arithmetic: rounding is subtracted. It is about these weighted
-        samples, and at least 0. Values in other units, such as a critic's of slope 100, prove less than they would
-        after division.
+        samples, and at least 0. Values in other units, such as those of a critic of slope 100, prove less than they
+        would after division.
 
     Example:
         >>> certify_potential([[0.0], [1.0]], [[2.0], [4.0]], lambda z: -3 * z[:, 0]).lower > 2.4  # W1 is 2.5
@@ -232,8 +232,8 @@ class _Samples:
         lower, cones, dual = (0.0, None, None) if potential is None else self._below(potential)
         if lower > upper:
             raise InvariantViolation(
-                f"The potential proves {lower!r} from below and the plan {upper!r} from above. One of the two bounds "
-                "is wrong: please report these samples."
+                f"The lower bound {lower!r} of the potential exceeds the upper bound {upper!r} of the plan. One of the "
+                "two is wrong: please report these samples."
             )
         return CertifiedInterval(lower, upper, best, cones, cost, off, dual, self.x, self.y, self.a, self.b)
 
@@ -242,7 +242,7 @@ class _Samples:
         return sum(marginal_defect(index, plan.mass, weights, size) for index, weights, size in sides)
 
     def _above(self, plan: Plan) -> tuple[float, Plan]:
-        """The better of two: as it is, where half of what the marginals are off travels the diameter; and repaired."""
+        """The better of the plan as it is, where half of its marginals' error travels the diameter, and repaired."""
         a, b = (
             np.full(len(points), 1 / len(points)) if weights is None else weights / weights.sum()
             for points, weights in ((self.x, self.a), (self.y, self.b))
@@ -269,11 +269,12 @@ class _Samples:
         return max(0.0, lower), best, dual
 
     def _duals(self, potential: AnyPotential) -> tuple[Tensor | None, Tensor | None]:
-        """Dual variables at x, shape (n,), and at y, shape (m,), whichever are known."""
+        """Dual variables at x, shape (n,), and at y, shape (m,), those that are known."""
         if isinstance(potential, tuple):
             if len(potential) != 2 or all(values is None for values in potential):
                 raise InputError(
-                    f"Dual variables come as (u, v), one of which may be None. Got a tuple of {len(potential)}."
+                    f"Dual variables must be a pair (u, v) with at most one None; this tuple has {len(potential)} "
+                    f"entries, {sum(values is None for values in potential)} of them None."
                 )
             given = potential
         elif callable(potential):
@@ -287,15 +288,15 @@ class _Samples:
                 values = as_values(values, f"the potential at {name}").cpu()
                 if len(values) != len(points):
                     raise InputError(
-                        f"The potential has {len(values)} values at {name}, and there are {len(points)} samples. "
-                        "Values at y alone are (None, v)."
+                        f"The potential has {len(values)} values at {name}, but there are {len(points)} samples. "
+                        "Give values at y alone as (None, v)."
                     )
             duals.append(values)
         return duals[0], duals[1]
 
 
 def _values_of(potential: Callable[[Any], Any], points: Tensor) -> Any:
-    """A module gets tensors as its parameters are, any other function arrays of float64."""
+    """A module gets tensors of its parameters' dtype and device, any other function float64 arrays."""
     if not isinstance(potential, nn.Module):
         return potential(points.numpy().copy())
     like = next(potential.parameters(), points)

@@ -1,4 +1,4 @@
-"""What an estimate of W1 has found, as it prints itself."""
+"""The result of an estimate of W1, and how it prints."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ENDED = {
     "time": "; more seconds= narrow it",
     "interrupted": "; interrupted",
 }
-"""Why an estimate stopped → what is said of an interval that is no narrower."""
+"""Why an estimate stopped → what is said of its interval."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an estimate stands.
+    """The progress of an estimate.
 
     Attributes:
-        seconds: Since it began.
-        stage: What was done last, in words.
+        seconds: Time since it began.
+        stage: The last stage, in words.
         lower: The best lower bound so far.
         upper: The best upper bound so far.
-        critic: The critic's dual value on the samples that choose it, an estimate; None where there is none yet.
+        critic: The critic's dual value on the samples that choose it, an estimate; None if there is none yet.
     """
 
     seconds: float
@@ -51,31 +51,31 @@ class Progress:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class W1Estimate(Printed):
-    """W1 between two sample sets, enclosed; and, where samples could be held out, W1 between their laws.
+    """W1 between two sample sets, enclosed; and, if samples could be held out, W1 between their laws.
 
     Attributes:
-        lower: No more than W1 of the samples (of the weighted empirical measures P_n and Q_m), with proof.
-        upper: No less than it, with proof.
-        exact: W1 of the samples where the problem was solved to optimality and `lower` and `upper` agree to a relative
-            1e-9. None elsewhere: beside points that are very far away, rounding keeps the two apart.
+        lower: At most W1 of the samples (of the weighted empirical measures P_n and Q_m), with proof.
+        upper: At least that W1, with proof.
+        exact: W1 of the samples if the problem was solved to optimality and `lower` and `upper` agree to a relative
+            1e-9. None otherwise: if some points are very far away, rounding keeps the two apart.
         value: The best single number in [lower, upper]: `exact`, or the middle.
-        halves: W1 between and within halves of the two sample sets: the floor, what sampling alone explains, and the
-            excess over it. None with weights, for fewer than 4 samples, or where no time was left.
-        pvalue: Of equal laws, by a permutation test of energy distance and sliced W1; None likewise, and where the laws
-            were not asked about.
-        population: Confidence bounds on W1 of the laws from held-out samples; None where no critic was trained; where
-            nothing could be held out or the critic is constant, `notes` then say why; after an interruption.
-        critic: The critic that was trained, an `nn.Module`; None where there is none.
-        proof: Of its Lipschitz constant.
-        dual: The potential of `lower`: a minimum of cones with a proof in its definition. Its dual value is `lower`,
-            unless the critic's is better.
+        halves: W1 between and within halves of the two sample sets: the floor, the part that sampling alone explains,
+            and the excess over it. None with weights, for fewer than 4 samples, or if no time was left.
+        pvalue: p-value of equal laws, by a permutation test of energy distance and sliced W1; None in the same cases,
+            and if `laws` was not set.
+        population: Confidence bounds on W1 of the laws from held-out samples. None if no critic was trained, after an
+            interruption, or if nothing could be held out or the critic is constant, as `notes` then say.
+        critic: The trained critic, an `nn.Module`; None if there is none.
+        proof: Proof of its Lipschitz constant.
+        dual: The potential of `lower`: a minimum of cones, 1-Lipschitz by definition. Its dual value is `lower`, unless
+            the critic's is better.
         plan: The coupling of `upper`.
         x: The samples of P that the interval is about, shape (n, d), on the CPU: those given, or drawn from a law.
         y: The samples of Q, shape (m, d).
-        seconds: Taken in all.
-        seed: Of every draw.
+        seconds: Time taken.
+        seed: Seed of every draw.
         stopped: optimal, tolerance, time or interrupted.
-        level: Confidence of what is said of the laws.
+        level: Confidence of the statements about the laws.
         history: How the interval narrowed.
         notes: What the reader should know, in sentences.
 
@@ -119,26 +119,26 @@ class W1Estimate(Printed):
 
     @cached_property
     def potential(self) -> nn.Module:
-        """A certified critic, (k, d) tensor → (k,): the one that was trained, or else `dual`, in float64.
+        """A certified critic, (k, d) tensor → (k,): the trained one, or else `dual`, in float64.
 
-        Of `dual` it is made when it is first asked for; memory stays bounded where no gradient is asked for. On the
-        line, at many points, `dual` itself is faster.
+        It is built from `dual` on first use; memory stays bounded without gradients. On the line, at many points,
+        `dual` itself is faster.
         """
         return compile_cones(self.dual) if self.critic is None else self.critic
 
     @cached_property
     def certificate(self) -> Certificate:
-        """Proof of the Lipschitz constant of `potential`: of `dual`, that it is a minimum of cones."""
+        """Proof of the Lipschitz constant of `potential`; for `dual`, that it is a minimum of cones."""
         return certify(self.potential) if self.proof is None else self.proof.certificate
 
     @property
     def excess(self) -> float | None:
-        """How far the samples are apart beyond what sampling alone explains; signed. See `halves`."""
+        """How far apart the samples are beyond what sampling alone explains; signed. See `halves`."""
         return None if self.halves is None else self.halves.excess
 
     @property
     def floor(self) -> float | None:
-        """W1 between two halves of one sample set, in the mean: what sampling alone explains. See `halves`."""
+        """Mean W1 between two halves of one sample set: the part that sampling alone explains. See `halves`."""
         return None if self.halves is None else self.halves.floor
 
     def headline(self) -> str:
@@ -163,7 +163,7 @@ class W1Estimate(Printed):
             rows.append(self.proof.certificate.bound_row("Certified critic"))
         rows += [Row("Note", note) for note in self.notes]
         if self.stopped == "interrupted" and self.population is None:
-            rows.append(Row("Note", "It was interrupted: what was still to come is missing."))
+            rows.append(Row("Note", "It was interrupted: later stages are missing."))
         assumed = self._assumptions()
         return [*rows, Row("Assuming", " ".join(assumed))] if assumed else rows
 
@@ -177,7 +177,7 @@ class W1Estimate(Printed):
         ]
 
     def _laws(self) -> list[str]:
-        """What is known of the laws, in one or two phrases; nothing where nothing is."""
+        """What is known of the laws, in one or two phrases; empty if nothing is."""
         rejected = self.pvalue is not None and self.pvalue <= 1 - self.level
         told = []
         if self.population is not None and self.population.lower > 0:
@@ -188,13 +188,13 @@ class W1Estimate(Printed):
         p = f"p = {self.pvalue:.3g}"
         if rejected:
             unknown = self.population is not None and not told
-            return [*told, f"equality rejected, {p}", *["by how much they differ is not shown"] * unknown]
+            return [*told, f"equality rejected, {p}", *["how far apart they are is not shown"] * unknown]
         if told:
             return [*told, f"the test alone does not reject equality, {p}"]
         return [f"consistent with equal laws ({p})"]
 
     def _assumptions(self) -> list[str]:
-        """What the statements about the laws rest on, in sentences."""
+        """The assumptions of the statements about the laws, in sentences."""
         told = [] if self.population is None else list(self.population.assumptions)
         if self.pvalue is None:
             return told
@@ -202,7 +202,7 @@ class W1Estimate(Printed):
         if self.population is None:
             return [*told, f"{test}, on independent samples of each law."]
         joint = percent(max(0.0, round(1 - 2 * (1 - self.level), 12)))
-        return [*told, f"{test}, a statement of its own: together with the bound it holds with {joint} confidence."]
+        return [*told, f"{test}, a separate statement: together with the bound it holds with {joint} confidence."]
 
     def picture(self) -> str:
         bars = [Bar("W1 of the samples", self.lower, self.upper, self.exact)]
@@ -217,9 +217,9 @@ class W1Estimate(Printed):
         .. math:: \sum_k \pi_k \|x_{i_k} - y_{j_k}\|, \qquad \nabla_{x_i} = \sum_{k : i_k = i} \pi_k
             \frac{x_i - y_{j_k}}{\|x_i - y_{j_k}\|}
 
-        At the samples of an exact estimate this is W1, and the gradient is one of W1: the plan stays optimal where W1
-        is differentiable (the envelope theorem). Elsewhere it is the gradient of the upper bound. The critic gives
-        another gradient, :math:`\nabla f(x_i)/n`, through :func:`wgan_lip.wasserstein.dual.kr_value` at `potential`.
+        At the samples of an exact estimate this is W1, and the gradient is that of W1 where W1 is differentiable (the
+        envelope theorem). Elsewhere it is the gradient of the upper bound. The critic gives another gradient,
+        :math:`\nabla f(x_i)/n`, through :func:`wgan_lip.wasserstein.dual.kr_value` at `potential`.
 
         Arguments:
             x: Samples of P, shape (n, d), in the order of the estimate.
@@ -233,8 +233,8 @@ class W1Estimate(Printed):
         """
         if x.shape != (self.n, self.dim) or y.shape != (self.m, self.dim):
             raise InputError(
-                f"Expected x and y of shapes {(self.n, self.dim)} and {(self.m, self.dim)}, those of the estimate. "
-                f"Got {tuple(x.shape)} and {tuple(y.shape)}."
+                f"x and y must have the shapes of the estimate, {(self.n, self.dim)} and {(self.m, self.dim)}, not "
+                f"{tuple(x.shape)} and {tuple(y.shape)}."
             )
         rows, columns = (torch.from_numpy(index).to(x.device) for index in (self.plan.rows, self.plan.columns))
         mass = torch.as_tensor(self.plan.mass / self.plan.mass.sum(), dtype=x.dtype, device=x.device)

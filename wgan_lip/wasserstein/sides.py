@@ -1,4 +1,4 @@
-"""Which samples of an estimate do what: draws of laws, and splits of samples into parts that stay apart."""
+"""Which samples of an estimate serve for what: draws from laws, and splits of samples into separate parts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from wgan_lip.utils.numbers import rounded
 __all__ = ["FEWEST", "MOST", "Sides", "divided", "told_of_laws", "told_of_samples", "told_of_weights"]
 
 SPLIT = (0.5, 0.2)  # shares of the samples that train the critic and that choose it; the rest bounds the laws
-FEWEST, MOST = 10, 10**6  # samples that are worth splitting; more than the most are drawn from
-RANGES = 50.0  # by how much the ranges of two sides may differ before their units are doubted
-COUNTING = 10  # rows at least, for a column that counts them to be doubted
+FEWEST, MOST = 10, 10**6  # samples worth splitting; from more than the most, some are drawn
+RANGES = 50.0  # ratio of the ranges of two sides above which their units are doubted
+COUNTING = 10  # rows from which a column that counts them is doubted
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What is done with which samples, P first and Q second in every pair.
+    """Which samples serve for what, P first and Q second in every pair.
 
     Attributes:
-        x, y: Those that the interval is about, shapes (n, d) and (m, d).
-        train: What trains the critic: samples, or where they can be drawn without end, functions of n and a generator.
+        x, y: The samples that the interval is about, shapes (n, d) and (m, d).
+        train: What trains the critic: samples, or, if they can be drawn without end, functions of n and a generator.
         validation: Samples that choose it.
         clip: Samples that fix its range for the bounds on the laws.
-        test: Samples that bound the laws; None where none could be held out.
-        diameters: Of the supports, None where unknown.
-        unbounded: Why there are no bounds on the laws, in a sentence; nothing where there may be.
+        test: Samples that bound the laws; None if none could be held out.
+        diameters: Diameters of the supports, None if unknown.
+        unbounded: Why there are no bounds on the laws, in a sentence; empty if there may be.
     """
 
     x: Tensor
@@ -97,7 +97,7 @@ def divided(
 
 
 def told_of_laws(given: tuple[Tensor | Law, Tensor | Law], problem: Problem) -> tuple[str, ...]:
-    """What the laws P and Q are, where that is less than the reader may think."""
+    """Notes on the laws P and Q that the reader might not expect."""
     told = []
     for name, source, side in zip("PQ", given, problem.sides):
         repeated = len(side.samples) - len(side.points)
@@ -108,14 +108,14 @@ def told_of_laws(given: tuple[Tensor | Law, Tensor | Law], problem: Problem) -> 
             )
         elif not isinstance(source, Law) and repeated:
             told.append(
-                f"{repeated:,} of the {len(side.samples):,} samples of {name} repeat another one, and count as draws "
-                "of their own. If they are copies, the confidence is void: leave the copies out."
+                f"{repeated:,} of the {len(side.samples):,} samples of {name} repeat another one, and count as "
+                "separate draws. If they are copies, the confidence is void: leave the copies out."
             )
     return tuple(told)
 
 
 def told_of_samples(x: Tensor, y: Tensor) -> Iterator[str]:
-    """What looks like a mistake in samples x (n, d) and y (m, d): units that differ, a column that counts the rows."""
+    """Likely mistakes in samples x (n, d) and y (m, d): units that differ, a column that counts the rows."""
     ranges = [float(side.max()) - float(side.min()) for side in (x, y)]
     if min(ranges) > 0 and max(ranges) > RANGES * min(ranges):
         (a, b), (c, d) = ((rounded(float(end), 4) for end in (side.min(), side.max())) for side in (x, y))
@@ -131,7 +131,7 @@ def told_of_samples(x: Tensor, y: Tensor) -> Iterator[str]:
 
 
 def told_of_weights(weights: tuple[Tensor | ArrayLike | None, ...], sizes: tuple[int, ...]) -> Iterator[str]:
-    """What was done to weights that are no probabilities, such as counts."""
+    """Notes on weights that are not probabilities, such as counts."""
     for name, given, size in zip("xy", weights, sizes):
         total = 1.0 if given is None else float(check_weights(given, size, name).sum())
         if not math.isclose(total, 1, rel_tol=1e-6):
@@ -146,5 +146,5 @@ def _weighted_rows(rows: Tensor, weights: Tensor | ArrayLike) -> Callable[[int, 
 
 
 def _generator(seed: int, side: int) -> torch.Generator:
-    """Independent streams for the two sides: draws of an oracle's two laws with one stream would be pairs."""
+    """Independent streams for the two sides: from one stream, draws of an oracle's two laws would be paired."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, side]).generate_state(1)[0]))

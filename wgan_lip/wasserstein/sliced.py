@@ -1,17 +1,17 @@
 r"""Sliced W1 of the laws P and Q, enclosed with confidence, without assumptions on their tails.
 
 Note [Errors of two kinds]
-    For a direction θ let w(θ) be the trimmed W1 of the laws projected on θ, a number that no sample shows. For the N
+    For a direction θ let w(θ) be the trimmed W1 of the laws projected on θ, which no sample shows exactly. For the N
     directions drawn, bands around the distribution functions give l_j ≤ w(θ_j) ≤ u_j, all at once. The directions are
-    independent of the samples, so given these the w(θ_j) are independent draws whose mean is the sliced distance. The
-    bound by betting takes them one by one. With l_j in the place of w(θ_j), and bets that depend on earlier directions
-    only, every factor of its capital is smaller than it would be, so that what refutes a mean refutes it rightly.
+    independent of the samples, so given the samples the w(θ_j) are independent draws whose mean is the sliced distance.
+    The bound by betting takes them one by one. With l_j in place of w(θ_j), and bets that depend only on earlier
+    directions, every factor of its capital can only shrink, so a mean that it refutes is rightly refuted.
 
-    From above a bound on the mean needs a range. Let |X − c| ≤ r_P with probability at least 1 − δ, and |Y − c| ≤ r_Q
-    as well. Trimmed by δ at both ends, a law on the line has no larger mean of absolute values than restricted to any
+    An upper bound on the mean needs a range. Let |X − c| ≤ r_P with probability at least 1 − δ, and |Y − c| ≤ r_Q as
+    well. Trimmed by δ at both ends, a law on the line has no larger mean of absolute values than restricted to any
     event of probability 1 − δ or more, such as these. So for ρ = (r_P + r_Q)/(1 − 2δ), w(θ) is at most ρ times a mean
     of |⟨θ, v⟩| over unit vectors v, and by Jensen's inequality E (w(θ) − ρ s)₊ ≤ ρ E (|θ₁| − s)₊ for every s, which has
-    a closed form. What w has beyond ρ s is thus known to be small, and betting serves for the rest. In many dimensions
+    a closed form. The part of w beyond ρ s is thus known to be small, and betting bounds the rest. In many dimensions
     |θ₁| is about 1/√d, and so is s.
 """
 
@@ -33,9 +33,9 @@ from wgan_lip.wasserstein.population import betting_lower_bound
 
 __all__ = ["SlicedW1", "mean_projection", "sliced_w1"]
 
-SCOUTS = 32  # directions that tell how large w may be, before those that bound its mean are looked at
+SCOUTS = 32  # directions that show how large w may be, drawn before those that bound its mean
 BLOCK = 2**20  # projected samples held at once
-GRID = 20  # levels at which quantiles are bounded, for every √n: their distance is 2 % of the width of the bands
+GRID = 20  # levels at which quantiles are bounded, per √n: their distance is 2 % of the width of the bands
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class SlicedW1(Printed):
 
     Attributes:
         lower: The lower end, at least 0.
-        value: That of the samples along the directions drawn, an estimate.
-        upper: The upper end; None where the samples are too few to bound the quantiles next to the trimmed ends.
-        w1_lower: (1 − 2 trim) · lower / E|θ₁|, no more than W1(P, Q) itself, not trimmed and not sliced, where `lower`
-            is no more than SW1.
+        value: Sliced W1 of the samples along the directions drawn, an estimate.
+        upper: The upper end; None if there are too few samples to bound the quantiles next to the trimmed ends.
+        w1_lower: (1 − 2 trim) · lower / E|θ₁|, at most W1(P, Q) itself, not trimmed and not sliced, whenever `lower` is
+            at most SW1.
         level: Confidence of all of these jointly, samples and directions included.
         trim: The share of mass left out at either end of every projected law.
         directions: How many were drawn; 1 on the line, where there is only one.
@@ -80,7 +80,7 @@ class SlicedW1(Printed):
         if self.upper is None:
             rows.append(
                 Row(
-                    "Note", "There is no upper bound: with so few samples, or no trimming, rare values may be anywhere."
+                    "Note", "There is no upper bound: with so few samples, or no trimming, rare values can be anywhere."
                 )
             )
         return rows
@@ -126,8 +126,8 @@ def sliced_w1(
     .. math:: F_n^{-1}(u - t_n) \le F_\theta^{-1}(u) \le F_n^{-1}(u + t_n), \qquad
         t_n = \sqrt{\frac{1}{2 n} \ln \frac{8 N}{\varepsilon}}
 
-    and likewise for G, which bounds w(θ) from both sides at these directions. The other half of ε = 1 − level goes to
-    the mean over all directions: a third of it to either end, the rest to the range that the upper one needs.
+    and the same for G, which bounds w(θ) from both sides at these directions. The other half of ε = 1 − level goes to
+    the mean over all directions: a third of it to either end, the rest to the range that the upper end needs.
 
     Arguments:
         x: Independent samples of P, shape (n, d), n ≥ 2.
@@ -136,7 +136,7 @@ def sliced_w1(
             and t_m. `w1_lower` is largest without trimming.
         level: Confidence, in (0, 1).
         directions: Number N of directions. Bands widen with √ln N; the error of the mean falls with √N.
-        seed: Of the directions; not to be chosen by what comes out.
+        seed: Seed of the directions; do not choose it by the result.
 
     Raises:
         InputError: Unusable samples, fewer than two of a law; a level, a trim or a number of directions out of range.
@@ -146,15 +146,15 @@ def sliced_w1(
         `upper` enclose the trimmed distance, and W1(P, Q) is at least `w1_lower`, with probability at least `level`,
         over samples and directions. Rounding is included.
 
-        What it does not cover: samples that are not independent, or repeated. The ends are conservative: the union
-        bound over the directions widens the bands. The interval is about the laws, and its length falls with 1/√n in
-        every dimension, but sliced W1 may be smaller than W1 by far: by E|θ₁| for a shift, and by more where the laws
-        differ in ways that no projection shows.
+        Not covered: samples that are not independent, or repeated. The ends are conservative: the union bound over the
+        directions widens the bands. The interval is about the laws, and its length falls with 1/√n in every dimension,
+        but sliced W1 may be far smaller than W1: by the factor E|θ₁| for a shift, and by more if the laws differ in
+        ways that no projection shows.
 
     References:
         Minimax confidence intervals for the sliced Wasserstein distance (Manole, Balakrishnan, Wasserman, 2022), by
-        the bands of Dvoretzky, Kiefer and Wolfowitz with the constant of Massart (1990). The error of the directions,
-        which they leave to their number, is bounded here as Note [Errors of two kinds] says
+        the bands of Dvoretzky, Kiefer and Wolfowitz with the constant of Massart (1990). The error of finitely many
+        directions, not bounded there, is bounded here by Note [Errors of two kinds]
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -166,9 +166,9 @@ def sliced_w1(
     x, y = (samples.detach().cpu().double() for samples in check_pair(x, y, minimum=2))
     check_sizes(directions=directions)
     if not 0 < level < 1:
-        raise InputError(f"Expected a level between 0 and 1. Got {level}. Use 0.95 for 95 % confidence.")
+        raise InputError(f"level must be between 0 and 1, not {level}. Use 0.95 for 95 % confidence.")
     if not 0 <= trim < 0.5:
-        raise InputError(f"Expected trim, the share of mass left out at either end, in [0, 0.5). Got {trim}.")
+        raise InputError(f"trim, the share of mass left out at either end, must be in [0, 0.5), not {trim}.")
     (n, dim), m, error = x.shape, len(y), 1 - level
     rng = torch.Generator().manual_seed(check_seed(seed))
     centre, radius = _radius(x, y, trim, error / 12, rng)
@@ -203,9 +203,9 @@ def mean_bounds(
     Arguments:
         low: Lower bounds at N directions, shape (N,), at least 0.
         high: Upper bounds there, shape (N,), infinite where there are none.
-        top: Beyond it w does not count for the lower end: any number that does not depend on these directions will do.
-        reach: The number ρ; infinite where none is known.
-        dim: The dimension of the directions, 2 at least.
+        top: Level at which w is cut off for the lower end: any number that does not depend on these directions will do.
+        reach: The number ρ; infinite if none is known.
+        dim: The dimension of the directions, at least 2.
         level: The confidence of either bound.
     """
     lower = max(float(betting_lower_bound(np.minimum(low, top), 0.0, top, level)), 0.0) if top > 0 else 0.0
@@ -213,11 +213,11 @@ def mean_bounds(
         return lower, math.inf
     if reach == 0:
         return lower, 0.0
-    unit = -math.log(1 - level) / len(high)  # what a unit of range costs
+    unit = -math.log(1 - level) / len(high)  # the cost of a unit of range
     from scipy import stats  # takes a second to load
 
     square = stats.beta(0.5, (dim - 1) / 2)  # the law of θ₁²
-    cut = math.sqrt(square.isf(min(unit, 0.5)))  # there, what is beyond grows as fast as the range shrinks
+    cut = math.sqrt(square.isf(min(unit, 0.5)))  # there, the part beyond grows as fast as the range shrinks
     beyond = mean_projection(dim) * (1 - cut**2) ** ((dim - 1) / 2) - cut * float(square.sf(cut**2))
     end = cut * reach
     left = float(betting_lower_bound(end - np.minimum(high, end), 0.0, end, level))
@@ -225,9 +225,9 @@ def mean_bounds(
 
 
 def _radius(x: Tensor, y: Tensor, trim: float, error: float, rng: torch.Generator) -> tuple[Tensor, float]:
-    """A point c, and r_P + r_Q, each beyond the (1 − trim)-quantile of the distances to c but for `error`.
+    """A point c, and r_P + r_Q, each beyond the (1 − trim)-quantile of distances to c except with probability `error`.
 
-    A tenth of the samples chooses c; the others, which are independent of it, tell the distances.
+    A tenth of the samples chooses c; the others, which are independent of it, give the distances.
     """
     parts = [
         samples[torch.randperm(len(samples), generator=rng)].tensor_split([max(1, len(samples) // 10)])
@@ -257,10 +257,10 @@ class _Bands:
 
     def __init__(self, n: int, m: int, trim: float, log: float) -> None:
         def places(size: int, levels: np.ndarray) -> Tensor:
-            """Which of the sorted samples, counted from 1, are the quantiles; 0 and size + 1 where none are known."""
+            """Ranks of the sorted samples that are the quantiles, from 1; 0 and size + 1 where none is known."""
             return torch.from_numpy(np.ceil(size * levels).clip(0, size + 1).astype(np.int64))
 
-        # Between two levels a quantile lies between those at either; so fine a grid adds about 2 % to the bands.
+        # Between two levels a quantile lies between those at either; this grid adds about 2 % to the bands.
         grid = np.linspace(trim, 1 - trim, 2 + int(GRID * math.sqrt(max(n, m))))
         by = [math.sqrt(log / (2 * size)) * (1 + 1e-9) + 1e-15 for size in (n, m)]
         self.low = [places(size, grid[:-1] - shift) for size, shift in zip((n, m), by)]

@@ -1,4 +1,4 @@
-"""Two-sample tests: whether two laws are equal, and how far apart they are at least."""
+"""Two-sample tests: whether two laws are equal, and a lower bound on their distance."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ STATISTICS = {
 PARTS = {"combined": ("energy", "sliced_w1")}
 """Method → the methods whose p-values it combines."""
 PERMUTATIONS = {"combined": 999, "energy": 999, "w1": 199, "excess": 199, "sliced_w1": 999, "mmd": 999}
-"""Method → permutations by default. Each of w1 and of excess takes exact plans."""
+"""Method → permutations by default. Each permutation for w1 and excess takes exact plans."""
 MOST = 10_000_000  # permutations
 DIRECTIONS = 100
 CHUNK = 2**22  # entries of a block of permutations: 32 MiB
-SOLVED = 1e-9  # by which two exact values may differ and count as equal, relative to the largest distance
+SOLVED = 1e-9  # difference up to which two exact values count as equal, relative to the largest distance
 SUBSAMPLE = "Test a random subsample, such as x[torch.randperm(len(x))[:5000]]."
 
 Statistic = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From orders of the pooled samples, shape (b, n + m), of which the first n stand for x: values (b,), and bounds (b,)
-on their rounding."""
+"""From orders of the pooled samples, shape (b, n + m), the first n taken as x: values (b,), and bounds (b,) on their
+rounding."""
 
 
 @dataclass(frozen=True)
 class TwoSampleTest(Printed):
-    """Whether two laws are equal, and how far apart they are at least.
+    """Whether two laws are equal, and a lower bound on their W1.
 
     Attributes:
-        statistic: Of the method; see :func:`two_sample_test`.
-        pvalue: Of equal laws: where they are equal, it is at most α with probability at most α, for every α.
-        w1_lower: W1 of the laws is at least this, in the units of the samples, with confidence `level`; 0 where nothing
-            above 0 was found, None where the method gives no such bound.
+        statistic: The method's statistic; see :func:`two_sample_test`.
+        pvalue: p-value of equal laws: if they are equal, it is at most α with probability at most α, for every α.
+        w1_lower: W1 of the laws is at least this, in the units of the samples, with confidence `level`; 0 if nothing
+            above 0 was found, None if the method gives no bound.
         method: combined, energy, w1, excess, sliced_w1, mmd or betting.
-        level: Confidence of `w1_lower`; 1 − level is what `rejected` compares the p-value with.
+        level: Confidence of `w1_lower`; `rejected` compares the p-value with 1 − level.
         permutations: How many splits of the samples the statistic was compared with; None for betting.
         n: Number of samples of P.
         m: Number of samples of Q.
         dim: Their dimension.
-        seed: Of the permutations, or of the order of the samples.
-        seconds: Taken in all.
+        seed: Seed of the permutations, or of the order of the samples.
+        seconds: Time taken.
         notes: What the reader should know, in sentences.
 
-    It unpacks as SciPy's results do: `statistic, pvalue = two_sample_test(x, y)`.
+    It unpacks like SciPy's results: `statistic, pvalue = two_sample_test(x, y)`.
     """
 
     statistic: float
@@ -101,10 +101,10 @@ class TwoSampleTest(Printed):
 
     @property
     def joint_level(self) -> float:
-        """At least so probable it is that all of it is right: a rejection, and the bound beside it.
+        """The confidence that a rejection and the bound are both right.
 
-        A bound by betting goes with its p-value; beside one by permutation it is a second statement, and what may be
-        wrong adds up.
+        A bound by betting is one statement with its p-value; with a p-value by permutation there are two statements,
+        whose error probabilities add up.
         """
         statements = 1 if self.w1_lower is None or self.method == "betting" else 2
         return max(0.0, float(1 - statements * self._alpha))
@@ -114,7 +114,7 @@ class TwoSampleTest(Printed):
         return 1 - Decimal(repr(float(self.level)))
 
     def headline(self) -> str:
-        return f"Are two laws equal? By {self.n:,} and {self.m:,} samples in dimension {self.dim:,}"
+        return f"Are two laws equal? From {self.n:,} and {self.m:,} samples in dimension {self.dim:,}"
 
     def summary_rows(self) -> list[Row]:
         verdict = "rejected" if self.rejected else "not rejected"
@@ -158,13 +158,14 @@ def two_sample_test(
 ) -> TwoSampleTest:
     r"""Tests whether the laws P of x and Q of y are equal; with an effect size, a lower bound on their W1.
 
-    By permutation, with a statistic T of the samples, and T_b that of the pooled samples split at random into n and m:
+    By permutation, with a statistic T of the samples, and T_b that of a random split of the pooled samples into n and
+    m:
 
     .. math:: p = \frac{1 + \#\{b : T_b \ge T\}}{1 + B}
 
-    `combined`, the default: by energy distance and by sliced W1, on the same splits, and T is the product of the
-    p-values that they give a split among all of them, of which small values count: equal laws are rejected as rarely as
-    by one of them, and laws that only one of them tells apart are found nearly as often as by that one. `energy`: the
+    `combined`, the default: by energy distance and sliced W1, on the same splits; T is the product of the two p-values
+    of a split among all of them, and small values count: equal laws are rejected as rarely as by one of them, and laws
+    that only one of them tells apart are found nearly as often as by that one. `energy`: the
     energy distance :math:`2\,\overline{\|x - y\|} - \overline{\|x - x'\|} - \overline{\|y - y'\|}`, means over all
     pairs, in the units of the samples (the square of `scipy.stats.energy_distance`, which is for the line).
     `w1`: exact W1 of the samples. `excess`: what it has beyond a floor, with random halves of :math:`\lfloor \min(n, m)
@@ -173,8 +174,8 @@ def two_sample_test(
     :math:`\overline{k(x, x')} + \overline{k(y, y')} - 2\,\overline{k(x, y)}`, :math:`k(u, v) = e^{-\|u - v\|^2 / 2h^2}`
     with h the median distance of the pooled samples.
 
-    By betting (`method="betting"`): the samples in random pairs, as :class:`BettingTest` takes them. The p-value and
-    `w1_lower` then are one statement, which holds jointly at `level`.
+    By betting (`method="betting"`): the samples go to :class:`BettingTest` in random pairs. The p-value and `w1_lower`
+    are then one statement, which holds jointly at `level`.
 
     Arguments:
         x: Independent samples of P, shape (n, d), or (n,) for scalars, n ≥ 2; any real dtype, any device; a data frame
@@ -183,29 +184,29 @@ def two_sample_test(
             matched by them.
         method: combined, energy, w1, excess, sliced_w1, mmd or betting. Which finds what: `wgan-lip benchmark
             suite=tests`.
-        permutations: B; by default 999, for w1 and excess 199. Where there are no more splits than these and the given
+        permutations: B; by default 999, for w1 and excess 199. If there are no more splits than B besides the given
             one, all are taken, and p is exact.
-        effect: True: `w1_lower` by betting beside a p-value by permutation. It is a second statement: `joint_level` is
+        effect: True adds `w1_lower` by betting to a p-value by permutation. It is a second statement: `joint_level` is
             that of both.
         level: Confidence, in (0, 1).
-        a: Weights can't be taken into account; anything but None is refused.
-        b: So are these.
+        a: Weights are not supported; anything but None is refused.
+        b: As for a.
         device: Where permutations are evaluated: cpu, cuda, cuda:N or auto. w1 and excess solve on the CPU.
-        seed: Of the permutations, directions, halves and pairs; not to be chosen by what comes out.
+        seed: Seed of the permutations, directions, halves and pairs; do not choose it by the result.
 
     Returns:
         :class:`TwoSampleTest`.
 
     Raises:
         InputError: Unusable samples or settings, weights, columns whose names differ, or less memory available than
-            needed: about 16 (n + m)² bytes, for mmd 32 (n + m)²; for w1 and excess 40 n m more; beside energy, w1 and
-            sliced_w1 on the line, which need no distances.
+            needed: about 16 (n + m)² bytes, for mmd 32 (n + m)²; for w1 and excess 40 n m more. On the line, energy, w1
+            and sliced_w1 need no distances.
 
     Guarantee:
-        Where P = Q and all samples are independent, the p-value is at most α with probability at most α, at every n and
-        m: ties, and values that differ by less than their rounding, count against a rejection. `w1_lower` is at most
-        W1(P, Q) with probability at least `level`, whatever the laws are. That a p-value is not small is no evidence
-        that laws are equal.
+        If P = Q and all samples are independent, the p-value is at most α with probability at most α, at every n and m:
+        ties, and values that differ by less than their rounding, count against a rejection. `w1_lower` is at most
+        W1(P, Q) with probability at least `level`, whatever the laws are. A p-value that is not small is no evidence
+        that the laws are equal.
 
     References:
         Energy statistics (Székely, Rizzo, 2013); A Kernel Two-Sample Test (Gretton et al., 2012); for the added 1:
@@ -241,7 +242,7 @@ def check_test(
     device: torch.device | str,
     seed: int,
 ) -> tuple[Tensor, Tensor, int, torch.device, int, str]:
-    """Refuses what :func:`two_sample_test` can't use, before anything is computed.
+    """Checks the arguments of :func:`two_sample_test` before anything is computed.
 
     Returns:
         The samples, float64 on the CPU, the number of permutations (0 for betting), device and seed, and a note on the
@@ -251,20 +252,20 @@ def check_test(
     check_level(level)
     if a is not None or b is not None:
         raise InputError(
-            "A two-sample test takes independent samples, without weights. Got weights. Where they are counts, repeat "
-            "each sample as often, by np.repeat(x, a, axis=0)."
+            "A two-sample test takes independent samples, without weights. If the weights are counts, repeat the "
+            "samples, by np.repeat(x, a, axis=0)."
         )
     if method == "betting" and permutations is not None:
-        raise InputError(f"method=betting takes no permutations. Got permutations={permutations}. Leave it out.")
+        raise InputError(f"method=betting takes no permutations. Leave out permutations={permutations}.")
     count = PERMUTATIONS.get(method, 0) if permutations is None else permutations
     whole = isinstance(count, Integral) and not isinstance(count, bool)
     if permutations is not None and not (whole and 1 <= count <= MOST):
-        raise InputError(f"Expected permutations as a whole number from 1 to {MOST:,}. Got {count!r:.40}.")
+        raise InputError(f"permutations must be an integer from 1 to {MOST:,}, not {count!r:.40}.")
     if type(effect) is not bool:
-        raise InputError(f"Expected effect to be True or False. Got {effect!r}.")
+        raise InputError(f"effect must be True or False, not {effect!r}.")
     for name, samples in (("x", x), ("y", y)):
         if isinstance(samples, Law):
-            raise InputError(f"Expected {name} to hold samples. Got a law. Draw from it: law.sample(n, generator).")
+            raise InputError(f"{name} must hold samples, not a law. Draw from it: law.sample(n, generator).")
     x, y, note = common_origin(x, y)
     x, y = (samples.detach().cpu().double() for samples in check_pair(x, y, minimum=2))
     unit_of(x, y)  # refuses coordinates beyond what sums of squares can hold
@@ -289,7 +290,7 @@ def _permuted(
     unit = unit_of(x, y)
     pooled = (torch.cat((x, y)) / unit).to(device)
     statistics = [_statistic(part, pooled, n, rng) for part in PARTS.get(method, (method,))]
-    # Excess takes halves at random. Of many samples the number of splits would have millions of digits.
+    # Excess takes random halves. With many samples the number of splits would have millions of digits.
     every = method != "excess" and math.comb(n + m, 2) <= permutations + 1 >= math.comb(n + m, n)
     permutations = math.comb(n + m, n) - 1 if every else permutations
 
@@ -321,10 +322,10 @@ def _permuted(
 
 
 def _ranks(values: Tensor, errors: Tensor) -> Tensor:
-    """How many of all splits have at least the value of each, itself among them, shape (B + 1,).
+    """For each split, how many of all splits have at least its value, itself included, shape (B + 1,).
 
-    Where rounding leaves doubt, the given split, the first one, has the largest rank that may be true, and the others
-    the smallest: so that the p-value made of these is no smaller than in real arithmetic.
+    Where rounding leaves doubt, the given split, the first one, gets the largest possible rank, and the others the
+    smallest, so the p-value from these is no smaller than in real arithmetic.
     """
     lowest = (values - errors).sort().values
     surely = len(values) - torch.searchsorted(lowest, values + errors)
@@ -334,7 +335,7 @@ def _ranks(values: Tensor, errors: Tensor) -> Tensor:
 
 
 def _stream(seed: int) -> np.random.Generator:
-    """Random numbers that are none of those from which samples may have been drawn, by torch or NumPy from `seed`."""
+    """A random stream other than those that torch or NumPy may have used to draw samples from `seed`."""
     return np.random.default_rng([seed, 0x7E57])
 
 
@@ -361,7 +362,7 @@ def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) ->
     if method == "sliced_w1":
         theta = torch.from_numpy(rng.standard_normal((dim, DIRECTIONS)))
         theta = (theta / torch.linalg.vector_norm(theta, dim=0)).to(pooled)
-        return _along_lines((pooled - pooled[0]) @ theta, n, power=1)  # far from the origin digits would be lost
+        return _along_lines((pooled - pooled[0]) @ theta, n, power=1)  # far from the origin, digits would be lost
     pairs = len(pooled) ** 2
     need = (32 if method == "mmd" else 16) * pairs + (BYTES_PER_PAIR * n * m if method in ("w1", "excess") else 0)
     check_memory(need, f"a test by {method} with the distances of {len(pooled)} samples", SUBSAMPLE)
@@ -375,7 +376,7 @@ def _statistic(method: str, pooled: Tensor, n: int, rng: np.random.Generator) ->
 
 
 def _distances(pooled: Tensor) -> tuple[Tensor, float]:
-    """Of all pairs, shape (n + m, n + m), and a bound on the relative error of each."""
+    """Distances of all pairs, shape (n + m, n + m), and a bound on the relative error of each."""
     if pooled.device.type == "cpu":
         rows, relative = distances(pooled, pooled)
         return torch.from_numpy(rows), relative
@@ -384,13 +385,13 @@ def _distances(pooled: Tensor) -> tuple[Tensor, float]:
 
 
 def _signs(orders: Tensor, n: int) -> Tensor:
-    """1/n where a sample is of x, −1/m where it is of y, shape (b, n + m)."""
+    """1/n for samples in x, −1/m for those in y, shape (b, n + m)."""
     signs = torch.full(orders.shape, -1 / (orders.shape[1] - n), dtype=torch.float64, device=orders.device)
     return signs.scatter_(1, orders[:, :n], 1 / n)
 
 
 def _quadratic(matrix: Tensor, n: int, size: Tensor, relative: float) -> Statistic:
-    """sᵀMs for the signs s of a split, where |s|ᵀ|M||s| ≤ |s|ᵀ·`size`, and M is made of distances of that error."""
+    """sᵀMs for the signs s of a split, given |s|ᵀ|M||s| ≤ |s|ᵀ·`size`, for distances with that relative error."""
     relative = gamma(4 * len(matrix) + 64) + 3 * relative
 
     def evaluate(orders: Tensor) -> tuple[Tensor, Tensor]:
@@ -402,7 +403,7 @@ def _quadratic(matrix: Tensor, n: int, size: Tensor, relative: float) -> Statist
 
 def _kernel(apart: Tensor) -> Tensor:
     """A Gaussian kernel as wide as the median distance of two different samples."""
-    total = len(apart)  # as many zeros stand on the diagonal, and sort first
+    total = len(apart)  # the zeros on the diagonal sort first
     width = apart.flatten().kthvalue(total + (total * total - total + 1) // 2).values
     width = width if width > 0 else apart.mean()  # where half of the pairs coincide
     return apart.div(width if width > 0 else 1.0).square_().mul_(-0.5).exp_()
@@ -412,8 +413,8 @@ def _along_lines(positions: Tensor, n: int, power: int) -> Statistic:
     r"""The mean over lines of :math:`\int |F - G|`, which is W1, or of :math:`2 \int (F - G)^2`, the energy distance.
 
     Arguments:
-        positions: Of all samples on k lines, shape (n + m, k).
-        n: How many of them are of x.
+        positions: Positions of all samples on k lines, shape (n + m, k).
+        n: How many of them belong to x.
         power: 1 or 2.
     """
     places, order = positions.sort(dim=0)
@@ -433,7 +434,7 @@ def _along_lines(positions: Tensor, n: int, power: int) -> Statistic:
 
 
 def _solved(apart: np.ndarray, n: int, *, excess: bool) -> Statistic:
-    """Exact W1 of the two parts, or what it has beyond its floor."""
+    """Exact W1 of the two parts, or its excess over its floor."""
     scale = float(apart.max()) or 1.0  # the solver's tolerance is absolute
 
     def w1(rows: np.ndarray, columns: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Operator norms, bounded from above, rigorously."""
+"""Rigorous upper bounds on operator norms."""
 
 from wgan_lip.lipschitz.bounds.convolutions import padding_multiplicity, upper_bound_convolution_norm
 from wgan_lip.lipschitz.bounds.dense import (

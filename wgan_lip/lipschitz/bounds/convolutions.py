@@ -1,15 +1,15 @@
-r"""Norms of convolutions, bounded from above, rigorously.
+r"""Rigorous upper bounds on the norms of convolutions.
 
 Note [Every convolution is one on a torus]
     Padding with zeros restricts a convolution of a torus at least as long as the input and one margin; circular
     padding is the torus itself; all other padding repeats pixels before a convolution without padding, and a map that
-    repeats no pixel more than r times has norm at most √r. A stride s takes the pixels of each residue mod s as
-    channels of their own (pixel-unshuffle, an isometry), which leaves stride 1 on a grid s times coarser, and fewer
-    taps. A dilation only permutes or repeats the frequencies of the torus. What is left is the largest norm of
+    repeats no pixel more than r times has norm at most √r. A stride s makes the pixels of each residue mod s separate
+    channels (pixel-unshuffle, an isometry), which leaves stride 1 on a grid s times coarser, and fewer taps. A dilation
+    only permutes or repeats the frequencies of the torus. What is left is the largest norm of
 
     .. math:: \hat K(\omega) = \sum_m K_m e^{i \omega \cdot m}, \qquad m_a = 0, \ldots, T_a - 1
 
-    over the frequencies of the torus, which is exact, or over all frequencies, where no size is given. There a grid of
+    over the frequencies of the torus, which is exact, or over all frequencies if no size is given. Then a grid of
     N_a > T_a − 1 points an axis is enough: by Riesz's lemma a real function f of exponential type n with
     |f| ≤ f(x0) has f(x) ≥ f(x0) cos(n(x − x0)) for n|x − x0| ≤ π, so with n_a = (T_a − 1)/2 the largest norm exceeds
     that on the grid by at most the factor Π_a 1/cos(π n_a/N_a).
@@ -75,8 +75,8 @@ def upper_bound_convolution_norm(
 
     .. math:: \|K\| \le \sqrt r \max_\omega \|\hat K(\omega)\|
 
-    r counts the copies that padding makes, at most. See Note [Every convolution is one on a torus]. The adjoint has the
-    same norm: a transposed convolution is bounded by the convolution with the same kernel, `size` being its output's.
+    r is the most copies that padding makes of a pixel. See Note [Every convolution is one on a torus]. The adjoint has
+    the same norm: a transposed convolution is bounded by the convolution with the same kernel and its output's `size`.
 
     Arguments:
         kernel: Shape (c_out, c_in/groups, *k), any real floating type.
@@ -87,10 +87,10 @@ def upper_bound_convolution_norm(
         size: Spatial size of the input; None bounds the norm for every size.
 
     Returns:
-        A float that is at least ‖K‖. Exact but for rounding (about 1e-12) where no two windows share a pixel, and for
-        circular padding of half the kernel and a size that the stride divides. Larger sizes (above 64 pixels an axis
-        and tap but the first, in two dimensions) and no size pay the factor of the grid, at most 1.0024. Zero padding
-        has the norm of a slightly larger torus; other padding pays √r.
+        A float that is at least ‖K‖. Exact up to rounding (about 1e-12) where no two windows share a pixel, and for
+        circular padding of half the kernel and a size that the stride divides. Larger sizes (above 64 pixels for each
+        axis and tap but the first, in two dimensions) and no size cost the factor of the grid, at most 1.0024. Zero
+        padding gives the norm of a slightly larger torus; other padding costs √r.
 
     Raises:
         InputError: Not a kernel, empty, not finite, or an argument that torch does not accept either.
@@ -102,9 +102,9 @@ def upper_bound_convolution_norm(
     check_choice(padding_mode, list(_MODES), "padding_mode")
     shape = tuple(kernel.shape)
     if len(shape) < 3 or 0 in shape:
-        raise InputError(f"Expected a non-empty kernel of shape (c_out, c_in/groups, *k). Got shape {shape}.")
+        raise InputError(f"kernel must have shape (c_out, c_in/groups, *k) and not be empty. Its shape is {shape}.")
     if groups < 1 or shape[0] % groups:
-        raise InputError(f"Expected a number of groups that divides the {shape[0]} output channels. Got {groups}.")
+        raise InputError(f"groups must divide the {shape[0]} output channels; {groups} does not.")
     taps = shape[2:]
     strides = list(per_axis(stride, len(taps), "stride", 1))
     dilations = per_axis(dilation, len(taps), "dilation", 1)
@@ -114,7 +114,7 @@ def upper_bound_convolution_norm(
     for a, n in enumerate(sizes):
         room = math.inf if n is None else n + sum(margins[a]) - spans[a]
         if room < 0:
-            raise InputError(f"Expected a size of at least {spans[a]} with its padding on axis {a}. Got {n}.")
+            raise InputError(f"size with its padding must be at least {spans[a]} on axis {a}, not {n}.")
         if room < strides[a]:  # a single output, so that the stride does not matter and no pixel is seen twice
             strides[a] = dilations[a] * taps[a]
 
@@ -136,7 +136,7 @@ def upper_bound_convolution_norm(
 def padding_multiplicity(
     padding_mode: str, padding: Sequence[tuple[int, int]], size: Sequence[int] | None = None
 ) -> int:
-    """Counts how often padding repeats a pixel at most: r, for a map of norm at most √r.
+    """The most often that padding repeats a pixel: r, for a map of norm at most √r.
 
     Arguments:
         padding_mode: "zeros", "circular", "reflect" or "replicate".
@@ -159,7 +159,7 @@ def padding_margins(
         if check_choice(padding, ["valid", "same"], "padding") == "valid":
             return [(0, 0)] * len(spans)
         if max(strides) > 1:
-            raise InputError(f"Expected stride 1 with padding 'same'. Got {strides}. State the padding.")
+            raise InputError(f"padding 'same' needs stride 1, not {strides}. Give the padding in numbers.")
         return [((span - 1) // 2, span // 2) for span in spans]
     return [(p, p) for p in per_axis(padding, len(spans), "padding", 0)]
 
@@ -168,7 +168,7 @@ def per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tu
     """The integer for each axis. Raises :class:`InputError` for other numbers of axes, and less than `least`."""
     values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     if len(values) != axes or not all(isinstance(v, int) and v >= least for v in values):
-        raise InputError(f"Expected {name} to be integers of at least {least}, for {axes} spatial axes. Got {value!r}.")
+        raise InputError(f"{name} must be integers of at least {least}, for {axes} spatial axes, not {value!r}.")
     return values
 
 
@@ -238,13 +238,13 @@ def _axis(stride: int, dilation: int, length: int | None, copies: int) -> _Axis:
 
 
 def _zero_padded(stride: int, dilation: int, span: int, margin: tuple[int, int], size: int | None) -> _Axis:
-    """The pixels beyond one margin, at most a kernel's span, wrap into the other."""
+    """The pixels beyond one margin, at most a kernel's span, wrap around into the other."""
     length = None if size is None else size + min(max(margin), span - 1)
     return _axis(stride, dilation, length, 1)
 
 
 def _padded(mode: str, stride: int, dilation: int, span: int, margin: tuple[int, int], size: int | None) -> _Axis:
-    """Padding first, as a map of its own."""
+    """Padding first, as a separate map."""
     length = None if size is None else size + sum(margin)
     return _axis(stride, dilation, length, _copies(mode, *margin, size))
 

@@ -1,4 +1,4 @@
-"""Operator norms, bounded from above, rigorously.
+"""Rigorous upper bounds on operator norms.
 
 Note [Trust only the matrix product]
     Every bound here rests on one fact of floating-point arithmetic: a matrix product of inner dimension k, summed in
@@ -34,8 +34,8 @@ class Norm:
     `Norm((d,))` is the Euclidean norm, `Norm((1,) * d)` the maximum norm, and `Norm((1, 1, 1, d - 3))` the block-max
     norm of the fixed-width critics in *Approximation theory for 1-Lipschitz ResNets* (2025), Theorem 4.1.
 
-    `Norm.euclidean()`, without blocks, is the Euclidean norm of a space of any dimension: that of images, whose size a
-    convolution need not know.
+    `Norm.euclidean()`, without blocks, is the Euclidean norm of a space of any dimension, such as that of images, whose
+    size a convolution need not know.
 
     Arguments:
         blocks: Sizes of the blocks; they add up to the dimension.
@@ -45,7 +45,7 @@ class Norm:
 
     def __post_init__(self) -> None:
         if self.blocks and min(self.blocks) < 1:
-            raise InputError(f"Expected blocks of size at least 1. Got {self.blocks}.")
+            raise InputError(f"Blocks of a norm must have size at least 1, not {self.blocks}.")
 
     @staticmethod
     def euclidean(dim: int | None = None) -> Norm:
@@ -79,7 +79,7 @@ def gamma(operations: int) -> float:
     """γ_k = k·u/(1 − k·u): the relative error that k roundings can add up to in float64, itself rounded up."""
     ku = operations * UNIT_ROUNDOFF
     if ku >= 0.01:
-        raise InputError(f"Expected at most 9e13 operations in one sum. Got {operations}.")
+        raise InputError(f"A sum of {operations} operations is too long to bound its rounding: at most 9e13.")
     return ku / (1 - ku) * (1 + 2.0**-50)
 
 
@@ -112,7 +112,7 @@ def upper_bound_norm(matrix: Tensor | np.ndarray) -> float:
         matrix: Shape (m, n), any real floating type.
 
     Returns:
-        A float that is at least ‖A‖. Relative excess about 1e-10 at size 1024, 1e-13 at size 64; at most ‖A‖_F.
+        A float that is at least ‖A‖, by about a relative 1e-10 at size 1024, 1e-13 at size 64; at most ‖A‖_F.
 
     Raises:
         InputError: Not a matrix, empty, or not finite.
@@ -187,7 +187,7 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
 
     .. math:: \|A\|_{* \to *} \le \max_i \sum_j \|A_{B_i B_j}\|_2
 
-    which is exact for Euclidean → Euclidean, Euclidean → block-max, and wherever the output blocks are scalars.
+    which is exact for Euclidean → Euclidean, Euclidean → block-max, and whenever the output blocks are scalars.
 
     Arguments:
         matrix: Shape (norm_out.dim, norm_in.dim).
@@ -203,8 +203,8 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
     """
     if tuple(matrix.shape) != (norm_out.dim, norm_in.dim):
         raise InputError(
-            f"Expected a matrix of shape ({norm_out.dim}, {norm_in.dim}). Got {tuple(matrix.shape)}. "
-            "Its shape must agree with the norms it maps between."
+            f"matrix must have shape ({norm_out.dim}, {norm_in.dim}), not {tuple(matrix.shape)}, to map between "
+            "these norms."
         )
     if len(norm_in.blocks) == len(norm_out.blocks) == 1:
         return upper_bound_norm(matrix)
@@ -232,7 +232,7 @@ def upper_bound_operator_norm(matrix: Tensor | np.ndarray, norm_in: Norm, norm_o
 
 
 def _upper_bound_block_norm(block: np.ndarray) -> float:
-    """As :func:`upper_bound_norm`, to a few roundings, whatever the size, where rows and columns have one entry each.
+    """As :func:`upper_bound_norm`, but tight at any size, up to a few roundings, for one entry in each row and column.
 
     The spectral norm lies between the largest entry and the largest absolute row or column sum.
     """
@@ -259,10 +259,11 @@ def _sums_up(terms: np.ndarray) -> np.ndarray:
 
 def _float64(values: Tensor | np.ndarray) -> np.ndarray:
     if values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values):
-        raise InputError(f"Expected real weights. Got {values.dtype}. Use a real dtype.")
+        raise InputError(f"Weights must be real, not {values.dtype}. Convert them to a real dtype.")
     if np.float32(2.0**-149).astype(np.float64) == 0:  # then subnormal weights would convert to zero
         raise InputError(
-            "Expected gradual underflow. Got a processor that flushes it to zero. Call set_flush_denormal(False)."
+            "This processor flushes subnormal numbers to zero, so bounds could be wrong. Call "
+            "torch.set_flush_denormal(False)."
         )
     return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
 
@@ -271,11 +272,11 @@ def scaled_float64(matrix: Tensor | np.ndarray) -> tuple[np.ndarray, int | None]
     """The matrix in float64 times 2^-e with its largest entry in [1/2, 1), and e; (matrix, None) if it is zero."""
     array = _float64(matrix)
     if array.ndim != 2 or array.size == 0:
-        raise InputError(f"Expected a non-empty matrix. Got shape {array.shape}.")
+        raise InputError(f"A non-empty matrix is needed, not an array of shape {array.shape}.")
     largest = float(np.abs(array).max())
     if not math.isfinite(largest):
         raise InputError(
-            "Expected finite weights. Got NaN or infinity. Reload the last good checkpoint, or lower the step size."
+            "Weights must be finite, not NaN or infinity. Reload the last good checkpoint, or lower the learning rate."
         )
     if largest == 0.0:
         return array, None

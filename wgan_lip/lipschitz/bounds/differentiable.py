@@ -49,7 +49,7 @@ def gram_bound(matrix: Tensor, *, iterations: int = 4) -> Tensor:
         Allauzen, 2023)
     """
     if matrix.ndim < 2:
-        raise InputError(f"Expected a matrix of shape (..., m, n). Got {tuple(matrix.shape)}.")
+        raise InputError(f"matrix must have shape (..., m, n), not {tuple(matrix.shape)}.")
     working = matrix if matrix.dtype == torch.float64 else matrix.float()
     power = working if working.shape[-2] <= working.shape[-1] else working.mT
     eps, tiny = torch.finfo(power.dtype).eps, torch.finfo(power.dtype).tiny
@@ -95,7 +95,7 @@ def row_scale(matrix: Tensor, q: Tensor | None = None) -> Tensor:
         A unified algebraic perspective on Lipschitz neural networks (Araujo, Havens, Delattre, Allauzen, Hu, 2023)
     """
     if matrix.ndim != 2:
-        raise InputError(f"Expected a matrix of shape (m, n). Got {tuple(matrix.shape)}.")
+        raise InputError(f"matrix must have shape (m, n), not {tuple(matrix.shape)}.")
     return convolution_row_scale(matrix[..., None], q=q)
 
 
@@ -136,7 +136,7 @@ def convolution_row_scale(
     """
     if kernel.ndim < 3 or groups < 1 or kernel.shape[0] % groups:
         raise InputError(
-            f"Expected a kernel of shape (c_out, c_in/groups, *k). Got {tuple(kernel.shape)} and {groups} groups."
+            f"kernel must have shape (c_out, c_in/groups, *k), not {tuple(kernel.shape)} with {groups} groups."
         )
     axes = kernel.ndim - 2
     strides, dilations = per_axis(stride, axes, "stride", 1), per_axis(dilation, axes, "dilation", 1)

@@ -1,14 +1,14 @@
-"""1-Lipschitz maps by construction; each knows its norm in, norm out and constant.
+"""1-Lipschitz maps by construction; each knows its norms of input and output, and its constant.
 
-A layer is one class in one file, and no other line anywhere names it. It says:
+A layer is one class in one file, and is named nowhere else. It defines:
 
 - `forward`, its formula;
 - `claim()`, what can be proved about it for the weights as they are stored now;
 - `constraints()`, the sets its parameters are pulled back to after every optimiser step (see :class:`Retraction`);
-- `kinks()`, where a piecewise affine one changes its formula, for :func:`wgan_lip.enumerate_lipschitz`;
-- `start_at()` and `renew()`, what a critic that is started at samples, or renewed in training, does to it;
+- `kinks()`, where the formula of a piecewise affine layer changes, for :func:`wgan_lip.enumerate_lipschitz`;
+- `start_at()` and `renew()`, what happens to it when a critic starts at samples, or is renewed in training;
 - `lengths`, which of its parameters have the units of the samples, for :func:`wgan_lip.parameter_groups`;
-- `summary`, its row in the table of layers, and `examples()`, small ones that the tests try to break.
+- `summary`, its row in the table of layers, and `examples()`, small layers that the tests try to break.
 
 All but the first two have defaults; see :class:`LipschitzLayer`.
 

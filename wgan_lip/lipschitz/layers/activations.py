@@ -97,7 +97,7 @@ ACTIVATIONS: Mapping[str, Formula] = MappingProxyType({
         lambda t: torch.logaddexp(t, t.new_zeros(())), (0.0, 1.0), at_zero=math.log(2.0), roundings=32
     ),
 })  # fmt: skip
-"""By name; not to be added to: derive from :class:`Activation` for one of your own, and prove its slopes."""
+"""Activations by name. Do not add to it: derive from :class:`Activation` for one of your own, and prove its slopes."""
 
 
 class Pointwise(Activation):
@@ -139,8 +139,8 @@ class Pointwise(Activation):
 class Absolute(Activation):
     """x ↦ |x|, coordinate by coordinate; slopes −1 and 1, so a 1-Lipschitz map in any norm, and no rounding.
 
-    Its negative is the gradient-flow layer x − 2Wᵀ relu(Wx) with W = I. As the σ of a residual layer it would expand:
-    slopes below 0 do.
+    Its negative is the gradient-flow layer x − 2Wᵀ relu(Wx) with W = I. As the σ of a residual layer it would expand,
+    as its slopes go below 0.
     """
 
     roundings = 0
@@ -172,7 +172,7 @@ class Spline(Activation):
 
     Arguments:
         width: Number of channels of the input, shape (b, width) or (b, width, …).
-        knots: Number of knots, odd, so that 0 is one of them; there are knots + 1 slopes a channel.
+        knots: Number of knots, odd, so that 0 is one of them; each channel has knots + 1 slopes.
         radius: The outermost knots are at ±radius, in the units of the input.
 
     Guarantee:
@@ -189,8 +189,8 @@ class Spline(Activation):
         super().__init__()
         if width < 1 or knots < 3 or knots % 2 == 0 or not 0 < radius < math.inf:
             raise InputError(
-                "Expected a width of at least 1, an odd number of at least 3 knots, and a finite radius above 0. "
-                f"Got width {width}, {knots} knots, radius {radius}."
+                "A spline needs a width of at least 1, an odd number of knots of at least 3, and a finite radius above "
+                f"0, not width={width}, knots={knots}, radius={radius}."
             )
         self.radius = radius
         self.slope = nn.Parameter((torch.arange(knots + 1) > knots // 2).float().repeat(width, 1))
@@ -205,7 +205,7 @@ class Spline(Activation):
     def forward(self, x: Tensor) -> Tensor:
         width, pieces = self.slope.shape
         if x.ndim < 2 or x.shape[1] != width:
-            raise InputError(f"Expected inputs of shape (b, {width}) or (b, {width}, …). Got {tuple(x.shape)}.")
+            raise InputError(f"Inputs must have shape (b, {width}) or (b, {width}, …), not {tuple(x.shape)}.")
         half = pieces // 2
         step = self.radius / (half - 1)
         with torch.no_grad():  # relative to x also near 0, where adding first would round x away
@@ -217,7 +217,7 @@ class Spline(Activation):
     def slopes(self) -> tuple[float, float]:
         low, high = (bound.item() for bound in self.slope.detach().aminmax())
         if not math.isfinite(high - low):
-            raise InputError(f"Expected finite slopes. Got slopes in [{low}, {high}]. Reload the last good checkpoint.")
+            raise InputError(f"The slopes are not finite, in [{low}, {high}]. Reload the last good checkpoint.")
         return low, high
 
     def at_zero(self) -> float:

@@ -1,4 +1,4 @@
-"""What a layer is: a map, a claim about its Lipschitz constant, and constraints that keep the claim at 1."""
+"""The base of all layers: a map, a claim about its Lipschitz constant, and constraints that keep the claim at 1."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ CHANNELS_FIRST = range(1, 64)  # (b, c) and (b, c, …)
 ANY_AXES = range(64)
 
 Kinks = tuple[Tensor, Tensor]
-"""Rows (k, h) and offsets (k,), float64: a layer's formula may change on {y : rows @ y + offsets = 0} alone."""
+"""Rows (k, h) and offsets (k,), float64: a layer's formula changes only on {y : rows @ y + offsets = 0}."""
 
 Solver = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
-"""Solves the transport between samples (n, d) and (m, d): gives a potential, (k, d) → (k,), in float64."""
+"""Solves optimal transport between samples (n, d) and (m, d); returns a potential, (k, d) → (k,), in float64."""
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """How far a float64 evaluation can stray: by at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
+    """Error bound of a float64 evaluation: at most γ_operations · (gain·‖x‖ + offset·√p) in Euclidean norm.
 
     p is the number of positions, h·w, of the larger of input and output of shape (b, c, h, w); 1 for vectors. For a
     coordinatewise map, one without norms, p is the number of coordinates. With `sums_all`, one more operation for each
@@ -76,12 +76,12 @@ class Claim:
         lipschitz: The constant.
         method: How it is proved.
         norm_in: Norm of the input; None for maps that keep any norm they meet (coordinatewise maps, the identity).
-        norm_out: Norm of the output, likewise.
-        rounding: How far a float64 evaluation can stray.
+        norm_out: Norm of the output; None as for `norm_in`.
+        rounding: Error bound of a float64 evaluation.
         axes: The numbers of axes of a sample, after that of the batch, for which all this holds: `range(1, 2)` for
             vectors (b, d), `range(3, 4)` for images (b, c, h, w). By default vectors of that width where `norm_in` has
             a dimension, and any number where it has none.
-        axes_added: How many more axes a sample has when it comes out; None where all of them are flattened into one.
+        axes_added: How many axes the layer adds to a sample; None if it flattens all of them into one.
     """
 
     lipschitz: float
@@ -103,7 +103,7 @@ class Summary:
 
     Attributes:
         map: What it does to x.
-        norm: The norm that its constant is about, from input to output where they differ.
+        norm: The norm of its constant, from input to output if they differ.
         constant: The constant.
     """
 
@@ -113,18 +113,18 @@ class Summary:
 
 
 def no_kinks(width: int) -> Kinks:
-    """Those of a map that is affine on states of so many coordinates."""
+    """No kinks: those of a map that is affine on states of `width` coordinates."""
     return torch.zeros(0, width, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
 
 
 def kinks_at(breaks: Sequence[float], rows: Tensor, offsets: Tensor) -> Kinks:
-    """Those of a function of each coordinate whose slope changes at `breaks`, behind x ↦ rows @ x + offsets."""
+    """Kinks of a function of each coordinate whose slope changes at `breaks`, after x ↦ rows @ x + offsets."""
     rows, offsets = rows.detach().double(), offsets.detach().double()
     return rows.repeat(len(breaks), 1), torch.cat([offsets[:0], *(offsets - position for position in breaks)])
 
 
 def check_axes(axes: range, found: int, shape: tuple[int, ...] | None = None) -> None:
-    """Raises :class:`InputError` where a layer that takes samples of so many `axes` meets samples of `found` axes."""
+    """Raises :class:`InputError` if a layer that takes samples of `axes` axes gets samples of `found` axes."""
     if found in axes:
         return
     kinds = {VECTORS: "vectors (b, d)", range(2, 3): "signals (b, c, l)", IMAGES: "images (b, c, h, w)"}
@@ -132,37 +132,37 @@ def check_axes(axes: range, found: int, shape: tuple[int, ...] | None = None) ->
     got = f"{found} axes" if shape is None else f"shape {tuple(shape)}"
     few = ", whose first axis torch may read as channels. Put an Unflatten before it."
     raise InputError(
-        f"Expected {wanted}. Got samples of {got}{few if found < axes[0] else '. Put a Flatten before it.'}"
+        f"This layer takes {wanted}, not samples of {got}{few if found < axes[0] else '. Put a Flatten before it.'}"
     )
 
 
 def check_images(x: Tensor) -> Tensor:
     """Returns x, shape (b, c, h, w), or raises :class:`InputError`: torch reads the first of three axes as channels."""
     if x.ndim != 4:
-        raise InputError(f"Expected images of shape (b, c, h, w). Got {tuple(x.shape)}. Write x[None] for one image.")
+        raise InputError(f"Images must have shape (b, c, h, w), not {tuple(x.shape)}. Use x[None] for a single image.")
     return x
 
 
 def new_bias(size: int, scale: float) -> Tensor:
-    """A bias to start from, shape (size,), uniform in [−scale, scale]. Raises :class:`InputError` for another scale."""
+    """An initial bias, shape (size,), uniform in [−scale, scale]. Raises :class:`InputError` for an invalid scale."""
     if not 0 <= scale < math.inf:
-        raise InputError(f"Expected bias_scale of at least 0 and finite. Got {scale}.")
+        raise InputError(f"bias_scale must be finite and at least 0, not {scale}.")
     return torch.empty(size).uniform_(-scale, scale)
 
 
 class LipschitzLayer(nn.Module, ABC):
     """A map with a provable Lipschitz constant between two normed spaces.
 
-    A subclass writes `forward` and :meth:`claim`. Whatever else the package does with a layer it asks the layer, by the
-    methods and attributes below; their defaults suit a layer with nothing to say. `tests/test_contract.py` finds every
-    subclass, and tries to break the claims of its :meth:`examples`.
+    A subclass writes `forward` and :meth:`claim`. For everything else the package asks the layer, by the methods and
+    attributes below, whose defaults suit most layers. `tests/test_contract.py` finds every subclass, and tries to break
+    the claims of its :meth:`examples`.
 
     Attributes:
-        lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that is trained
-            as torch's own are. See :func:`wgan_lip.parameter_groups`.
+        lengths: Names of its parameters that are lengths, in the units of the samples; None for a layer that trains
+            like torch's own. See :func:`wgan_lip.parameter_groups`.
         nonexpansive: Whether its :meth:`constraints` keep the claimed constant at most 1 in training.
-        reads_distances: Whether it lives on distances between the states that reach it, as cones do, so that the layers
-            before it had better keep them when they start.
+        reads_distances: Whether it depends on distances between the states that reach it, as cones do, so that the
+            layers before it should preserve them at the start.
         summary: Its row in the table of layers; by default the first line of its docstring.
     """
 
@@ -199,12 +199,12 @@ class LipschitzLayer(nn.Module, ABC):
         Arguments:
             x: States of P, shape (n, …).
             y: States of Q, shape (m, …).
-            solver: Solves the transport between states, for a layer that starts at a potential.
-            keep_distances: Whether a later layer lives on distances between states; see `reads_distances`.
+            solver: Solves optimal transport between states, for a layer that starts at a potential.
+            keep_distances: Whether a later layer depends on distances between states; see `reads_distances`.
         """
 
     def renew(self, x: Tensor, y: Tensor) -> int:
-        """Moves parts of the layer that no state makes use of to where states are, in place; by default there are none.
+        """Moves parts of the layer that no state uses to where states are, in place; by default there are none.
 
         Called by :meth:`wgan_lip.critics.Critic.renew`, without gradients; the layer's values at the states stay.
 
@@ -219,10 +219,10 @@ class LipschitzLayer(nn.Module, ABC):
 
     @classmethod
     def examples(cls) -> Iterator[tuple[LipschitzLayer, tuple[int, ...]]]:
-        """A few small layers of this class, one a kind of setting, each with the shape of a sample that it takes."""
+        """A few small layers of this class, one for each kind of setting, each with the shape of a sample it takes."""
         raise NotImplementedError(
-            f"{cls.__name__} has no examples, so nothing tries to break its claim. Write a classmethod examples that "
-            "yields small layers with the shape of one sample each, as in: yield cls(4), (4,)"
+            f"{cls.__name__} has no examples, so nothing tests its claim. Write a classmethod examples that yields "
+            "small layers, each with the shape of one sample, as in: yield cls(4), (4,)"
         )
 
 
@@ -236,7 +236,7 @@ CALLS = ("__call__", "_call_impl", "__getattr__", "__getattribute__")  # the way
 
 
 def remember_members(*kinds: type) -> None:
-    """Keeps what `kinds` and their bases define now, for :func:`members_changed`; the first time counts."""
+    """Remembers what `kinds` and their bases define now, for :func:`members_changed`; only the first call counts."""
     for kind in kinds:
         for base in kind.__mro__:
             if base not in (object, ABC) and base not in _MEMBERS:
@@ -244,7 +244,7 @@ def remember_members(*kinds: type) -> None:
 
 
 def members_changed(kind: type) -> list[str]:
-    """What `kind` and its bases have got, lost or replaced since they were remembered, as `Class.name`."""
+    """What `kind` and its bases have gained, lost or replaced since they were remembered, as `Class.name`."""
     changed = []
     for base in kind.__mro__:
         then, now = _MEMBERS.get(base, {}), _members(base)
@@ -255,8 +255,8 @@ def members_changed(kind: type) -> list[str]:
 
 
 def overridden_below(kind: type, answers: Collection[str]) -> list[str]:
-    """What `kind` replaces of the class that defines the first of `answers` it has: what is inherited of them may be
-    about another function."""
+    """What `kind` overrides of the class that defines the first of `answers` it has: those it inherits may be about
+    another function."""
     order = kind.__mro__
     given = next(i for i, base in enumerate(order) if set(answers) & vars(base).keys())
     names = {name for base in order[:given] for name in vars(base) if hasattr(order[given], name)}
@@ -309,11 +309,12 @@ def renew_chain(chain: nn.Module, states: Tensor, n: int) -> int:
 
 
 def kept_by_training(critic: nn.Module) -> str:
-    """What constrained steps keep of a critic's constant, in words; see Note [Guarantees] of the baselines.
+    """What training with constraints guarantees about a critic's constant, in words; see Note [Guarantees] of the
+    baselines.
 
-    A critic that does not say so itself is certified where all its parameters are those of layers that prove their
-    constant: then a bound holds for whatever weights training leaves. That it stays at 1 is up to their constraints,
-    and told by the certificate.
+    A critic that does not say so itself is certified if all its parameters belong to layers that prove their constant:
+    then a bound holds for any weights that training leaves. Whether it stays at 1 is up to their constraints; the
+    certificate says so.
     """
     own = all(
         isinstance(module, LipschitzLayer) or next(module.parameters(recurse=False), None) is None

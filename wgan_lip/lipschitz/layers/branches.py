@@ -1,4 +1,4 @@
-"""Maps side by side: on blocks of the state, or on the same samples and taken together, as by a maximum or a mean."""
+"""Maps side by side: on blocks of the state, or on the same samples and combined, as by a maximum or a mean."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ __all__ = ["Branches", "Maximum", "Minimum", "Mixture", "Parallel", "WeightedSum
 class Branches(LipschitzLayer):
     """Maps side by side, each a layer or a chain of them, such as a critic, whose outputs are joined.
 
-    :func:`wgan_lip.certify` proves each of them by itself, with all that it looks for, and :meth:`joint` what follows.
-    So a subclass says what each gets and how their outputs are joined, and states the joint constant, the rounding of
-    the join, and how far it carries their errors.
+    :func:`wgan_lip.certify` proves each of them separately, with all its checks, and :meth:`joint` what follows. So a
+    subclass says what each map gets and how outputs are joined, and states the joint constant, the rounding of the
+    join, and how far it carries their errors.
 
     Arguments:
         layers: The maps.
@@ -46,11 +46,11 @@ class Branches(LipschitzLayer):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         if not layers:
-            raise InputError(f"Expected at least one map for {type(self).__name__}. Got none.")
+            raise InputError(f"{type(self).__name__} needs at least one map.")
         self.layers = nn.ModuleList(layers)
 
     def inputs(self, x: Tensor) -> Sequence[Tensor]:
-        """What each map gets of x: by default x itself, in copies, for a module may work in place."""
+        """The part of x that each map gets: by default a copy of x, as a module may work in place."""
         return [*(x.clone() for _ in self.layers[1:]), x]
 
     @abstractmethod
@@ -59,11 +59,11 @@ class Branches(LipschitzLayer):
 
     @abstractmethod
     def joint(self, claims: Sequence[Claim]) -> Claim:
-        """What is proved, from what is proved of each map; the rounding is that of :meth:`join` alone, of all values
-        side by side. Raises :class:`InputError` for maps that cannot be joined."""
+        """The joint claim, from those of the maps; its rounding is that of :meth:`join` alone, of all values side by
+        side. Raises :class:`InputError` for maps that cannot be joined."""
 
     def carried(self, errors: Tensor) -> Tensor:
-        """How far the output strays at most, (b,), where those of the maps stray by `errors`, (k, b)."""
+        """A bound on the output's error, (b,), if the outputs of the maps have errors `errors`, (k, b)."""
         return errors.amax(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Parallel(Branches):
         norms_out = [self._concrete(claim.norm_out, layer) for claim, layer in zip(claims, self.layers)]
         widths = [norm.dim for norm in norms_in]
         if widths != self.widths:
-            raise InputError(f"Expected layers of widths {self.widths}. Got {widths}. Build a new Parallel of them.")
+            raise InputError(f"The layers now have widths {widths}, not {self.widths}. Build a new Parallel of them.")
         worst = max(claims, key=lambda claim: claim.lipschitz)
         norm_in = Norm(sum((norm.blocks for norm in norms_in), ()))
         norm_out = Norm(sum((norm.blocks for norm in norms_out), ()))
@@ -149,12 +149,12 @@ class Parallel(Branches):
     @staticmethod
     def _concrete(norm: Norm | None, layer: nn.Module) -> Norm:
         if norm is None or not norm.blocks:
-            raise InputError(f"Expected a layer that states its norm and width. Got {layer} inside Parallel.")
+            raise InputError(f"A layer inside Parallel must state its norm and width; {layer} does not.")
         return norm
 
 
 class _Together(Branches):
-    """Maps of the same vectors (b, d) to values (b,) or (b, p), taken together value by value, to (b, p)."""
+    """Maps of the same vectors (b, d) to values (b,) or (b, p), combined value by value to (b, p)."""
 
     method: ClassVar[str]
 
@@ -163,30 +163,30 @@ class _Together(Branches):
 
     @abstractmethod
     def together(self, values: Sequence[Tensor]) -> Tensor:
-        """The values together, each (b, p)."""
+        """The combined values; each is (b, p)."""
 
     @abstractmethod
     def joint_constant(self, constants: Sequence[Fraction]) -> Fraction:
-        """The constant, from those of the maps."""
+        """The joint constant, from those of the maps."""
 
     def rounding(self) -> Rounding:
-        """Of :meth:`together`."""
+        """The rounding of :meth:`together`."""
         return Rounding()
 
     def joint(self, claims: Sequence[Claim]) -> Claim:
         first = claims[0]
         for claim in claims:
             if claim.norm_in is None or claim.norm_out is None or not (claim.norm_in.blocks and claim.norm_out.blocks):
-                raise InputError(f"Expected maps that state their norms and widths inside {type(self).__name__}.")
+                raise InputError(f"Maps inside {type(self).__name__} must state their norms and widths.")
             if (claim.norm_in, claim.norm_out) != (first.norm_in, first.norm_out):
                 raise InputError(
-                    f"Expected maps with the same norms inside {type(self).__name__}: {first.norm_in} to "
-                    f"{first.norm_out}. Got {claim.norm_in} to {claim.norm_out}. Do they have the same dimension and "
-                    "number of heads?"
+                    f"Maps inside {type(self).__name__} must have the same norms, not {first.norm_in} to "
+                    f"{first.norm_out} and {claim.norm_in} to {claim.norm_out}. Check that their dimensions and "
+                    "numbers of heads agree."
                 )
         if first.norm_out is not None and max(first.norm_out.blocks) > 1:
             raise InputError(
-                f"Expected maps to values, in their maximum norm, inside {type(self).__name__}. Got {first.norm_out}."
+                f"Maps inside {type(self).__name__} must return values, in their maximum norm, not {first.norm_out}."
             )
         constants = [claim.lipschitz for claim in claims]
         finite = all(map(math.isfinite, constants))
@@ -243,7 +243,7 @@ class WeightedSum(_Together):
 
     Arguments:
         layers: The maps, as for :class:`Maximum`.
-        weights: w, one a map; by default their mean, 1/k rounded down.
+        weights: w, one for each map; by default 1/k rounded down, the mean.
         shift: c.
     """
 
@@ -256,7 +256,7 @@ class WeightedSum(_Together):
         self.weights = _checked_weights(weights, len(layers)) if weights is not None else _mean_weights(len(layers))
         self.shift = float(shift)
         if not math.isfinite(self.shift):
-            raise InputError(f"Expected a finite shift. Got {shift}.")
+            raise InputError(f"shift must be finite, not {shift}.")
 
     def together(self, values: Sequence[Tensor]) -> Tensor:
         total = self.weights[0] * values[0]
@@ -292,7 +292,7 @@ class Mixture(_Together):
 
     Arguments:
         layers: The maps, as for :class:`Maximum`.
-        weights: w to start from; equal ones by default. Divided by the sum of their sizes.
+        weights: Initial w; equal by default. Divided by Σ|w_i|.
     """
 
     summary = WeightedSum.summary
@@ -302,7 +302,7 @@ class Mixture(_Together):
         super().__init__(*layers)
         start = _checked_weights(weights, len(layers)) if weights is not None else _mean_weights(len(layers))
         if not any(start):
-            raise InputError("Expected weights to start from that are not all 0. Got zeros.")
+            raise InputError("weights must not all be 0.")
         self.weight = nn.Parameter(torch.tensor([start], dtype=torch.float64).to(torch.get_default_dtype()))
         with torch.no_grad():
             for constraint in self.constraints():
@@ -327,7 +327,7 @@ class Mixture(_Together):
 
 
 def _float_up(exact: Fraction) -> float:
-    """The least float that is no smaller, or one beside it; inf beyond all."""
+    """The least float that is no smaller, or the next one; inf if there is none."""
     try:
         number = float(exact)
     except OverflowError:
@@ -338,7 +338,7 @@ def _float_up(exact: Fraction) -> float:
 def _checked_weights(weights: Sequence[float], count: int) -> tuple[float, ...]:
     checked = tuple(float(weight) for weight in weights)
     if len(checked) != count or not all(map(math.isfinite, checked)):
-        raise InputError(f"Expected {count} finite weights, one for each map. Got {list(weights)}.")
+        raise InputError(f"weights must be {count} finite numbers, one for each map, not {list(weights)}.")
     return checked
 
 

@@ -18,11 +18,11 @@ from wgan_lip.utils.clusters import k_means
 __all__ = ["Cones", "LipschitzExtension"]
 
 _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip moves when its parameter moves by 1
-_WARMTH = 0.1  # the temperature at the start, in distances of the samples from their mean
-_COLDEST = 20.0  # natural logarithm of the most that it falls by: beyond, quotients by it leave float32
-_HEAD_START = 2.0  # by which rising cones start above falling ones, in temperatures
+_WARMTH = 0.1  # the initial temperature, in distances of the samples from their mean
+_COLDEST = 20.0  # natural logarithm of the largest factor by which it falls: beyond, quotients by it exceed float32
+_HEAD_START = 2.0  # how far rising cones start above falling ones, in temperatures
 _SOLVED = 2048  # states of each law whose transport is solved exactly
-_REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move likewise, at most
+_REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move so, at most
 _CHUNK = 2**22  # distances of one block
 _SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
 _IDLE = 0.1  # a cone whose largest share at the samples is below this part of an equal share moves to where they are
@@ -34,7 +34,7 @@ class LipschitzExtension(LipschitzLayer):
     .. math:: f(z) = \min_j (\|z - c_j\| + b_j)
 
     Optimal potentials of W1 have this form, with the centres c_j at the samples. The gradient norm is 1 almost
-    everywhere. Several heads share the centres and have offsets b of their own.
+    everywhere. Several heads share the centres, but not the offsets b.
 
     Distances are computed by differences: the expansion ‖z‖² − 2zᵀc + ‖c‖² cancels. Memory b·k, with heads b·heads·k;
     without gradients, a few blocks of 32 MiB.
@@ -59,9 +59,7 @@ class LipschitzExtension(LipschitzLayer):
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0) -> None:
         super().__init__()
         if min(dim, centers, heads) < 1:
-            raise InputError(
-                f"Expected a width, a number of centers and of heads of at least 1. Got {dim}, {centers} and {heads}."
-            )
+            raise InputError(f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}.")
         self.centers = nn.Parameter(scale * torch.randn(centers, dim))
         self.offsets = nn.Parameter(torch.zeros(heads, centers))
 
@@ -73,7 +71,7 @@ class LipschitzExtension(LipschitzLayer):
         """
         points, values = check_samples(points, "points"), check_samples(values.reshape(-1, 1), "values")[:, 0]
         if len(points) != len(values):
-            raise InputError(f"Expected one value a point. Got {len(values)} values at {len(points)} points.")
+            raise InputError(f"values must hold one value for each of {len(points)} points, not {len(values)}.")
         layer = cls(points.shape[1], len(points)).to(points)
         with torch.no_grad():
             layer.centers.copy_(points)
@@ -118,19 +116,18 @@ class Cones(LipschitzLayer):
         \rho_j(z) = \|z - c_j\| + b_j, \qquad \operatorname{smax}_T(v) = T \log \sum_j e^{v_j / T}
 
     and smin(v) = −smax(−v). Their gradients are convex combinations, so f is 1-Lipschitz at every temperature T > 0.
-    As T falls, f becomes hard and its gradient norm 1. T is trained with the rest and falls by itself: where a hard
-    maximum moves the highest cone of each sample only, and those that are nowhere the highest never, a soft one moves
-    all. Far from the samples f falls, so that no generator that ascends f gains by leaving them.
+    As T falls, f becomes hard and its gradient norm 1. T is trained with the rest and falls by itself. A hard maximum
+    would train only the highest cone at each sample; a soft one trains all. Far from the samples f falls, so a
+    generator that ascends f gains nothing by leaving them.
 
-    Several heads share the centres and have offsets of their own.
+    Several heads share the centres, but not the offsets.
 
     Note [Units]
         An optimiser like Adam moves every parameter by about its learning rate, whatever the units of the samples. So
         c = s·`centers`, b = s·`offsets` and T = s·exp(−q·`coldness`) with q, `cooling`, and s, `unit`, four standard
-        deviations of the states, not trained: cones then train at the rate of the layers before them, in all units
-        alike. Tips that start on a potential stand where they should nearly be: there s is at most six of their
-        distances over √dim, so that a step moves a tip by a share of its distance to the next, in the plane as in 128
-        dimensions.
+        deviations of the states, not trained: cones then train at the rate of the layers before them, in any units.
+        Tips that start on a potential are nearly where they should be: there s is at most six of their distances over
+        √dim, so that a step moves a tip by a share of its distance to the next, in the plane as in 128 dimensions.
 
     Note [Distances]
         In float64 distances are taken by differences, which the certified evaluation relies on. In single precision
@@ -145,8 +142,8 @@ class Cones(LipschitzLayer):
         scale: The standard deviation of the states, in each coordinate: the centres start there. :meth:`start_at`
             takes it, and centres, from samples.
         cooling: q, how fast T falls. At 6, for samples that stay, Adam makes f hard within some hundred steps
-            at 5e-3. In a game the samples move for as long as it lasts, and a critic that is hard before its end
-            follows them with a few cones only: 0.05 lets 20,000 steps at that rate pass until then.
+            at 5e-3. In adversarial training the samples keep moving, and a critic that is hard too early follows them
+            with only a few cones: 0.05 takes 20,000 steps at that rate to become hard.
 
     Guarantee:
         Constant exactly 1 for all finite parameters.
@@ -166,12 +163,10 @@ class Cones(LipschitzLayer):
     def __init__(self, dim: int, centers: int, *, heads: int = 1, scale: float = 1.0, cooling: float = 6.0) -> None:
         super().__init__()
         if min(dim, centers, heads) < 1:
-            raise InputError(
-                f"Expected a width, a number of centers and of heads of at least 1. Got {dim}, {centers} and {heads}."
-            )
+            raise InputError(f"dim, centers and heads must be at least 1, not {dim}, {centers} and {heads}.")
         for name, value in (("scale", scale), ("cooling", cooling)):
             if not 0 < value < math.inf:
-                raise InputError(f"Expected a {name} above 0 and finite. Got {value}.")
+                raise InputError(f"{name} must be finite and above 0, not {value}.")
         self.rising, self.cooling = centers // 2, float(cooling)
         self.register_buffer("unit", torch.tensor(1.0))
         self.centers = nn.Parameter(torch.empty(centers, dim))
@@ -199,20 +194,20 @@ class Cones(LipschitzLayer):
         """Falling cones start at states of P, rising ones at states of Q: there their tips are in an optimal potential.
 
         Without a solver, tips are states drawn at random. Every cone starts with mean 0 over all states, and so do
-        both groups, but for the rising ones, a little above, so that the falling ones count at first: from equal
+        both groups, except that rising ones start a little above, so that falling ones count at first: from equal
         heights they would share the samples for long, and a group far above is never trained.
 
-        With one, tips stand where k-means puts them, on the potential of an exact plan between up to 2,048 states of
-        each law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual
-        value on other states leads: f starts as that bound. The temperature is a tenth of the distance between
-        neighbouring tips, so that f starts all but hard.
+        With one, tips start at k-means centres, on the potential of an exact plan between up to 2,048 states of each
+        law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual value
+        on other states leads: f starts as that bound. The temperature is a tenth of the distance between neighbouring
+        tips, so f starts almost hard.
 
         Arguments:
             x: States of P, shape (n, dim).
             y: States of Q, shape (m, dim).
             solver: Gives a potential of optimal transport between two sample sets, a function (k, dim) → (k,), such as
                 `lambda x, y: wgan_lip.transport.solve(x, y).potential`.
-            keep_distances: Nothing to cones, which end a critic.
+            keep_distances: Ignored by cones, which end a critic.
 
         Raises:
             InputError: States that are not finite, or of another width.
@@ -236,7 +231,7 @@ class Cones(LipschitzLayer):
 
     @torch.no_grad()
     def renew(self, x: Tensor, y: Tensor) -> int:
-        r"""Moves cones that matter at none of the states to where these are; there f stays what it was, up to T.
+        r"""Moves cones that matter at no state to where states are; there f stays what it was, up to T.
 
         Falling cones move to states of P, rising ones to states of Q, drawn at random. At a point c, the cones through
         f(c) touch f: f(c) − ‖z − c‖ ≤ f(z) ≤ f(c) + ‖z − c‖, as f is 1-Lipschitz. So they change no hard f, and a moved
@@ -269,7 +264,7 @@ class Cones(LipschitzLayer):
         return sum(len(idle) for idle, _, _ in moves)
 
     def _largest_shares(self, states: Tensor) -> Tensor:
-        """Of each cone the largest share in the slope of f, over states (b, dim) and heads: shape (k,)."""
+        """The largest share of each cone in the slope of f, over states (b, dim) and heads: shape (k,)."""
         distance = torch.cdist(states, self.unit * self.centers, compute_mode="donot_use_mm_for_euclid_dist")
         cones = (distance[:, None] + self.unit * self.offsets) / self.temperature  # (b, heads, k)
         groups = _groups(self.rising, len(self.centers))
@@ -284,7 +279,8 @@ class Cones(LipschitzLayer):
         x, y = check_pair(x, y)
         if x.shape[1] != self.centers.shape[1]:
             raise InputError(
-                f"Expected states of width {self.centers.shape[1]}. Got {tuple(x.shape)}. Give what reaches this layer."
+                f"States must have width {self.centers.shape[1]}, not shape {tuple(x.shape)}. Give the states that "
+                "reach this layer."
             )
         return x, y
 
@@ -315,7 +311,7 @@ class Cones(LipschitzLayer):
         each = math.sqrt(heads) * 1.01  # the error vector of all heads
         unit = upper_bound_vector_norm(self.unit[None])
         if not self.unit > 0:
-            raise InputError(f"Expected a unit above 0. Got {self.unit.item()}. Reload the last good checkpoint.")
+            raise InputError(f"unit must be above 0, not {self.unit.item()}. Reload the last good checkpoint.")
         upper_bound_vector_norm(self.coldness[None])  # refuses one that is not finite
         exponent = max(-_COLDEST, min(-self.cooling * self.coldness.item(), 0.0))
         temperature = 1.01 * unit * math.exp(exponent)
@@ -340,11 +336,9 @@ class Cones(LipschitzLayer):
 
 
 def _check_states(x: Tensor, centers: Tensor) -> None:
-    """Refuses states of another rank, of which distances would be compared along another axis."""
+    """Refuses states of another rank, whose distances would be taken along another axis."""
     if x.ndim != 2 or x.shape[1] != centers.shape[1]:
-        raise InputError(
-            f"Expected states of shape (b, {centers.shape[1]}). Got {tuple(x.shape)}. Flatten each sample."
-        )
+        raise InputError(f"States must have shape (b, {centers.shape[1]}), not {tuple(x.shape)}. Flatten each sample.")
 
 
 def _coldness(dim: int) -> float:
@@ -353,7 +347,7 @@ def _coldness(dim: int) -> float:
 
 
 def _rows(rows: Tensor, count: int) -> Tensor:
-    """`count` of the rows, at random; where there are fewer, some twice, apart by a little of their spread."""
+    """`count` random rows; if there are fewer, some repeat, with a small shift relative to their spread."""
     chosen = rows[torch.randperm(len(rows), device=rows.device)[:count]]
     if len(chosen) == count:
         return chosen
@@ -362,12 +356,12 @@ def _rows(rows: Tensor, count: int) -> Tensor:
 
 
 def _tips(rows: Tensor, count: int) -> Tensor:
-    """`count` tips among the rows: means of clusters, or, where there are fewer rows, as :func:`_rows`."""
+    """`count` tips among the rows: means of clusters, or, if there are fewer rows, as :func:`_rows`."""
     return k_means(rows, count) if 0 < count < len(rows) else _rows(rows, count)
 
 
 def _nearest_other(points: Tensor) -> Tensor:
-    """The distance of each point to the nearest other one, shape (k,); 0 where there is no other."""
+    """The distance of each point to the nearest other one, shape (k,); 0 if there is no other."""
     return torch.cdist(points, points).fill_diagonal_(math.inf).amin(dim=1).nan_to_num(posinf=0.0)
 
 
@@ -460,7 +454,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        raise RuntimeError("Expected first derivatives of Cones. Got a call for second ones, which it does not have.")
+        raise RuntimeError("Cones has no second derivatives, so it can't be trained with a gradient penalty.")
 
 
 def _fast_cones(*arguments: Tensor | int) -> Tensor:

@@ -1,10 +1,10 @@
 """The sets that training keeps parameters in, each with its retraction and its projection of gradients.
 
 Note [Projected gradients]
-    A step of an optimiser is followed by a retraction R, which takes weights back to their set. What a gradient has
-    along directions that R takes back moves nothing, but it fills the moments of an optimiser such as Adam, and most of
-    a gradient can be of that kind: longer weights almost always raise the dual value. So gradients are first pulled
-    back through the derivative of R at weights of the set,
+    A step of an optimiser is followed by a retraction R, which takes weights back to their set. The part of a gradient
+    that R undoes moves nothing, but it fills the moments of an optimiser such as Adam, and most of a gradient can be of
+    that kind: longer weights almost always raise the dual value. So gradients are first pulled back through the
+    derivative of R at weights of the set,
 
     .. math:: G \\mapsto (\\mathrm{D} R_W)^* G,
 
@@ -38,13 +38,13 @@ WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}  # dtypes 
 class Constraint(ABC):
     """A set that training keeps a part of a parameter in.
 
-    Constraints of one class and one :attr:`kind` are treated together, in as many calls of torch's as one of them: what
-    a step of a small critic takes is mostly the time of these calls.
+    Constraints of one class and one :attr:`kind` are treated together, in as many torch calls as one of them: a step of
+    a small critic spends most of its time in these calls.
 
     Attributes:
         part: The parameter, or a view of it.
-        of_norm_1: Whether parts in the set have norm 1, or nearly so, whatever their shape: their entries are then of
-            the size that :func:`wgan_lip.parameter_groups` goes by.
+        of_norm_1: Whether parts in the set have norm 1, or nearly so, whatever their shape: their entries then have the
+            size that :func:`wgan_lip.parameter_groups` assumes.
         semi_orthogonal: Whether they are semi-orthogonal matrices.
     """
 
@@ -54,17 +54,17 @@ class Constraint(ABC):
 
     @property
     def kind(self) -> Hashable:
-        """What is equal for those that are treated together; by default each is alone."""
+        """A key that is equal for constraints treated together; by default each is treated alone."""
         return id(self)
 
     def retract(self) -> None:
-        """Takes the part back to the set, in place, from wherever a step has put it."""
+        """Takes the part back to the set, in place, wherever a step has put it."""
         self.retract_together([self])
 
     def project(self, gradient: Tensor) -> None:
-        """Takes out of the part's gradient, in place, what retraction would undo; see Note [Projected gradients].
+        """Removes from the part's gradient, in place, what retraction would undo; see Note [Projected gradients].
 
-        The part is taken to be in its set, where retraction left it.
+        The part is assumed to be in its set, where retraction left it.
         """
         self.project_together([self], [gradient])
 
@@ -104,9 +104,9 @@ class SemiOrthogonal(Constraint):
 
     @property
     def kind(self) -> Hashable:
-        """The shape, whichever way it lies: a tall matrix is treated as its transpose.
+        """The shape, with a tall matrix treated as its transpose.
 
-        Alone on a CPU where it is large: copies to one place would take longer there than calls of torch's.
+        Large matrices are treated alone on a CPU, where copying them together takes longer than the torch calls.
         """
         alone = self.part.device.type == "cpu" and self.part.numel() > COPIED
         shape = sorted((len(self.part), self.part[0].numel()))
@@ -245,7 +245,7 @@ class Zero(Constraint):
 
 @dataclass(frozen=True, eq=False)
 class Box(Constraint):
-    """low ≤ entries ≤ high. Inside no direction is lost, and at a bound the next gradient may lead back."""
+    """low ≤ entries ≤ high. Inside, no direction is lost; at a bound, the next gradient may lead back."""
 
     low: float
     high: float

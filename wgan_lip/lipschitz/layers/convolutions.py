@@ -55,11 +55,11 @@ class Convolution:
     def __post_init__(self) -> None:
         check_choice(self.padding_mode, ["zeros", "circular"], "padding_mode")
         if min(*self.kernel_size, *self.stride, *self.dilation, self.groups, *(p + 1 for p in self.padding)) < 1:
-            raise InputError(f"Expected sizes of at least 1, and padding of at least 0. Got {self}.")
+            raise InputError(f"Sizes must be at least 1 and padding at least 0, not {self}.")
         if self.padding_mode == "circular" and any(2 * p >= e for p, e in zip(self.padding, self.extent)):
             raise InputError(
-                f"Expected circular padding of at most {tuple((e - 1) // 2 for e in self.extent)}. Got {self.padding}. "
-                "More of it repeats outputs, which no kernel makes up for."
+                f"Circular padding must be at most {tuple((e - 1) // 2 for e in self.extent)}, not {self.padding}: "
+                "more would repeat outputs, which the bound on the kernel does not cover."
             )
 
     @property
@@ -108,7 +108,7 @@ class Convolution:
         """A kernel to start from: semi-orthogonal on disjoint windows, else on one tap each (delta-orthogonal)."""
         if min(channels_in, channels_out) < 1 or channels_in % self.groups or channels_out % self.groups:
             raise InputError(
-                f"Expected channels of at least 1 that {self.groups} groups divide. Got {channels_in} and "
+                f"Channels must be at least 1 and divisible by {self.groups} groups, not {channels_in} and "
                 f"{channels_out}."
             )
         kernel = torch.zeros(channels_out, channels_in // self.groups, *self.kernel_size)
@@ -225,8 +225,8 @@ class ConvGradientFlow(LipschitzLayer):
 
     K is a convolution and Kᵀ its adjoint. By default the windows are patches, stride = kernel size: K keeps orthonormal
     rows, so that with ReLU and τ = 2 (the start) the layer folds every patch and keeps the gradient norm. Pixels at the
-    border that no window reaches stay as they are. Layers with different shifts mix what patches hold apart; padding
-    does so too, but a window that hangs over the border has no orthonormal rows there, and the gradient shrinks.
+    border that no window reaches stay as they are. Layers with different shifts mix patches; so does padding, but a
+    window that hangs over the border has no orthonormal rows there, and the gradient shrinks.
 
     Arguments:
         channels: Channels c of the images (b, c, h, w), of any size.
@@ -237,7 +237,7 @@ class ConvGradientFlow(LipschitzLayer):
         shift: Rows and columns at the start that no window reaches.
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of
             width `hidden`.
-        bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
+        bias_scale: The biases start uniform in [−bias_scale, bias_scale], in the data's units.
 
     Guarantee:
         That of :class:`GradientFlow`, with B ≥ ‖K‖ verified for every size of image.
@@ -271,7 +271,7 @@ class ConvGradientFlow(LipschitzLayer):
             _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), groups, padding_mode
         )
         if shift < 0:
-            raise InputError(f"Expected a shift of at least 0. Got {shift}.")
+            raise InputError(f"shift must be at least 0, not {shift}.")
         self.shift = shift
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(self.convolution.new_kernel(channels, hidden))
@@ -340,14 +340,14 @@ def summed_products(kernel: Tensor, groups: int) -> int:
 
 
 def _genuine(convolution: Convolution) -> Convolution:
-    """The convolution, unless it is something else in its place, that may compute another map."""
+    """The convolution, or an error if something else took its place, which may compute another map."""
     if type(convolution) is not Convolution:
-        raise UncertifiableError(f"Expected a Convolution. Got {type(convolution).__name__}. Build a new layer.")
+        raise UncertifiableError(f"The layer's Convolution is now a {type(convolution).__name__}. Build a new layer.")
     return convolution
 
 
 def _pair(value: int | Pair) -> Pair:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2:
-        raise InputError(f"Expected one number or two, for height and width. Got {value}.")
+        raise InputError(f"Give one number, or two for height and width, not {value}.")
     return pair

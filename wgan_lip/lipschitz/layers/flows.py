@@ -31,7 +31,7 @@ class GradientFlow(LipschitzLayer):
         hidden: Rows m of W, shape (m, h).
         activation: A key of :data:`wgan_lip.lipschitz.layers.ACTIVATIONS`, `spline`, or an :class:`Activation` of
             width m.
-        bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
+        bias_scale: The biases start uniform in [−bias_scale, bias_scale], in the data's units.
 
     Guarantee:
         With B ≥ ‖W‖ verified and the activation's slopes in [lo, hi], the symmetric matrix I − τWᵀDW has its spectrum
@@ -49,7 +49,7 @@ class GradientFlow(LipschitzLayer):
     ) -> None:
         super().__init__()
         if dim < 1 or hidden < 1:
-            raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
+            raise InputError(f"dim and hidden must be at least 1, not {dim} and {hidden}.")
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
         self.bias = nn.Parameter(new_bias(hidden, bias_scale))
@@ -92,9 +92,9 @@ class GradientFlow(LipschitzLayer):
         Arguments:
             x: States of P, shape (n, h).
             y: States of Q, shape (m, h).
-            solver: Nothing to this layer.
-            keep_distances: Whether each row folds 2 % of the states only, so that distances between them survive; any
-                share otherwise.
+            solver: Ignored.
+            keep_distances: Whether each row folds only 2 % of the states, so that distances between them survive;
+                otherwise any share.
         """
         rows = (torch.cat((x, y)) @ self.weight.T).sort(dim=0).values  # (n + m, rows of W)
         share = rows.new_full(rows.shape[1:], 0.02) if keep_distances else torch.rand_like(rows[0])
@@ -130,7 +130,7 @@ class RescaledGradientFlow(LipschitzLayer):
         dim: Width h of the state x, shape (b, h).
         hidden: Rows m of W, shape (m, h).
         activation: As for :class:`GradientFlow`.
-        bias_scale: The biases start uniform in [−bias_scale, bias_scale], the data's units.
+        bias_scale: The biases start uniform in [−bias_scale, bias_scale], in the data's units.
 
     Guarantee:
         Constant 1 where the activation's slopes are in [0, 1]; otherwise as for :class:`GradientFlow`, with τ = 2 and
@@ -150,7 +150,7 @@ class RescaledGradientFlow(LipschitzLayer):
     ) -> None:
         super().__init__()
         if dim < 1 or hidden < 1:
-            raise InputError(f"Expected a width and a hidden width of at least 1. Got {dim} and {hidden}.")
+            raise InputError(f"dim and hidden must be at least 1, not {dim} and {hidden}.")
         self.activation = as_activation(activation, hidden)
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden, dim)))
         self.bias = nn.Parameter(new_bias(hidden, bias_scale))
@@ -194,7 +194,7 @@ class RescaledGradientFlow(LipschitzLayer):
         """A bound on ‖V̂ − V‖ for the computed V̂.
 
         Each |WWᵀ|_ij has an error unit·‖w_i‖‖w_j‖, and T_i ≥ ‖w_i‖², so that T_i has the relative error
-        unit·Σ_j‖w_j‖/‖w_i‖, of which the root passes on half. Where that is no small number, the rows of V̂ and V still
+        unit·Σ_j‖w_j‖/‖w_i‖, half of which passes through the root. Where that is not small, the rows of V̂ and V still
         have lengths of at most 1.
         """
         upper_bound_vector_norm(self.weight)  # refuses weights that are not finite
@@ -223,11 +223,9 @@ def _rescaled(weight: Tensor) -> Tensor:
 def euler_step_constant(tau: float, bound: float, activation: Activation) -> float:
     """The constant of x ↦ x − τ Wᵀσ(Wx + b) for ‖W‖ ≤ bound, rounded up. Raises :class:`InputError` for bad τ or σ."""
     if not isinstance(activation, Activation):
-        raise UncertifiableError(
-            f"Expected an Activation, which states its slopes. Got {type(activation).__name__}. Derive from Activation."
-        )
+        raise UncertifiableError(f"{type(activation).__name__} does not state its slopes. Derive it from Activation.")
     if not math.isfinite(tau):
-        raise InputError(f"Expected a finite step tau. Got {tau}. Reload the last good checkpoint.")
+        raise InputError(f"The step tau is {tau}, not finite. Reload the last good checkpoint.")
     low, high = sorted(tau * slope for slope in activation.slopes())
     contracted = product_up(max(high, 0.0), bound, bound)  # the spectrum is at least 1 − contracted
     expanded = product_up(max(-low, 0.0), bound, bound)  # and at most 1 + expanded

@@ -1,4 +1,4 @@
-"""Affine layers of other methods, which normalise or clip their weight in the forward pass: the baselines'."""
+"""Affine layers of the baselines, which normalise or clip their weight in the forward pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClippedLinear(nn.Linear, LipschitzLayer):
     def __init__(self, dim_in: int, dim_out: int, clip: float) -> None:
         super().__init__(dim_in, dim_out)
         if not 0 < clip < math.inf:
-            raise InputError(f"Expected clip above 0 and finite. Got {clip}.")
+            raise InputError(f"clip must be finite and above 0, not {clip}.")
         self.clip = clip
         Retraction(self)()
 
@@ -75,8 +75,8 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
 
     Note [One step of power iteration for each step of the optimiser]
         u is a buffer that moves with the retraction (:func:`wgan_lip.constrain_steps`), after the optimiser's step,
-        and nowhere else: two evaluations between two steps are one function, in train and eval mode alike. Common
-        implementations move it in every evaluation in train mode, so real and generated samples meet two critics.
+        and nowhere else: all evaluations between two steps are of one function, in train and eval mode alike. Common
+        implementations move it in every evaluation in train mode, so real and generated samples see different critics.
 
     Arguments:
         dim_in: Width of the input, shape (b, dim_in).
@@ -85,7 +85,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
     Guarantee:
         Constant B/σ̂ with B ≥ ‖W‖ verified and σ̂ bounded from below, for the stored u. Power iteration approaches ‖W‖
         from below, so the constant is above 1, near it once u has settled, and large where the optimiser's step was.
-        Where σ̂ is below 1e-6 of the largest entry of W, that stands in its place.
+        Where σ̂ is below 1e-6 of the largest entry of W, that takes its place.
 
     References:
         Spectral normalization for generative adversarial networks (Miyato, Kataoka, Koyama, Yoshida, 2018), Algorithm 1
@@ -117,7 +117,7 @@ class SpectralNormLinear(nn.Linear, LipschitzLayer):
         length = upper_bound_vector_norm(self.u)
         if not 0.9 <= length <= 1.1:
             raise InputError(
-                f"Expected u of length 1. Got about {length:.3g}. Load the whole state, or reload the last checkpoint."
+                f"u must have length 1, not about {length:.3g}. Load the whole state, or the last good checkpoint."
             )
         scaled, exponent = scaled_float64(self.weight)
         if exponent is None:
@@ -166,7 +166,7 @@ class _PowerIteration(Constraint):
 
 
 class BjorckLinear(LipschitzLayer):
-    r"""Affine map with the weight that Björck's iteration makes of W in each evaluation, all of it differentiated.
+    r"""Affine map whose weight is orthonormalised by Björck's iteration in each evaluation, and differentiated through.
 
     .. math:: x \mapsto V_K x + b, \qquad V_{k+1} = \tfrac32 V_k - \tfrac12 V_k V_k^\top V_k, \qquad
               V_0 = W / \sqrt{S}, \qquad S = \max_i \sum_j |G|_{ij} \ge \|W\|^2
@@ -195,7 +195,7 @@ class BjorckLinear(LipschitzLayer):
     def __init__(self, dim_in: int, dim_out: int, *, iterations: int = 12, bias_scale: float = 0.1) -> None:
         super().__init__()
         if not 0 <= iterations <= 30:  # each passes on half as much rounding again
-            raise InputError(f"Expected 0 to 30 iterations. Got {iterations}. 12 orthonormalise trained weights.")
+            raise InputError(f"iterations must be from 0 to 30, not {iterations}. 12 orthonormalise trained weights.")
         self.iterations = iterations
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(dim_out, dim_in)))
         self.bias = nn.Parameter(new_bias(dim_out, bias_scale))

@@ -39,7 +39,7 @@ class Pool2d(LipschitzLayer):
         super().__init__()
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         if len(self.kernel_size) != 2 or min(self.kernel_size) < 1:
-            raise InputError(f"Expected a kernel_size of at least 1, or two of them. Got {kernel_size}.")
+            raise InputError(f"kernel_size must be one or two integers of at least 1, not {kernel_size}.")
 
     @property
     def pixels(self) -> int:

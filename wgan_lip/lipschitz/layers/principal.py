@@ -1,4 +1,4 @@
-"""Principal coordinates, and the energies of what they leave out."""
+"""Principal coordinates, and the energy of what they leave out."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STARTED_FROM = 8192  # samples, at most, whose principal axes are computed
 
 
 class PrincipalEnergies(LipschitzLayer):
-    r"""The first principal coordinates as they are, and of all else the energy in each group of coordinates.
+    r"""The first principal coordinates, and the energy of all the rest in each group of coordinates.
 
     .. math:: x \mapsto (u, e), \qquad u = W (x - \mu), \qquad r = (x - \mu) - W^\top u, \qquad
               e_B = \Bigl( \sum_i s_{Bi} r_i^2 + \varepsilon \Bigr)^{1/2}
 
-    W holds orthonormal rows, u and r are what they see of x and what they leave out, and s shares each coordinate of r
-    among the groups, :math:`\sum_B s_{Bi} \le 1`. It takes d numbers to a few, and a change of x of any direction still
-    counts, where a projection alone is blind to most. Energies lose what moves *within* a group: two signs, two places.
+    W has orthonormal rows, u and r are what they capture of x and what they leave out, and s shares each coordinate of
+    r among the groups, :math:`\sum_B s_{Bi} \le 1`. It maps d numbers to a few, and still sees a change of x in any
+    direction, where a projection alone is blind to most. Energies lose what moves *within* a group: signs and places.
 
     W, μ, s and ε do not train by default: they are set by :meth:`start_at`, and layers behind this one can be trained
     on states computed once.
@@ -65,7 +65,7 @@ class PrincipalEnergies(LipschitzLayer):
     ) -> None:
         super().__init__()
         if not 1 <= axes <= dim:
-            raise InputError(f"Expected from 1 to {dim} axes, the dimension of the samples. Got {axes}.")
+            raise InputError(f"axes must be from 1 to {dim}, the dimension of the samples, not {axes}.")
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(axes, dim)), requires_grad=trained)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("shares", _shares(dim, groups))
@@ -90,7 +90,7 @@ class PrincipalEnergies(LipschitzLayer):
         softening = float(self.softening)
         if not 0 <= softening < math.inf or bool((self.shares < 0).any()):
             raise InputError(
-                f"Expected shares and a softening of at least 0, and finite. Got {self.shares.min():.6g} and "
+                f"Shares and softening must be finite and at least 0, not {self.shares.min():.6g} and "
                 f"{softening:.6g}. Reload the last good checkpoint."
             )
         squared = product_up(bound, bound)
@@ -108,16 +108,16 @@ class PrincipalEnergies(LipschitzLayer):
 
     @torch.no_grad()
     def start_at(self, x: Tensor, y: Tensor, *, solver: Solver | None = None, keep_distances: bool = False) -> None:
-        """Takes the middle of all states and their principal axes, those of the largest second moments about it.
+        """Sets μ to the middle of all states, and W to the axes of the largest second moments about it.
 
-        Random, by at most 8,192 of the states and by torch's generator. Axes beyond the rank of the states stay
+        Computed from at most 8,192 states, drawn by torch's generator. Axes beyond the rank of the states stay
         orthonormal to the others.
 
         Arguments:
             x: States of P, shape (n, d).
             y: States of Q, shape (m, d).
-            solver: Nothing to this layer.
-            keep_distances: Nothing to this layer.
+            solver: Ignored.
+            keep_distances: Ignored.
         """
         states = torch.cat([side[torch.randperm(len(side))[: STARTED_FROM // 2].to(side.device)] for side in (x, y)])
         self.mean.copy_(states.mean(dim=0))
@@ -147,7 +147,7 @@ class PrincipalEnergies(LipschitzLayer):
         """The largest column sum of s, rounded up; exact for multiples of 2⁻⁴⁰, such as the shares of a partition."""
         shares = self.shares.detach().cpu().double()
         if not bool(shares.isfinite().all()):
-            raise InputError("Expected finite shares. Got NaN or infinity. Reload the last good checkpoint.")
+            raise InputError("Shares must be finite, not NaN or infinity. Reload the last good checkpoint.")
         whole = shares * 2.0**40
         if bool((whole == whole.round()).all()) and float(whole.sum(dim=0).max()) < 2.0**52:
             return float(whole.sum(dim=0).max()) / 2.0**40
@@ -171,7 +171,7 @@ def block_groups(image_shape: Sequence[int], size: int, *, shift: int = 0) -> Te
     """
     if len(image_shape) != 3 or min(*image_shape, size) < 1 or not 0 <= shift < size:
         raise InputError(
-            f"Expected a shape (c, h, w), blocks of at least one pixel, and a shift of less than one block. Got "
+            f"block_groups needs an image_shape (c, h, w), a size of at least 1 and a shift from 0 to size − 1, not "
             f"{tuple(image_shape)}, {size} and {shift}."
         )
     channels, *sides = image_shape
@@ -186,13 +186,13 @@ def _shares(dim: int, groups: Sequence[int] | Tensor | None) -> Tensor:
     if given.ndim == 2:
         if given.shape[1] != dim or not len(given) or not bool((given >= 0).all() & given.isfinite().all()):
             raise InputError(
-                f"Expected shares of shape (groups, {dim}), finite and not negative. Got shape {tuple(given.shape)}, "
-                f"from {float(given.min()) if given.numel() else 'nothing'}."
+                f"Shares must have shape (groups, {dim}) and be finite and not negative. These have shape "
+                f"{tuple(given.shape)}, and the least is {float(given.min()) if given.numel() else 'missing'}."
             )
         return given.float()
     if tuple(given.shape) != (dim,) or given.is_floating_point() or int(given.min()) < 0:
         raise InputError(
-            f"Expected one group for each of {dim} coordinates, integers from 0 on. Got shape {tuple(given.shape)} of "
-            f"{given.dtype}."
+            f"groups must be {dim} integers of at least 0, one for each coordinate, not {given.dtype} of shape "
+            f"{tuple(given.shape)}."
         )
     return F.one_hot(given).T.float()

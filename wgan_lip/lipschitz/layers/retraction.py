@@ -1,4 +1,4 @@
-"""Keeping weights to their constraints in training: gradients before a step, weights after it."""
+"""Keeping weights within their constraints in training: gradients before a step, weights after it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Retraction", "constrain_steps"]
 class Retraction:
     """Takes the parameters of all layers in `module` back to their constraints; no autograd, no host synchronisation.
 
-    :meth:`project` takes out of their gradients what that would undo. How, each constraint says: see
-    :mod:`wgan_lip.lipschitz.layers.constraints`. Those of one kind, such as semi-orthogonal weights of one shape, are
-    treated together.
+    :meth:`project` removes from their gradients what that would undo; see :mod:`wgan_lip.lipschitz.layers.constraints`
+    for how each constraint does it. Those of one kind, such as semi-orthogonal weights of one shape, are treated
+    together.
 
     Arguments:
-        module: Any module. The constraints of its :class:`LipschitzLayer` submodules are found once, and anew after it
-            has moved between devices or dtypes, or layers or parameters were added or replaced.
+        module: Any module. The constraints of its :class:`LipschitzLayer` submodules are found once, and again after it
+            moved between devices or dtypes, or layers or parameters were added or replaced.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -45,7 +45,7 @@ class Retraction:
     @torch.no_grad()
     @full_precision()
     def project(self) -> None:
-        """Projects the gradients there are, in place; see Note [Projected gradients] of the constraints."""
+        """Projects the existing gradients, in place; see Note [Projected gradients] of the constraints."""
         for constraints in self._together():
             gradients = [_gradient(constraint.part) for constraint in constraints]
             held = [(one, gradient) for one, gradient in zip(constraints, gradients) if gradient is not None]
@@ -72,14 +72,14 @@ class _Found:
         self.together = list(kinds.values())
 
     def outdated(self) -> bool:
-        """Whether layers or parameters were added, replaced or moved; parts would then be views of what they were."""
+        """Whether layers or parameters were added, replaced or moved; parts would then be views of old ones."""
         return self._structure() != self.structure
 
     def _structure(self) -> list[int]:
-        """Which submodules, parameters and buffers there are, and where their entries lie.
+        """Identities of submodules, parameters and buffers, and the addresses of their entries.
 
-        While this object lives, so do the modules and what parts are views of: none of their identities, and no address
-        of theirs, can be another's.
+        While this object lives, so do the modules and the tensors that parts are views of: no identity or address of
+        theirs can be reused.
         """
         structure: list[int] = []
         for module in self.modules:
@@ -91,9 +91,9 @@ class _Found:
 
 
 def _gradient(part: Tensor) -> Tensor | None:
-    """The view of a parameter's gradient that lies there as `part` lies in the parameter; None without a gradient.
+    """The view of a parameter's gradient that corresponds to `part` of the parameter; None without a gradient.
 
-    A gradient with other strides than its parameter, where equal places are not equal entries, is laid out anew first.
+    A gradient whose strides differ from the parameter's is copied to the same layout first.
     """
     parameter = part if part._base is None else part._base
     gradient = parameter.grad
@@ -114,10 +114,9 @@ _CONSTRAINED: WeakKeyDictionary[torch.optim.Optimizer, list[nn.Module]] = WeakKe
 def constrain_steps(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
     """Registers the :class:`Retraction` of `module` on `optimizer`: every step projects gradients, and then retracts.
 
-    Works with any torch optimiser and any training loop, which cannot forget it. Where gradients are clipped before the
-    step, clip what :meth:`Retraction.project` leaves of them: a long part that moves nothing would take the room of the
-    others. A step with a closure retracts before each evaluation of it, and projects after. Registering twice does no
-    harm and nothing more.
+    Works with any torch optimiser and any training loop, which cannot forget it. To clip gradients before the step,
+    call :meth:`Retraction.project` first: otherwise a long component that moves nothing counts in the norm. A step with
+    a closure retracts before each evaluation of it, and projects after. Registering twice has no further effect.
 
     Example:
         >>> from wgan_lip.lipschitz.layers import GradientFlow

@@ -22,13 +22,13 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a nu
 class MaxMin(LipschitzLayer):
     r"""Sorts pairs of channels, (x_1, x_2) ↦ (max, min): nonexpansive in the Euclidean and in the maximum norm.
 
-    It is the gradient-flow layer x − 2Wᵀ relu(Wx) with one row (e_2 − e_1)/√2 a pair.
+    It is the gradient-flow layer x − 2Wᵀ relu(Wx) with one row (e_2 − e_1)/√2 for each pair.
 
     Arguments:
         dim: Width of the state, shape (b, dim) or (b, dim, …); a multiple of 2·stride.
         norm: Euclidean or maximum norm of that width, or the Euclidean norm of any size, for images; the maximum norm
             by default.
-        stride: Distance between the two of a pair: (0, stride), (1, stride + 1), ….
+        stride: Distance between the two channels of a pair: (0, stride), (1, stride + 1), ….
 
     References:
         Sorting out Lipschitz function approximation (Anil, Lucas, Grosse, 2019)
@@ -39,9 +39,7 @@ class MaxMin(LipschitzLayer):
     def __init__(self, dim: int, norm: Norm | None = None, *, stride: int = 1) -> None:
         super().__init__()
         if stride < 1 or dim < 2 * stride or dim % (2 * stride):
-            raise InputError(
-                f"Expected an even width, a multiple of twice the stride {stride}. Got {dim}. MaxMin sorts pairs."
-            )
+            raise InputError(f"MaxMin sorts pairs: dim must be a multiple of twice the stride {stride}; {dim} is not.")
         self.dim, self.stride = dim, stride
         self.norm = _check_norm(norm or Norm((1,) * dim), dim)
 
@@ -89,7 +87,7 @@ class GroupSort(LipschitzLayer):
     def __init__(self, dim: int, group: int, norm: Norm | None = None) -> None:
         super().__init__()
         if dim < 1 or group < 1 or dim % group:
-            raise InputError(f"Expected a group size that divides the width {dim}. Got {group}. Change one of the two.")
+            raise InputError(f"group must divide the width {dim}; {group} does not. Change one of the two.")
         self.dim, self.group = dim, group
         self.norm = _check_norm(norm or Norm((1,) * dim), dim)
 
@@ -124,7 +122,7 @@ class Householder(LipschitzLayer):
 
     .. math:: x \mapsto x - 2 v \min(v^\top x, 0), \qquad v = (\sin \tfrac\theta2, -\cos \tfrac\theta2)
 
-    It is the gradient-flow layer x − 2Wᵀ relu(Wx) with one row −vᵀ a pair. At the start, θ = π/2, it sorts the pairs.
+    It is the gradient-flow layer x − 2Wᵀ relu(Wx) with one row −vᵀ per pair. At the start, θ = π/2, it sorts the pairs.
 
     Arguments:
         dim: Width of the state, even, shape (b, dim) or (b, dim, …).
@@ -142,15 +140,15 @@ class Householder(LipschitzLayer):
     def __init__(self, dim: int, norm: Norm | None = None) -> None:
         super().__init__()
         if dim < 2 or dim % 2:
-            raise InputError(f"Expected an even width of at least 2. Got {dim}. Householder reflects pairs.")
+            raise InputError(f"Householder reflects pairs: dim must be even and at least 2, not {dim}.")
         self.norm = norm or Norm.euclidean(dim)
         if self.norm not in (Norm.euclidean(dim), Norm.euclidean()):
-            raise InputError(f"Expected the Euclidean norm of width {dim}. Got {self.norm}. Use MaxMin in other norms.")
+            raise InputError(f"Householder needs a Euclidean norm of width {dim}, not {self.norm}. Use MaxMin instead.")
         self.angle = nn.Parameter(torch.full((dim // 2,), math.pi / 2))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 2 or x.shape[1] != 2 * len(self.angle):
-            raise InputError(f"Expected inputs of shape (b, {2 * len(self.angle)}, …). Got {tuple(x.shape)}.")
+            raise InputError(f"Inputs must have shape (b, {2 * len(self.angle)}, …), not {tuple(x.shape)}.")
         half = (self.angle / 2).view(-1, *[1] * (x.ndim - 2))
         sine, cosine = half.sin(), half.cos()
         first, second = x.unflatten(1, (-1, 2)).unbind(2)  # (b, pairs, …)
@@ -181,7 +179,7 @@ class Householder(LipschitzLayer):
 
 def _check_norm(norm: Norm, dim: int) -> Norm:
     if norm not in (Norm((1,) * dim), Norm.euclidean(dim), Norm.euclidean()):
-        raise InputError(f"Expected the Euclidean or maximum norm of width {dim}. Got {norm}.")
+        raise InputError(f"norm must be the Euclidean or maximum norm of width {dim}, not {norm}.")
     return norm
 
 
@@ -209,8 +207,8 @@ def _max_min(x: Tensor, stride: int) -> Tensor:
 class _Swap(torch.autograd.Function):
     """Exchanges the two of a pair, shape (b, pairs, 2, …), where `swap`, shape (b, pairs, …), says so; its own adjoint.
 
-    With t = u ⊕ v or 0, u ⊕ t and v ⊕ t are v and u, or u and v, bit by bit, without a branch. A gather's index, which
-    its gradient needs, takes longer to make than that, and 16 times the memory of `swap`.
+    With t = u ⊕ v or 0, u ⊕ t and v ⊕ t are v and u, or u and v, bit by bit, without a branch. The index of a gather,
+    which its gradient needs, would take longer to build than that, and 16 times the memory of `swap`.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Claims about modules of torch.nn, for the arguments and weights they hold."""
+"""Claims about torch.nn modules, for their current arguments and weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["STOCK_CLAIMS"]
 
 # Note [Stock claims]
 # Claims for images hold at every size. torch's float64 convolutions and pools on the CPU are sums of products in some
-# order, which is all that the rounding bounds assume. `spatial` is the number of axes behind the channels.
+# order, which is all that the rounding bounds assume. `spatial` is the number of axes after the channels.
 ANY = Norm.euclidean()
 _Padding = (
     nn.modules.padding._ConstantPadNd
@@ -46,7 +46,7 @@ LARGEST_SIDE = 2**22  # pixels of an enlarged image along an axis
 
 
 def _linear_claim(module: nn.Linear) -> Claim:
-    """Of vectors, and of every vector along the last axis, which in the Euclidean norm has the same constant."""
+    """For vectors, and for every vector along the last axis, which in the Euclidean norm has the same constant."""
     offset = 0.0 if module.bias is None else upper_bound_vector_norm(module.bias)
     rows, columns = module.weight.shape
     rounding = Rounding(columns + 4, upper_bound_vector_norm(module.weight), offset)
@@ -60,7 +60,7 @@ def _convolution_claim(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, spatial: int) 
     margins = padding_margins(module.padding, spans, module.stride)
     if module.padding_mode != "zeros" and margins != _pairs(module._reversed_padding_repeated_twice):
         raise UncertifiableError(  # torch applies these, and not `padding`
-            f"Expected the padding of the construction. Got {module.padding}. Build a new {type(module).__name__}."
+            f"padding was changed to {module.padding} after construction. Build a new {type(module).__name__}."
         )
     bound = upper_bound_convolution_norm(
         module.weight,
@@ -94,7 +94,7 @@ def _sum_claim(module: nn.modules.conv._ConvNd, bound: float, method: str, spati
 def _padding_claim(module: _Padding, spatial: int, padding_mode: str) -> Claim:
     if padding_mode == "circular" and min(module.padding) < 0:  # beside positive padding, torch leaves memory unset
         raise UncertifiableError(
-            f"Expected circular padding of at least 0. Got {module.padding}. Crop in a layer before."
+            f"Circular padding must be at least 0, not {module.padding}. Crop in a layer before it."
         )
     copies = padding_multiplicity(padding_mode, _pairs(module.padding))
     return Claim(root_up(copies), "root of the most copies of one pixel", ANY, ANY, axes=_images(spatial))
@@ -103,7 +103,7 @@ def _padding_claim(module: _Padding, spatial: int, padding_mode: str) -> Claim:
 def _average_claim(module: _AveragePool, spatial: int) -> Claim:
     r"""A depthwise convolution with equal weights, where all windows divide by the same number.
 
-    Else, along each axis, ‖A‖² ≤ ‖A‖_1 ‖A‖_∞ for the matrix A of the averages; ‖A‖_∞ ≤ 1, and ‖A‖_1 over all sizes.
+    Otherwise, along each axis, ‖A‖² ≤ ‖A‖_1 ‖A‖_∞ for the matrix A of averages; ‖A‖_∞ ≤ 1, and ‖A‖_1 over all sizes.
     """
     kernel, stride, padding = _geometry(spatial, module.kernel_size, module.stride, module.padding)
     divisor = getattr(module, "divisor_override", None)
@@ -123,8 +123,8 @@ def _average_claim(module: _AveragePool, spatial: int) -> Claim:
 def _largest_column_sum(module: _AveragePool, kernel: int, stride: int, padding: int) -> float:
     """The most that one pixel adds to all averages along one axis, over all sizes.
 
-    What a pixel adds depends on its distance to either border, up to the width of a window, and on how the windows
-    meet the far border, which repeats with the stride: sizes up to twice the window plus the stride show every case.
+    That depends on the pixel's distance to either border, up to the width of a window, and on how the windows meet the
+    far border, which repeats with the stride: sizes up to twice the window plus the stride show every case.
     """
     largest = 0.0
     for size in range(1, 2 * (kernel + padding + stride) + 1):
@@ -137,13 +137,13 @@ def _largest_column_sum(module: _AveragePool, kernel: int, stride: int, padding:
 
 def _maximum_claim(module: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d, spatial: int) -> Claim:
     if module.return_indices:
-        raise UncertifiableError("Expected return_indices=False. Got True. Indices jump; drop them.")
+        raise UncertifiableError("With return_indices=True the output jumps. Set return_indices=False.")
     stride = module.kernel_size if module.stride is None else module.stride
     axes = zip(*_geometry(spatial, module.kernel_size, stride, module.padding, module.dilation))
     if any(_misses_small_images(*axis, ceil_mode=module.ceil_mode) for axis in axes):
         raise UncertifiableError(
-            f"Expected windows that meet every image. Got {module}: at a small size one lies on padding alone, where "
-            "torch gives -inf and writes outside its memory. Pad in a layer before, as by ReplicationPad2d."
+            f"At a small image size, a window of {module} lies on padding alone, where torch gives -inf and writes "
+            "outside its memory. Pad in a layer before it, such as ReplicationPad2d."
         )
     bound, method = root_up(_overlap(module, spatial, module.dilation)), "root of the most windows that see one pixel"
     return Claim(bound, method, ANY, ANY, axes=_images(spatial))
@@ -165,7 +165,8 @@ def _misses_small_images(kernel: int, stride: int, padding: int, dilation: int, 
 def _power_claim(module: nn.LPPool1d | nn.LPPool2d | nn.LPPool3d, spatial: int) -> Claim:
     if module.norm_type != 2 or module.ceil_mode:
         raise UncertifiableError(
-            f"Expected norm_type=2 and ceil_mode=False. Got {module.norm_type} and {module.ceil_mode}. Use L2Pool2d."
+            f"Only norm_type=2 with ceil_mode=False has a proof, not norm_type={module.norm_type} with "
+            f"ceil_mode={module.ceil_mode}. Use L2Pool2d."
         )
     (kernel,) = _geometry(spatial, module.kernel_size)
     constant = root_up(_overlap(module, spatial, 1))
@@ -185,7 +186,8 @@ def _adaptive_average_claim(module: nn.Module, spatial: int) -> Claim:
     size = module.output_size
     if any(n != 1 for n in (size if isinstance(size, tuple) else (size,))):
         raise UncertifiableError(
-            f"Expected output_size=1. Got {size}. Its windows depend on the size of the image; use ScaledAvgPool2d."
+            f"With output_size={size} the windows depend on the image size; only output_size=1 has a proof. Use "
+            "ScaledAvgPool2d."
         )
     return Claim(1.0, "a mean", ANY, ANY, Rounding(4, 1.01, sums_all=True), _images(spatial))
 
@@ -200,15 +202,15 @@ def _upsample_claim(module: nn.Upsample) -> Claim:
     factors = module.scale_factor
     if module.mode not in ("nearest", "nearest-exact", *linear) or module.align_corners:
         raise UncertifiableError(
-            f"Expected the mode nearest, or a linear one with align_corners=False. Got mode={module.mode!r}, "
-            f"align_corners={module.align_corners}. Use nearest."
+            f"mode={module.mode!r} with align_corners={module.align_corners} has no proof. Use mode='nearest', or a "
+            "linear mode with align_corners=False."
         )
     each = factors if isinstance(factors, tuple) else (factors,)
     copies = tuple(int(factor) for factor in each if factor is not None and factor >= 1 and factor % 1 == 0)
     if module.size is not None or len(copies) < len(each):
         raise UncertifiableError(
-            f"Expected scale_factor to be a whole number. Got size={module.size}, scale_factor={factors}. How often a "
-            "pixel is repeated then depends on the size of the image; give a whole scale_factor."
+            f"With size={module.size}, scale_factor={factors}, how often a pixel is repeated depends on the image "
+            "size. Give an integer scale_factor."
         )
     if module.mode in linear:
         axes = _images(linear[module.mode])
@@ -218,7 +220,7 @@ def _upsample_claim(module: nn.Upsample) -> Claim:
     else:
         axes, copies = range(2, 4), copies * 2  # signals as well, of which fewer copies are made
     if module.mode not in linear and not all(_copies_evenly(factor, module.mode) for factor in copies):
-        raise UncertifiableError(f"Expected a factor that torch copies evenly by. Got {factors}. Take a power of two.")
+        raise UncertifiableError(f"torch does not copy pixels evenly by {factors}. Use a power of two.")
     constant = root_up(math.prod(copies))
     rounding = Rounding(64, 8 * constant, sums_all=True) if module.mode in linear else Rounding()
     return Claim(constant, "root of the copies of one pixel", ANY, ANY, rounding, axes)
@@ -243,7 +245,7 @@ def _copies_evenly(factor: int, mode: str) -> bool:
 
 
 def _softmax_claim(module: nn.Softmax | nn.Softmin | nn.Softmax2d, dim: int | None = None) -> Claim:
-    r"""Of every vector along an axis of a sample, with 1/2; p are its probabilities.
+    r"""1/2, for every vector along an axis of a sample; p are its probabilities.
 
     .. math:: v^\top (\operatorname{diag} p - p p^\top) v = \operatorname{Var}_p(v) \le \tfrac14 (\max v - \min v)^2
         \le \tfrac12 \|v\|^2
@@ -253,7 +255,7 @@ def _softmax_claim(module: nn.Softmax | nn.Softmin | nn.Softmax2d, dim: int | No
     axis = module.dim if dim is None else dim
     if not isinstance(axis, int) or axis == 0:
         raise UncertifiableError(
-            f"Expected dim to name an axis of a sample. Got {axis}, which may be the batch's. Take dim=1 or dim=-1."
+            f"dim must name an axis of a sample, not {axis}, which may be the batch. Use dim=1 or dim=-1."
         )
     axes = CHANNELS_FIRST[abs(axis) - 1 :]
     # Differences to the largest entry err by 2u·2‖x‖, exponentials by that and 8 ulp, the sum by one for each entry.
@@ -263,13 +265,13 @@ def _softmax_claim(module: nn.Softmax | nn.Softmin | nn.Softmax2d, dim: int | No
 def _batch_norm_claim(module: nn.modules.batchnorm._BatchNorm, axes: range) -> Claim:
     if module.training or module.running_var is None or module.running_mean is None:
         raise UncertifiableError(
-            f"Expected layers with a provable constant. Got {type(module).__name__}. In training it is a function of "
-            "the batch. Use Normalize with fixed mean and std, or call eval(), with running statistics."
+            f"{type(module).__name__} has no provable constant in training, where it depends on the batch. Use "
+            "Normalize with fixed mean and std, or call eval(), with running statistics."
         )
     upper_bound_vector_norm(torch.stack((module.running_mean, module.running_var)))  # refuses what is not finite
     variance = module.running_var.detach().cpu().double().numpy() + module.eps
     if not (variance > 0).all() or not math.isfinite(module.eps):
-        raise InputError(f"Expected running_var + eps above 0. Got {variance.min()}. Reload the last good checkpoint.")
+        raise InputError(f"running_var + eps must be above 0, not {variance.min()}. Reload the last good checkpoint.")
     weight = torch.ones(1) if module.weight is None else module.weight
     upper_bound_vector_norm(weight)
     scale = np.abs(weight.detach().cpu().double().numpy()) / np.sqrt(variance)
@@ -305,15 +307,15 @@ def _smooth_claim(module: nn.Module) -> Claim:
 def _gelu_claim(module: nn.GELU) -> Claim:
     slopes = {"none": 1.12890414518516, "tanh": 1.12899306865878}
     if module.approximate not in slopes:
-        raise UncertifiableError(f"Expected approximate to be none or tanh. Got {module.approximate!r}.")
+        raise UncertifiableError(f"approximate must be 'none' or 'tanh', not {module.approximate!r}.")
     return Claim(slopes[module.approximate], "largest slope", rounding=Rounding(48, 1.2))
 
 
 def _elu_claim(module: nn.ELU | nn.CELU) -> Claim:
-    """t, and below 0 α(eᵗ − 1), or α(e^{t/α} − 1), whose slopes grow without end where α is negative."""
+    """t, and below 0 α(eᵗ − 1), or α(e^{t/α} − 1), whose slopes are unbounded if α is negative."""
     alpha = module.alpha
     if not math.isfinite(alpha) or (isinstance(module, nn.CELU) and not alpha > 0):
-        raise UncertifiableError(f"Expected a finite alpha, for CELU above 0. Got {alpha}. Take 1.")
+        raise UncertifiableError(f"alpha must be finite, and for CELU above 0, not {alpha}. Use 1.")
     slope = 1.0 if isinstance(module, nn.CELU) else max(1.0, abs(alpha))
     return Claim(slope, "largest slope", rounding=Rounding(32, slope, abs(alpha)))
 
@@ -321,13 +323,13 @@ def _elu_claim(module: nn.ELU | nn.CELU) -> Claim:
 def _softplus_claim(module: nn.Softplus) -> Claim:
     r"""log(1 + e^{βt})/β. Where βt exceeds a threshold, torch takes t for it: that is a matter of rounding.
 
-    The values differ by log(1 + e^{−βt})/β there, which the offset pays for: γ_32 is at least 2^{-48}. A threshold at
-    which they differ by more than a value rounds in float32 makes another function, with a jump, of no constant.
+    The values differ by log(1 + e^{−βt})/β there, which the offset covers: γ_32 is at least 2^{-48}. A threshold at
+    which they differ by more than float32 rounding makes a different function, with a jump and no Lipschitz constant.
     """
     if not (math.isfinite(module.beta) and module.beta != 0 and 15 <= module.threshold < math.inf):
         raise UncertifiableError(
-            "Expected a finite beta other than 0 and a finite threshold of at least 15, below which torch's softplus "
-            f"jumps. Got {module.beta} and {module.threshold}. Take the default, 20."
+            "beta must be finite and not 0, and threshold finite and at least 15, below which torch's softplus jumps; "
+            f"not {module.beta} and {module.threshold}. Use the default, 20."
         )
     jump = math.log1p(math.exp(-module.threshold)) / abs(module.beta)
     rounding = Rounding(32, 1.0, (1 + 2.0**-40) * (1 / abs(module.beta) + 2.0**48 * jump))
@@ -336,7 +338,7 @@ def _softplus_claim(module: nn.Softplus) -> Claim:
 
 def _leaky_relu_claim(module: nn.LeakyReLU) -> Claim:
     if not math.isfinite(module.negative_slope):
-        raise InputError(f"Expected a finite negative_slope. Got {module.negative_slope}.")
+        raise InputError(f"negative_slope must be finite, not {module.negative_slope}.")
     slope = max(1.0, abs(module.negative_slope))
     return Claim(slope, "largest slope", rounding=Rounding(1, slope))
 
@@ -350,27 +352,27 @@ def _prelu_claim(module: nn.PReLU) -> Claim:
 
 def _flatten_claim(module: nn.Flatten) -> Claim:
     if (module.start_dim, module.end_dim) != (1, -1):
-        raise UncertifiableError("Expected nn.Flatten() over all but the first axis. Got other axes. Use the default.")
+        raise UncertifiableError("nn.Flatten must flatten all but the first axis. Use nn.Flatten() with its defaults.")
     return Claim(1.0, "isometry", axes=CHANNELS_FIRST, axes_added=None)
 
 
 def _unflatten_claim(module: nn.Unflatten) -> Claim:
     if module.dim != 1:
-        raise UncertifiableError(f"Expected nn.Unflatten of axis 1. Got axis {module.dim}. Use Unflatten(shape).")
+        raise UncertifiableError(f"nn.Unflatten must unflatten axis 1, not axis {module.dim}. Use Unflatten(shape).")
     return Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST, axes_added=len(module.unflattened_size) - 1)
 
 
 def _refuse(module: nn.Module, remedy: str) -> NoReturn:
-    raise UncertifiableError(f"Expected layers with a provable constant. Got {type(module).__name__}. {remedy}")
+    raise UncertifiableError(f"{type(module).__name__} has no provable constant. {remedy}")
 
 
 def _geometry(spatial: int, *values: int | Sequence[int]) -> list[list[int]]:
-    """Each value as one number a spatial axis."""
+    """Each value as one number per spatial axis."""
     return [[value] * spatial if isinstance(value, int) else list(value) * (spatial // len(value)) for value in values]
 
 
 def _images(spatial: int) -> range:
-    """Axes of a sample: channels and so many behind them. With fewer, torch takes the batch for channels."""
+    """Axes of a sample: channels and `spatial` more. With fewer, torch takes the batch for channels."""
     return range(spatial + 1, spatial + 2)
 
 
@@ -412,7 +414,7 @@ STOCK_CLAIMS: Mapping[type[nn.Module], Callable[[Any], Claim]] = MappingProxyTyp
     **dict.fromkeys((nn.ELU, nn.CELU), _elu_claim),
     **dict.fromkeys((nn.Softmax, nn.Softmin), _softmax_claim),
     nn.LogSoftmax: partial(
-        _refuse, remedy="Its constant is the root of the number of entries, without bound. Use Softmax."
+        _refuse, remedy="It grows with the root of the number of entries, without bound. Use Softmax."
     ),
     **dict.fromkeys(
         (nn.PixelShuffle, nn.PixelUnshuffle), lambda _: Claim(1.0, "isometry", ANY, ANY, axes=CHANNELS_FIRST[2:])
@@ -437,10 +439,10 @@ STOCK_CLAIMS: Mapping[type[nn.Module], Callable[[Any], Claim]] = MappingProxyTyp
     nn.SyncBatchNorm: partial(_batch_norm_claim, axes=CHANNELS_FIRST),
     **dict.fromkeys(
         (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
-        partial(_refuse, remedy="Training and evaluation are two functions. Take it out."),
+        partial(_refuse, remedy="Its output differs between training and evaluation. Remove it."),
     ),
 })  # fmt: skip
-"""By class: what is proved about the module as it is, or the reason why nothing is. Not to be added to: derive from
+"""By class: what is proved about the module as it is, or the reason why nothing is. Do not add to it: derive from
 :class:`LipschitzLayer` for a layer of your own."""
 
 remember_members(*STOCK_CLAIMS)

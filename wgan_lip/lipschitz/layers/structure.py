@@ -79,8 +79,8 @@ class Flatten(LipschitzLayer):
         rows = x.flatten(1) if x.ndim > 1 else x
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise InputError(
-                f"Expected samples of shape (b, {self.dim}), or of {self.dim} entries each. Got {tuple(x.shape)}. "
-                "Check that the critic was built for this data's dimension."
+                f"Samples must have {self.dim} entries each, such as shape (b, {self.dim}), not shape "
+                f"{tuple(x.shape)}. Check that the critic was built for this data's dimension."
             )
         return rows
 
@@ -101,7 +101,7 @@ class Flatten(LipschitzLayer):
 
 
 class Unflatten(LipschitzLayer):
-    """Takes rows (b, d) to samples (b, *shape), d the product of `shape`; an isometry, and undone by :class:`Flatten`.
+    """Takes rows (b, d) to samples (b, *shape), d the product of `shape`; an isometry, undone by :class:`Flatten`.
 
     Arguments:
         shape: Shape of one sample, such as (c, h, w).
@@ -113,7 +113,7 @@ class Unflatten(LipschitzLayer):
         super().__init__()
         self.shape = tuple(shape)
         if not self.shape or min(self.shape) < 1:
-            raise InputError(f"Expected a shape of sizes of at least 1. Got {self.shape}.")
+            raise InputError(f"shape must hold sizes of at least 1, not {self.shape}.")
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unflatten(1, self.shape)
@@ -134,7 +134,7 @@ class Unflatten(LipschitzLayer):
 
 
 class LabelPlanes(LipschitzLayer):
-    r"""Takes rows of pixels and a label, (b, c·h·w + K), to images with K planes more, (b, c + K, h, w); an isometry.
+    r"""Takes rows of pixels and a label, (b, c·h·w + K), to images with K more planes, (b, c + K, h, w); an isometry.
 
     .. math:: (x, u) \mapsto (x, w u_1 \mathbf 1, \ldots, w u_K \mathbf 1), \qquad w \le 1 / \sqrt{h w}
 
@@ -153,8 +153,7 @@ class LabelPlanes(LipschitzLayer):
         self.image_shape, self.label_count = tuple(image_shape), label_count
         if len(self.image_shape) != 3 or min(*self.image_shape, label_count) < 1:
             raise InputError(
-                f"Expected a shape (c, h, w) and a number of labels of at least 1. Got {self.image_shape} and "
-                f"{label_count}."
+                f"image_shape must be (c, h, w) and label_count at least 1, not {self.image_shape} and {label_count}."
             )
 
         weight = np.float32(1 / math.sqrt(self._area))
@@ -201,7 +200,7 @@ class PixelUnshuffle(LipschitzLayer):
     def __init__(self, factor: int) -> None:
         super().__init__()
         if factor < 1:
-            raise InputError(f"Expected a factor of at least 1. Got {factor}.")
+            raise InputError(f"factor must be at least 1, not {factor}.")
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -246,8 +245,8 @@ class Normalize(LipschitzLayer):
     Mean and std are buffers: they lie in the state dict, so a certificate's hash covers them.
 
     Arguments:
-        mean: One number a channel, axis 1 of the samples.
-        std: Likewise; positive.
+        mean: One number for each channel, axis 1 of the samples.
+        std: One positive number for each channel.
 
     Guarantee:
         Constant 1/min_c std_c, rounded up, in any norm that does not grow when coordinates shrink.
@@ -268,14 +267,14 @@ class Normalize(LipschitzLayer):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.get_default_dtype()).clone())
         if self.mean.ndim != 1 or self.mean.shape != self.std.shape or not len(self.std):
             raise InputError(
-                f"Expected one mean and one std a channel. Got shapes {tuple(self.mean.shape)} and "
-                f"{tuple(self.std.shape)}. Write [0.5] for images of one channel."
+                f"mean and std must have one entry for each channel, not shapes {tuple(self.mean.shape)} and "
+                f"{tuple(self.std.shape)}. Write [0.5] for images with one channel."
             )
         self.claim()
 
     def forward(self, x: Tensor) -> Tensor:
         if max(len(self.mean), len(self.std)) not in (1, *x.shape[1:2]):  # broadcasting would repeat a channel
-            raise InputError(f"Expected samples of {len(self.std)} channels. Got shape {tuple(x.shape)}.")
+            raise InputError(f"Samples must have {len(self.std)} channels, not shape {tuple(x.shape)}.")
         per_channel = (-1, *[1] * (x.ndim - 2))
         return (x - self.mean.view(per_channel)) / self.std.view(per_channel)
 
@@ -283,7 +282,7 @@ class Normalize(LipschitzLayer):
         smallest, shift = self.std.min().item(), upper_bound_vector_norm(self.mean)
         if not (0 < smallest < math.inf and self.std.isfinite().all()):
             raise InputError(
-                f"Expected a std that is positive and finite. Got {self.std.tolist()}. Drop such channels."
+                f"std must be positive and finite, not {self.std.tolist()}. Drop channels where it is not."
             )
         inverse = 1.0 / smallest
         # Only powers of two have exact inverses.

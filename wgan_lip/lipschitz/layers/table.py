@@ -1,4 +1,4 @@
-"""The table of layers, from what each class says of itself."""
+"""The table of layers, from what each class says about itself."""
 
 from __future__ import annotations
 
