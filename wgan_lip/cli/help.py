@@ -1,6 +1,6 @@
-"""`wgan-lip COMMAND --help`: every key with its default and its comment, read off the configuration files themselves.
+"""`wgan-lip COMMAND --help`: every key with its default and its comment, read from the configuration files.
 
-Nothing is composed and torch is not imported, so that help is there at once.
+Nothing is composed and torch is not imported, so help appears at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKAGE = re.compile(r"^# @package (?P<package>\S+)")
 
 
 class Key(NamedTuple):
-    """A setting: its name as it is typed, its default as it is written, and what is said of it."""
+    """A setting: its name as typed, its default as written, and its comment."""
 
     name: str
     default: str
@@ -33,9 +33,9 @@ class Key(NamedTuple):
 
 
 def keys_of(path: Path, within: str = "") -> list[Key]:
-    """The settings of a configuration file in their order, each name after `within`.
+    """The settings of a configuration file in order, each name prefixed by `within`.
 
-    The files are written one key a line, nested by two blanks, a comment behind the value or below it.
+    The files have one key per line, nested by two spaces, with a comment after the value or below it.
     """
     keys: list[Key] = []
     sections: list[str] = []
@@ -57,12 +57,12 @@ def keys_of(path: Path, within: str = "") -> list[Key]:
 
 
 def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> str:
-    """What a command takes: its own words where it has some, with a list of its keys; groups and choices of train.
+    """The help of a command: its template with a list of its keys; for train, groups, choices and keys.
 
     Arguments:
         command: One of `wgan_lip.cli.COMMANDS`.
         configs: The folder of its configuration.
-        overrides: What was typed beside `--help`; choices of groups decide whose keys are listed.
+        overrides: What was typed along with `--help`; choices of groups decide whose keys are listed.
     """
     path = configs / f"{command}.yaml"
     told = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["help"]
@@ -89,7 +89,7 @@ def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> 
             parts += ["", f"  {section}, of {file.parent.name}={file.stem}", *_listed(keys)]
     for recipe in ("recipe", "experiment"):
         if recipe in chosen and (keys := keys_of(configs / recipe / f"{chosen[recipe]}.yaml")):
-            parts += ["", f"  What {recipe}={chosen[recipe]} makes of them", *_listed(keys)]
+            parts += ["", f"  Changed by {recipe}={chosen[recipe]}", *_listed(keys)]
     return "\n".join([*parts, "", told["footer"]]) + "\n"
 
 
@@ -100,7 +100,7 @@ def reference(configs: Path, commands: Mapping[str, str]) -> str:
         configs: The folder of train's configuration.
         commands: What each command is for.
     """
-    lines = ["# Every configuration key", "", "Read off the files in `configs/` by `wgan_lip.cli.help.reference`.", ""]
+    lines = ["# Every configuration key", "", "Generated from `configs/` by `wgan_lip.cli.help.reference`.", ""]
     for command, what in commands.items():
         path = (configs if command == "train" else configs / "commands") / f"{command}.yaml"
         lines += [f"## wgan-lip {command}: {what}", ""]
@@ -126,14 +126,14 @@ def _as_table(keys: Iterable[Key]) -> list[str]:
 
 
 def nearest_keys(name: str, known: Iterable[str]) -> list[str]:
-    """What may have been meant by a key that is not known: the same at the end of another path, or spelt nearly so."""
+    """What an unknown key may have meant: a key with the same last name on another path, or a similar spelling."""
     known = list(known)
     ends = [key for key in known if key.rpartition(".")[2] == name and key != name]
     return ends or difflib.get_close_matches(name, known, n=2, cutoff=0.75)
 
 
 def nearest_choices(group: str, choice: str, configs: Path) -> str:
-    """What may have been meant by a choice that is not there, and all that are."""
+    """What an unknown choice may have meant, and all choices there are."""
     choices = _choices(configs / group)
     near = difflib.get_close_matches(choice, choices, n=2)
     meant = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
@@ -141,7 +141,7 @@ def nearest_choices(group: str, choice: str, configs: Path) -> str:
 
 
 def sections_of(group: str, configs: Path) -> list[str]:
-    """How the choice of a group is typed that fills several sections: `optimizer@critic_optimizer`."""
+    """How to type the choice of a group that fills several sections: `optimizer@critic_optimizer`."""
     return [full for full in _chosen(configs, ()) if full.partition("@")[0] == group and "@" in full]
 
 
@@ -160,7 +160,7 @@ def all_keys(command: str, configs: Path) -> list[str]:
 
 
 def _suites() -> Iterator[str]:
-    """Each suite of measurements, as its module's first line has it."""
+    """Each suite of measurements, from the first line of its module."""
     for path in sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py")):
         with path.open(encoding="utf-8") as file:
             found = re.match(r'"""Suites? (?P<names>[\w ]+?): (?P<what>.*?)\.?(?:""")?$', file.readline().strip())
@@ -178,7 +178,7 @@ def _choices(group: Path) -> list[str]:
 
 
 def _defaults(path: Path) -> list[tuple[str, str]]:
-    """The files that a file builds on: (group, choice), the group empty for one of its own."""
+    """The files that a file builds on: (group, choice), with an empty group for one in the same group."""
     entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
     found = []
     for entry in entries:
@@ -188,7 +188,7 @@ def _defaults(path: Path) -> list[tuple[str, str]]:
 
 
 def _chosen(configs: Path, overrides: Sequence[str]) -> dict[str, str]:
-    """Group, with the section that it fills if that has another name, → choice: by default, by recipe, or as typed."""
+    """Group → choice, by default, by recipe or as typed; the group is `group@section` where the names differ."""
     typed = dict(override.split("=", 1) for override in overrides if "=" in override)
     typed = {
         group: choice
@@ -202,7 +202,7 @@ def _chosen(configs: Path, overrides: Sequence[str]) -> dict[str, str]:
 
 
 def _of_recipe(configs: Path, path: Path) -> dict[str, str]:
-    """The choices of a recipe, and of those that it builds on."""
+    """The choices of a recipe and of those it builds on."""
     found: dict[str, str] = {}
     for group, choice in _defaults(path):
         if group in ("", "recipe"):
@@ -221,7 +221,7 @@ def _sections(configs: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str, P
 
 
 def _inherited(path: Path, within: str) -> list[Key]:
-    """The settings of a file and of those that it builds on; its own values count."""
+    """The settings of a file and of those it builds on; the file's values win."""
     keys: dict[str, Key] = {}
     for group, choice in _defaults(path):
         folder, _, package = group.partition("@")
@@ -248,7 +248,7 @@ def _listed(keys: Iterable[Key]) -> Iterator[str]:
 
 
 def _wrapped(left: str, comment: str, column: int) -> list[str]:
-    """A name and what is said of it, from a column on; in a line of its own where the name is longer."""
+    """A name and its comment, which starts at a column; on the next line where the name is longer."""
     told = [line for part in comment.splitlines() for line in textwrap.wrap(part, WIDTH - column)] or [""]
     if len(left) + 2 > column:
         return [left, *(f"{'':{column}}{line}" for line in told if line)]
