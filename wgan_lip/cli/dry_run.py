@@ -97,7 +97,7 @@ def _times(training: Training, critic_step: float, generator_step: float) -> lis
     total = steps * generator_step + training.in_all(steps) * critic_step
     limit = "" if training.max_seconds is None else f"; max_seconds ends it after {clock_time(training.max_seconds)}"
     return [
-        _row("Training, about", clock_time(total), f"at this machine's present speed, without audits and scores{limit}"),
+        _row("Training, about", clock_time(total), f"at this machine's speed now, without audits and scores{limit}"),
         _row("", f"{1e3 * generator_step:.1f} ms", "per generator step"),
         _row("", f"{1e3 * critic_step:.1f} ms", "per critic step"),
     ]

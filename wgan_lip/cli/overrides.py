@@ -75,7 +75,7 @@ def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
     settings = OmegaConf.create({name: _literals(value) for name, value in merged.items()})
     for override in overrides:
         if override.is_sweep_override() or override.is_delete():
-            raise InputError(f"A resumed run needs a single value of {override.key_or_group}, not {override.input_line}.")
+            raise InputError(f"A resumed run needs one value of {override.key_or_group}, not {override.input_line}.")
         if override not in choices:
             OmegaConf.update(settings, override.key_or_group, override.value(), force_add=True)
     return settings
@@ -223,9 +223,8 @@ def arranged(arguments: Sequence[str]) -> list[str]:
             continue
         value = value if equals else next(rest, "")
         if not value or (values and value not in values):
-            raise InputError(
-                f"{flag} needs a value{': ' * bool(values)}{', '.join(values)}" + (f", not {value!r}." if value else ".")
-            )
+            found = f", not {value!r}" if value else ""
+            raise InputError(f"{flag} needs a value{': ' * bool(values)}{', '.join(values)}{found}.")
         flags.append(value)
     return [*overrides, *flags]
 

@@ -60,7 +60,7 @@ def sample(config: DictConfig) -> None:
     if walk is not None:
         stops = list(chain.from_iterable(seeds or []))
         if len(stops) < 2:
-            raise InputError(f"walk needs at least two seeds, and seeds={stops} has {len(stops)}. Give more, as seeds=0-7.")
+            raise InputError(f"A walk needs at least two seeds, not seeds={stops}. Give more, such as seeds=0-7.")
         blocks = sample_walk(generator, stops, count, label=label)
     elif seeds is None:
         blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]), label=label)
@@ -173,7 +173,7 @@ def _shape_of_images(run: Run, what: str, remedy: str) -> tuple[int, int, int]:
     if run.image_shape is None:
         dim = run.checkpoint["sizes"]["dim"]
         raise InputError(
-            f"Only a run on images can be drawn as {what}; {run.directory} was trained on rows of {dim} numbers. {remedy}"
+            f"Only images can be drawn as {what}, and {run.directory} was trained on rows of {dim} numbers. {remedy}"
         )
     return run.image_shape
 

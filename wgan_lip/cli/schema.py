@@ -57,7 +57,9 @@ def checked(
         raise InputError(f"The configuration can't be resolved: {str(error).splitlines()[0]}") from None
     sections = sections or {}
     if absent := [key for key in (*root, *sections, *built) if key not in settings]:
-        raise InputError(f"The configuration lacks {absent[0]}. Leave out the override that removes it, such as ~{absent[0]}.")
+        raise InputError(
+            f"The configuration lacks {absent[0]}. Leave out the override that removes it, such as ~{absent[0]}."
+        )
     trust = check_trust(settings.get("trust", ()))
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that nothing there hides an installed module
