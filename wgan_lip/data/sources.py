@@ -95,7 +95,7 @@ class Source(Rebuildable, ABC):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The sizes that networks are built for: dim, low, high, image_shape; with labels their number, shares, scale."""
+        """Sizes that networks are built for: dim, low, high, image_shape; with labels their number, shares, scale."""
         sizes = {name: getattr(self, name) for name in ("dim", "low", "high", "image_shape")}
         if self.label_shares is None:
             return sizes
