@@ -160,9 +160,7 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
         else:
             known = sorted(file["obsm"]) if "obsm" in file else []
             if options.obsm not in known:
-                raise InputError(
-                    f"{path} has no embedding obsm={options.obsm!r}. It has {', '.join(known) or 'none'}."
-                )
+                raise InputError(f"{path} has no embedding obsm={options.obsm!r}. It has {', '.join(known) or 'none'}.")
             matrix, names = _inside(path, file, f"obsm/{options.obsm}"), None
         values = _stored(path, matrix, limit)
         labels = None if options.by is None else _labels(path, file, str(options.by))

@@ -96,9 +96,7 @@ class ImageSource(FiniteSource):
         c, h, w = train.shape[1:]
         self.image_shape = c, h, w
         if not 0 <= shift < min(h, w):
-            raise InputError(
-                f"shift must be at least 0 and smaller than the images, {self.image_shape}, not {shift}."
-            )
+            raise InputError(f"shift must be at least 0 and smaller than the images, {self.image_shape}, not {shift}.")
         self.train_labels, self.test_labels, self.classes = train_labels, test_labels, classes
         self.flip, self.shift = flip, shift
         if label_scale is not None:

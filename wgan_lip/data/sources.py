@@ -283,9 +283,7 @@ def as_float32(rows: Tensor, name: str) -> Tensor:
         column = rows[:, worst, None]
         middle = column.median()
         _, left = _spread_and_rounding(column - middle)
-        remedy = (
-            "Subtract each column's median: no distance changes" if left < moved[worst] / 2 else "Rescale it"
-        )
+        remedy = "Subtract each column's median: no distance changes" if left < moved[worst] / 2 else "Rescale it"
         raise InputError(
             f"Training computes in float32, which is too coarse for {name}: column {worst + 1} has median {middle:.8g} "
             f"and spread {spread[worst]:.2g}, and rounding moves it by {moved[worst]:.2g}, so {_distinct(column)} "

@@ -87,9 +87,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             records.append(_record(json.loads(line)))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             if number != lines[-1][0]:
-                raise InputError(
-                    f"Line {number} of {path} is not a JSON record: {line[:60]!r}. Delete it."
-                ) from None
+                raise InputError(f"Line {number} of {path} is not a JSON record: {line[:60]!r}. Delete it.") from None
     return records
 
 
