@@ -79,7 +79,7 @@ def test_the_last_screen_says_what_a_person_needs(capsys, monkeypatch):
     summary = Run(directory).summary
     for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Excess over the floor", "W1 over floor", "Critic, held out", "Copies", "Sliced W1, W2 ", "MMD ",
                      "Precision, recall ", "Density, coverage ", "KID of features ", "excess of W1 ", "real samples: ",
-                     "without weights of Inception", f"{directory}/samples.png",
+                     "needs the weights of Inception", f"{directory}/samples.png",
                      f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
         assert expected in screen
     assert f"{summary['interval']['n']} + {summary['interval']['n']} samples" in screen
@@ -261,8 +261,8 @@ def test_usage_lists_every_command(capsys):
         (["train", "abc=3"], "There is no key 'abc' of train: it has experiment, data, critic"),
         (["train", "+critic.foo=1"], "Got critic.foo"),
         (["train", "+foo=1"], "Got foo"),
-        (["train", "critic.width=five"], "Expected critic.width of type int or null. Got 'five'"),
-        (["train", "critic.width=2.5"], "Expected critic.width of type int or null. Got 2.5"),
+        (["train", "critic.width=five"], "critic.width must be of type int or null, not 'five'"),
+        (["train", "critic.width=2.5"], "critic.width must be of type int or null, not 2.5"),
         (["train", "critic.depth=0"], "Expected depth of at least 1. Got 0"),
         (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline. Got 'sine'"),
         (["train", "critic.norm=l7"], "Expected norm to be one of euclidean, max. Got 'l7'"),
@@ -286,7 +286,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "Expected heads of at least 1. Got 0"),
         (["train", "+critic.dim=5"], "Expected samples of shape (b, 5)"),
-        (["train", "+generator.dim=5"], "The generator makes samples of shape (b, 5), and the data have (b, 64)"),
+        (["train", "+generator.dim=5"], "The generator's output shape is (b, 5), but the data have shape (b, 64)"),
         (["train", "evaluation.size=-4"], "Expected evaluation.size of at least 2. Got -4"),
         (["train", "evaluation.neighbour=0"], "Expected evaluation.neighbour of at least 1. Got 0"),
         (
@@ -295,15 +295,15 @@ def test_usage_lists_every_command(capsys):
         ),
         (["train", "evaluation.inception_weights=w.pth"], "Expected the weights of Inception at w.pth. Got no file"),
         (["train", "data=moons", "evaluation.inception_weights=w.pth"], "Expected images, for FID and KID. Got moons"),
-        (["train", "training.batch_size=1298"], "no larger than the training set, 1297 samples"),
+        (["train", "training.batch_size=1298"], "training.batch_size must be at most 1297"),
         (["train", "evaluation.repeats=0"], "Expected evaluation.repeats of at least 1. Got 0"),
         (["train", "evaluation.fit_steps=-1"], "Expected evaluation.fit_steps of at least 0. Got -1"),
-        (["train", "data.test_size=1000"], "the size of train. Got 1000. Lower evaluation.size"),
+        (["train", "data.test_size=1000"], "the number of training samples, not 1000. Lower evaluation.size"),
         (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
         (["train", "training.steps=0"], "Expected training.steps above zero. Got 0"),
         (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
         (["train", "critic_optimizer.lr=-1"], "Invalid learning rate"),
-        (["train", "critic._target_=os.system"], "_target_ to name a class"),
+        (["train", "critic._target_=os.system"], "_target_ must name a class"),
         (["train", "critic_optimizer=sgd"], "as in optimizer@critic_optimizer=sgd"),
         (["train", "training=3"], "training"),
         (["train", "device=abacus"], "Expected device auto, cpu, cuda or cuda:N. Got 'abacus'"),
@@ -312,15 +312,15 @@ def test_usage_lists_every_command(capsys):
         (["train", "seed=-1"], "Expected a seed of at least 0 and below 2^31. Got -1"),
         (["train", "seed=99999999999999999999"], "Got 99999999999999999999"),
         (["train", "threads=0"], "Expected threads of at least 1. Got 0"),
-        (["train", "data=file"], "Expected a value for data.path"),
+        (["train", "data=file"], "data.path must be given"),
         (["train", "data=file", "data.path=none.npy"], "none.npy"),
         (["train", "data=mnist", "data.download=false", "data.root=empty"], "MNIST"),
         (["train", "critic.width="], "critic.width"),
-        (["train", "critic.width={"], "Expected key=value. Got 'critic.width={'"),
-        (["certify"], "Expected a value for run"),
-        (["certify", "run=nowhere"], "which is no folder"),
-        (["inspect", "run=nowhere"], "which is no folder"),
-        (["sample", "run=nowhere", "out=x.npy"], "which is no folder"),
+        (["train", "critic.width={"], "'critic.width={' can't be read as key=value"),
+        (["certify"], "run must be given, as run=VALUE"),
+        (["certify", "run=nowhere"], "There is no folder nowhere"),
+        (["inspect", "run=nowhere"], "There is no folder nowhere"),
+        (["sample", "run=nowhere", "out=x.npy"], "There is no folder nowhere"),
     ],
 )
 def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, capsys):
@@ -372,7 +372,7 @@ def test_a_file_that_is_not_what_its_ending_says_is_refused(capsys):
 
 def test_an_existing_run_is_not_written_over(tiny_run, capsys):
     before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
-    assert "Expected an empty run folder" in refused(capsys, "train", f"hydra.run.dir={tiny_run}")
+    assert "already holds a run" in refused(capsys, "train", f"hydra.run.dir={tiny_run}")
     assert before == {path.name: path.read_bytes() for path in tiny_run.iterdir()}
 
 

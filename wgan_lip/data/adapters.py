@@ -177,7 +177,7 @@ class LoaderSource(Source):
     def reference(self, n: int, seed: int) -> Tensor:
         """The first n rows of a separate pass, which does not disturb the epoch in progress."""
         if n < 1:
-            raise InputError(f"n must be at least 1 reference sample, not {n}.")
+            raise InputError(f"n, the number of reference samples, must be at least 1, not {n}.")
         found: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(derived_generator(seed, REFERENCE).initial_seed()))
@@ -186,7 +186,7 @@ class LoaderSource(Source):
                 if sum(map(len, found)) >= n:
                     return torch.cat(found)[:n]
         rows = sum(map(len, found))
-        raise InputError(f"The loader has {rows} samples per epoch, too few for {n} reference samples. Lower n.")
+        raise InputError(f"n must be at most {rows}, the number of samples in an epoch of the loader, not {n}.")
 
     def fingerprint(self) -> str:
         """The dimension, the size of the loader's data set if it has one, and a hash of held-out samples in an array.

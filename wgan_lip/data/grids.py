@@ -121,7 +121,7 @@ def _masses(array: Any, name: str) -> np.ndarray:
     if wrong.any():
         cell = tuple(map(int, np.argwhere(wrong)[0]))
         raise InputError(
-            f"The masses of {name} must be finite and at least 0, but {int(wrong.sum())} are not, the first of them "
-            f"{masses[cell]:g} in cell {cell}. Subtract the background, or clip at 0, if that is what they mean."
+            f"The masses of {name} must be finite and at least 0, not {masses[cell]:g} as in cell {cell}, the first of "
+            f"{int(wrong.sum())} such cells. Subtract the background, or clip at 0, if that is what they mean."
         )
     return masses

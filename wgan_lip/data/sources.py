@@ -306,8 +306,8 @@ def warn_of_scales(rows: Tensor, name: str) -> None:
     widest = int(ranges.argmax())
     if ranges[widest] >= APART * ranges[narrowest] > 0:
         warnings.warn(
-            f"Column {widest + 1} of {name} ranges over {ranges[widest]:.2g}, column {narrowest + 1} over "
-            f"{ranges[narrowest]:.2g}: the latter hardly affects distances, nor W1. Divide each column by its scale, "
+            f"Column {widest + 1} of {name} ranges over {ranges[widest]:.2g}, but column {narrowest + 1} only over "
+            f"{ranges[narrowest]:.2g}, so that it hardly affects distances and W1. Divide each column by its scale, "
             "such as its standard deviation.",
             stacklevel=2,
         )
