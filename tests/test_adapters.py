@@ -71,8 +71,14 @@ def test_pixels_are_scaled_and_keep_their_shape():
         ((torch.tensor(5.0),), "Got shape ()"),
         ((np.ma.masked_equal(np.arange(8.0).reshape(4, 2), 5),), "Expected samples without masked entries"),
         ((torch.ones(5, 2, 2, 2, 2),), "Flatten each sample into one row"),
-        ((torch.ones(5, 4, 3),), "The shape of samples, (5, 4, 3), does not show which axis holds the channels. Give layout, one of"),
-        ((torch.ones(5, 3, 4, 3),), "The shape of samples, (5, 3, 4, 3), does not show which axis holds the channels. Give layout, one of nchw, nhwc, nhw."),
+        (
+            (torch.ones(5, 4, 3),),
+            "The shape of samples, (5, 4, 3), does not show which axis holds the channels. Give layout, one of",
+        ),
+        (
+            (torch.ones(5, 3, 4, 3),),
+            "The shape of samples, (5, 3, 4, 3), does not show which axis holds the channels. Give layout, one of nchw, nhwc, nhw.",
+        ),
         ((torch.ones(1, 2),), "at least 2 samples. Got 1"),
         ((ROWS, torch.ones(3, 4)), "held-out samples must have shape 2, as the training samples do, not 4"),
         (

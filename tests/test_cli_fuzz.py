@@ -69,7 +69,7 @@ def test_any_command_line_ends_with_0_or_with_one_clear_line(seed, tmp_path, mon
 
 @pytest.mark.parametrize(
     "variables, words",
-    [({"WORLD_SIZE": "2"}, "RANK and MASTER_ADDR and MASTER_PORT not set"), ({"WORLD_SIZE": "two"}, "Got 'two'")],
+    [({"WORLD_SIZE": "2"}, "RANK and MASTER_ADDR and MASTER_PORT are not set"), ({"WORLD_SIZE": "two"}, "Got 'two'")],
 )
 def test_half_an_environment_of_torchrun_is_told(variables, words, monkeypatch, capsys):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -109,7 +109,7 @@ def test_half_an_environment_of_torchrun_is_told(variables, words, monkeypatch, 
         ("hydra.run.dir=", "names no folder"),
         ("hydra.run.dir=null", "names no folder"),
         ("--fast", "Unknown flag --fast"),
-        ("--cfg=all of it", "--cfg needs a value: job, hydra, all. Got 'all of it'"),
+        ("--cfg=all of it", "--cfg needs a value: job, hydra, all, not 'all of it'"),
         ("--cfg", "--cfg needs a value"),
         ("--multirun=1", "--multirun takes no value"),
     ],

@@ -249,9 +249,11 @@ def test_a_run_does_not_go_on_with_other_data_and_names_both(on_a_file, capsys):
         now = VectorFile("x.npy").fingerprint()
         for moved in ([], ["data.path=y.npy"]):
             before = {path: path.read_bytes() for path in Path("run").iterdir()}
-            assert f"began with: {begun}. Got {now}. Restore them" in refused(capsys, "resume=run", *moved)
+            assert f"began: they were {begun}, and are now {now}. Restore them" in refused(capsys, "resume=run", *moved)
             assert before == {path: path.read_bytes() for path in Path("run").iterdir()}
-        with pytest.raises(InputError, match=re.escape(f"that run was trained on: {begun}. Got {now}. Restore")):
+        with pytest.raises(
+            InputError, match=re.escape(f"run was trained: they were {begun}, and are now {now}. Restore")
+        ):
             _ = Run("run").source
     assert main(["inspect", "run=run", "out=null"]) == 0  # without the data
     assert look_at(Run("run")).source is None and begun in look_at(Run("run")).unopened
@@ -322,7 +324,7 @@ def test_a_rollback_is_told_counted_and_written_down(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["state", "pause", "seed", "critic"])
 def test_what_is_no_setting_of_training_is_refused(name, capsys):
-    assert f"Got training.{name}." in refused(capsys, *TINY, f"+training.{name}=1")
+    assert f"There is no key training.{name}." in refused(capsys, *TINY, f"+training.{name}=1")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, capsys):
@@ -478,9 +480,7 @@ def test_auto_says_which_run_it_cannot_read(interrupted, capsys):
     Path("outputs/train/torn").mkdir(parents=True)
     Path("outputs/train/torn/config.yaml").write_text("[")
     assert main(["train", *LONGER, "resume=auto"]) == 0
-    assert "config.yaml in outputs/train/torn is damaged" in capsys.readouterr().err.replace(
-        f"{Path.cwd()}/", ""
-    )
+    assert "config.yaml in outputs/train/torn is damaged" in capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{}")])

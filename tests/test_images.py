@@ -108,7 +108,9 @@ def test_augmented_draws_follow_the_generator():
 
 @pytest.mark.parametrize("shift", [-1, 4])
 def test_a_shift_beyond_the_image_is_refused(shift):
-    with pytest.raises(InputError, match=rf"shift must be at least 0 and smaller than the images, \(1, 4, 5\), not {shift}"):
+    with pytest.raises(
+        InputError, match=rf"shift must be at least 0 and smaller than the images, \(1, 4, 5\), not {shift}"
+    ):
         ImageSource(numbered(2), numbered(2), shift=shift)
 
 
@@ -415,7 +417,9 @@ def png(color: int, channels: int, extra: bytes = b"") -> bytes:
 def test_colours_of_16_bits_are_refused_with_a_remedy_that_works(tmp_path, color, channels):
     path = tmp_path / "a.png"
     path.write_bytes(png(color, channels))
-    with pytest.raises(InputError, match=r"is in colour with 16 bits a channel, .* Save it with 8: Image.open\(path\).save\(path\)"):
+    with pytest.raises(
+        InputError, match=r"is in colour with 16 bits a channel, .* Save it with 8: Image.open\(path\).save\(path\)"
+    ):
         read_pixels(path)
     Image.open(path).save(path)
     if channels == 3:
@@ -458,7 +462,7 @@ def test_an_alpha_channel_without_effect_is_ignored_and_one_with_effect_refused(
         assert read_pixels(path).shape == (3, 6, 5)
     key = struct.pack(">I", 2) + b"tRNS" + struct.pack(">H", 1)  # bytes 0, 1: the first pixel
     (tmp_path / "deep.png").write_bytes(png(0, 1, key + struct.pack(">I", zlib.crc32(key[4:]))))
-    with pytest.raises(InputError, match="to be opaque"):
+    with pytest.raises(InputError, match="has transparent pixels"):
         read_pixels(tmp_path / "deep.png")
     key = key[:-1] + b"\x02"  # no pixel
     (tmp_path / "deep.png").write_bytes(png(0, 1, key + struct.pack(">I", zlib.crc32(key[4:]))))
@@ -499,9 +503,11 @@ def test_a_handful_of_images_trains_or_says_what_it_lacks(tmp_path, monkeypatch,
         ["train", *TINY, "training.batch_size=1", "data=image_folder", "data.path=d", "data.test_fraction=0.3"]
     )
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert status == 0 if count > 4 else status == 2 and re.search(r"[Aa]t least 2 (held-out )?samples.* (not|there are|Got) 1\.", told), (
-        told
-    )
+    assert (
+        status == 0
+        if count > 4
+        else status == 2 and re.search(r"[Aa]t least 2 (held-out )?samples.* (not|there are|Got) 1\.", told)
+    ), told
 
 
 def break_images(folder: Path) -> list[Path]:
@@ -586,7 +592,7 @@ def test_the_command_tells_in_one_line_which_images_it_left_out(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     command = ["train", "data=image_folder", "data.path=images", *TINY, "critic=convolutional", "evaluation.size=2"]
     assert main([*command, "training.audit_size=2"]) == 2
-    assert "3 of 20 that cannot be read: images/cat/3.png" in capsys.readouterr().err
+    assert "3 of 20 images: images/cat/3.png" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main([*command, "training.audit_size=2", "training.batch_size=8", "data.corrupt=skip"]) == 0

@@ -514,7 +514,7 @@ def test_bad_arguments_are_refused(name, options, message):
         ({"scale": 0.0}, "scale must be positive"),
         ({"isometry": torch.eye(3)}, "isometry must have shape (D, 2), not (3, 3)."),
         ({"isometry": torch.ones(3, 2)}, "Use the Q of torch.linalg.qr"),
-        ({"isometry": torch.eye(1, 2)}, "orthonormal columns"),
+        ({"isometry": torch.eye(1, 2)}, "must be orthonormal"),
         ({"shift": torch.zeros(3)}, "shift must have shape (2,), not (3,)."),
         ({"shift": torch.tensor([0.0, math.nan])}, "Expected shift to be finite"),
         ({"isometry": torch.eye(3, 2), "shift": torch.zeros(2)}, "shift must have shape (3,)"),

@@ -110,7 +110,9 @@ def test_other_data_on_another_rank_are_found_before_the_first_step(tmp_path):
             assert found == [[2], [2]]
             continue
         data = TensorSource(rows).fingerprint()
-        assert found[0].startswith(f"InputError: All ranks need the same data, but rank 0 has {data} and rank 1 has 32 + 8")
+        assert found[0].startswith(
+            f"InputError: All ranks need the same data, but rank 0 has {data} and rank 1 has 32 + 8"
+        )
         assert found[1] == found[0].replace("InputError", "OtherRankError")
 
 
@@ -285,7 +287,7 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused():
     ranks = Ranks()
     ranks.size = 4
     with pytest.raises(
-        InputError, match=r"`batch_size` must be divisible by the number of ranks \(4\) × `accumulate` \(3\). Got 16"
+        InputError, match=r"`batch_size` must be divisible by the number of ranks \(4\) × `accumulate` \(3\), and is 16"
     ):
         ranks.check_divides(16, 3)
     ranks.check_divides(24, 3)

@@ -173,9 +173,7 @@ def test_samples_that_are_no_images_make_no_folder_of_pictures(tiny_run, tmp_pat
     content = torch.load(copy / "checkpoint.pt", weights_only=True)
     content["sizes"]["image_shape"] = None
     torch.save(content, copy / "checkpoint.pt")
-    assert "Only images can be drawn as a folder of pictures, and " in refused(
-        capsys, f"run={copy}", "out=pictures/"
-    )
+    assert "Only images can be drawn as a folder of pictures, and " in refused(capsys, f"run={copy}", "out=pictures/")
     assert not Path("pictures").exists()
 
 
@@ -190,7 +188,7 @@ def test_the_checkpoint_of_the_best_audit_can_be_sampled(tiny_run, tmp_path, cap
     assert np.array_equal(np.load("best.npy"), load_run(copy, checkpoint="best").sample(4).numpy())
     assert not np.array_equal(np.load("best.npy"), load_run(copy).sample(4).numpy())
     (copy / "best.pt").unlink()
-    assert "Expected best.pt in" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
+    assert "has no best.pt" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
     assert "Expected checkpoint to be one of last, best. Got 'first'" in refused(
         capsys, f"run={copy}", "checkpoint=first", "out=x.npy"
     )

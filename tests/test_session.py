@@ -212,7 +212,7 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
         ({"seed": -1}, "seed of at least 0"),
         ({"tracking": ["tensorbord"]}, "tracking to be one of tensorboard, trackio, wandb, mlflow"),
         ({"tracking": "tensorboard"}, r"list of trackers, such as \[tensorboard\]"),
-        ({"critic": "resnet"}, "The critic must be a Module. Got str"),
+        ({"critic": "resnet"}, "critic must be a Module, not str"),
         ({"source": ROWS}, "source must be a Source, not Tensor. Wrap a tensor in wgan_lip.data.TensorSource"),
         ({"critic": nn.Sequential(nn.Bilinear(2, 2, 1))}, "Bilinear"),
         ({"threads": 0}, "threads of at least 1"),

@@ -126,7 +126,11 @@ UNCLEAR = {
         "index=false if it",
     ),
     "numbers of the rows that were kept": ("index,a\n7,1.5\n3,2.5\n12,0.5\n", "column of", "index=true if it"),
-    "row numbers of R, read and written again": ("X,a\n10,1.5\n30,2.5\n20,0.5\n", ", X, holds a different", "index=true"),
+    "row numbers of R, read and written again": (
+        "X,a\n10,1.5\n30,2.5\n20,0.5\n",
+        ", X, holds a different",
+        "index=true",
+    ),
     "a column that counts": ("1,1.5\n2,2.5\n3,0.5\n4,0.25\n", "counts 1, 2", "index=false if it"),
     "unnamed coordinates": (",a\n0.5,1.5\n1.5,2.5\n", "has no name, though the others do", "index=true"),
     "fewer names": ("a,b\n1,5,2,5\n1,7,2,8\n", "has 2 names above rows of 4 cells", "decimal=comma"),
@@ -146,7 +150,11 @@ UNCLEAR = {
     "long rows": ("a,b\n1.5,2\n3,4,5\n", "3 columns in line 3, 2 above it", "Fill gaps"),
     "short rows": ("a,b\n1.5,2\n3\n", "1 columns in line 3, 2 above it", "Fill gaps"),
     "nothing below names": ("a,b\n", "with at least one sample", ""),
-    "whole numbers beyond 2^53": ("a,b\n9007199254740993,2\n3,4\n", "can't represent 9007199254740993", "common offset"),
+    "whole numbers beyond 2^53": (
+        "a,b\n9007199254740993,2\n3,4\n",
+        "can't represent 9007199254740993",
+        "common offset",
+    ),
 }
 
 
@@ -209,7 +217,10 @@ def test_what_was_left_out_is_said(tmp_path):
         ({"index": 0.5}, "index must be a column, true or false, not 0.5"),
         ({"columns": []}, "columns must be names or numbers of columns, not []"),
         ({"drop": [1.5]}, "drop must be names or numbers of columns, not [1.5]"),
-        ({"delimiter": "::"}, "delimiter must be one character, or one of comma, semicolon, tab, pipe, space, not '::'"),
+        (
+            {"delimiter": "::"},
+            "delimiter must be one character, or one of comma, semicolon, tab, pipe, space, not '::'",
+        ),
         ({"decimal": "'"}, "decimal must be point or comma, not"),
     ],
 )
@@ -639,10 +650,10 @@ def test_options_are_told_of_one_side_or_of_both(tmp_path, estimate):
     assert "Say header=true or header=false" in estimate("x=x.csv", "y=y.npy")
     assert estimate("x=x.csv", "y=y.npy", "header=true")["exact"] == 1.0  # of both, though an array has no header
     assert estimate("x=x.csv", "y=y.npy", "header=false")["n"] == 3
-    assert "y.npy is a .npy file, and does not take header" in estimate("x=x.csv", "y=y.npy", "header_x=true", "header_y=true")
-    assert "obsm does not apply to x.csv and y.npy" in estimate(
-        "x=x.csv", "y=y.npy", "obsm=X_pca"
+    assert "y.npy is a .npy file, and does not take header" in estimate(
+        "x=x.csv", "y=y.npy", "header_x=true", "header_y=true"
     )
+    assert "obsm does not apply to x.csv and y.npy" in estimate("x=x.csv", "y=y.npy", "obsm=X_pca")
     mixed = ("x=x.csv", "y=y.csv", "header_x=false", "delimiter_y=;", "decimal_y=,", "header_y=false")
     assert estimate(*mixed)["m"] == 2
     assert "decimal must be point or comma, not 'x'" in estimate("x=x.csv", "y=y.npy", "decimal=x")

@@ -134,7 +134,7 @@ def test_own_choices_join_a_group_by_a_folder(own, capsys):
         (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "It must be a class of OWN.nets, and a torch module."),
         (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It must be a class of OWN.nets, and a wgan_lip.data.Source."),
         (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim of type int"),
-        (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "critic.dim, critic.width. Got critic.widht"),
+        (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "There is no key critic.widht. Keys: critic.dim, critic.width"),
         (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "The critic fails on its input"),
         (["trust=[O]", "generator._target_=OWN.nets.Fold"], "say so by trust=[OWN]"),
         (["trust=[os]", "generator._target_=os.system"], "It must be a class of os"),

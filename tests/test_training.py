@@ -225,7 +225,10 @@ def test_a_critic_without_a_proof_is_refused_before_training():
 @pytest.mark.parametrize(
     ("player", "message"),
     [
-        ({"critic": ResNetCritic(2, width=8, depth=1, heads=3)}, r"one value per sample, shape \(4,\), not \(4, 3\).* heads=1"),
+        (
+            {"critic": ResNetCritic(2, width=8, depth=1, heads=3)},
+            r"one value per sample, shape \(4,\), not \(4, 3\).* heads=1",
+        ),
         ({"critic": nn.Sequential(nn.Linear(2, 1))}, r"one value per sample, shape \(4,\), not \(4, 1\).*Squeeze\(\)"),
         ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Take it out"),
         ({"critic": ConvolutionalCritic((1, 8, 8), depth=1)}, r"shape \(b, 64\), or of 64 entries each. Got \(4, 2\)"),
@@ -259,7 +262,10 @@ def test_what_is_no_player_is_refused_at_the_call(name, nothing):
     critic = ResNetCritic(2, width=8, depth=1)
     players = {"source": Gaussian(), "generator": Shift(), "critic": critic} | {name: nothing}
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
-    with pytest.raises(InputError, match=f"{name} (must be a torch module|must be a wgan_lip.data.Source)|The {name}, .*, has no parameters"):
+    with pytest.raises(
+        InputError,
+        match=f"{name} (must be a torch module|must be a wgan_lip.data.Source)|The {name}, .*, has no parameters",
+    ):
         train_wgan(**players, generator_optimizer=optimizer, critic_optimizer=optimizer)
 
 

@@ -35,6 +35,7 @@ commands:
 
   wgan-lip COMMAND --help     groups, choices and every key of a command
   wgan-lip guide [NAME]       print a guide: {guides}
+  wgan-lip completion         print a script that completes commands, groups and keys in bash
   wgan-lip train              train on the default data, scikit-learn's digits: a few minutes on a CPU
   wgan-lip train --dry-run    show settings, modules with their constants, steps, time and memory; write nothing
   wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2 [jobs=2]
@@ -57,6 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command == "guide":
         return _guide(*overrides)
+    if command == "completion":
+        from wgan_lip.cli.completion import SCRIPT, completions
+
+        asked = overrides and overrides[0] not in ("-h", "--help", "bash")
+        say("\n".join(completions(" ".join(overrides), COMMANDS, guides(), config_directory)) if asked else SCRIPT)
+        return 0
     if command not in COMMANDS:
         warn(f"There is no command {command!r}. Commands: {', '.join(COMMANDS)}. See wgan-lip --help.")
         return 2

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 import yaml
 
-__all__ = ["Key", "all_keys", "command_help", "keys_of", "nearest_choices", "nearest_keys", "reference", "sections_of"]
+__all__ = [
+    "Key",
+    "all_keys",
+    "choices_of",
+    "command_help",
+    "group_names",
+    "keys_of",
+    "nearest_choices",
+    "nearest_keys",
+    "reference",
+    "sections_of",
+]
 
 WIDTH = 110
 COLUMN = 34  # where comments begin
@@ -77,7 +88,7 @@ def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> 
     parts = [told["header"], "", "Groups, chosen by group=choice; * is chosen here"]
     for group in _groups(configs):
         parts += ["", f"  {group}="]
-        for choice in _choices(configs / group):
+        for choice in choices_of(configs / group):
             mark = "*" if (group, choice) in marked else " "
             parts += _wrapped(f"  {mark} {choice}", _first_comment(configs / group / f"{choice}.yaml"), 22)
     own = {key.name: key for key in keys_of(path)}
@@ -108,7 +119,7 @@ def reference(configs: Path, commands: Mapping[str, str]) -> str:
         lines += _as_table(keys_of(path)) if "$CONFIG" in told else ["```text", told.rstrip(), "```", ""]
     for group in _groups(configs):
         lines += [f"## {group}=", ""]
-        for choice in _choices(configs / group):
+        for choice in choices_of(configs / group):
             file = configs / group / f"{choice}.yaml"
             comment = _first_comment(file)
             lines += [f"**{choice}**{f': {comment}' if comment else ''}", ""]
@@ -134,7 +145,7 @@ def nearest_keys(name: str, known: Iterable[str]) -> list[str]:
 
 def nearest_choices(group: str, choice: str, configs: Path) -> str:
     """What an unknown choice may have meant, and all choices there are."""
-    choices = _choices(configs / group)
+    choices = choices_of(configs / group)
     near = difflib.get_close_matches(choice, choices, n=2)
     meant = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     return f"There is no {group}={choice}.{meant} Choices: {', '.join(choices)}."
@@ -150,7 +161,7 @@ def all_keys(command: str, configs: Path) -> list[str]:
     keys = [key.name for key in keys_of(configs / f"{command}.yaml")]
     if command == "train":
         for group in _chosen(configs, ()):
-            for choice in _choices(configs / group.partition("@")[0]):
+            for choice in choices_of(configs / group.partition("@")[0]):
                 for section, file in _sections(configs, {group: choice}):
                     keys += [key.name for key in _inherited(file, section)]
     return list(dict.fromkeys(keys))
@@ -173,8 +184,14 @@ def _groups(configs: Path) -> list[str]:
     return sorted(path.name for path in configs.iterdir() if path.is_dir() and path.name != "commands")
 
 
-def _choices(group: Path) -> list[str]:
+def choices_of(group: Path) -> list[str]:
+    """The names of the choices in a group's folder."""
     return [path.stem for path in sorted(group.glob("*.yaml"))]
+
+
+def group_names(configs: Path) -> dict[str, str]:
+    """A group of train as it is typed, such as `critic` or `optimizer@critic_optimizer` → its folder."""
+    return {full: full.partition("@")[0] for full in [*_chosen(configs, ()), "experiment"]}
 
 
 def _defaults(path: Path) -> list[tuple[str, str]]:
