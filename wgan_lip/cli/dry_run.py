@@ -81,13 +81,13 @@ def dry_run(config: DictConfig) -> None:
 def _counts(training: Training, source: Source) -> list[str]:
     """How much there is to do."""
     steps, batch, size = training.total, training.batch_size, source.size
-    ascents = training.in_all(steps)
-    passes = f"{ascents * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
+    critic_steps = training.in_all(steps)
+    passes = f"{critic_steps * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
     audits = math.ceil(steps / training.audit_every)
     return [
-        _row("Steps", f"{steps:,}", f"of the generator, and {ascents:,} of the critic"),
-        _row("Real samples", f"{ascents * batch:,}", passes),
-        _row("Generated samples", f"{(ascents + steps) * batch:,}", f"in batches of {batch:,}"),
+        _row("Steps", f"{steps:,}", f"of the generator, and {critic_steps:,} of the critic"),
+        _row("Real samples", f"{critic_steps * batch:,}", passes),
+        _row("Generated samples", f"{(critic_steps + steps) * batch:,}", f"in batches of {batch:,}"),
         _row("Audits", f"{audits:,}", f"of {min(training.audit_size, len(source.test)):,} samples of each law"),
     ]
 
