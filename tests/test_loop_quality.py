@@ -277,7 +277,7 @@ def test_a_penalty_cannot_be_compiled():
         ({"divergence": 0.5}, "`divergence` above 1. Got 0.5"),
         ({"patience": 0}, "`patience` above zero"),
         ({"max_seconds": math.nan}, "`max_seconds` above zero. Got nan"),
-        ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\), and is 32"),
+        ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\), and 32 is not"),
         ({"precision": "float8"}, "`precision` to be one of float32, bfloat16"),
     ],
 )

@@ -233,6 +233,6 @@ def test_data_are_told_by_what_they_hold_wherever_they_lie():
 def test_what_is_no_state_is_refused():
     for nothing in (3, [], {}, {"game": 3}):
         with pytest.raises(
-            InputError, match="(state must come from record.game.state_dict|The training state is incomplete)"
+            InputError, match="(state must be what record.game.state_dict|The training state is incomplete)"
         ):
             game(state=nothing)

@@ -63,7 +63,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
             blocks.append([_matrix(table.column(name), f"column {name!r} of {file}") for name in kept])
     widths = [[block.shape[1] for block in columns] for columns in blocks]
     if any(width != widths[0] for width in widths):
-        raise InputError(f"The lists in the files of {path} have several lengths. Keep the files with one length.")
+        raise InputError(f"The lists in the files of {path} have several lengths. Keep files with one length only.")
     titles = (
         name if block.ndim == 1 or block.shape[1] == 1 else f"{name}[{i}]"
         for name, block in zip(kept, blocks[0])

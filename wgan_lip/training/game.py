@@ -118,7 +118,7 @@ class Game:
         wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rngs"}
         if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
             if not isinstance(state, Mapping):
-                raise InputError(f"state must come from record.game.state_dict(), and is a {type(state).__name__}.")
+                raise InputError(f"state must be what record.game.state_dict() returned, not a {type(state).__name__}.")
             raise InputError(f"The training state is incomplete: {', '.join(missing)} is missing. Train again.")
         wrong = [name for name in self.COUNTS if not isinstance(state[name], int | float | None)]
         wrong += [] if isinstance(state["values"], Tensor) else ["values"]

@@ -197,4 +197,4 @@ class Ranks:
             by = " × ".join(
                 [f"the number of ranks ({self.size})"] * (self.size > 1) + [f"`accumulate` ({parts})"] * (parts > 1)
             )
-            raise InputError(f"`batch_size` must be divisible by {by}, and is {batch_size}.")
+            raise InputError(f"`batch_size` must be divisible by {by}, and {batch_size} is not.")
