@@ -71,13 +71,19 @@ def test_pixels_are_scaled_and_keep_their_shape():
         ((torch.tensor(5.0),), "shape (n, d), not ()"),
         ((np.ma.masked_equal(np.arange(8.0).reshape(4, 2), 5),), "samples must not have masked entries"),
         ((torch.ones(5, 2, 2, 2, 2),), "Flatten each sample into one row"),
-        ((torch.ones(5, 4, 3),), "which axis holds the channels. Got samples of shape (5, 4, 3). Give layout, one of"),
-        ((torch.ones(5, 3, 4, 3),), "Got samples of shape (5, 3, 4, 3). Give layout, one of nchw, nhwc, nhw."),
+        (
+            (torch.ones(5, 4, 3),),
+            "The shape of samples, (5, 4, 3), does not show which axis holds the channels. Give layout, one of",
+        ),
+        (
+            (torch.ones(5, 3, 4, 3),),
+            "The shape of samples, (5, 3, 4, 3), does not show which axis holds the channels. Give layout, one of nchw, nhwc, nhw.",
+        ),
         ((torch.ones(1, 2),), "at least 2 samples, not 1"),
-        ((ROWS, torch.ones(3, 4)), "held-out samples of shape 2, as those of training. Got 4"),
+        ((ROWS, torch.ones(3, 4)), "held-out samples must have shape 2, as the training samples do, not 4"),
         (
             (torch.ones(4, 1, 2, 2), torch.ones(3, 4)),
-            "held-out samples of shape (1, 2, 2), as those of training. Got 4",
+            "held-out samples must have shape (1, 2, 2), as the training samples do, not 4",
         ),
     ],
 )
@@ -85,7 +91,7 @@ def test_tensors_that_make_no_source_are_refused(arguments, message):
     with pytest.raises(InputError) as caught:
         TensorSource(*arguments)
     assert message in str(caught.value)
-    with pytest.raises(InputError, match="test_fraction between 0 and 1. Got 1.5"):
+    with pytest.raises(InputError, match="test_fraction must be between 0 and 1, not 1.5"):
         TensorSource(ROWS, test_fraction=1.5)
 
 
@@ -118,7 +124,7 @@ def test_a_shape_that_tells_no_layout_is_asked_for_one(shape):
     layouts = {"nhw": (1, *shape[1:])} if len(shape) == 3 else {"nchw": shape[1:], "nhwc": (shape[3], *shape[1:3])}
     for layout, expected in layouts.items():
         assert TensorSource(torch.rand(shape), layout=layout).image_shape == expected
-    with pytest.raises(InputError, match="axes, by layout=nhw"):
+    with pytest.raises(InputError, match="layout=nhw means 3 axes"):
         TensorSource(torch.rand(5, 2), layout="nhw")
     with pytest.raises(InputError, match="layout must be one of nchw, nhwc, nhw, not 'hwc'"):
         TensorSource(torch.rand(shape), layout="hwc")
@@ -159,7 +165,7 @@ def test_numbers_that_float32_would_merge_are_refused_with_a_remedy_that_works(t
         assert remedy in message and f"{before} different values become" in message
         if after is not None:
             assert f"{before} different values become {after}," in message
-            assert f"{before - after} of {before} different rows become equal to another" in message
+            assert f"{before - after} of {before} different rows become equal to others" in message
         centred = (rows - np.median(rows, axis=0)) * (1e50 if remedy.startswith("Rescale") else 1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the scales
@@ -183,14 +189,14 @@ def test_numbers_that_float32_keeps_apart_pass_in_silence(rows):
 def test_rows_that_merge_far_from_most_others_are_counted():
     """Half of them lie 10¹⁰ off: rounding moves none by a thousandth of the spread, and yet that half is one point."""
     rows = np.concatenate([normal(500, 2), 1e10 + normal(500, 2)])
-    with pytest.warns(UserWarning, match="499 of 1000 different rows become equal to another in samples"):
+    with pytest.warns(UserWarning, match="499 of 1000 different rows become equal to others in samples"):
         TensorSource(rows)
 
 
 def test_columns_of_scales_far_apart_are_warned_of(tmp_path):
     rows = np.c_[normal(100, 1), np.full(100, 7.0), 1e5 * normal(100, 1)]
     ranges = rows.max(axis=0) - rows.min(axis=0)
-    expected = f"Column 3 of {{}} ranges over {ranges[2]:.2g}, column 1 over {ranges[0]:.2g}: distances"
+    expected = f"Column 3 of {{}} ranges over {ranges[2]:.2g}, but column 1 only over {ranges[0]:.2g}, so"
     np.save(tmp_path / "x.npy", rows)
     for name, build in {
         "samples": lambda: TensorSource(rows),
@@ -271,14 +277,14 @@ def test_a_game_on_a_loader_goes_on_bit_by_bit():
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (iter([ROWS]), "Expected loader to be a DataLoader, which can be passed through again. Got list_iterator"),
-        (3, "Expected loader to be a DataLoader"),
-        ([], "Expected loader to give samples. Got no batch"),
-        (DataLoader(ROWS, batch_size=50, drop_last=True), "Got no batch. Lower its batch_size"),
-        ([{"pixels": ROWS}], "Got dict (TypeError: dict is no tensor). Say which part of it by pick="),
-        ([torch.ones(3, 5)], "Expected held-out samples of shape 5, as those of training. Got 2"),
+        (iter([ROWS]), "loader must allow any number of passes, as a DataLoader or a list of batches does, and a list_iterator"),
+        (3, "loader must allow any number of passes"),
+        ([], "loader yielded no batch"),
+        (DataLoader(ROWS, batch_size=50, drop_last=True), "yielded no batch. Lower its batch_size"),
+        ([{"pixels": ROWS}], "is a dict (TypeError: dict is not a tensor). Say by pick= which part of it to use"),
+        ([torch.ones(3, 5)], "held-out samples must have shape 5, as the training samples do, not 2"),
         ([torch.full((3, 2), torch.nan)], "a batch of loader must be finite"),
-        (DataLoader(ROWS, num_workers=1, persistent_workers=True), "Got persistent_workers=True"),
+        (DataLoader(ROWS, num_workers=1, persistent_workers=True), "Use persistent_workers=False"),
     ],
 )  # fmt: skip
 def test_loaders_that_make_no_source_are_refused(loader, message):
@@ -292,10 +298,10 @@ def test_a_part_of_a_batch_can_be_picked_and_a_pass_has_an_end():
     assert torch.equal(source.sample(20, rng()), ROWS)
     assert torch.equal(source.reference(20, seed=0), ROWS)
     for n in (0, 21):
-        with pytest.raises(InputError, match=f"Got {n}"):
+        with pytest.raises(InputError, match=f"not {n}"):
             source.reference(n, seed=0)
-    with pytest.raises(InputError, match="Expected what state_dict of a LoaderSource gave"):
+    with pytest.raises(InputError, match="is not that of a LoaderSource"):
         source.load_state_dict({"seed": 3})
     source.load_state_dict({**source.state_dict(), "taken": 9})
-    with pytest.raises(InputError, match="Expected a loader with 9 batches, as when the state was kept. Got 1"):
+    with pytest.raises(InputError, match="ended after 1 batches, but 9 were used"):
         source.sample(1, rng())

@@ -200,7 +200,9 @@ def test_what_cannot_be_captured_goes_on_as_written_and_says_so_once(monkeypatch
         raise RuntimeError("not permitted")
 
     monkeypatch.setitem(capturing.CAPTURES, "cpu", refuses)
-    with pytest.warns(UserWarning, match="not captured: RuntimeError: not permitted. They go on as written.") as told:
+    with pytest.warns(
+        UserWarning, match="not captured: RuntimeError: not permitted. Training continues without."
+    ) as told:
         captured = played(capture=True)
     assert len([one for one in told if "captured" in str(one.message)]) == 2  # of either player
     assert nearly(played()[-1][1], captured[-1][1])

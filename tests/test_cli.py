@@ -79,7 +79,7 @@ def test_the_last_screen_says_what_a_person_needs(capsys, monkeypatch):
     summary = Run(directory).summary
     for expected in ("Lip(f) ≤ ", "≤ W1 = ", "Floor W1(real, test)", "Excess over the floor", "W1 over floor", "Critic, held out", "Copies", "Sliced W1, W2 ", "MMD ",
                      "Precision, recall ", "Density, coverage ", "KID of features ", "excess of W1 ", "real samples: ",
-                     "without weights of Inception", f"{directory}/samples.png",
+                     "needs the weights of Inception", f"{directory}/samples.png",
                      f"{directory}/checkpoint.pt", f"{directory}/events.out.tfevents", "tensorboard --logdir"):  # fmt: skip
         assert expected in screen
     assert f"{summary['interval']['n']} + {summary['interval']['n']} samples" in screen
@@ -160,9 +160,9 @@ def test_jobs_run_side_by_side_and_a_failure_among_them_is_told(capfd):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["jobs=0", "--multirun", "seed=0,1"], "Expected jobs=N"),
-        (["jobs=two", "--multirun", "seed=0,1"], "Expected jobs=N"),
-        (["jobs=2", "seed=0"], "Got no --multirun"),
+        (["jobs=0", "--multirun", "seed=0,1"], "jobs must be how many jobs of a sweep run at a time"),
+        (["jobs=two", "--multirun", "seed=0,1"], "jobs must be how many jobs of a sweep run at a time"),
+        (["jobs=2", "seed=0"], "jobs=2 works only in a sweep. Add --multirun"),
         (["jobs=2", "--multirun", "seed=0,1", "hydra/launcher=submitit_local"], "Leave out one of them"),
     ],
 )
@@ -259,10 +259,10 @@ def test_usage_lists_every_command(capsys):
         (["train", "batch_size=3"], "There is no key batch_size of train. Did you mean training.batch_size?"),
         (["train", "optimizer=sgd"], "Say which: optimizer@critic_optimizer=CHOICE or optimizer@generator_optimizer=C"),
         (["train", "abc=3"], "There is no key 'abc' of train: it has experiment, data, critic"),
-        (["train", "+critic.foo=1"], "Got critic.foo"),
-        (["train", "+foo=1"], "Got foo"),
-        (["train", "critic.width=five"], "Expected critic.width of type int or null. Got 'five'"),
-        (["train", "critic.width=2.5"], "Expected critic.width of type int or null. Got 2.5"),
+        (["train", "+critic.foo=1"], "There is no key critic.foo"),
+        (["train", "+foo=1"], "There is no key foo"),
+        (["train", "critic.width=five"], "critic.width must be of type int or null, not 'five'"),
+        (["train", "critic.width=2.5"], "critic.width must be of type int or null, not 2.5"),
         (["train", "critic.depth=0"], "depth must be at least 1, not 0"),
         (["train", "critic.activation=sine"], "relu, leaky_relu, hardtanh, tanh, softplus, spline, not 'sine'"),
         (["train", "critic.norm=l7"], "norm must be one of euclidean, max, not 'l7'"),
@@ -286,41 +286,41 @@ def test_usage_lists_every_command(capsys):
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "heads must be at least 1, not 0"),
         (["train", "+critic.dim=5"], "such as shape (b, 5)"),
-        (["train", "+generator.dim=5"], "The generator makes samples of shape (b, 5), and the data have (b, 64)"),
+        (["train", "+generator.dim=5"], "The generator's output shape is (b, 5), but the data have shape (b, 64)"),
         (["train", "evaluation.size=-4"], "evaluation.size must be at least 2, not -4"),
         (["train", "evaluation.neighbour=0"], "evaluation.neighbour must be at least 1, not 0"),
         (
             ["train", "evaluation.neighbour=500"],
-            "Expected evaluation.neighbour below the number of samples, 500. Got 500. Lower it, or raise evaluation.size.",
+            "evaluation.neighbour must be below the number of samples, 500, not 500. Lower it, or raise evaluation.size.",
         ),
         (["train", "evaluation.inception_weights=w.pth"], "There is no file w.pth with the weights of Inception"),
         (["train", "data=moons", "evaluation.inception_weights=w.pth"], "FID and KID need images; moons has none"),
-        (["train", "training.batch_size=1298"], "no larger than the training set, 1297 samples"),
+        (["train", "training.batch_size=1298"], "training.batch_size must be at most 1297"),
         (["train", "evaluation.repeats=0"], "evaluation.repeats must be at least 1, not 0"),
         (["train", "evaluation.fit_steps=-1"], "evaluation.fit_steps must be at least 0, not -1"),
-        (["train", "data.test_size=1000"], "the size of train. Got 1000. Lower evaluation.size"),
-        (["train", "training.critic_schedule=3"], "Expected training.critic_schedule of type str. Got 3"),
+        (["train", "data.test_size=1000"], "the number of training samples, not 1000. Lower evaluation.size"),
+        (["train", "training.critic_schedule=3"], "training.critic_schedule must be of type str, not 3"),
         (["train", "training.steps=0"], "training.steps must be above zero, not 0"),
-        (["train", "critic_optimizer.lr=fast"], "Expected critic_optimizer.lr of type float. Got 'fast'"),
+        (["train", "critic_optimizer.lr=fast"], "critic_optimizer.lr must be of type float, not 'fast'"),
         (["train", "critic_optimizer.lr=-1"], "lr must be finite and at least 0, not -1"),
-        (["train", "critic._target_=os.system"], "_target_ to name a class"),
+        (["train", "critic._target_=os.system"], "_target_ must name a class"),
         (["train", "critic_optimizer=sgd"], "as in optimizer@critic_optimizer=sgd"),
         (["train", "training=3"], "training"),
         (["train", "device=abacus"], "device must be auto, cpu, cuda or cuda:N, not 'abacus'"),
         (["train", "device=cuda:99"], "device=cuda:99 is not available"),
-        (["train", "seed=x"], "Expected seed of type int. Got 'x'"),
+        (["train", "seed=x"], "seed must be of type int, not 'x'"),
         (["train", "seed=-1"], "seed must be an integer from 0 to 2^31 − 1, not -1"),
         (["train", "seed=99999999999999999999"], "not 99999999999999999999"),
         (["train", "threads=0"], "threads must be at least 1, not 0"),
-        (["train", "data=file"], "Expected a value for data.path"),
+        (["train", "data=file"], "data.path must be given"),
         (["train", "data=file", "data.path=none.npy"], "none.npy"),
         (["train", "data=mnist", "data.download=false", "data.root=empty"], "MNIST"),
         (["train", "critic.width="], "critic.width"),
-        (["train", "critic.width={"], "Expected key=value. Got 'critic.width={'"),
-        (["certify"], "Expected a value for run"),
-        (["certify", "run=nowhere"], "which is no folder"),
-        (["inspect", "run=nowhere"], "which is no folder"),
-        (["sample", "run=nowhere", "out=x.npy"], "which is no folder"),
+        (["train", "critic.width={"], "'critic.width={' can't be read as key=value"),
+        (["certify"], "run must be given, as run=VALUE"),
+        (["certify", "run=nowhere"], "There is no folder nowhere"),
+        (["inspect", "run=nowhere"], "There is no folder nowhere"),
+        (["sample", "run=nowhere", "out=x.npy"], "There is no folder nowhere"),
     ],
 )
 def test_a_mistake_gets_one_clear_line_and_leaves_nothing(arguments, message, capsys):
@@ -372,13 +372,13 @@ def test_a_file_that_is_not_what_its_ending_says_is_refused(capsys):
 
 def test_an_existing_run_is_not_written_over(tiny_run, capsys):
     before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
-    assert "Expected an empty run folder" in refused(capsys, "train", f"hydra.run.dir={tiny_run}")
+    assert "already holds a run" in refused(capsys, "train", f"hydra.run.dir={tiny_run}")
     assert before == {path.name: path.read_bytes() for path in tiny_run.iterdir()}
 
 
 def test_a_run_that_diverges_keeps_its_last_good_state(capsys):
     assert main(["train", *TINY, "generator_optimizer.lr=1e38", "training.generator_schedule=constant"]) == 1
-    assert "Expected finite values" in capsys.readouterr().err
+    assert "Training diverged: NaN or infinity" in capsys.readouterr().err
     run = load_run(only_run())
     assert run.status["state"] == "failed" and "finite" in run.status["reason"]
     assert torch.isfinite(run.sample(3)).all()

@@ -1,5 +1,6 @@
 """Help: every key as it is typed, with the default that is composed, and what may have been meant by a wrong one."""
 
+import os
 import re
 import subprocess
 import sys
@@ -114,3 +115,37 @@ def test_guides_are_listed_and_printed(capsys):
 def test_the_guide_to_the_configuration_is_what_the_files_say():
     """Where it is not, put the output of `reference` there."""
     assert guides()["configuration"].read_text(encoding="utf-8") == reference(config_directory(), COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("wgan-lip tr", ["train"]),
+        ("wgan-lip guide th", ["theory"]),
+        ("wgan-lip train training.critic_s", ["training.critic_schedule=", "training.critic_steps="]),
+        ("wgan-lip train critic=co", ["critic=cones", "critic=cones_plane", "critic=convolutional"]),
+        ("wgan-lip train --multirun critic=resnet,fixed", ["critic=resnet,fixed_width"]),
+        ("wgan-lip train optimizer@critic_optimizer=mu", ["optimizer@critic_optimizer=muon"]),
+        ("wgan-lip train experiment=moo", ["experiment=moons"]),
+        ("wgan-lip train --m", ["--multirun"]),
+        ("wgan-lip estimate st", ["standardise=", "stream="]),
+        ("wgan-lip inspect run=outputs", []),
+        ("wgan-lip nothing a", []),
+    ],
+)
+def test_words_are_completed(typed, words, capsys):
+    assert main(["completion", typed]) == 0
+    assert capsys.readouterr().out.split() == words
+
+
+def test_bash_completes_what_follows_the_equals_sign(tmp_path):
+    program = tmp_path / "wgan-lip"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wgan_lip "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(wgan-lip completion)"; COMP_LINE="wgan-lip train critic=co"; COMP_POINT=${#COMP_LINE}; '
+        'COMP_WORDS=(wgan-lip train critic = co); _wgan_lip; echo "${COMPREPLY[@]}"'
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert ended.stdout.split() == ["cones", "cones_plane", "convolutional"]

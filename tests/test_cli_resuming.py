@@ -105,10 +105,10 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_there_had_been_none(whole, mon
     (run,) = runs()
     told = capfd.readouterr().err
     assert f"interrupted by {number.name}" in told
-    assert told.startswith(f"training in {run}\n") and f"To go on with this run: wgan-lip train resume={run}\n" in told
+    assert told.startswith(f"training in {run}\n") and f"To resume this run: wgan-lip train resume={run}\n" in told
     assert (Run(run).status["state"], Run(run).status["step"], load_run(run).step) == ("interrupted", 5, 5)
     assert main(["train", f"resume={run}"]) == 0
-    assert "going on with" in capfd.readouterr().err
+    assert "resuming" in capfd.readouterr().err
     assert_same(run, whole)
     assert runs() == [run]
     for tag in ("w1/critic", "w1/exact"):
@@ -124,7 +124,7 @@ def test_a_benchmark_goes_on_with_a_case_that_was_interrupted(whole, monkeypatch
         signalled(patched, signal.SIGTERM, step=5)
         assert main(["train", *LONGER, f"hydra.run.dir={case}"]) == 143
     row = train_case(case, LONGER)
-    assert re.search(r"going on with \S*case at step 5", capfd.readouterr().err)
+    assert re.search(r"resuming \S*case at step 5", capfd.readouterr().err)
     assert row["score"] == Run(whole).summary["score"] and "resume" not in row["command"]
     assert_same(case, whole)
     with pytest.raises(InputError, match="Choose another out=DIR"):
@@ -174,7 +174,7 @@ def test_auto_in_a_folder_of_its_own_goes_on_until_it_is_finished(whole, monkeyp
     before = {path: path.read_bytes() for path in Path("mine").iterdir()}
     capsys.readouterr()
     assert main(command) == 0
-    assert "mine is finished, at step 12: nothing is left to train" in capsys.readouterr().out
+    assert "mine is already finished, at step 12: there is nothing left to train" in capsys.readouterr().out
     assert before == {path: path.read_bytes() for path in Path("mine").iterdir()}
 
 
@@ -235,7 +235,7 @@ def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(on_a_file, capsy
     Path("elsewhere").mkdir()
     torch.save(torch.from_numpy(on_a_file), "elsewhere/x.pt")
     Path("x.npy").unlink()
-    assert "Expected a file at x.npy" in refused(capsys, "resume=run")
+    assert "There is no file x.npy" in refused(capsys, "resume=run")
     assert main(["train", "resume=run", "data.path=elsewhere/x.pt"]) == 0
     assert_same(Path("run"), Path("whole"))
     assert Run("run").config["data"]["path"] == "elsewhere/x.pt" and len(Run("run").source.train) == 64
@@ -249,9 +249,11 @@ def test_a_run_does_not_go_on_with_other_data_and_names_both(on_a_file, capsys):
         now = VectorFile("x.npy").fingerprint()
         for moved in ([], ["data.path=y.npy"]):
             before = {path: path.read_bytes() for path in Path("run").iterdir()}
-            assert f"began with: {begun}. Got {now}. Restore them" in refused(capsys, "resume=run", *moved)
+            assert f"began: they were {begun}, and are now {now}. Restore them" in refused(capsys, "resume=run", *moved)
             assert before == {path: path.read_bytes() for path in Path("run").iterdir()}
-        with pytest.raises(InputError, match=re.escape(f"that run was trained on: {begun}. Got {now}. Restore")):
+        with pytest.raises(
+            InputError, match=re.escape(f"run was trained: they were {begun}, and are now {now}. Restore")
+        ):
             _ = Run("run").source
     assert main(["inspect", "run=run", "out=null"]) == 0  # without the data
     assert look_at(Run("run")).source is None and begun in look_at(Run("run")).unopened
@@ -322,7 +324,7 @@ def test_a_rollback_is_told_counted_and_written_down(monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["state", "pause", "seed", "critic"])
 def test_what_is_no_setting_of_training_is_refused(name, capsys):
-    assert f"Got training.{name}." in refused(capsys, *TINY, f"+training.{name}=1")
+    assert f"There is no key training.{name}." in refused(capsys, *TINY, f"+training.{name}=1")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, capsys):
@@ -332,7 +334,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, ca
     capsys.readouterr()
     assert main(["train", "resume=run"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert any("damaged" in line and "Going on from the one before" in line for line in lines)
+    assert any("damaged" in line and "Using the checkpoint before it" in line for line in lines)
     assert any("at step 6" in line for line in lines)
     assert_same(interrupted, whole)
     assert curve(interrupted, "w1/critic") == curve(whole, "w1/critic")
@@ -341,7 +343,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, interrupted, ca
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(interrupted, capsys):
     for path in interrupted.glob("*.pt"):
         path.write_bytes(b"torn")
-    assert "Expected a whole checkpoint-6.pt in run. Got a damaged one" in refused(capsys, "resume=run")
+    assert "checkpoint-6.pt in run is damaged" in refused(capsys, "resume=run")
 
 
 def test_a_run_without_a_checkpoint_begins_again_in_its_folder(whole, interrupted):
@@ -353,8 +355,8 @@ def test_a_run_without_a_checkpoint_begins_again_in_its_folder(whole, interrupte
 
 
 def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
-    assert "which is no folder" in refused(capsys, "resume=nowhere")
-    assert "A sweep takes resume=auto" in refused(capsys, "--multirun", "resume=run", "seed=0,1")
+    assert "There is no folder nowhere" in refused(capsys, "resume=nowhere")
+    assert "Use resume=auto with --multirun" in refused(capsys, "--multirun", "resume=run", "seed=0,1")
     with claimed(interrupted):
         assert "is being trained by another process" in refused(capsys, "resume=run")
     status = json.loads((interrupted / "status.json").read_text())
@@ -478,9 +480,7 @@ def test_auto_says_which_run_it_cannot_read(interrupted, capsys):
     Path("outputs/train/torn").mkdir(parents=True)
     Path("outputs/train/torn/config.yaml").write_text("[")
     assert main(["train", *LONGER, "resume=auto"]) == 0
-    assert "config.yaml in outputs/train/torn. Got a damaged one" in capsys.readouterr().err.replace(
-        f"{Path.cwd()}/", ""
-    )
+    assert "config.yaml in outputs/train/torn is damaged" in capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{}")])

@@ -57,7 +57,7 @@ def test_groups_of_a_table(table, capsys):
 def test_what_groups_can_not_be_made_of_is_refused_before_anything_is_written(table, capsys):
     np.save("x.npy", table), np.save("h.npy", np.abs(table))
     for arguments, message in (
-        (["x=trees.csv", "by=sort"], "Expected a column of trees.csv: height, kind, width. Got 'sort'"),
+        (["x=trees.csv", "by=sort"], "trees.csv has no column 'sort'. Its columns: height, kind, width"),
         (["x=trees.csv", "y=trees.csv", "by=kind"], "takes no y"),
         (["x=x.npy", "by=kind"], "no by for x.npy"),
         (["x=data/moons", "by=kind"], "no by for data/moons"),

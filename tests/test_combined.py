@@ -426,7 +426,7 @@ def test_one_with_a_part_that_no_configuration_builds_says_so():
 
 def test_a_section_within_a_section_may_name_critics_only():
     inner = {"_target_": "torch.optim.Adam", "lr": 0.1}
-    with pytest.raises(InputError, match="critic._target_ to name a class"):
+    with pytest.raises(InputError, match="critic._target_ must name a class"):
         build("critic", {"_target_": "wgan_lip.critics.MeanCritic", "of": inner}, dim=3)
     deep = {"_target_": "wgan_lip.critics.CombinedCritic", "critics": []}
     for _ in range(2000):

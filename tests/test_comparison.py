@@ -160,7 +160,7 @@ def test_the_command_writes_a_table_and_a_page_that_agree(sweep, tmp_path, monke
     assert (
         all(Path(row["run"]).name in text for row in rows)
         and str(sweep) in text
-        and "Settings are ranked by the mean over their seeds" in text
+        and "Settings are ranked by their mean excess over the floor" in text
     )
     assert len(outline.all("script")) == 1 and len(outline.all("table")) == 3
 
@@ -231,12 +231,12 @@ def test_what_cannot_be_compared_is_told_in_one_line(sweep, tiny_run, tmp_path, 
     (estimate / "result.json").write_text("{}")
     shutil.copytree(tiny_run, old)
     (old / "summary.json").write_text('{"w1": 3}')
-    assert "where there is none" in refused(capsys, f"runs={empty}")
-    assert "where there is none" in refused(capsys, "runs=nowhere")
-    assert "at least two runs to compare. Got 1" in refused(capsys, f"runs={tiny_run}")
-    assert "that of an estimate" in refused(capsys, f"runs=[{tiny_run},{estimate}]")
+    assert "There are no runs in" in refused(capsys, f"runs={empty}")
+    assert "There are no runs in" in refused(capsys, "runs=nowhere")
+    assert "compare needs at least two runs, and found 1" in refused(capsys, f"runs={tiny_run}")
+    assert "is the folder of an estimate" in refused(capsys, f"runs=[{tiny_run},{estimate}]")
     assert "summary.json" in refused(capsys, f"runs=[{tiny_run},{old}]")
-    assert "Expected runs=DIR" in refused(capsys, "runs=[3,4]")
+    assert "runs must name folders" in refused(capsys, "runs=[3,4]")
     (sweep / "2" / "metrics.jsonl").write_text("garbage\n{}\n")
     assert "metrics.jsonl" in refused(capsys, f"runs={sweep}")
     (sweep / "2" / "metrics.jsonl").write_text("")
@@ -248,7 +248,7 @@ def test_what_cannot_be_compared_is_told_in_one_line(sweep, tiny_run, tmp_path, 
 
 def test_a_run_named_twice_is_compared_once(sweep, tiny_run):
     assert len(find_runs([sweep, sweep / "0", f"{sweep}/1*"])) == 5
-    with pytest.raises(InputError, match="Got .*none"):
+    with pytest.raises(InputError, match="There are no runs in"):
         find_runs([f"{sweep}/z*"])
 
 

@@ -63,11 +63,11 @@ def test_shares_are_those_of_the_training_labels_and_sizes_tell_players():
 
 
 def test_data_without_labels_and_bad_scales_are_refused():
-    with pytest.raises(InputError, match="Expected data with labels, to condition on them. Got FiniteSource without"):
+    with pytest.raises(InputError, match="label_scale conditions on labels, and this FiniteSource has none"):
         FiniteSource(torch.zeros(3, 2), torch.zeros(3, 2)).with_labels()
-    with pytest.raises(InputError, match="label_scale to be positive and finite. Got 0"):
+    with pytest.raises(InputError, match="label_scale must be positive and finite, not 0"):
         Digits(label_scale=0.0)
-    with pytest.raises(InputError, match="labels that are joined already"):
+    with pytest.raises(InputError, match="labels are already joined"):
         Digits(label_scale=1.0).with_labels()
 
 
@@ -118,9 +118,9 @@ def test_drawn_labels_have_their_shares_and_normal_latents_beside_them():
 
 
 def test_labels_that_are_none_are_refused():
-    with pytest.raises(InputError, match=r"labels between 0 and 2. Got \[3\]"):
+    with pytest.raises(InputError, match=r"Labels must be between 0 and 2, not \[3\]"):
         draw_latents(GENERATORS["mlp"](), 2, rng(), labels=3)
-    with pytest.raises(InputError, match="no labels for a generator that was trained without"):
+    with pytest.raises(InputError, match="generator was trained without labels"):
         draw_latents(MLPGenerator(2), 2, rng(), labels=1)
 
 
@@ -215,7 +215,7 @@ def test_the_command_trains_scores_and_samples_with_labels(tmp_path, monkeypatch
         assert np.load(f"{name}.npy")[:, 64:].tolist() == [[0.0] * 7 + [4.0] + [0.0] * 2] * n
     capsys.readouterr()
     assert main(["sample", "run=run", "label=10", "out=none.npy"]) == 2
-    assert "Expected labels between 0 and 9. Got [10]" in capsys.readouterr().err
+    assert "Labels must be between 0 and 9, not [10]" in capsys.readouterr().err
     assert main(["certify", "run=run"]) == 0
 
 

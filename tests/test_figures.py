@@ -132,7 +132,7 @@ def test_lines_carry_the_slope_that_the_critic_attains():
     assert np.allclose(good, SLOPE(1.0)) and np.allclose(bad, SLOPE(0.0))
     assert lines.norm.vmin == pytest.approx(-(0.5**0.5)) and lines.norm.vmax == pytest.approx(1.0)
     assert {"x", "y", "a title", "carried from x to y by the plan", "critic value $f(x)$"} <= texts(figure)
-    assert "a potential: 1" in figure.axes[2].get_ylabel()
+    assert "KR potential: 1" in figure.axes[2].get_ylabel()
 
 
 @pytest.mark.parametrize("swap", [False, True])

@@ -108,7 +108,7 @@ def test_samples_among_real_ones_that_reach_few_of_them_are_a_collapse():
     assert names(standing(coverage=0.49)) == {"generator collapsed"}
     assert names(standing(coverage=0.49, precision=0.49)) == {"low coverage"}, "it is far off, not narrow"
     (finding,) = find(standing(coverage=0.1))
-    assert "reach 0.1 times as many" in finding.text
+    assert "coverage 0.1 times" in finding.text
 
 
 def test_what_sampling_explains_is_held_against_no_critic():

@@ -254,7 +254,7 @@ def test_nothing_is_written_where_a_link_in_a_folder_leads(foreign, setting, tmp
         (foreign / name).unlink(missing_ok=True)
         (foreign / name).symlink_to(tmp_path / "precious")
     assert main(["inspect", f"run={foreign}", "out=null", setting]) == 2
-    assert f"Got a link there, to {tmp_path / 'precious'}" in capsys.readouterr().err
+    assert f"is a link to {tmp_path / 'precious'}" in capsys.readouterr().err
     assert not list((tmp_path / "precious").iterdir())
     assert main(["inspect", f"run={foreign}", f"out={tmp_path / 'precious' / 'mine.html'}"]) == 0  # no link in it
 
@@ -301,7 +301,7 @@ def test_samples_that_are_no_numbers_are_not_written(foreign, out, tmp_path, cap
     next(iter(saved["game"]["ema"].values())).fill_(float("nan"))
     torch.save(saved, foreign / "checkpoint.pt")
     assert main(["sample", f"run={foreign}", "n=4", f"out={out}"]) == 2
-    assert "Got NaN or infinity from the generator of" in capsys.readouterr().err and not (tmp_path / out).exists()
+    assert "produces NaN or infinity" in capsys.readouterr().err and not (tmp_path / out).exists()
 
 
 def test_only_files_are_read_and_only_so_much_of_them(tmp_path):
@@ -357,7 +357,7 @@ BOMBS = {
 def test_yaml_that_is_no_plain_mapping_is_refused(name, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(BOMBS[name])
-    with pytest.raises(InputError, match=r"Expected a whole config\.yaml in .*Got a damaged one: .+\. Restore it"):
+    with pytest.raises(InputError, match=r"config\.yaml in .* is damaged: .+\. Restore it"):
         read_yaml(path)
 
 
@@ -390,7 +390,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused_or_loads_what_was_saved(tmp_
         try:
             assert differences(read_checkpoint(path), saved) == []
         except InputError as error:
-            assert "Got a damaged one" in str(error)
+            assert "is damaged" in str(error)
             refused += 1
     assert refused > 200  # the rest lies between what is stored
 
@@ -415,10 +415,10 @@ def test_a_flipped_bit_gives_way_to_the_checkpoint_before(foreign, capsys):
     content[len(content) // 2] ^= 1
     (foreign / "checkpoint.pt").write_bytes(content)
     assert main(["certify", "run=foreign"]) == 2
-    assert "Expected a whole checkpoint.pt in foreign. Got a damaged one: BadZipFile" in capsys.readouterr().err
+    assert "checkpoint.pt in foreign is damaged: BadZipFile" in capsys.readouterr().err
     assert main(["train", "resume=foreign", "training.steps=6"]) == 0
     told = capsys.readouterr().err
-    assert "Going on from the one before" in told and "going on with foreign at step 2" in told
+    assert "Using the checkpoint before it" in told and "resuming foreign at step 2" in told
     assert load_run("foreign").step == 6
 
 
@@ -514,14 +514,14 @@ def test_the_whole_command_may_be_given_again(foreign, capsys):
         (["critic=fixed_width"], "critic._target_ was 'wgan_lip.critics.ResNetCritic', now 'wgan_lip.critics.FixedWidth"),
         (["optimizer@critic_optimizer=sgd"], "critic_optimizer._target_ was 'torch.optim.Adam', now 'torch.optim.SGD'"),
         (["experiment=gaussians8"], "data._target_ was 'wgan_lip.data.Moons', now 'wgan_lip.data.Gaussians8'"),
-        (["data.label_scale=1"], "Expected keys data."),
-        (["training.stepz=3"], "Got training.stepz"),
-        (["nothing=3"], "Got nothing"),
-        (["training.steps=six"], "Expected training.steps of type int. Got 'six'"),
+        (["data.label_scale=1"], "There is no key data.label_scale"),
+        (["training.stepz=3"], "There is no key training.stepz"),
+        (["nothing=3"], "There is no key nothing"),
+        (["training.steps=six"], "training.steps must be of type int, not 'six'"),
         (["critic=nowhere"], "There is no critic=nowhere"),
         (["critic=../../foreign/payload"], "Could not find"),
-        (["seed=1,2"], "Expected one value for seed"),
-        (["~critic"], "Expected one value for critic"),
+        (["seed=1,2"], "A resumed run needs one value of seed"),
+        (["~critic"], "A resumed run needs one value of critic"),
         (["seed.x=1"], "seed"),
         (["training=3"], "training"),
         (["--cfg", "job"], "foreign/config.yaml"),

@@ -86,7 +86,7 @@ def test_a_sample_depends_on_its_batch_under_batch_norm_alone_and_there_only_in_
 
 @pytest.mark.parametrize("kind", IMAGE_GENERATORS)
 def test_bad_arguments_of_image_generators_are_refused_with_the_remedy(kind):
-    with pytest.raises(InputError, match=r"shape \(c, h, w\) of images. Got None. For other samples take MLPGenerator"):
+    with pytest.raises(InputError, match=r"image_shape \(c, h, w\), not None. For other samples use MLPGenerator"):
         kind(None)
     with pytest.raises(InputError, match="h must be at least 1, not 0"):
         kind((1, 0, 8))

@@ -122,7 +122,7 @@ def test_a_game_that_is_not_finite_goes_back_and_on_and_says_so():
 def test_a_warm_up_that_is_not_finite_is_played_again():
     source = Treacherous({2})
     first, *rest = play(source=source, max_rollbacks=1)
-    assert first.step == 0 and "at step 0; not finite now: parameter critic" in first.note
+    assert first.step == 0 and "at step 0; no longer finite: parameter critic" in first.note
     assert [record.step for record in rest] == [2, 4, 6, 8] and rest[-1].game.warmed == 3
     assert source.draws == 3 + 3 + 8
     with pytest.raises(NonFiniteError, match="at step 0; .* after step 0, was kept") as caught:
@@ -184,7 +184,7 @@ def test_seconds_end_the_game_over_all_processes():
     begun = time.monotonic()
     *_, last = play(steps=10**9, audit_every=10**9, log_every=10**9, max_seconds=0.3)
     assert 0.3 <= time.monotonic() - begun < 30 and last.audited
-    assert last.ended == "0.3 seconds have passed, the most allowed"
+    assert last.ended == "0.3 seconds have passed, the limit of max_seconds"
     state = through_a_file(last.game.state_dict())
     assert list(play(steps=10**9, max_seconds=0.3, state=state)) == []
     assert next(play(steps=10**9, log_every=1, max_seconds=1e9, state=state)).step == last.step + 1
@@ -192,7 +192,7 @@ def test_seconds_end_the_game_over_all_processes():
 
 def test_images_end_the_game_and_learning_rates_reach_their_end():
     *_, last = play(steps=1000, batch_size=32, max_images=32 * 6)
-    assert (last.step, last.audited, last.ended) == (6, True, "192 images are generated, the most allowed")
+    assert (last.step, last.audited, last.ended) == (6, True, "192 images were generated, the limit of max_images")
     assert last.game.generator_optimizer.param_groups[0]["lr"] == 0
 
 
@@ -260,7 +260,7 @@ def test_compiled_players_play_the_same_game(monkeypatch):
 
 
 def test_a_penalty_cannot_be_compiled():
-    with pytest.raises(InputError, match="Got PenalizedCritic, which is differentiated twice.*Leave `compile` out"):
+    with pytest.raises(InputError, match="`compile` does not work with PenalizedCritic.*Leave `compile` out"):
         play(critic=PenalizedCritic(2, width=8), compile=True)
 
 
@@ -277,7 +277,7 @@ def test_a_penalty_cannot_be_compiled():
         ({"divergence": 0.5}, "`divergence` must be above 1, not 0.5"),
         ({"patience": 0}, "`patience` must be above zero"),
         ({"max_seconds": math.nan}, "`max_seconds` must be above zero, not nan"),
-        ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\). Got 32"),
+        ({"accumulate": 5}, r"`batch_size` must be divisible by `accumulate` \(5\), and 32 is not"),
         ({"precision": "float8"}, "`precision` must be one of float32, bfloat16"),
     ],
 )

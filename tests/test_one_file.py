@@ -330,7 +330,7 @@ def test_the_readmes_source_keeps_the_contract_and_opens_by_its_name():
     assert_source(source)
     drawn = open_samples("data/ring:noise:0.0").law.draw(50, rng())
     assert torch.allclose(drawn.norm(dim=1), torch.ones(50, dtype=drawn.dtype), atol=1e-6)
-    with pytest.raises(InputError, match="noise of data/ring to be of type float. Got 'much'"):
+    with pytest.raises(InputError, match="noise of data/ring must be of type float, not 'much'"):
         open_samples("data/ring:noise:much")
 
 

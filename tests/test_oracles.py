@@ -282,7 +282,7 @@ def test_ray_monotone_moves_along_the_whole_ray_found_by_bisection(dim, funnels)
 def test_apexes_can_lie_in_a_cube_of_their_own():
     case = oracle("ray_monotone", dim=40, funnels=30, half_width=1.2, apex_half_width=0.5)
     assert 0.48 < case.centres.abs().max() <= 0.5 < case.pair(30, rng())[1].abs().max()
-    with pytest.raises(InputError, match="Expected apex_half_width to be positive"):
+    with pytest.raises(InputError, match="apex_half_width must be positive"):
         oracle("ray_monotone", apex_half_width=0.0)
 
 
@@ -475,30 +475,30 @@ def test_both_laws_serve_as_sample_sources():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("shift", {"dim": 0}, "Expected dim to be a whole number of at least 1. Got 0."),
-        ("shift", {"dim": 2.0}, "Expected dim to be a whole number of at least 1. Got 2.0."),
-        ("shift", {"length": 0.0}, "Expected length to be positive and finite. Got 0.0."),
-        ("lift", {"length": math.nan}, "Expected length to be positive"),
+        ("shift", {"dim": 0}, "dim must be a whole number of at least 1, not 0."),
+        ("shift", {"dim": 2.0}, "dim must be a whole number of at least 1, not 2.0."),
+        ("shift", {"length": 0.0}, "length must be positive and finite, not 0.0."),
+        ("lift", {"length": math.nan}, "length must be positive"),
         ("marginal", {"std": 1.0}, "Use Shift(length=mean)"),
-        ("marginal", {"std": -1.0}, "Expected std to be positive"),
-        ("marginal", {"mean": math.inf}, "Expected a finite mean. Got inf."),
-        ("radial", {"std": 0.0}, "Expected std to be positive"),
-        ("dirac", {"distance": -1.0}, "Expected distance to be positive or zero"),
-        ("ball", {"radius": -1.0}, "Expected radius to be positive"),
-        ("subspace", {"codimension": 3}, "Expected codimension of at most dim = 2. Got 3."),
-        ("subspace", {"codimension": 0}, "Expected codimension to be a whole number of at least 1"),
-        ("grid", {"cells": 0}, "Expected cells to be a whole number of at least 1"),
-        ("dilation", {"factor": -1.0}, "Expected factor to be positive or zero"),
-        ("mixture_dilation", {"components": 1}, "Expected components to be a whole number of at least 2"),
-        ("mixture_dilation", {"seed": -1}, "Expected seed to be a whole number of at least 0"),
-        ("simplex", {"spacing": math.inf}, "Expected spacing to be positive and finite"),
-        ("simplex", {"seed": 0.5}, "Expected seed to be a whole number"),
-        ("funnel", {"funnels": 0}, "Expected funnels to be a whole number of at least 1"),
-        ("funnel", {"draws": 1}, "Expected draws to be a whole number of at least 2"),
-        ("ray_monotone", {"power": 0.5}, "Expected a power of at least 1"),
-        ("ray_monotone", {"half_width": 0.0}, "Expected half_width to be positive"),
-        ("contamination", {"fraction": 0.0}, "Expected a fraction above 0 and at most 1. Got 0.0."),
-        ("contamination", {"fraction": math.nan}, "Expected a fraction above 0"),
+        ("marginal", {"std": -1.0}, "std must be positive"),
+        ("marginal", {"mean": math.inf}, "mean must be finite, not inf."),
+        ("radial", {"std": 0.0}, "std must be positive"),
+        ("dirac", {"distance": -1.0}, "distance must be positive or zero"),
+        ("ball", {"radius": -1.0}, "radius must be positive"),
+        ("subspace", {"codimension": 3}, "codimension must be at most dim = 2, not 3."),
+        ("subspace", {"codimension": 0}, "codimension must be a whole number of at least 1"),
+        ("grid", {"cells": 0}, "cells must be a whole number of at least 1"),
+        ("dilation", {"factor": -1.0}, "factor must be positive or zero"),
+        ("mixture_dilation", {"components": 1}, "components must be a whole number of at least 2"),
+        ("mixture_dilation", {"seed": -1}, "seed must be a whole number of at least 0"),
+        ("simplex", {"spacing": math.inf}, "spacing must be positive and finite"),
+        ("simplex", {"seed": 0.5}, "seed must be a whole number"),
+        ("funnel", {"funnels": 0}, "funnels must be a whole number of at least 1"),
+        ("funnel", {"draws": 1}, "draws must be a whole number of at least 2"),
+        ("ray_monotone", {"power": 0.5}, "power must be at least 1"),
+        ("ray_monotone", {"half_width": 0.0}, "half_width must be positive"),
+        ("contamination", {"fraction": 0.0}, "fraction must be above 0 and at most 1, not 0.0."),
+        ("contamination", {"fraction": math.nan}, "fraction must be above 0"),
         ("contamination", {"base": "contamination"}, "base must be one of shift"),
     ],
 )
@@ -511,13 +511,13 @@ def test_bad_arguments_are_refused(name, options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"scale": 0.0}, "Expected scale to be positive"),
-        ({"isometry": torch.eye(3)}, "Expected an isometry of shape (D, 2). Got (3, 3)."),
-        ({"isometry": torch.ones(3, 2)}, "Take the Q of torch.linalg.qr"),
-        ({"isometry": torch.eye(1, 2)}, "orthonormal columns"),
-        ({"shift": torch.zeros(3)}, "Expected a shift of shape (2,). Got (3,)."),
+        ({"scale": 0.0}, "scale must be positive"),
+        ({"isometry": torch.eye(3)}, "isometry must have shape (D, 2), not (3, 3)."),
+        ({"isometry": torch.ones(3, 2)}, "Use the Q of torch.linalg.qr"),
+        ({"isometry": torch.eye(1, 2)}, "must be orthonormal"),
+        ({"shift": torch.zeros(3)}, "shift must have shape (2,), not (3,)."),
         ({"shift": torch.tensor([0.0, math.nan])}, "shift must be finite"),
-        ({"isometry": torch.eye(3, 2), "shift": torch.zeros(2)}, "Expected a shift of shape (3,)"),
+        ({"isometry": torch.eye(3, 2), "shift": torch.zeros(2)}, "shift must have shape (3,)"),
     ],
 )
 def test_bad_motions_are_refused(options, message):
@@ -529,10 +529,10 @@ def test_bad_motions_are_refused(options, message):
 def test_bad_points_and_sizes_are_refused():
     case = oracle("shift", dim=3)
     for evaluate in (case.potential, case.gradient):
-        with pytest.raises(InputError, match=r"Expected points of dimension 3, that of the oracle. Got \(4, 2\)."):
+        with pytest.raises(InputError, match=r"x must have shape \(n, 3\), as the oracle's points do, not \(4, 2\)."):
             evaluate(torch.zeros(4, 2))
         with pytest.raises(InputError, match="x must be finite"):
             evaluate(torch.full((1, 3), math.nan))
     for n in (0, -1, 2.5):
-        with pytest.raises(InputError, match="Expected n to be a whole number of at least 1"):
+        with pytest.raises(InputError, match="n must be a whole number of at least 1"):
             case.pair(n, rng())

@@ -36,7 +36,7 @@ def test_it_shows_settings_modules_constants_steps_and_memory_and_writes_nothing
     assert main(["train", "--dry-run", *TINY, "seed=7"]) == 0
     screen = capsys.readouterr().out
     for expected in ("seed: 7", "  steps: 6", "_target_: wgan_lip.critics.ResNetCritic", "Lip ≤", "block_2", "GradientFlow(dim=128",
-                     "of the generator, and 8 of the critic", "Training, about", "ms  a critic step", "altogether", "free now on", "Nothing was written"):  # fmt: skip
+                     "of the generator, and 8 of the critic", "Training, about", "ms  per critic step", "in total", "free now on", "Nothing was written"):  # fmt: skip
         assert expected in screen
     assert max(map(len, screen.splitlines())) <= 120
     totals = [int(number.replace(",", "")) for number in re.findall(r"^  all +([\d,]+)", screen, re.MULTILINE)]
@@ -60,10 +60,10 @@ def test_it_counts_boosted_steps_within_the_budget(capsys):
         (["train", "--dry-run", "training.steps=0"], "training.steps must be above zero, not 0"),
         (["train", "--dry-run", "critic.widht=3"], "There is no key critic.widht of train. Did you mean critic.width"),
         (["train", "training.audit_size=1", "--dry-run"], "training.audit_size must be at least 2, not 1"),
-        (["train", "--dry-run", "--multirun", "seed=1,2"], "Expected a single run with --dry-run. Got a sweep"),
-        (["train", "seed=1,2", "-m", "--dry-run"], "Expected a single run with --dry-run. Got a sweep"),
-        (["train", "--dry-run", "hydra.mode=MULTIRUN", "seed=1,2"], "Expected a single run with --dry-run. Got a sweep"),
-        (["certify", "run=x", "--dry-run"], "Expected --dry-run with wgan-lip train. Got it with certify"),
+        (["train", "--dry-run", "--multirun", "seed=1,2"], "--dry-run shows a single run, not a sweep"),
+        (["train", "seed=1,2", "-m", "--dry-run"], "--dry-run shows a single run, not a sweep"),
+        (["train", "--dry-run", "hydra.mode=MULTIRUN", "seed=1,2"], "--dry-run shows a single run, not a sweep"),
+        (["certify", "run=x", "--dry-run"], "--dry-run works only with wgan-lip train, not with certify"),
     ],
 )  # fmt: skip
 def test_it_refuses_in_one_line_what_cannot_be_trained_or_shown(arguments, message, capsys):
@@ -125,7 +125,7 @@ def test_the_memory_of_a_step_is_what_autograd_keeps_of_it(kind):
         name: 4 * sum(p.numel() for p in player.parameters()) for name, player in (("c", critic), ("g", generator))
     }
     assert memory["gradients"] == sum(weights.values())
-    assert memory["weights of generator, its average and critic"] >= 2 * weights["g"] + weights["c"]
+    assert memory["weights of the generator, its average and the critic"] >= 2 * weights["g"] + weights["c"]
     assert 2 * weights["c"] <= memory["optimisers"] <= 2 * weights["c"] + 100 * len(list(critic.parameters()))
     assert memory["data"] >= 4 * SOURCE.train.numel() + 4 * SOURCE.test.numel()
 

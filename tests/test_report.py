@@ -110,7 +110,7 @@ def test_a_page_says_that_a_copy_was_fitted_only_where_one_was(tiny_run, tmp_pat
     for as_trained, told in ((0.5 * summary["interval"]["lower"], True), (summary["interval"]["lower"], False)):
         summary["interval"]["lower_as_trained"] = as_trained
         (folder / "summary.json").write_text(json.dumps(summary))
-        assert ("a copy was fitted" in run_page(look_at(Run(folder)))) == told
+        assert ("by the trained critic, not refitted" in run_page(look_at(Run(folder)))) == told
 
 
 def test_a_page_tells_the_run(pages, tiny_run):
@@ -183,7 +183,7 @@ def test_a_run_in_any_state_has_its_page(plane_run, tmp_path, state, capsys):
     text = (copy / "report.html").read_text(encoding="utf-8")
     outline = check_whole_and_readable(text)
     if "first" in state or "checkpoint cut" in state:
-        assert "None could be proved" in text
+        assert "No certificate could be proved" in text
     else:
         assert "Proved for the weights" in text and outline.all("img")
 
@@ -192,7 +192,7 @@ def test_data_that_are_gone_leave_their_place_to_the_reason(tiny_run):
     looked = look_at(Run(tiny_run), data=False)
     text = run_page(looked)
     check_whole_and_readable(text)
-    assert "not shown beside generated ones: it was not asked for" in text and "generated images in a grid" in text
+    assert "t be shown beside generated ones: open_data is false" in text and "generated images in a grid" in text
     vectors = dataclasses.replace(looked, generated=None, problem="its <checkpoint> is gone")
     assert "its &lt;checkpoint&gt; is gone" in run_page(vectors)
 
@@ -206,7 +206,7 @@ def test_the_page_goes_where_it_is_asked_to_or_nowhere(plane_run, tmp_path, caps
     assert not (copy / "report.html").exists()
     assert main(["inspect", f"run={copy}", "out=nowhere/x.html", "open_data=false"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "nowhere/x.html. Got: No such file or directory. Give another place by out=" in line
+    assert "nowhere/x.html can't be written: No such file or directory. Give another file by out=" in line
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monkeypatch, capsys):
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(plane_run, monke
     assert main(["inspect", f"run={plane_run}", "open_data=false"]) == 2
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert "Got: Permission denied. Give another place by out=" in line and "Re-proved now" in captured.out
+    assert "can't be written: Permission denied. Give another file by out=" in line and "Re-proved now" in captured.out
 
 
 def colours(scheme: str) -> dict[str, str]:

@@ -172,8 +172,8 @@ def test_a_game_without_a_schedule_can_be_prolonged():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("critic_scheduler"), "Got one without critic_scheduler"),
-        (lambda state: state["critic"].popitem(), "this game's critic. Got another"),
+        (lambda state: state.pop("critic_scheduler"), "critic_scheduler is missing"),
+        (lambda state: state["critic"].popitem(), "does not fit the critic"),
         (lambda state: state.update(latent_rng=torch.zeros(16, dtype=torch.uint8)), "same kind of device"),
         (lambda state: state.update(generator_optimizer=3), "this game's generator_optimizer"),
         (lambda state: state["critic_optimizer"]["param_groups"].clear(), "this game's critic_optimizer"),
@@ -205,7 +205,7 @@ def test_the_state_of_a_game_on_other_data_is_refused_and_both_are_named(other):
     source = other()
     with pytest.raises(InputError) as caught:
         game(state=state, source=source)
-    assert f"began with: {begun.fingerprint()}. Got {source.fingerprint()}. Restore" in str(caught.value)
+    assert f"began: they were {begun.fingerprint()}, and are now {source.fingerprint()}. Restore" in str(caught.value)
 
 
 def test_data_are_told_by_what_they_hold_wherever_they_lie():
@@ -232,5 +232,7 @@ def test_data_are_told_by_what_they_hold_wherever_they_lie():
 
 def test_what_is_no_state_is_refused():
     for nothing in (3, [], {}, {"game": 3}):
-        with pytest.raises(InputError, match="Expected the state of a game"):
+        with pytest.raises(
+            InputError, match="(state must be what record.game.state_dict|The training state is incomplete)"
+        ):
             game(state=nothing)

@@ -133,28 +133,28 @@ def test_a_walk_that_cannot_be_is_refused(tiny_run, frames, seeds):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["run=nowhere", "out=x.npy"], "which is no folder"),
+        (["run=nowhere", "out=x.npy"], "There is no folder nowhere"),
         (
             ["out=x.bmp"],
-            "Expected out to end in .npy, .png or .jpg, or to be a folder, as in out=pictures/. Got 'x.bmp'",
+            "out must end in .npy, .png or .jpg, or be a folder such as out=pictures/, not 'x.bmp'",
         ),
         (
             ["out=x.bmp", "walk=9"],
-            "Expected out to end in .npy, .png or .jpg, or for a walk in .gif, or to be a folder",
+            "out must end in .npy, .png or .jpg, or in .gif for a walk, or be a folder",
         ),
-        (["out=x.gif"], "A film needs walk=, as in walk=96. Got out=x.gif"),
-        (["out=x.png", "n=9", "seeds=0-3"], "n=9 does not go with seeds=. Leave out one"),
-        (["out=x.png", "n=9", "walk=3"], "n=9 does not go with walk=. Leave out one"),
-        (["out=x.png", "walk=3", "seeds=5"], "A walk needs at least two seeds. Got seeds=[5]"),
-        (["out=x.png", "walk=0"], "Expected at least one sample. Got walk=0"),
-        (["out=nowhere/x.npy"], "Expected out in a folder that exists"),
-        (["out=full"], "Expected a new or an empty folder for pictures. Got full"),
-        (["out=full/a.png/"], "Expected a new or an empty folder for pictures. Got full/a.png"),
-        (["out=x.png", "n=4097"], "Expected at most 4096 samples in a picture. Got 4097"),
-        (["out=x.npy", "n=0"], "Expected at least one sample. Got n=0"),
-        (["out=x.npy", "seeds=5-3"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got '5-3'"),
-        (["out=x.npy", "seeds=[1,x]"], "Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got 'x'"),
-        (["out=x.npy", "seeds=[]"], "Expected at least one seed"),
+        (["out=x.gif"], "out=x.gif is a film, which needs a walk. Add walk=96"),
+        (["out=x.png", "n=9", "seeds=0-3"], "n=9 can't be combined with seeds. Leave out one"),
+        (["out=x.png", "n=9", "walk=3"], "n=9 can't be combined with walk. Leave out one"),
+        (["out=x.png", "walk=3", "seeds=5"], "A walk needs at least two seeds, not seeds=[5]"),
+        (["out=x.png", "walk=0"], "walk must be at least 1, not 0"),
+        (["out=nowhere/x.npy"], "there is no folder nowhere. Make it first"),
+        (["out=full"], "full exists and is not an empty folder"),
+        (["out=full/a.png/"], "full/a.png exists and is not an empty folder"),
+        (["out=x.png", "n=4097"], "One picture holds at most 4096 samples, not 4097"),
+        (["out=x.npy", "n=0"], "n must be at least 1, not 0"),
+        (["out=x.npy", "seeds=5-3"], "seeds can't be read from '5-3'"),
+        (["out=x.npy", "seeds=[1,x]"], "seeds can't be read from 'x'"),
+        (["out=x.npy", "seeds=[]"], "seeds=[] has no seed"),
         (["out=x.npy", "seeds=0-2147483648"], "seed must be an integer from 0 to 2^31 − 1, not 2147483648"),
         (["out=x.npy", "seed=-1"], "seed must be an integer from 0 to 2^31 − 1, not -1"),
         (["out=x.npy", "device=cuda:99"], "device=cuda:99 is not available"),
@@ -173,9 +173,7 @@ def test_samples_that_are_no_images_make_no_folder_of_pictures(tiny_run, tmp_pat
     content = torch.load(copy / "checkpoint.pt", weights_only=True)
     content["sizes"]["image_shape"] = None
     torch.save(content, copy / "checkpoint.pt")
-    assert "Expected a run on images for a folder of pictures. Got one on rows of 64" in refused(
-        capsys, f"run={copy}", "out=pictures/"
-    )
+    assert "Only images can be drawn as a folder of pictures, and " in refused(capsys, f"run={copy}", "out=pictures/")
     assert not Path("pictures").exists()
 
 
@@ -190,7 +188,7 @@ def test_the_checkpoint_of_the_best_audit_can_be_sampled(tiny_run, tmp_path, cap
     assert np.array_equal(np.load("best.npy"), load_run(copy, checkpoint="best").sample(4).numpy())
     assert not np.array_equal(np.load("best.npy"), load_run(copy).sample(4).numpy())
     (copy / "best.pt").unlink()
-    assert "Expected best.pt in" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
+    assert "has no best.pt" in refused(capsys, f"run={copy}", "checkpoint=best", "out=x.npy")
     assert "checkpoint must be one of last, best, not 'first'" in refused(
         capsys, f"run={copy}", "checkpoint=first", "out=x.npy"
     )

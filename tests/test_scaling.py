@@ -74,7 +74,7 @@ def test_names_of_a_frame_are_used_and_matched():
     assert torch.equal(found.x, found.y) and found.names == ("length", "mass", "site")
     assert "'site' is constant" in found.scaling.notes[-1]
     y["site"] = 1.0
-    with pytest.raises(InputError, match="Column 'site' has no spread within the groups, and differs between them"):
+    with pytest.raises(InputError, match="Column 'site' has no spread within the groups but differs between them"):
         wgan_lip.standardise(x, y)
 
 

@@ -257,7 +257,7 @@ def test_a_service_that_fails_is_left_and_the_training_goes_on(json_service, cap
     run = trained("mine", ["json"])
     assert run.status["state"] == "finished" and kept[0].steps == [0, 1, 2, 3]
     lines = [line for line in capsys.readouterr().err.splitlines() if "json" in line]
-    assert lines == ["wgan-lip: json is told nothing more, for it failed: RuntimeError: the server is gone. The training "
+    assert lines == ["wgan-lip: Tracking by json failed and is off from now on: RuntimeError: the server is gone. Training "
                      "goes on."]  # fmt: skip
 
 
@@ -283,10 +283,10 @@ def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_cl
     [
         (["wandbb"], "tracking must be one of tensorboard, trackio, wandb, mlflow, not 'wandbb'."),
         (["not_installed"], "tracking=not_installed needs the package not_installed, which is not installed: pip install not_installed"),
-        ("wandb", "Expected tracking to be a list of trackers, such as [tensorboard]. Got 'wandb'."),
+        ("wandb", "tracking must be a list of trackers, such as [tensorboard], not 'wandb'."),
         (["tensorboard", "tensorboard"], "tracking names tensorboard twice. Name it once."),
-        ([3], "Expected tracking to hold trackers, or names of some. Got 3."),
-        (None, "Expected tracking to be a list of trackers, such as [tensorboard]. Got None."),
+        ([3], "tracking must hold trackers or their names, not 3."),
+        (None, "tracking must be a list of trackers, such as [tensorboard], not None."),
     ],
 )  # fmt: skip
 def test_names_that_make_no_sense_are_refused_before_anything_is_written(

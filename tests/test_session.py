@@ -76,7 +76,7 @@ def test_the_script_of_the_readme_is_short_killed_and_goes_on(tmp_path):
     assert wgan_lip.Run("outputs/mine").status["state"] == "interrupted"
     done = subprocess.run(run, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "going on with outputs/mine at step" in done.stderr and "all 200 steps are done" in done.stdout
+    assert "resuming outputs/mine at step" in done.stderr and "all 200 steps are done" in done.stdout
     assert "Excess over the floor" in done.stdout and Path("outputs/mine/report.html").exists()
     assert [record["step"] for record in read_records("outputs/mine/metrics.jsonl")] == list(range(0, 201, 50))
 
@@ -133,9 +133,9 @@ def test_what_no_configuration_can_build_is_handed_over_again(capsys):
         _ = wgan_lip.load_run("mine", generator=by_hand()).source
     again = wgan_lip.load_run("mine", generator=by_hand(), source=TensorSource(ROWS))
     assert torch.equal(again.sample(5), run.sample(5)) and again.source.size == source.size
-    with pytest.raises(InputError, match="Linear handed over is not the generator of mine"):
+    with pytest.raises(InputError, match="Linear passed in is not the generator of mine"):
         wgan_lip.load_run("mine", generator=nn.Linear(3, 2))
-    with pytest.raises(InputError, match="Expected the data that mine was trained on"):
+    with pytest.raises(InputError, match="The data have changed since mine was trained"):
         _ = wgan_lip.load_run("mine", generator=by_hand(), source=TensorSource(ROWS + 1)).source
     # What needs no model works without, and says what is missing.
     bare = wgan_lip.Run("mine")
@@ -208,36 +208,36 @@ def test_plain_layers_in_a_row_are_a_certified_critic_and_a_liar_among_them_is_n
         ({"steps": 2.5}, "`steps` must be an integer, not 2.5"),
         ({"ema_ramp": 2}, "`ema_ramp` must be at most 1"),
         ({"critic_schedule": "fast"}, "`critic_schedule` must be one of constant"),
-        ({"resume": "yes"}, "resume to be 'auto' or None. Got 'yes'"),
+        ({"resume": "yes"}, "resume must be 'auto' or None, not 'yes'"),
         ({"seed": -1}, "seed must be an integer from 0"),
         ({"tracking": ["tensorbord"]}, "tracking must be one of tensorboard, trackio, wandb, mlflow"),
         ({"tracking": "tensorboard"}, r"list of trackers, such as \[tensorboard\]"),
-        ({"critic": "resnet"}, "The critic must be a Module. Got str"),
-        ({"source": ROWS}, "The source must be a Source. Got Tensor. wgan_lip.data.TensorSource makes one"),
+        ({"critic": "resnet"}, "critic must be a Module, not str"),
+        ({"source": ROWS}, "source must be a Source, not Tensor. Wrap a tensor in wgan_lip.data.TensorSource"),
         ({"critic": nn.Sequential(nn.Bilinear(2, 2, 1))}, "Bilinear"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"seed": "a"}, "seed must be an integer from 0 to 2.31 − 1, not 'a'"),
-        ({"out": ""}, "out to be the folder of the run, such as outputs/mine. Got ''"),
-        ({"evaluation": {"size": 50}}, "evaluation to be a wgan_lip.Evaluation"),
-        ({"checkpoint": 100}, "checkpoint to be a wgan_lip.Checkpointing. Got 100"),
-        ({"callbacks": print}, "callbacks to be a list of callables"),
-        ({"callbacks": [3]}, "callbacks that can be called with a record. Got 3"),
-        ({"generator_optimizer": "adam"}, "generator_optimizer to be a torch optimiser. Got 'adam'"),
+        ({"out": ""}, "out must be the folder of the run, such as outputs/mine, not ''"),
+        ({"evaluation": {"size": 50}}, "evaluation must be a wgan_lip.Evaluation"),
+        ({"checkpoint": 100}, "checkpoint must be a wgan_lip.Checkpointing, not 100"),
+        ({"callbacks": print}, "callbacks must be a list of functions"),
+        ({"callbacks": [3]}, "callback must be a function of a record, not 3"),
+        ({"generator_optimizer": "adam"}, "generator_optimizer must be a torch optimiser, not 'adam'"),
         (
             {"critic_optimizer": torch.optim.SGD([torch.ones(1, requires_grad=True)])},
-            "over the parameters of the ResNetCritic",
+            "must be built on the parameters of the ResNetCritic",
         ),
         (
             {"generator": MLPGenerator(3, latent_dim=2, width=8)},
-            r"samples of shape \(b, 3\), and the data have \(b, 2\)",
+            r"output shape is \(b, 3\), but the data have shape \(b, 2\)",
         ),
         (
             {"generator": MLPGenerator(2, latent_dim=2, width=8).requires_grad_(False)},
-            "a generator with parameters to train",
+            "generator has no parameters to train",
         ),
-        ({"batch_size": 10**6, "source": TensorSource(ROWS)}, "batch no larger than the training set"),
-        ({"evaluation": Evaluation(neighbour=400)}, "`neighbour` below the number of samples"),
-        ({"out": "/proc/mine"}, "Expected a folder that can be written to"),
+        ({"batch_size": 10**6, "source": TensorSource(ROWS)}, "`batch_size` must be at most"),
+        ({"evaluation": Evaluation(neighbour=400)}, "`neighbour` must be below the number of samples"),
+        ({"out": "/proc/mine"}, "can't be written to"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(settings, says):
@@ -333,7 +333,7 @@ def test_the_report_of_a_run_is_that_of_the_command(capsys):
     path = run.report("page.html")
     assert path == Path("mine/page.html") and "Certificate" in path.read_text()
     assert wgan_lip.report("mine", "second.html") == Path("mine/second.html")
-    with pytest.raises(InputError, match="Give another place by out="):
+    with pytest.raises(InputError, match="Give another file by out="):
         run.report("nowhere/deep/page.html")
     assert read_json(Path("mine/summary.json"))["score"]["excess"] == run.scores.excess
 

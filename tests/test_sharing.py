@@ -198,7 +198,7 @@ def test_the_command_gives_on_two_processes_what_it_gives_on_one(capsys, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("y=none.npy",), "none.npy"), (("y=null", "by=0"), "Expected one process for by=0")]
+    ("arguments", "message"), [(("y=none.npy",), "none.npy"), (("y=null", "by=0"), "by=0 runs in one process")]
 )
 def test_what_rank_0_refuses_ends_both(arguments, message):
     np.save("x.npy", normal(20, 2)), np.save("y.npy", normal(20, 2))

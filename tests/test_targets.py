@@ -127,19 +127,19 @@ def test_own_choices_join_a_group_by_a_folder(own, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["trust=[OWN]", "generator._target_=OWN.nets.loose"], "It has to be a class of OWN.nets"),
-        (["trust=[OWN]", "generator._target_=OWN.nets.Absent"], "It has to be a class of OWN.nets"),
+        (["trust=[OWN]", "generator._target_=OWN.nets.loose"], "It must be a class of OWN.nets"),
+        (["trust=[OWN]", "generator._target_=OWN.nets.Absent"], "It must be a class of OWN.nets"),
         (["trust=[OWN]", "generator._target_=OWN.absent.Fold"], "ModuleNotFoundError: No module named 'OWN.absent'"),
         (["trust=[OWN]", "generator._target_=OWN.broken.Fold"], "No module named 'nothing_of_this_name'"),
-        (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "It has to be a class of OWN.nets, and a torch module."),
-        (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It has to be a class of OWN.nets, and a wgan_lip.data.Source."),
+        (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "It must be a class of OWN.nets, and a torch module."),
+        (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It must be a class of OWN.nets, and a wgan_lip.data.Source."),
         (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim of type int"),
-        (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "critic.dim, critic.width. Got critic.widht"),
+        (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "There is no key critic.widht. Keys: critic.dim, critic.width"),
         (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "The critic fails on its input"),
         (["trust=[O]", "generator._target_=OWN.nets.Fold"], "say so by trust=[OWN]"),
-        (["trust=[os]", "generator._target_=os.system"], "It has to be a class of os"),
-        (["trust=['a b']"], "Expected trust to name packages, as in trust=[mypackage]. Got 'a b'"),
-        (["trust=5"], "Expected trust to name packages, as in trust=[mypackage]. Got 5"),
+        (["trust=[os]", "generator._target_=os.system"], "It must be a class of os"),
+        (["trust=['a b']"], "trust must name packages, as in trust=[mypackage], not 'a b'"),
+        (["trust=5"], "trust must name packages, as in trust=[mypackage], not 5"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_in_one_line(own, settings, message, capsys):
@@ -182,7 +182,7 @@ def test_trust_covers_what_lies_below_a_name_and_nothing_beside_it():
         == 3
     )
     for target in ("torch.nnx.Linear", "torchvision.ops.MLP", "os.system"):
-        with pytest.raises(InputError, match="Expected critic._target_ to name a class"):
+        with pytest.raises(InputError, match="critic._target_ must name a class"):
             target_class("critic", target, trust=["torch.nn", "torchvisio"])
 
 

@@ -112,9 +112,9 @@ def test_a_critic_starts_at_the_samples_if_asked_to():
 
 def test_a_critic_that_cannot_start_at_samples_is_refused():
     plain = nn.Sequential(Linear(Norm.euclidean(2), Norm((1,))), Squeeze())
-    with pytest.raises(InputError, match="Expected, with `start_at_data`, a critic with a method start_at"):
+    with pytest.raises(InputError, match="`start_at_data` needs a critic with a method start_at"):
         play(critic=plain, start_at_data=True)
-    with pytest.raises(InputError, match="Expected, with `renew_every`, a critic with a method renew"):
+    with pytest.raises(InputError, match="`renew_every` needs a critic with a method renew"):
         play(critic=plain, renew_every=5)
 
 
@@ -225,8 +225,11 @@ def test_a_critic_without_a_proof_is_refused_before_training():
 @pytest.mark.parametrize(
     ("player", "message"),
     [
-        ({"critic": ResNetCritic(2, width=8, depth=1, heads=3)}, r"one value a sample. Got values \(4, 3\).* heads=1"),
-        ({"critic": nn.Sequential(nn.Linear(2, 1))}, r"one value a sample. Got values \(4, 1\).*Squeeze\(\)"),
+        (
+            {"critic": ResNetCritic(2, width=8, depth=1, heads=3)},
+            r"one value per sample, shape \(4,\), not \(4, 3\).* heads=1",
+        ),
+        ({"critic": nn.Sequential(nn.Linear(2, 1))}, r"one value per sample, shape \(4,\), not \(4, 1\).*Squeeze\(\)"),
         ({"critic": nn.Sequential(ResNetCritic(2, width=8, depth=1), nn.Dropout())}, "At '1': .*Dropout.*Remove it"),
         (
             {"critic": ConvolutionalCritic((1, 8, 8), depth=1)},
@@ -242,10 +245,10 @@ def test_a_critic_without_a_proof_is_refused_before_training():
             "The critic fails on its input.*same dtype.*Build it for",
         ),
         ({"critic": nn.Sequential(Linear(Norm((1, 1)), Norm((1,))), Squeeze())}, r"on Euclidean\(2\), not .* max\(2\)"),
-        ({"generator": nn.Linear(2, 2)}, "Expected a generator with latent_dim. Got Linear"),
+        ({"generator": nn.Linear(2, 2)}, "a Linear, has no latent_dim"),
         (
             {"generator": MLPGenerator(3, latent_dim=2, width=4)},
-            r"samples of shape \(b, 3\), and the data have \(b, 2\)",
+            r"output shape is \(b, 3\), but the data have shape \(b, 2\)",
         ),
     ],
 )
@@ -262,7 +265,10 @@ def test_what_is_no_player_is_refused_at_the_call(name, nothing):
     critic = ResNetCritic(2, width=8, depth=1)
     players = {"source": Gaussian(), "generator": Shift(), "critic": critic} | {name: nothing}
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
-    with pytest.raises(InputError, match=f"Expected (a )?{name}|Expected a Source of samples"):
+    with pytest.raises(
+        InputError,
+        match=f"{name} (must be a torch module|must be a wgan_lip.data.Source)|The {name}, .*, has no parameters",
+    ):
         train_wgan(**players, generator_optimizer=optimizer, critic_optimizer=optimizer)
 
 
@@ -302,7 +308,7 @@ def test_settings_that_make_no_sense_are_refused(setting, message):
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     source = FiniteSource(torch.randn(20, 2), torch.randn(20, 2))
-    with pytest.raises(InputError, match="no larger than the training set, 20 samples. Got 21. Lower `batch_size`"):
+    with pytest.raises(InputError, match="`batch_size` must be at most 20, the size of the training set, not 21"):
         play(source=source, batch_size=21)
 
 

@@ -804,7 +804,10 @@ def test_an_estimate_writes_its_witness(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(estimating, "IN_PLANE", 29)
     assert main([*command, "witness=w1.json", "hydra.run.dir=more"]) != 0
     told = capsys.readouterr().err
-    assert "at most 25 a side, in the plane 29. Got 30 in dimension 2." in " ".join(told.split())
+    assert (
+        "at most 25 samples a side (29 in the plane), so that its check takes minutes, not 30 in dimension 2."
+        in " ".join(told.split())
+    )
     assert main(["estimate", "x=data/digits", "by=class", "witness=w1.json", "hydra.run.dir=more"]) != 0
-    assert "Leave by out, or witness." in capsys.readouterr().err
+    assert "witness is for one pair of sample sets, and by makes many." in capsys.readouterr().err
     assert not (tmp_path / "more").exists()

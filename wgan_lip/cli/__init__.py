@@ -1,6 +1,6 @@
 """The command line: `wgan-lip COMMAND [key=value …]`.
 
-What help needs stands here and in :mod:`wgan_lip.cli.help`, without torch; all else is imported when a command runs.
+Help needs only this file and :mod:`wgan_lip.cli.help`, without torch; the rest is imported when a command runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["COMMANDS", "config_directory", "main"]
 
 COMMANDS = {
     "train": "train a generator against a certified critic",
-    "estimate": "W1 between two sample sets or laws, with an interval that holds",
-    "test": "whether two sample sets are of one law, and how far apart their laws are at least",
-    "certify": "prove the saved critic's Lipschitz constant anew",
-    "inspect": "what a run did, in one screen and a page",
-    "compare": "runs side by side, or those of a sweep",
+    "estimate": "enclose W1 between two sample sets or laws in a proved interval",
+    "test": "test whether two sample sets come from the same law, and bound how far apart the laws are",
+    "certify": "prove the saved critic's Lipschitz constant again",
+    "inspect": "show what a run did, on one screen and as a page",
+    "compare": "show runs, or all runs of a sweep, side by side",
     "sample": "draw samples from a run's generator",
-    "export": "the players of a run as files that need no training code",
-    "benchmark": "the measurements behind the README's tables",
+    "export": "write a run's generator and critic as files that need no training code",
+    "benchmark": "run the measurements behind the README's tables",
 }
 
 USAGE = """\
@@ -34,15 +34,16 @@ commands:
 {commands}
 
   wgan-lip COMMAND --help     groups, choices and every key of a command
-  wgan-lip guide [NAME]       pages to read: {guides}
-  wgan-lip train              the default: scikit-learn's digits, a few minutes on a CPU
-  wgan-lip train --dry-run    what it would be: settings, modules with constants, steps, time, memory; writes nothing
+  wgan-lip guide [NAME]       print a guide: {guides}
+  wgan-lip completion         print a script that completes commands, groups and keys in bash
+  wgan-lip train              train on the default data, scikit-learn's digits: a few minutes on a CPU
+  wgan-lip train --dry-run    show settings, modules with their constants, steps, time and memory; write nothing
   wgan-lip train --multirun critic=resnet,fixed_width seed=0,1,2 [jobs=2]
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 or 143 (stopped)."""
+    """Runs one command and returns the exit status: 0, 1 (the run failed), 2 (bad input), 130 or 143 (stopped)."""
     streams_made()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -57,6 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if command == "guide":
         return _guide(*overrides)
+    if command == "completion":
+        from wgan_lip.cli.completion import SCRIPT, completions
+
+        asked = overrides and overrides[0] not in ("-h", "--help", "bash")
+        say("\n".join(completions(" ".join(overrides), COMMANDS, guides(), config_directory)) if asked else SCRIPT)
+        return 0
     if command not in COMMANDS:
         warn(f"There is no command {command!r}. Commands: {', '.join(COMMANDS)}. See wgan-lip --help.")
         return 2
@@ -69,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def guides() -> dict[str, Path]:
-    """The guides by name, as files of Markdown."""
+    """The guides, name → Markdown file."""
     folder = Path(__file__).resolve().parent.parent / "guides"
     return {path.stem: path for path in sorted(folder.glob("*.md"))}
 
@@ -89,10 +96,10 @@ def _guide(name: str | None = None, *more: str) -> int:
 
 
 def config_directory(command: str = "train") -> Path:
-    """Where a command's configuration lies: `configs/`, beside the package in a checkout, inside it in a wheel.
+    """The folder of a command's configuration: `configs/`, beside the package in a checkout, inside it in a wheel.
 
-    That of train, which alone has groups, is at its top; beside their folders, `critic=` of another command would be
-    the choice of a group, so the others' are in `configs/commands/`.
+    Only train has groups, and its configuration is at the top of `configs/`. The other commands have theirs in
+    `configs/commands/`: beside the folders of the groups, their `critic=` would be taken for the choice of a group.
     """
     package = Path(__file__).resolve().parent.parent
     inside = package / "configs"

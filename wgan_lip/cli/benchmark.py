@@ -16,5 +16,5 @@ def benchmark(config: DictConfig) -> None:
     """Runs a suite of measurements and prints its table."""
     root = {"suite": str, "stage": str | None, "minutes": float | None, "seeds": list, "overrides": list, "out": str}
     settings = checked(config, root=root)
-    with StopRequests():  # by a signal, too, the processes of a suite end with it
+    with StopRequests():  # so that a signal, too, ends the processes of a suite
         say(benchmarks.benchmark(**settings))

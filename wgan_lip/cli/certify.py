@@ -18,7 +18,7 @@ __all__ = ["certify"]
 
 
 def certify(config: DictConfig) -> None:
-    """Certifies the saved critic anew, holds the stored certificate against it, and writes it; and a witness."""
+    """Certifies the saved critic again, checks the stored certificate against it, and writes it; also a witness."""
     settings = checked(config, root={**RUN, "witness": str | None})
     run = load_run(**run_named(settings))
     proved = certify_critic(run.critic, units=run.units)
@@ -32,10 +32,10 @@ def certify(config: DictConfig) -> None:
             note = f"replaces a stored one that did not verify: {error}"
     try:
         proved.save(path)
-    except OSError as error:  # a proof needs no place to be written to
+    except OSError as error:  # the proof holds whether or not it can be written
         note = f"not written: {error.strerror}; it {note}"
     say(screens.certificate(proved, path, note))
     if settings["witness"] is not None:
         constant = save_witness(run.critic, settings["witness"], units=run.units)
-        above = "" if constant <= proved.lipschitz else ", above the certificate, for windows overlap"
+        above = "" if constant <= proved.lipschitz else ", above the certificate because windows overlap"
         say(screens.witnessed(settings["witness"], f"Lip(f) ≤ {constant!r}{above}"))

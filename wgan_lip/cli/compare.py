@@ -32,7 +32,7 @@ COLUMNS = {
     "Lip(f) ≤": lambda group: group.told("lipschitz"),
     "seconds": lambda group: group.told("seconds"),
 }
-"""Head → what a group shows below it on the screen; the last ones are left out where it is narrow."""
+"""Column head → what a group shows below it; a narrow screen leaves out the last ones."""
 
 
 def compare(config: DictConfig) -> None:
@@ -40,7 +40,7 @@ def compare(config: DictConfig) -> None:
     settings = checked(config, root={"runs": Any, "out": str | None, "json": bool})
     given = settings["runs"] if isinstance(settings["runs"], list) else [settings["runs"]]
     if not given or not all(isinstance(path, str) for path in given):
-        raise InputError(f"Expected runs=DIR or runs='[DIR,DIR]'. Got {settings['runs']!r}. Name folders.")
+        raise InputError(f"runs must name folders, as runs=DIR or runs='[DIR,DIR]', not {settings['runs']!r}.")
     compared = compare_runs(find_runs(given))
     if settings["json"]:
         say(json_text(_plain(compared), indent=2))
@@ -51,7 +51,7 @@ def compare(config: DictConfig) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"Expected to make {folder}. Got: {error.strerror}. Give {REMEDY}.") from None
+            raise InputError(f"{folder} can't be created: {error.strerror}. Give {REMEDY}.") from None
         written(folder / "compare.csv", _table(compared), REMEDY)
         written(folder / "compare.html", comparison_page(compared), REMEDY)
         say(screens.place("Table", folder / "compare.csv"))
@@ -62,7 +62,7 @@ REMEDY = "out=FOLDER, or out=null for none"
 
 
 def _plain(compared: Comparison) -> dict[str, Any]:
-    """What a script wants to know, as plain data."""
+    """The comparison as plain data, for scripts."""
     return {
         "rule": RULE,
         "best": [
@@ -83,7 +83,7 @@ def _plain(compared: Comparison) -> dict[str, Any]:
 
 
 def _rows(compared: Comparison) -> list[dict[str, Any]]:
-    """One a run."""
+    """One row per run."""
     return [
         {
             "run": str(entry.directory), "configuration": group.label, "seed": entry.seed,
@@ -95,7 +95,7 @@ def _rows(compared: Comparison) -> list[dict[str, Any]]:
 
 
 def _table(compared: Comparison) -> str:
-    """Comma-separated values, one line a run."""
+    """Comma-separated values, one line per run."""
     rows, stream = _rows(compared), io.StringIO()
     writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -104,7 +104,7 @@ def _table(compared: Comparison) -> str:
 
 
 def _unlike_a_formula(cell: Any) -> Any:
-    """Text that a spreadsheet shows as it is: one that begins like a formula would be run by it."""
+    """Text that a spreadsheet shows as it is: it would run text that begins like a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.lstrip().startswith(("=", "+", "-", "@")) else cell
 
 
@@ -123,13 +123,13 @@ def _screen(compared: Comparison) -> str:
             tell(f"  Why: {why}")
         tell(f"  Its best run: {lead.run.directory}, excess {lead.run.told_score()}")
     if any(not entry.standing.final for _, entry in compared.entries):
-        tell("Note: Runs without final scores are told by their last audit.")
+        tell("Note: Runs without final scores are judged by their last audit.")
     tell(RULE)
     return "\n".join(lines)
 
 
 def _aligned(rows: Sequence[Sequence[str]], width: int, widest: int = 60) -> list[str]:
-    """Columns side by side, as many as fit; first cells that are too wide stand on a line of their own."""
+    """Columns side by side, as many as fit; a first cell that is too wide gets a separate line."""
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widest = max(len(rows[0][0]), min(widest, width // 3))
     widths = [max(len(row[column]) for row in rows if len(row[column]) <= widest) for column in range(len(rows[0]))]

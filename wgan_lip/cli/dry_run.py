@@ -32,16 +32,16 @@ from wgan_lip.wasserstein.dual import ascend, kr_value
 
 __all__ = ["ModuleRow", "describe", "dry_run", "estimate_memory", "estimate_step_seconds"]
 
-REPEATS, TIMED = 50, 0.5  # steps that are timed, and seconds of them
+REPEATS, TIMED = 50, 0.5  # at most so many steps are timed, for about so many seconds
 
 
 def dry_run(config: DictConfig) -> None:
-    """Builds everything that a training would be made of, shows it, and writes nothing."""
+    """Builds everything that a training run would use, shows it, and writes nothing."""
     settings = resolved(config)
     settings.pop("resume")
     players, training = built_players(settings), Training(**settings["training"])
     source, critic, generator = players.source, players.critic, players.generator
-    train_wgan(  # refuses what a training would; takes no step
+    train_wgan(  # refuses what training would refuse; takes no step
         source,
         generator,
         critic,
@@ -81,13 +81,13 @@ def dry_run(config: DictConfig) -> None:
 def _counts(training: Training, source: Source) -> list[str]:
     """How much there is to do."""
     steps, batch, size = training.total, training.batch_size, source.size
-    ascents = training.in_all(steps)
-    passes = f"{ascents * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
+    critic_steps = training.in_all(steps)
+    passes = f"{critic_steps * batch / size:,.1f} passes through {size:,}" if size else "fresh samples of a law"
     audits = math.ceil(steps / training.audit_every)
     return [
-        _row("Steps", f"{steps:,}", f"of the generator, and {ascents:,} of the critic"),
-        _row("Real samples", f"{ascents * batch:,}", passes),
-        _row("Generated samples", f"{(ascents + steps) * batch:,}", f"in batches of {batch:,}"),
+        _row("Steps", f"{steps:,}", f"of the generator, and {critic_steps:,} of the critic"),
+        _row("Real samples", f"{critic_steps * batch:,}", passes),
+        _row("Generated samples", f"{(critic_steps + steps) * batch:,}", f"in batches of {batch:,}"),
         _row("Audits", f"{audits:,}", f"of {min(training.audit_size, len(source.test)):,} samples of each law"),
     ]
 
@@ -97,9 +97,9 @@ def _times(training: Training, critic_step: float, generator_step: float) -> lis
     total = steps * generator_step + training.in_all(steps) * critic_step
     limit = "" if training.max_seconds is None else f"; max_seconds ends it after {clock_time(training.max_seconds)}"
     return [
-        _row("Training, about", clock_time(total), f"as fast as this machine is now, without audits and scores{limit}"),
-        _row("", f"{1e3 * generator_step:.1f} ms", "a generator step"),
-        _row("", f"{1e3 * critic_step:.1f} ms", "a critic step"),
+        _row("Training, about", clock_time(total), f"at this machine's speed now, without audits and scores{limit}"),
+        _row("", f"{1e3 * generator_step:.1f} ms", "per generator step"),
+        _row("", f"{1e3 * critic_step:.1f} ms", "per critic step"),
     ]
 
 
@@ -108,9 +108,9 @@ def _memory(memory: Mapping[str, int], device: torch.device) -> list[str]:
     free = available_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     lines = [_row("Memory, about" if not index else "", _size(count), purpose)
              for index, (purpose, count) in enumerate(memory.items())]  # fmt: skip
-    lines.append(_row("", _size(total), "altogether, on top of torch's own"))
+    lines.append(_row("", _size(total), "in total, besides torch itself"))
     if free is not None:
-        enough = "" if total < free else "; too little: lower training.batch_size, or the sizes of the players"
+        enough = "" if total < free else "; too little: lower training.batch_size, or the sizes of critic and generator"
         lines.append(_row("", _size(free), f"free now on {device}{enough}"))
     return lines
 
@@ -123,10 +123,10 @@ def _size(count: int) -> str:
 
 
 def _table(title: str, rows: Sequence[ModuleRow]) -> list[str]:
-    """A line a module, cut at a screen of 120 columns."""
+    """One line per module, cut at 120 columns."""
     cells = [["module", "output", "parameters", "layer"]]
     for row in rows:
-        shape = "" if row.shape is None else " x ".join(map(str, row.shape)) or "a value"
+        shape = "" if row.shape is None else " x ".join(map(str, row.shape)) or "scalar"
         cells.append([row.path, shape, f"{row.parameters:,}", row.layer])
     cells.append(["all", "", f"{sum(row.parameters for row in rows):,}", ""])
     constants = [row.lipschitz for row in rows if row.lipschitz is not None]
@@ -144,7 +144,7 @@ def _row(name: str, figure: str, comment: str) -> str:
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """A module: where it is, what it is, its output shape, its parameters, its constant if it has one."""
+    """A module: its path, its layer, its output shape, its number of parameters, its Lipschitz constant if proved."""
 
     path: str
     layer: str
@@ -154,13 +154,13 @@ class ModuleRow:
 
 
 def describe(player: nn.Module, batch: Tensor, *, certified: bool) -> list[ModuleRow]:
-    """The layers of a player in their order.
+    """The layers of a generator or a critic, in order.
 
     Arguments:
-        player: As it is before the first step. It is left as it was.
-        batch: What it takes, (b, …), b ≥ 2.
-        certified: Whether to list the layers of its proof, retracted as they are in training, with their constants;
-            else the modules that hold no others.
+        player: The module before the first step. It is left unchanged.
+        batch: A batch of its input, (b, …), b ≥ 2.
+        certified: Whether to list the layers of its proof, retracted as in training, with their constants; otherwise
+            the modules that contain no others are listed.
     """
     player, constants = copy.deepcopy(player).eval(), {}
     found = dict(player.named_modules())
@@ -197,9 +197,9 @@ def estimate_memory(
     batch_size: int,
     audit_size: int,
 ) -> dict[str, int]:
-    """Bytes that a training takes, by purpose, measured on copies of the players with small batches.
+    """Bytes that training takes, by purpose, measured on copies of generator and critic with small batches.
 
-    Not counted are torch itself, workspaces of single operations, and the fragments that an allocator leaves.
+    Torch itself, workspaces of single operations and the allocator's fragmentation are not counted.
 
     Arguments:
         source: The data.
@@ -207,7 +207,7 @@ def estimate_memory(
         critic: Samples (b, d) → values (b,).
         generator_optimizer: Module → its optimiser.
         critic_optimizer: Module → its optimiser.
-        batch_size: Samples b of each law a step.
+        batch_size: Samples b of each law per step.
         audit_size: Samples of each law in an audit.
     """
     generator, critic = copy.deepcopy(generator).train(), copy.deepcopy(critic).train()
@@ -231,7 +231,7 @@ def estimate_memory(
     audited = min(audit_size, len(source.test))
     return {
         "data": _bytes(value for value in vars(source).values() if isinstance(value, Tensor)),
-        "weights of generator, its average and critic": 2 * weights[0] + weights[1],
+        "weights of the generator, its average and the critic": 2 * weights[0] + weights[1],
         "gradients": sum(_bytes(player.parameters()) for player in (generator, critic)),
         "optimisers": moments,
         "last good state": 2 * weights[0] + weights[1] + moments,
@@ -249,9 +249,9 @@ def estimate_step_seconds(
     critic_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     batch_size: int,
 ) -> tuple[float, float]:
-    """Seconds of a critic step and of a generator step on copies of the players: medians over about a second.
+    """Seconds per critic step and per generator step on copies of both networks: medians over about a second.
 
-    Arguments as :func:`estimate_memory` takes them. Samples are ready: reading or drawing them is not counted.
+    The arguments are those of :func:`estimate_memory`. Reading or drawing the samples is not counted.
     """
     generator, critic = copy.deepcopy(generator).train(), copy.deepcopy(critic).train()
     device = next(critic.parameters()).device
@@ -281,12 +281,12 @@ def _median_seconds(call: Callable[[], None], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         found.append(time.perf_counter() - start)
-    return median(found[2:])  # the first ones load what torch needs
+    return median(found[2:])  # during the first ones, torch still loads things
 
 
 @contextmanager
 def _saved_bytes(players: tuple[nn.Module, ...]) -> Iterator[list[int]]:
-    """Counts the bytes that autograd keeps for the backward pass, the players' own tensors aside."""
+    """Counts the bytes that autograd keeps for the backward pass, without the networks' parameters and buffers."""
     seen = {tensor.untyped_storage().data_ptr() for player in players for tensor in _tensors(player)}
     kept: list[Tensor] = []  # so that no storage is freed and counted again under its old address
     total = [0]

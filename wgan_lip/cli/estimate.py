@@ -57,8 +57,8 @@ TABLE = {
     "header": bool | None, "index": bool | int | str | None, "columns": list, "drop": list, "delimiter": str | None,
     "decimal": str | None, "obsm": str | None, "layout": str | None,
 }  # fmt: skip
-"""What can be told of tables and arrays, of both sides or of one."""
-WITNESSED, IN_PLANE = 5_000, 100_000  # samples a side, at most, of a witness, so that its check takes minutes
+"""Options of tables and arrays, for both sides or for one."""
+WITNESSED, IN_PLANE = 5_000, 100_000  # most samples a side of a witness, so that its check takes minutes
 CHARTED = ("w1/lower", "w1/upper", "w1/exact", "w1/critic", "certificate/lipschitz", "perf/seconds")
 ROOT = {
     "x": str, "y": str | None, "a": str | None, "b": str | None, "key_x": str | None, "key_y": str | None,
@@ -74,7 +74,7 @@ ROOT = {
 
 @contextmanager
 def removed_if_refused(directory: Path) -> Iterator[None]:
-    """Takes away the folder that Hydra made where its command is refused before anything was written."""
+    """Removes the folder that Hydra made if the command is refused before anything was written."""
     try:
         yield
     except BaseException:
@@ -86,7 +86,7 @@ def removed_if_refused(directory: Path) -> Iterator[None]:
 def estimate(config: DictConfig) -> float:
     """Encloses W1 between two sample sets in Hydra's output folder; returns the best single number.
 
-    Of several processes the first does so, and the others price for it.
+    With several processes, the first does so and the others price columns for it.
     """
     directory = Path(HydraConfig.get().runtime.output_dir)
     with removed_if_refused(directory):
@@ -101,7 +101,7 @@ def estimate(config: DictConfig) -> float:
             if crew is not None:
                 crew.dismiss()
     directory.rmdir()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is for rank 0: where that ends, so do the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 handles it: when that ends, so do the others
     crew.serve()
     return math.nan
 
@@ -110,9 +110,9 @@ def _estimate(directory: Path, settings: dict[str, Any], crew: Crew | None) -> f
     with removed_if_refused(directory):
         if settings["by"] is not None:
             if crew is not None:
-                raise InputError(f"Expected one process for by={settings['by']}. Got {crew.size}. Leave torchrun out.")
+                raise InputError(f"by={settings['by']} runs in one process, not {crew.size}. Leave torchrun out.")
             if settings["witness"] is not None:
-                raise InputError("witness= is about one pair of sample sets. Leave by out, or witness.")
+                raise InputError("witness is for one pair of sample sets, and by makes many. Leave out one of them.")
             options = _table_options(settings, {"x": settings["x"]})["x"]
             groups = open_groups(settings, replace(options, by=settings["by"]))
         else:
@@ -135,11 +135,11 @@ def _estimate(directory: Path, settings: dict[str, Any], crew: Crew | None) -> f
 
 
 def open_sides(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
-    """Opens x and y, by the keys that estimate and test share."""
+    """Opens x and y as the keys that estimate and test share say."""
     x, y = settings["x"], settings["y"]
     if y is None:
         if not x.startswith("oracle/"):
-            raise InputError("Expected y, the samples to compare x with. Got none. Give it as y=SAMPLES.")
+            raise InputError("y is missing, the samples to compare x with. Give them as y=SAMPLES.")
         y = x
     openers = {"run": partial(_open_run, trust=settings["trust"])}
     options = _table_options(settings, {"x": x, "y": y})
@@ -150,7 +150,7 @@ def open_sides(settings: Mapping[str, Any]) -> tuple[Opened, Opened]:
         for side, (name, spec) in enumerate({"x": x, "y": y}.items())
     )
     check_shapes(of_x, of_y)
-    paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # as they are named, one by one
+    paired = all(settings[f"columns_{name}"] is not None for name in "xy")  # the user paired the columns
     return (of_x, of_y) if paired else matched(of_x, of_y)
 
 
@@ -158,7 +158,9 @@ def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:
     """Both sides with their columns in units of their pooled spread."""
     if x.rows is None or y.rows is None:
         drawn = x.name if x.rows is None else y.name
-        raise InputError(f"standardise={by} takes samples in memory on both sides. Got {drawn}, which is drawn from.")
+        raise InputError(
+            f"standardise={by} needs samples in memory on both sides, but {drawn} is drawn from. Leave it out."
+        )
     scaling = pooled_scaling([x.rows, y.rows], by=by, names=x.names)
     sides = []
     told: tuple[str, ...] = ()
@@ -173,9 +175,9 @@ def _standardised(x: Opened, y: Opened, by: str) -> tuple[Opened, Opened]:
 def _open_grids(settings: Mapping[str, Any]) -> tuple[tuple[Opened, Opened], tuple[Tensor, Tensor]]:
     """Two arrays of mass as points, and their weights."""
     if given := [key for key in ("a", "b", "standardise", "dim") if settings[key] is not None]:
-        raise InputError(f"grid=true takes x and y for arrays of mass, and takes no {given[0]}. Leave it out.")
+        raise InputError(f"grid=true reads x and y as arrays of mass, and does not take {given[0]}. Leave it out.")
     if settings["y"] is None:
-        raise InputError("grid=true compares two arrays of mass, x=FILE and y=FILE. There is no y.")
+        raise InputError("grid=true compares two arrays of mass, x=FILE and y=FILE, but y is missing.")
     specs = {name: settings[name] for name in "xy"}
     options = _table_options(settings, specs)
     arrays = [read_array(spec, settings[f"key_{name}"], options[name]) for name, spec in specs.items()]
@@ -186,12 +188,12 @@ def _open_grids(settings: Mapping[str, Any]) -> tuple[tuple[Opened, Opened], tup
 
 
 def _table_options(settings: Mapping[str, Any], specs: Mapping[str, str]) -> dict[str, TableOptions]:
-    """What is said of the tables among the samples: of one side by `header_x`, of both by `header`, and so on."""
+    """The options of the tables among the samples: `header_x` for one side, `header` for both, and so on."""
     taken = {name: options_of(Path(spec).expanduser()) for name, spec in specs.items()}
     given: dict[str, dict[str, Any]] = {name: {} for name in specs}
     for option in TABLE:
         if settings[option] is not None and not any(option in options for options in taken.values()):
-            raise InputError(f"Expected {option} with a file that takes it. Got {' and '.join(specs.values())}.")
+            raise InputError(f"{option} does not apply to {' and '.join(specs.values())}. Leave it out.")
         for name, options in given.items():
             common = settings[option] if option in taken[name] else None
             of_side = settings[f"{option}_{name}"]
@@ -200,7 +202,7 @@ def _table_options(settings: Mapping[str, Any], specs: Mapping[str, str]) -> dic
 
 
 def _open_run(directory: str, *, trust: list[str]) -> Opened:
-    """A run's averaged generator, to be drawn from."""
+    """A run's averaged generator, to draw from."""
     run = load_run(directory, trust=trust)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
@@ -212,7 +214,7 @@ def _open_run(directory: str, *, trust: list[str]) -> Opened:
 def _arguments(
     settings: Mapping[str, Any], sides: tuple[Opened, Opened], weights: tuple[Tensor, Tensor] | None
 ) -> dict[str, Any]:
-    """What :func:`wgan_lip.estimate_w1` takes."""
+    """The arguments of :func:`wgan_lip.estimate_w1`."""
     passed = ("critic", "critic_steps", "seconds", "tolerance", "samples", "level", "method")
     a, b = weights or (
         None if settings[name] is None else _weights(settings[name], side) for name, side in zip("ab", sides)
@@ -232,7 +234,7 @@ def _arguments(
 
 
 def _weights(path: str, side: Opened) -> Tensor:
-    """The weights in a file, which may stand below a name: there are as many as samples."""
+    """The weights in a file, perhaps below a column name: as many as there are samples."""
     known = None if side.rows is None else len(side.rows)
     choices = (None, False, True) if "header" in options_of(Path(path).expanduser()) else (None,)
     read: list[Tensor] = []
@@ -247,13 +249,13 @@ def _weights(path: str, side: Opened) -> Tensor:
     if not read:
         raise refusals[0]
     if read[-1].shape[1] != 1:
-        raise InputError(f"Expected one column of weights in {path}. Got {read[-1].shape[1]}. Keep the weights only.")
+        raise InputError(f"{path} must hold one column of weights, not {read[-1].shape[1]}. Keep only the weights.")
     return read[-1][:, 0]
 
 
 @dataclass(frozen=True)
 class _Record:
-    """A progress of the estimate as trackers take it."""
+    """A step of the estimate in the form that trackers take."""
 
     step: int
     scalars: Mapping[str, float]
@@ -261,15 +263,15 @@ class _Record:
 
 
 def _check_witnessed(arguments: Mapping[str, Any]) -> None:
-    """Refuses a witness of more samples than a reader has the patience for."""
+    """Refuses a witness of so many samples that checking it would take too long."""
     sides = arguments["x"], arguments["y"]
     largest = max(arguments["samples"] if isinstance(side, Law) else len(side) for side in sides)
     dim = max(side.dim if isinstance(side, Law) else side.shape[1] for side in sides)
     most = IN_PLANE if dim == 2 else WITNESSED  # in the plane most pairs are left out; see `lowest` of the checker
     if largest > most:
         raise InputError(
-            f"A witness holds all samples, and its check takes minutes: at most {WITNESSED:,} a side, in the plane "
-            f"{IN_PLANE:,}. Got {largest:,} in dimension {dim}. Leave witness out, or give fewer samples."
+            f"A witness may hold at most {WITNESSED:,} samples a side ({IN_PLANE:,} in the plane), so that its check "
+            f"takes minutes, not {largest:,} in dimension {dim}. Leave witness out, or give fewer samples."
         )
 
 
@@ -280,7 +282,7 @@ def _run(
     sides: tuple[Opened, Opened],
     stop: StopRequests,
 ) -> W1Estimate:
-    """Estimates under the eyes of the trackers, writes the result, says it, and draws the pictures last."""
+    """Estimates while the trackers record, writes the result, prints it, and draws the pictures last."""
     known = known_w1(*sides)
     with Trackers(
         console := IntervalConsole(settings["seconds"]),
@@ -314,7 +316,7 @@ def _run(
             interval = certify_plan(*pair, a=arguments["a"], b=arguments["b"])
             interval.save_witness(path)
             say(screens.witnessed(path, f"{interval.lower!r} ≤ W1 ≤ {interval.upper!r} of these samples"))
-        with suppress(KeyboardInterrupt):  # whoever is in a hurry has the result, and does without pictures
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C skips the pictures: the result is already written
             if stop.asked is not None:
                 stop.obey()
             drawn = _figures(result, arguments["a"], arguments["b"])
@@ -341,7 +343,7 @@ def _write(
 
 
 def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str, Any]:
-    """By name: the interval over time, and the samples as their dimension allows."""
+    """Pictures by name: the interval over time, and the samples as their dimension allows."""
     history = result.history
     drawn = {
         "interval": figures.interval_over_time(
@@ -368,6 +370,6 @@ def _figures(result: W1Estimate, a: Tensor | None, b: Tensor | None) -> dict[str
 
 
 def _potential(result: W1Estimate) -> Callable[[Tensor], Tensor]:
-    """That of the lower bound but for a constant, which can be large and would hide the rest of its values."""
+    """The potential of the lower bound up to a constant, which can be large and would hide the other values."""
     level = result.dual(result.x[:1])
     return lambda samples: result.dual(samples) - level

@@ -1,4 +1,4 @@
-"""The job behind `wgan-lip export`: a run's players as files that need no training code."""
+"""The job behind `wgan-lip export`: a run's critic and generator as files that need no training code."""
 
 from __future__ import annotations
 

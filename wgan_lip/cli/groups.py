@@ -25,24 +25,25 @@ __all__ = ["PAIRS", "estimate_groups", "open_groups"]
 
 PAIRS = "pairs.csv"
 ALONE = ("y", "a", "b", "key_y", "dim", "grid", "stream")
-"""Keys that are about two sample sets, and have no meaning with `by`."""
+"""Keys for two sample sets, which have no meaning with `by`."""
 
 
 def open_groups(settings: Mapping[str, Any], options: TableOptions) -> tuple[Opened, Tensor]:
-    """The samples, with their labels, and their rows. Raises :class:`InputError` where there are no groups in them."""
+    """The samples with their labels, and their rows. Raises :class:`InputError` if they have no groups."""
     if given := [key for key in ALONE if settings[key] not in (None, False)]:
-        raise InputError(f"by={settings['by']} compares the groups of x, and takes no {given[0]}. Leave it out.")
+        raise InputError(f"by={settings['by']} compares groups of x, and does not take {given[0]}. Leave it out.")
     opened = open_samples(settings["x"], key=settings["key_x"], options=options)
     if opened.rows is None or opened.labels is None:
         raise InputError(
-            f"by takes a table that fits into memory (.csv .parquet .h5ad), or a set with classes. Got {settings['x']}."
+            f"by needs a table that fits into memory (.csv .parquet .h5ad) or a data set with classes, and "
+            f"{settings['x']} is neither."
         )
     split_labels(opened.labels, len(opened.rows))
     return opened, opened.rows
 
 
 def estimate_groups(directory: Path, settings: Mapping[str, Any], opened: Opened, rows: Tensor) -> float:
-    """Encloses W1 between all pairs, writes and says the result; returns the greatest of the values."""
+    """Encloses W1 between all pairs, writes and prints the result; returns the largest value."""
     names = opened.names or [str(column) for column in range(rows.shape[1])]
     result = pairwise_w1(
         rows,

@@ -1,6 +1,6 @@
-"""`wgan-lip COMMAND --help`: every key with its default and its comment, read off the configuration files themselves.
+"""`wgan-lip COMMAND --help`: every key with its default and its comment, read from the configuration files.
 
-Nothing is composed and torch is not imported, so that help is there at once.
+Nothing is composed and torch is not imported, so help appears at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 import yaml
 
-__all__ = ["Key", "all_keys", "command_help", "keys_of", "nearest_choices", "nearest_keys", "reference", "sections_of"]
+__all__ = [
+    "Key",
+    "all_keys",
+    "choices_of",
+    "command_help",
+    "group_names",
+    "keys_of",
+    "nearest_choices",
+    "nearest_keys",
+    "reference",
+    "sections_of",
+]
 
 WIDTH = 110
 COLUMN = 34  # where comments begin
@@ -25,7 +36,7 @@ PACKAGE = re.compile(r"^# @package (?P<package>\S+)")
 
 
 class Key(NamedTuple):
-    """A setting: its name as it is typed, its default as it is written, and what is said of it."""
+    """A setting: its name as typed, its default as written, and its comment."""
 
     name: str
     default: str
@@ -33,9 +44,9 @@ class Key(NamedTuple):
 
 
 def keys_of(path: Path, within: str = "") -> list[Key]:
-    """The settings of a configuration file in their order, each name after `within`.
+    """The settings of a configuration file in order, each name prefixed by `within`.
 
-    The files are written one key a line, nested by two blanks, a comment behind the value or below it.
+    The files have one key per line, nested by two spaces, with a comment after the value or below it.
     """
     keys: list[Key] = []
     sections: list[str] = []
@@ -57,12 +68,12 @@ def keys_of(path: Path, within: str = "") -> list[Key]:
 
 
 def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> str:
-    """What a command takes: its own words where it has some, with a list of its keys; groups and choices of train.
+    """The help of a command: its template with a list of its keys; for train, groups, choices and keys.
 
     Arguments:
         command: One of `wgan_lip.cli.COMMANDS`.
         configs: The folder of its configuration.
-        overrides: What was typed beside `--help`; choices of groups decide whose keys are listed.
+        overrides: What was typed along with `--help`; choices of groups decide whose keys are listed.
     """
     path = configs / f"{command}.yaml"
     told = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["help"]
@@ -77,7 +88,7 @@ def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> 
     parts = [told["header"], "", "Groups, chosen by group=choice; * is chosen here"]
     for group in _groups(configs):
         parts += ["", f"  {group}="]
-        for choice in _choices(configs / group):
+        for choice in choices_of(configs / group):
             mark = "*" if (group, choice) in marked else " "
             parts += _wrapped(f"  {mark} {choice}", _first_comment(configs / group / f"{choice}.yaml"), 22)
     own = {key.name: key for key in keys_of(path)}
@@ -89,7 +100,7 @@ def command_help(command: str, configs: Path, overrides: Sequence[str] = ()) -> 
             parts += ["", f"  {section}, of {file.parent.name}={file.stem}", *_listed(keys)]
     for recipe in ("recipe", "experiment"):
         if recipe in chosen and (keys := keys_of(configs / recipe / f"{chosen[recipe]}.yaml")):
-            parts += ["", f"  What {recipe}={chosen[recipe]} makes of them", *_listed(keys)]
+            parts += ["", f"  Changed by {recipe}={chosen[recipe]}", *_listed(keys)]
     return "\n".join([*parts, "", told["footer"]]) + "\n"
 
 
@@ -100,7 +111,7 @@ def reference(configs: Path, commands: Mapping[str, str]) -> str:
         configs: The folder of train's configuration.
         commands: What each command is for.
     """
-    lines = ["# Every configuration key", "", "Read off the files in `configs/` by `wgan_lip.cli.help.reference`.", ""]
+    lines = ["# Every configuration key", "", "Generated from `configs/` by `wgan_lip.cli.help.reference`.", ""]
     for command, what in commands.items():
         path = (configs if command == "train" else configs / "commands") / f"{command}.yaml"
         lines += [f"## wgan-lip {command}: {what}", ""]
@@ -108,7 +119,7 @@ def reference(configs: Path, commands: Mapping[str, str]) -> str:
         lines += _as_table(keys_of(path)) if "$CONFIG" in told else ["```text", told.rstrip(), "```", ""]
     for group in _groups(configs):
         lines += [f"## {group}=", ""]
-        for choice in _choices(configs / group):
+        for choice in choices_of(configs / group):
             file = configs / group / f"{choice}.yaml"
             comment = _first_comment(file)
             lines += [f"**{choice}**{f': {comment}' if comment else ''}", ""]
@@ -126,22 +137,22 @@ def _as_table(keys: Iterable[Key]) -> list[str]:
 
 
 def nearest_keys(name: str, known: Iterable[str]) -> list[str]:
-    """What may have been meant by a key that is not known: the same at the end of another path, or spelt nearly so."""
+    """What an unknown key may have meant: a key with the same last name on another path, or a similar spelling."""
     known = list(known)
     ends = [key for key in known if key.rpartition(".")[2] == name and key != name]
     return ends or difflib.get_close_matches(name, known, n=2, cutoff=0.75)
 
 
 def nearest_choices(group: str, choice: str, configs: Path) -> str:
-    """What may have been meant by a choice that is not there, and all that are."""
-    choices = _choices(configs / group)
+    """What an unknown choice may have meant, and all choices there are."""
+    choices = choices_of(configs / group)
     near = difflib.get_close_matches(choice, choices, n=2)
     meant = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     return f"There is no {group}={choice}.{meant} Choices: {', '.join(choices)}."
 
 
 def sections_of(group: str, configs: Path) -> list[str]:
-    """How the choice of a group is typed that fills several sections: `optimizer@critic_optimizer`."""
+    """How to type the choice of a group that fills several sections: `optimizer@critic_optimizer`."""
     return [full for full in _chosen(configs, ()) if full.partition("@")[0] == group and "@" in full]
 
 
@@ -150,7 +161,7 @@ def all_keys(command: str, configs: Path) -> list[str]:
     keys = [key.name for key in keys_of(configs / f"{command}.yaml")]
     if command == "train":
         for group in _chosen(configs, ()):
-            for choice in _choices(configs / group.partition("@")[0]):
+            for choice in choices_of(configs / group.partition("@")[0]):
                 for section, file in _sections(configs, {group: choice}):
                     keys += [key.name for key in _inherited(file, section)]
     return list(dict.fromkeys(keys))
@@ -160,7 +171,7 @@ def all_keys(command: str, configs: Path) -> list[str]:
 
 
 def _suites() -> Iterator[str]:
-    """Each suite of measurements, as its module's first line has it."""
+    """Each suite of measurements, from the first line of its module."""
     for path in sorted((Path(__file__).resolve().parent.parent / "benchmarks").glob("*.py")):
         with path.open(encoding="utf-8") as file:
             found = re.match(r'"""Suites? (?P<names>[\w ]+?): (?P<what>.*?)\.?(?:""")?$', file.readline().strip())
@@ -173,12 +184,18 @@ def _groups(configs: Path) -> list[str]:
     return sorted(path.name for path in configs.iterdir() if path.is_dir() and path.name != "commands")
 
 
-def _choices(group: Path) -> list[str]:
+def choices_of(group: Path) -> list[str]:
+    """The names of the choices in a group's folder."""
     return [path.stem for path in sorted(group.glob("*.yaml"))]
 
 
+def group_names(configs: Path) -> dict[str, str]:
+    """A group of train as it is typed, such as `critic` or `optimizer@critic_optimizer` → its folder."""
+    return {full: full.partition("@")[0] for full in [*_chosen(configs, ()), "experiment"]}
+
+
 def _defaults(path: Path) -> list[tuple[str, str]]:
-    """The files that a file builds on: (group, choice), the group empty for one of its own."""
+    """The files that a file builds on: (group, choice), with an empty group for one in the same group."""
     entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
     found = []
     for entry in entries:
@@ -188,7 +205,7 @@ def _defaults(path: Path) -> list[tuple[str, str]]:
 
 
 def _chosen(configs: Path, overrides: Sequence[str]) -> dict[str, str]:
-    """Group, with the section that it fills if that has another name, → choice: by default, by recipe, or as typed."""
+    """Group → choice, by default, by recipe or as typed; the group is `group@section` where the names differ."""
     typed = dict(override.split("=", 1) for override in overrides if "=" in override)
     typed = {
         group: choice
@@ -202,7 +219,7 @@ def _chosen(configs: Path, overrides: Sequence[str]) -> dict[str, str]:
 
 
 def _of_recipe(configs: Path, path: Path) -> dict[str, str]:
-    """The choices of a recipe, and of those that it builds on."""
+    """The choices of a recipe and of those it builds on."""
     found: dict[str, str] = {}
     for group, choice in _defaults(path):
         if group in ("", "recipe"):
@@ -221,7 +238,7 @@ def _sections(configs: Path, chosen: Mapping[str, str]) -> Iterator[tuple[str, P
 
 
 def _inherited(path: Path, within: str) -> list[Key]:
-    """The settings of a file and of those that it builds on; its own values count."""
+    """The settings of a file and of those it builds on; the file's values win."""
     keys: dict[str, Key] = {}
     for group, choice in _defaults(path):
         folder, _, package = group.partition("@")
@@ -248,7 +265,7 @@ def _listed(keys: Iterable[Key]) -> Iterator[str]:
 
 
 def _wrapped(left: str, comment: str, column: int) -> list[str]:
-    """A name and what is said of it, from a column on; in a line of its own where the name is longer."""
+    """A name and its comment, which starts at a column; on the next line where the name is longer."""
     told = [line for part in comment.splitlines() for line in textwrap.wrap(part, WIDTH - column)] or [""]
     if len(left) + 2 > column:
         return [left, *(f"{'':{column}}{line}" for line in told if line)]

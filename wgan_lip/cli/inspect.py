@@ -22,7 +22,7 @@ __all__ = ["inspect", "written"]
 
 
 def inspect(config: DictConfig) -> None:
-    """Shows in one screen what a run did, and writes the same at length as a page."""
+    """Shows on one screen what a run did, and writes a longer report as a page."""
     settings = checked(config, root={**RUN, "json": bool, "open_data": bool, "out": str | None, "pictures": str | None})
     looked = look_at(Run(**run_named(settings)), data=settings["open_data"])
     if settings["json"]:
@@ -38,28 +38,28 @@ def inspect(config: DictConfig) -> None:
 
 
 def _explored(looked: Inspection, folder: Path) -> Path:
-    """Writes what a run's critic sees, a file a picture."""
+    """Writes what a run's critic sees, one file per picture."""
     if looked.source is None or looked.generated is None:
         why = looked.unopened or looked.problem
-        raise InputError(f"Expected a run whose critic and data can be opened, with pictures=. Got: {why}")
+        raise InputError(f"pictures needs the run's critic and data, which can't be opened: {why}")
     seen = explore(looked.run.critic, looked.source, looked.generated, certificate=looked.certificate)
     try:
         seen.save(folder)
     except OSError as error:
-        raise InputError(f"Expected to write {folder}. Got: {error.strerror}. Give pictures=FOLDER.") from None
+        raise InputError(f"{folder} can't be written: {error.strerror}. Give pictures=FOLDER.") from None
     return folder
 
 
 def written(path: Path, text: str, remedy: str) -> Path:
-    """Writes a text file whole, or raises :class:`InputError` with the key that names another place."""
+    """Writes a whole text file, or raises :class:`InputError` with the key that names another place."""
     try:
         return write_whole(path, utf8(text).encode())
     except OSError as error:
-        raise InputError(f"Expected to write {path}. Got: {error.strerror}. Give {remedy}.") from None
+        raise InputError(f"{path} can't be written: {error.strerror}. Give {remedy}.") from None
 
 
 def _plain(looked: Inspection) -> dict[str, Any]:
-    """What a script wants to know, as plain data."""
+    """The inspection as plain data, for scripts."""
     run, standing = looked.run, looked.standing
     shown = (
         "final",

@@ -1,4 +1,4 @@
-"""Overrides of the command line, as they are meant: quoted, begun anew, or put on top of a run's settings."""
+"""Overrides of the command line as the user means them: quoted, started afresh, or put on top of a run's settings."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.terminal import warn
 
 OF_THE_COMMAND = ("trust", "hydra", "resume")
-"""What is stated anew with every command: no run's folder has a say in it."""
+"""Keys that every command states itself: a run's folder never sets them."""
 
 
 def set_aside(overrides: list[str]) -> tuple[list[str], list[str] | None]:
-    """With `resume=RUN` among the overrides: those that Hydra composes with, and those for :func:`resumed`.
+    """With `resume=RUN`, splits the overrides: those that Hydra composes with, and those for :func:`resumed`.
 
-    Hydra composes nothing but the defaults then, in the run's folder. Without, all of them and None.
+    Hydra then composes only the defaults, in the run's folder. Without `resume`, returns all of them and None.
     """
     wanted = next((_value(override) for override in reversed(overrides) if _key(override) == "resume"), None)
     if wanted in (None, "", "auto") or not isinstance(wanted, str):
         return overrides, None
     if {"--multirun", "-m"} & set(overrides):
-        raise InputError(f"Expected a single run with resume={wanted}. Got --multirun. A sweep takes resume=auto.")
+        raise InputError(f"resume={wanted} continues a single run, not a sweep. Use resume=auto with --multirun.")
     if any(override.partition("=")[0] in ("--cfg", "-c") for override in overrides):
-        raise InputError(f"The settings of a run that goes on are in its folder: {Path(wanted) / 'config.yaml'}.")
+        raise InputError(f"The settings of a resumed run are in its folder: see {Path(wanted) / 'config.yaml'}.")
     aside = [override for override in overrides
              if ("=" in override or override.startswith("~")) and not override.startswith("-")
              and re.split(r"[./@:]", _key(override))[0] not in OF_THE_COMMAND]  # fmt: skip
@@ -41,17 +41,17 @@ def set_aside(overrides: list[str]) -> tuple[list[str], list[str] | None]:
 
 
 def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The settings of the run that `config.resume` names, with what else this command gives on top.
+    """The settings of the run that `config.resume` names, with the overrides of this command on top.
 
-    The run's `config.yaml` is plain data: nothing in it is composed, resolved or looked up, and it has no say in
-    :data:`OF_THE_COMMAND`. What it lacks is from a later version than the run, whose default leaves a run as it was.
+    The run's `config.yaml` is plain data: nothing in it is composed, resolved or looked up, and it never sets
+    :data:`OF_THE_COMMAND`. A key it lacks was added after the run began; its default leaves the run unchanged.
 
     Arguments:
-        config: What Hydra composed: the defaults, and what is stated with this command.
-        given: The other overrides of this command. A choice in a group stands for the section that it makes.
+        config: What Hydra composed: the defaults, and the keys of this command.
+        given: The other overrides of this command. A choice in a group stands for the section it makes.
 
     Raises:
-        InputError: A run without a section that it needs, or an override that makes no sense here.
+        InputError: The run lacks a section it needs, or an override makes no sense here.
     """
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
@@ -59,7 +59,7 @@ def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
 
     run = Run(config.resume)
     if missing := [name for name in ROLES if name not in run.config]:
-        raise InputError(f"Expected a whole config.yaml in {run.directory}. Got one without the section {missing[0]}.")
+        raise InputError(f"config.yaml in {run.directory} is incomplete: the section {missing[0]} is missing.")
     defaults = plain(config)
     saved = {name: value for name, value in run.config.items() if name not in OF_THE_COMMAND}
     merged = _over(defaults, saved)
@@ -75,19 +75,19 @@ def resumed(config: DictConfig, given: Sequence[str]) -> DictConfig:
     settings = OmegaConf.create({name: _literals(value) for name, value in merged.items()})
     for override in overrides:
         if override.is_sweep_override() or override.is_delete():
-            raise InputError(f"Expected one value for {override.key_or_group}. Got {override.input_line!r}.")
+            raise InputError(f"A resumed run needs one value of {override.key_or_group}, not {override.input_line}.")
         if override not in choices:
             OmegaConf.update(settings, override.key_or_group, override.value(), force_add=True)
     return settings
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration as dictionaries, lists and scalars, resolved. Raises OmegaConf's errors."""
+    """A configuration, resolved, as dictionaries, lists and scalars. Raises OmegaConf's errors."""
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others on top: key by key, but for a section that names a class, which stands for itself."""
+    """Settings with others on top: key by key, but a section that names a class is replaced as a whole."""
     merged = {name: below[name] | value
               for name, value in above.items()
               if name not in ROLES and isinstance(value, dict) and isinstance(below.get(name), dict)}  # fmt: skip
@@ -95,7 +95,7 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _news(defaults: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """What choices in groups say otherwise than the defaults do."""
+    """Where choices in groups differ from the defaults."""
     return {
         name: {key: value for key, value in section.items() if defaults[name].get(key) != value}
         if name not in ROLES and isinstance(section, dict)
@@ -119,20 +119,20 @@ def uninterpolated(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as Hydra's grammar and OmegaConf take it for what it is, whatever its letters."""
+    """Text quoted so that Hydra's grammar and OmegaConf read it literally, whatever its characters."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(uninterpolated(text), Quote.double).with_quotes()
 
 
 def spelt(key: str, text: str) -> str:
-    """`key=text` as it can be typed in a shell, quoted only where it has to be."""
+    """`key=text` as one can type it in a shell, quoted only if necessary."""
     bare = f"{key}={text}"
     return shlex.quote(bare if _value(quoted(bare)) == text else f"{key}={literal(text)}")
 
 
 def _value(override: str) -> Any:
-    """What an override says; None where it says nothing that is understood."""
+    """The value of an override, or None if it can't be parsed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -148,9 +148,9 @@ def _key(override: str) -> str:
 
 
 def begun_anew(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which a section whose class is named, as in `generator._target_=mypackage.Mine`, begins anew.
+    """Overrides in which naming the class of a section, as in `generator._target_=mypackage.Mine`, empties the section.
 
-    The keys given beside it may be ones that the composed section lacks, and no others will reach the class.
+    The other keys given for it may be ones that the composed section lacks, and only these reach the class.
     """
     parts = [KEY_OF_SECTION.match(override) for override in overrides]
     keys: dict[str, list[str]] = {}
@@ -178,11 +178,11 @@ DRY_RUN = "--dry-run"
 
 
 def dry(command: str, overrides: list[str]) -> list[str]:
-    """Overrides of a training that is only shown, in no folder of its own. Raises :class:`InputError`."""
+    """Overrides of a training run that is only shown and gets no folder. Raises :class:`InputError`."""
     if command != "train":
-        raise InputError(f"Expected {DRY_RUN} with wgan-lip train. Got it with {command}. Leave it out.")
+        raise InputError(f"{DRY_RUN} works only with wgan-lip train, not with {command}. Leave it out.")
     if {"--multirun", "-m"} & set(overrides) or any(override.startswith("hydra.mode=") for override in overrides):
-        raise InputError(f"Expected a single run with {DRY_RUN}. Got a sweep. Show one of its jobs at a time.")
+        raise InputError(f"{DRY_RUN} shows a single run, not a sweep. Show the jobs of a sweep one at a time.")
     left_out = re.compile(r"\+{0,2}(resume|hydra\.run\.dir|hydra\.sweep\.\w+)=")
     kept = [override for override in overrides if override != DRY_RUN and not left_out.match(override)]
     return ["hydra.run.dir=.", *kept]  # not at the end, where a flag may wait for its value
@@ -194,14 +194,14 @@ FLAGS: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
     **dict.fromkeys(("--package", "-p", "--config-dir", "-cd"), ()),
 }
-"""Hydra's flag → the values of which one follows it, none for any; None where it takes no value."""
+"""Hydra's flag → the values it accepts, empty if it accepts any; None if it takes no value."""
 
 FOLDERS = re.compile(r"\+{0,2}hydra\.(run\.dir|sweep\.dir|sweep\.subdir)=(null|''|\"\")?\s*")
-"""An override that leaves a run without a folder of its own."""
+"""An override that leaves a run without a folder."""
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
-    """Overrides first, flags after them, in whatever order they were given: Hydra wants overrides side by side.
+    """Puts overrides first and flags after them: Hydra wants all overrides together.
 
     Raises:
         InputError: An unknown flag, or one without its value; or an override of :data:`FOLDERS`.
@@ -210,7 +210,7 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     for argument in rest:
         if not argument.startswith("-"):
             if FOLDERS.fullmatch(argument):
-                raise InputError(f"{argument} names no folder. Name one, or leave it out for a new one.")
+                raise InputError(f"{argument} names no folder. Name one, or leave it out for a new folder.")
             overrides.append(argument)
             continue
         flag, equals, value = argument.partition("=")
@@ -219,11 +219,12 @@ def arranged(arguments: Sequence[str]) -> list[str]:
         flags.append(flag)
         if (values := FLAGS[flag]) is None:
             if equals:
-                raise InputError(f"{flag} takes no value. Got {argument!r}.")
+                raise InputError(f"{flag} takes no value, but {argument} gives one. Type {flag} alone.")
             continue
         value = value if equals else next(rest, "")
         if not value or (values and value not in values):
-            raise InputError(f"{flag} needs a value{': ' * bool(values)}{', '.join(values)}. Got {value!r}.")
+            found = f", not {value!r}" if value else ""
+            raise InputError(f"{flag} needs a value{': ' * bool(values)}{', '.join(values)}{found}.")
         flags.append(value)
     return [*overrides, *flags]
 
@@ -232,10 +233,10 @@ LONGEST_NAME = 120  # of a job's folder
 
 
 def with_jobs_named(overrides: list[str]) -> list[str]:
-    """A sweep whose jobs' folders are named by what differs between them, such as `critic=cones,seed=1`.
+    """Names the folders of a sweep's jobs by what differs between them, such as `critic=cones,seed=1`.
 
-    Hydra's numbers stay where such a name would be no good for a folder or for a command line, and where the
-    overrides say what the folders are to be called.
+    Hydra's numbers stay if such a name would make a bad folder name or be hard to type, or if the overrides already
+    say how to name the folders.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -252,7 +253,7 @@ def with_jobs_named(overrides: list[str]) -> list[str]:
             for override in parsed
             if override.is_sweep_override()
         }
-    except HydraException:  # told where Hydra composes
+    except HydraException:  # reported when Hydra composes
         return overrides
     lines = [line for values in swept.values() for line in values]
     longest = sum(max(map(len, values)) + 1 for values in swept.values())
@@ -268,13 +269,13 @@ def with_jobs_named(overrides: list[str]) -> list[str]:
 
 
 PATHS = ("run", "resume", "runs", "out", "pictures", "hydra.run.dir", "hydra.sweep.dir")
-"""Keys of files and folders: what Hydra takes for a number, as in run=2023, is a name there."""
+"""Keys of files and folders: a value that Hydra reads as a number, as in run=2023, is a name here."""
 
 
 def quoted(override: str) -> str:
-    """`key=value` as it was meant, where Hydra's grammar refuses the value, or takes it for another.
+    """`key=value` as the user means it, where Hydra's grammar refuses the value or misreads it.
 
-    Those are paths: with ~, =, brackets or parentheses in them, or a folder called 2023, about which a line is printed.
+    This concerns paths: with ~, =, brackets or parentheses, or a folder called 2023, for which a line is printed.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Quote, QuotedString

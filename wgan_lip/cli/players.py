@@ -1,4 +1,4 @@
-"""What a training is made of: its settings, checked; its data, its players and their optimisers, built."""
+"""The parts of a training run: its checked settings; its data, generator, critic and optimisers, built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["build_optimizer", "built_players", "resolved"]
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The settings of a training, as plain data. Raises :class:`wgan_lip.InputError`; see :func:`checked`."""
+    """The settings of a training run, as plain data. Raises :class:`wgan_lip.InputError`; see :func:`checked`."""
     settings = checked(
         config,
         root={"seed": int, "device": str, "threads": int | None, "trust": list, "tracking": list, "resume": str | None},
@@ -40,7 +40,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def built_players(settings: Mapping[str, Any]) -> Players:
-    """The data, the players and their optimisers."""
+    """The data, generator, critic and their optimisers."""
     device = find_device(settings["device"])
     set_threads(settings["threads"])
     keep_freed_memory()
@@ -63,7 +63,7 @@ def build_optimizer(name: str, settings: Mapping[str, Any], player: nn.Module) -
     config, role = settings[f"{name}_optimizer"], f"{name}_optimizer"
     for key, value in config.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"Expected a finite {role}.{key}. Got {value}.")
+            raise InputError(f"{role}.{key} must be finite, not {value}.")
     _check_steps(role, config, player, trust=settings["trust"])
     groups = {"lr": config["lr"]} if "lr" in config else {}
     parameters = parameter_groups(player, **groups) if name == "critic" else player.parameters()
@@ -71,14 +71,14 @@ def build_optimizer(name: str, settings: Mapping[str, Any], player: nn.Module) -
 
 
 def _check_steps(role: str, config: Mapping[str, Any], player: nn.Module, *, trust: Collection[str]) -> None:
-    """Refuses an optimiser that could not take a step in a training: a number that has a gradient is moved by one."""
+    """Refuses an optimiser that could not take a step in training, by letting it move a single number."""
     number = nn.Parameter(next(player.parameters()).new_zeros(1, 1))
     number.grad = torch.zeros_like(number)
-    optimizer = build(role, config, [{"params": [number], "semi_orthogonal": True}], trust=trust)  # which Muon asks for
+    optimizer = build(role, config, [{"params": [number], "semi_orthogonal": True}], trust=trust)  # as Muon requires
     try:
         optimizer.step()
-    except Exception as error:  # such as for want of a closure, or of sparse gradients
+    except Exception as error:  # such as one that needs a closure or sparse gradients
         raise InputError(
-            f"Expected {role} to step on dense gradients, without a closure. Got {type(optimizer).__name__}: "
-            f"{one_line(error)}. Choose another, such as optimizer@{role}=adam."
+            f"{role} must take steps with dense gradients and no closure, which {type(optimizer).__name__} cannot "
+            f"({one_line(error)}). Choose another, such as optimizer@{role}=adam."
         ) from error

@@ -1,4 +1,4 @@
-"""The processes that torchrun starts: each composes the same configuration, and they write one run."""
+"""The processes that torchrun starts: each composes the same configuration, and together they write one run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARED = ("train", "estimate")  # commands that several processes can share
 
 
 def join() -> None:
-    """Joins the others, where there are any: gloo between CPUs, NCCL between GPUs."""
+    """Joins the other processes, if any: gloo between CPUs, NCCL between GPUs."""
     import torch
     import torch.distributed as dist
 
@@ -23,17 +23,17 @@ def join() -> None:
     if world_size() > 1 and not dist.is_initialized():
         if absent := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
             raise InputError(
-                f"WORLD_SIZE is {world_size()}, but {' and '.join(absent)} not set. Start the processes by torchrun, "
-                "or unset WORLD_SIZE."
+                f"WORLD_SIZE is {world_size()}, but {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not "
+                "set. Start the processes with torchrun, or unset WORLD_SIZE."
             )
         backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        if local_rank() < torch.cuda.device_count():  # where this process's messages and draws are by default
+        if local_rank() < torch.cuda.device_count():  # the default device of this process's messages and draws
             torch.cuda.set_device(local_rank())
         dist.init_process_group(backends, timeout=ranks.PATIENCE)
 
 
 def part() -> None:
-    """Leaves the others in good order."""
+    """Leaves the process group cleanly."""
     import torch.distributed as dist
 
     if world_size() > 1:
@@ -41,16 +41,16 @@ def part() -> None:
 
 
 def prepared(command: str, overrides: list[str]) -> list[str]:
-    """The overrides with which this process composes: Hydra's folder is rank 0's, the others' is not to be seen.
+    """The overrides with which this process composes: rank 0 keeps Hydra's folder, the others get a temporary one.
 
     Raises:
-        InputError: A command, or a sweep, that is for one process.
+        InputError: A command, or a sweep, that runs in one process only.
     """
     if world_size() == 1:
         return overrides
     if command not in SHARED or {"--multirun", "-m"} & set(overrides):
         job = "a sweep" if command in SHARED else command
-        raise InputError(f"Expected one process for {job}. Got {world_size()}. Run it without torchrun.")
+        raise InputError(f"wgan-lip runs {job} in one process, not {world_size()}. Run it without torchrun.")
     if rank() == 0:
         return overrides
     own = [override for override in overrides if not override.startswith("hydra.run.dir=")]

@@ -1,4 +1,4 @@
-"""Hydra's door: a command with its overrides is composed and run, and every failure of a user told in a line."""
+"""Composes and runs a command by Hydra; every failure that a user can cause is reported in one line."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from wgan_lip.utils.terminal import let_go, say, shown, warn
 __all__ = ["run_command"]
 
 SWITCHES = {"--json": "json=true"}
-"""What other tools spell as a flag → how it is spelt here."""
+"""A flag of other tools → its spelling here."""
 
 
 def run_command(command: str, overrides: list[str], configs: Path) -> int:
-    """Runs a command by its overrides, as they were typed; returns the exit status, as `main` does.
+    """Runs a command with its overrides as typed; returns the exit status, as `main` does.
 
     Arguments:
         command: One of `wgan_lip.cli.COMMANDS`.
         overrides: What follows it.
-        configs: Where its configuration lies.
+        configs: The folder of its configuration.
     """
     job = command
     try:
@@ -49,7 +49,7 @@ def run_command(command: str, overrides: list[str], configs: Path) -> int:
 
 
 def _guarded(command: str, overrides: list[str], job: str, configs: Path) -> int:
-    """Runs a command with every failure a user can cause told in one line."""
+    """Runs a command, reporting every failure a user can cause in one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -63,20 +63,20 @@ def _guarded(command: str, overrides: list[str], job: str, configs: Path) -> int
         return _refuse(_in_keys(command, str(error)))
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(_explained(command, overrides, error, configs))
-    except BrokenPipeError:  # of Hydra's own prints, as in `wgan-lip train --help | head`
+    except BrokenPipeError:  # from what Hydra prints, as in `wgan-lip train --help | head`
         let_go(sys.stdout)
     except OSError as error:
-        return _refuse(f"Expected to read and write {error.filename or 'the run folder'}. Got: {error.strerror}.")
+        return _refuse(f"{error.filename or 'The run folder'} can't be read or written: {error.strerror}.")
     except JobFailed as error:
         return _refuse(str(error), status=error.status)
     except _stopped() as error:
         return _refuse(_in_keys(command, str(error)), status=1)
     except OtherRankError as error:
-        return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has said why
+        return _refuse(str(error), status=1) if rank() == 0 else 1  # the rank that stopped has already said why
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return _refuse(f"Expected sizes that fit into memory. Got: {one_line(error)}. {_smaller(command)}", status=1)
+        return _refuse(f"Out of memory: {one_line(error)}. {_smaller(command)}", status=1)
     except KeyboardInterrupt as stop:
         return _refuse(str(stop) or "interrupted", status=getattr(stop, "status", 130))
     return 0
@@ -100,7 +100,7 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
     jobs = Jobs()
 
     def job(config: DictConfig) -> float | None:
-        """Keeps a failure for the end: Hydra would print about it, and a sweep goes on with the next job."""
+        """Keeps a failure for the end: Hydra would print it, and a sweep continues with the next job."""
         hydra, away = HydraConfig.get(), jobs.elsewhere
         sweep, name = str(hydra.sweep.dir), str(hydra.job.override_dirname)
         try:
@@ -119,16 +119,16 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
             jobs.tell(outcome)
         return score
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions in composition come to _guarded instead of being printed
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that exceptions in composition reach _guarded instead of being printed
     saved, sys.argv = sys.argv, [f"wgan-lip {command}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(configs), config_name=command)(job)()
-    except SystemExit as end:  # Hydra's own, such as after --help
+    except SystemExit as end:  # from Hydra, such as after --help
         if end.code:
-            raise InputError(f"Hydra does not take these flags together. See wgan-lip {command} --help.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # Hydra's own: a job keeps its failures
+            raise InputError(f"Hydra does not accept these flags together. See wgan-lip {command} --help.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # from Hydra: a job keeps its failures
         raise InputError(
-            f"These overrides can't be composed: {one_line(error)}. Name choices of groups in letters, such as "
+            f"Hydra can't compose these overrides: {one_line(error)}. Choose from a group by name, such as "
             f"critic=resnet; see wgan-lip {command} --help."
         ) from None
     finally:
@@ -139,7 +139,7 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
         say(f"  Compare them with     wgan-lip compare {spelt('runs', shown(Path(outcomes[0].sweep)))}")
     if failed:
         names = "; ".join(outcome.name for outcome in failed)
-        _refuse(f"These jobs of the sweep failed, for the reasons that follow: {names}")
+        _refuse(f"These jobs of the sweep failed, for the reasons below: {names}")
     for outcome in failed[:-1]:
         _refuse(str(outcome.failure))
     if failures:
@@ -150,7 +150,7 @@ def _run(command: str, overrides: list[str], job_name: str, configs: Path) -> No
 
 
 def _stopped() -> tuple[type[Exception], ...]:
-    """How a command stops by itself, with a message that says why."""
+    """The errors by which a command stops itself, with a message that says why."""
     from wgan_lip.training import StoppedError
     from wgan_lip.transport import TransportError
     from wgan_lip.wasserstein.interval import InvariantViolation
@@ -165,15 +165,15 @@ def _warn(message: Warning | str, *place: Any, **more: Any) -> None:
 def _smaller(command: str) -> str:
     """What to lower where memory ran out."""
     if command != "train":
-        return "Lower them."
+        return "Lower the sizes."
     return (
-        "Raise training.accumulate, which takes a batch in parts and keeps the game; or lower training.batch_size, "
-        "training.audit_size, or the sizes of critic and generator."
+        "Raise training.accumulate, which evaluates a batch in parts and takes the same steps; or lower "
+        "training.batch_size, training.audit_size, or the sizes of critic and generator."
     )
 
 
 def _in_keys(command: str, message: str) -> str:
-    """A message of the rooms below, which name settings as Python does, with the keys of the command line."""
+    """A message of the rooms below, which name settings as Python does, in the keys of the command line."""
     from wgan_lip.runs.checkpoints import Checkpointing
     from wgan_lip.training.scoring import Evaluation
     from wgan_lip.training.settings import Training
@@ -191,12 +191,12 @@ def _refuse(message: str, status: int = 2) -> int:
 
 
 def _explained(command: str, overrides: list[str], error: Exception, configs: Path) -> str:
-    """One line from Hydra's several, with the legal keys where a key was not known."""
+    """Hydra's message in one line, with the legal keys if a key is unknown."""
     from hydra.errors import OverrideParseException
 
     message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, OverrideParseException):
-        return f"Expected key=value. Got {error.override!r}: {message.split(' See https')[0]}"
+        return f"{error.override!r} can't be read as key=value: {message.split(' See https')[0]}"
     message = re.split(r" full_key:| Config search path:", message)[0]
     if choice := re.search(r"Could not find '(\w+)/([\w.@-]+)'", message):
         return nearest_choices(choice[1], choice[2], configs)
@@ -205,7 +205,7 @@ def _explained(command: str, overrides: list[str], error: Exception, configs: Pa
         return message
     name = unknown.group(1)
     if command == "train" and (typed := sections_of(name, configs)):
-        return f"{name} fills several sections. Say which: {' or '.join(f'{one}=CHOICE' for one in typed)}."
+        return f"{name} can fill several sections. Say which: {' or '.join(f'{one}=CHOICE' for one in typed)}."
     path, _, key = name.rpartition(".")
     legal = _legal_keys(command, [o for o in overrides if re.fullmatch(r"[\w/@]+=[\w,]+", o)], path, configs)
     if path and legal:
@@ -213,8 +213,8 @@ def _explained(command: str, overrides: list[str], error: Exception, configs: Pa
     else:
         near = nearest_keys(name, all_keys(command, configs))
     if near:
-        return f"There is no key {name} of {command}. Did you mean {' or '.join(near)}?"
-    return f"There is no key {key!r} of {path or command}: it has {', '.join(legal)}." if legal else message
+        return f"{command} has no key {name}. Did you mean {' or '.join(near)}?"
+    return f"{path or command} has no key {key!r}. Its keys are {', '.join(legal)}." if legal else message
 
 
 def _legal_keys(command: str, choices: list[str], path: str, configs: Path) -> list[str]:
@@ -227,7 +227,7 @@ def _legal_keys(command: str, choices: list[str], path: str, configs: Path) -> l
         for kept in (choices, []):
             try:
                 config = compose(command, overrides=kept)
-            except Exception:  # the choices hold the very key that is not known
+            except Exception:  # the unknown key is among the choices
                 continue
             section = OmegaConf.select(config, path) if path else config
             if isinstance(section, DictConfig):

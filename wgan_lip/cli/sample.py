@@ -1,4 +1,4 @@
-"""The job behind `wgan-lip sample`: samples of a run's generator to a grid, a film, a folder of pictures, or rows."""
+"""The job behind `wgan-lip sample`: samples of a run's generator as a grid, a film, a folder of images, or rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from wgan_lip.utils.terminal import say
 
 __all__ = ["sample"]
 
-GRID = 4096  # pictures in one grid
+GRID = 4096  # most images in one grid
 STRIP = 16  # frames of a walk in one row
-FRAME = 50  # milliseconds for which a film shows a frame
+FRAME = 50  # milliseconds per frame of a film
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def sample(config: DictConfig) -> None:
-    """Draws from a run's averaged generator into a file or a folder."""
+    """Draws from a run's averaged generator and writes a file or a folder."""
     settings = checked(
         config,
         root={
@@ -44,21 +44,23 @@ def sample(config: DictConfig) -> None:
     if walk is not None and seeds is None:
         seeds = [range(8)]
     if settings["n"] is not None and seeds is not None:
-        raise InputError(f"n={settings['n']} does not go with {'seeds' if walk is None else 'walk'}=. Leave out one.")
+        raise InputError(
+            f"n={settings['n']} can't be combined with {'seeds' if walk is None else 'walk'}. Leave out one of them."
+        )
     count = walk if walk is not None else sum(map(len, seeds)) if seeds is not None else (settings["n"] or 64)
     if count < 1 or settings["n"] == 0:
-        raise InputError(f"Expected at least one sample. Got {'n' if walk is None else 'walk'}={min(count, 0)}.")
+        raise InputError(f"{'n' if walk is None else 'walk'} must be at least 1, not {min(count, 0)}.")
     check_seed(settings["seed"])
     out = _place(settings["out"], count, film=walk is not None)
     device = find_device(settings["device"])
     run = load_run(**run_named(settings), checkpoint=settings["checkpoint"])
     generator, label = run.generator.to(device), settings["label"]
-    draw_latents(generator, 1, torch.Generator(device), labels=label)  # refuses a label that is none
+    draw_latents(generator, 1, torch.Generator(device), labels=label)  # refuses a label that does not exist
     names = (f"{number:0{len(str(count - 1))}d}.png" for number in range(count))
     if walk is not None:
         stops = list(chain.from_iterable(seeds or []))
         if len(stops) < 2:
-            raise InputError(f"A walk needs at least two seeds. Got seeds={stops}.")
+            raise InputError(f"A walk needs at least two seeds, not seeds={stops}. Give more, such as seeds=0-7.")
         blocks = sample_walk(generator, stops, count, label=label)
     elif seeds is None:
         blocks = sample_blocks(generator, count, torch.Generator().manual_seed(settings["seed"]), label=label)
@@ -79,15 +81,15 @@ def sample(config: DictConfig) -> None:
 
 
 def _seeds(given: Any) -> list[range]:
-    """`0-63`, 5, or a list of such, as ranges. Raises :class:`InputError`."""
+    """`0-63`, 5, or a list of these, as ranges. Raises :class:`InputError`."""
     ranges = []
     for part in given if isinstance(given, list) else [given]:
         found = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", str(part).strip())
         if not found or int(found[1]) > int(found[2] or found[1]):
-            raise InputError(f"Expected seeds as in seeds=0-63 or seeds=[7,0-9]. Got {part!r}.")
+            raise InputError(f"seeds can't be read from {part!r}. Give them as in seeds=0-63 or seeds=[7,0-9].")
         ranges.append(range(int(found[1]), check_seed(int(found[2] or found[1])) + 1))
     if not ranges:
-        raise InputError("Expected at least one seed. Got seeds=[]. Give them as in seeds=0-63.")
+        raise InputError("seeds=[] has no seed. Give at least one, as in seeds=0-63.")
     return ranges
 
 
@@ -96,35 +98,33 @@ def _place(given: str, count: int, *, film: bool) -> Path:
     out = Path(given).expanduser()
     if not out.suffix or given.endswith("/") or out.is_dir():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"Expected a new or an empty folder for pictures. Got {out}. Choose another out=FOLDER/.")
+            raise InputError(f"{out} exists and is not an empty folder. Choose another folder by out=FOLDER/.")
         return out
     if out.suffix not in (".npy", *PICTURES, ".gif"):
-        endings = ".npy, .png or .jpg" + ", or for a walk in .gif" * film
-        raise InputError(f"Expected out to end in {endings}, or to be a folder, as in out=pictures/. Got {given!r}.")
+        endings = ".npy, .png or .jpg" + ", or in .gif for a walk" * film
+        raise InputError(f"out must end in {endings}, or be a folder such as out=pictures/, not {given!r}.")
     if out.suffix == ".gif" and not film:
-        raise InputError(f"A film needs walk=, as in walk=96. Got out={given}. Add it, or take .png.")
+        raise InputError(f"out={given} is a film, which needs a walk. Add walk=96, or use .png.")
     if not out.parent.is_dir():
-        raise InputError(f"Expected out in a folder that exists. Got {out}. Make {out.parent} first.")
+        raise InputError(f"{out} can't be written: there is no folder {out.parent}. Make it first.")
     if out.suffix != ".npy" and count > GRID:
-        raise InputError(
-            f"Expected at most {GRID} samples in a picture. Got {count}. Take out=FOLDER/ or out=FILE.npy."
-        )
+        raise InputError(f"One picture holds at most {GRID} samples, not {count}. Use out=FOLDER/ or out=FILE.npy.")
     return out
 
 
 def _finite(blocks: Iterable[Tensor], run: Run) -> Iterator[Tensor]:
-    """The blocks, as long as they hold numbers. Raises :class:`InputError` at the first that does not."""
+    """The blocks, as long as they are finite. Raises :class:`InputError` at the first that is not."""
     for block in blocks:
         if not bool(torch.isfinite(block).all()):
             raise InputError(
-                f"Expected finite samples. Got NaN or infinity from the generator of {run.directory} at step "
-                f"{run.step}. Take checkpoint=best, or train again."
+                f"The generator of {run.directory} at step {run.step} produces NaN or infinity. Use checkpoint=best, "
+                "or train again."
             )
         yield block
 
 
 def _write_rows(out: Path, blocks: Iterator[Tensor], count: int) -> None:
-    """Rows (count, d) in NumPy's format, block by block: no more than one block is in memory."""
+    """Rows (count, d) in NumPy's format, one block at a time, so that only one is in memory."""
 
     def write(stream: Any) -> None:
         first = next(blocks).numpy()
@@ -146,10 +146,10 @@ def _write_picture(out: Path, run: Run, samples: Tensor, *, columns: int | None)
 
 
 def _write_film(out: Path, run: Run, samples: Tensor) -> None:
-    """The frames one after another, again and again."""
+    """The frames one after another, in an endless loop."""
     from PIL import Image
 
-    shape = _shape_of_images(run, "a film", "Take out=FILE.npy.")
+    shape = _shape_of_images(run, "a film", "Use out=FILE.npy.")
     frames = [figures.sample_grid(row[None], shape, value_range=_range(run)) for row in samples]
     first, *rest = (Image.fromarray(pixels) for pixels in frames)
     write_whole(
@@ -159,8 +159,8 @@ def _write_film(out: Path, run: Run, samples: Tensor) -> None:
 
 
 def _write_pictures(out: Path, run: Run, blocks: Iterator[Tensor], names: Iterable[str]) -> None:
-    """Each image in a file of its own, its pixels as they are."""
-    shape = _shape_of_images(run, "a folder of pictures", "Take out=FILE.npy, or out=FILE.png for a scatter.")
+    """One file per image, with its pixels as they are."""
+    shape = _shape_of_images(run, "a folder of pictures", "Use out=FILE.npy, or out=FILE.png for a scatter plot.")
     out.mkdir(parents=True, exist_ok=True)
     names = iter(names)
     for block in blocks:
@@ -172,12 +172,14 @@ def _write_pictures(out: Path, run: Run, blocks: Iterator[Tensor], names: Iterab
 def _shape_of_images(run: Run, what: str, remedy: str) -> tuple[int, int, int]:
     if run.image_shape is None:
         dim = run.checkpoint["sizes"]["dim"]
-        raise InputError(f"Expected a run on images for {what}. Got one on rows of {dim} numbers. {remedy}")
+        raise InputError(
+            f"Only images can be drawn as {what}, and {run.directory} was trained on rows of {dim} numbers. {remedy}"
+        )
     return run.image_shape
 
 
 def _range(run: Run) -> tuple[float, float]:
-    """The values shown black and white."""
+    """The values shown as black and as white."""
     low, high = (run.checkpoint["sizes"].get(name) for name in ("low", "high"))
     return (0.0, 1.0) if low is None or high is None else (low, high)
 

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a command, as plain text."""
+"""The plain text that a command prints at its end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def inspection(looked: Inspection) -> str:
         share = f"{100 * looked.standing.tightness:.1f} %"
         lines.append(_row("Tightness", share, "largest gradient found, over the proved constant"))
     if math.isfinite(looked.standing.gradient):
-        lines.append(_row("Gradient on rays", f"{looked.standing.gradient:.3f}", "mean norm; a potential has 1"))
+        lines.append(_row("Gradient on rays", f"{looked.standing.gradient:.3f}", "mean norm; 1 for a KR potential"))
     if certificate is not None:
         weights = f"{len(certificate.layers)} layers, weights {certificate.weights_sha256[:12]}"
         lines += ["", _row("Re-proved now", f"Lip(f) ≤ {rounded_up(certificate.lipschitz, 7)}", weights)]
@@ -54,7 +54,7 @@ def inspection(looked: Inspection) -> str:
 
 
 def certificate(proved: Certificate, path: Path, note: str) -> str:
-    """A certificate as a table, one line a layer; each layer takes the norm of the line above it."""
+    """A certificate as a table, one line per layer; each layer's input norm is the one in the line above."""
     rows = [("layer", "norm out", "Lip ≤", "method"), ("(samples)", proved.norm_in, "", "")]
     rows += [(x.path, x.norm_out, rounded_up(x.lipschitz, 9), x.method) for x in proved.layers]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -70,8 +70,8 @@ def certificate(proved: Certificate, path: Path, note: str) -> str:
 
 
 def witnessed(path: str, claim: str) -> str:
-    """Where a witness is, what it proves, and how a stranger checks it."""
-    return f"\n{path} proves {claim}\ncheck it by Python alone: python {CHECKER} {path}"
+    """Where a witness is, what it proves, and how others can check it."""
+    return f"\n{path} proves {claim}\ncheck it with Python alone: python {CHECKER} {path}"
 
 
 def exported(run: Run, proved: Certificate, out: Path) -> str:
@@ -80,14 +80,14 @@ def exported(run: Run, proved: Certificate, out: Path) -> str:
         "Weights": "critic.safetensors, generator.safetensors",
         "Architecture": "export.json",
         "Certificate": CERTIFICATE,
-        "Programs": "critic.pt2, generator.pt2" if (out / "critic.pt2").exists() else "none, by programs=false",
+        "Programs": "critic.pt2, generator.pt2" if (out / "critic.pt2").exists() else "none (programs=false)",
     }
     return "\n".join([
         f"{shown(out)}: the critic and the averaged generator of {shown(run.directory)} at step {run.step}",
         "",
         *proved.bound_row("Critic").lines(),
         *(f"  {name:<21} {file}" for name, file in files.items()),
-        f"  {'Open it by':<21} wgan_lip.load_exported({str(out)!r}), which proves the certificate again",
+        f"  {'Open it with':<21} wgan_lip.load_exported({str(out)!r}), which proves the certificate again",
     ])  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def estimated(result: W1Estimate, directory: Path, names: tuple[str, str], known
     ]
     if known is not None:
         error, how = (f" ± {rounded(known[1], 2)}", "± standard error") if known[1] > 0 else ("", "in closed form")
-        lines.append(_row("W1 as it is known", f"{rounded(known[0], 5)}{error}", f"of these two laws, {how}"))
+        lines.append(_row("Known W1", f"{rounded(known[0], 5)}{error}", f"of these two laws, {how}"))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -115,14 +115,14 @@ def grouped(result: PairwiseW1, directory: Path, name: str, notes: Sequence[str]
         result.table(),
     ]
     if all(math.isfinite(number) for number in result.excess.ravel()):
-        what = "Excess over the floor that sampling explains, 0 in the mean for groups of one law"
+        what = "Excess over the floor that sampling explains; 0 on average for groups from one law"
         lines += ["", what, "", result.table("excess", 3)]
     lines += ["", *_lines([*result.summary_rows(), *(Row("Note", note) for note in notes)])]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def written(directory: Path) -> str:
-    """What an estimate left, the last lines of its screen."""
+    """The files that an estimate wrote, the last lines of its screen."""
     files = {
         "Result": RESULT,
         "Interval over time": "interval.png",
@@ -160,21 +160,21 @@ def _lines(rows: Iterable[Row]) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    """Text out of a folder, which must not look like the lines of a screen."""
+    """Text from a folder, in one line, so that it can't pass for lines of the screen."""
     return " ".join(text.split())
 
 
 def _trained(run: Run) -> list[str]:
-    """What was trained, in one row; what a damaged or older configuration does not say is left out."""
+    """What was trained, in one row, as far as a damaged or older configuration says."""
     config = {"training": {}, **run.config}
     names = [class_named(config.get(name)) for name in ("generator", "critic", "data")]
     steps, batch = (config["training"].get(key, "?") for key in ("steps", "batch_size"))
-    plan = f"on {names[2]}; {steps} steps of {batch} samples planned; seed {config.get('seed', '?')}"
+    plan = f"on {names[2]}; {steps} steps planned, batch size {batch}; seed {config.get('seed', '?')}"
     return [_row("Trained", f"{names[0]}, {names[1]}", plan)]
 
 
 def _found(findings: Sequence[Finding]) -> list[str]:
-    """Findings, each with its remedy, in lines that fit a screen."""
+    """The findings with their remedies, in lines that fit the screen."""
     lines = [""] if findings else []
     for finding in findings:
         text = f"{'Warning' if finding.serious else 'Note'}: {finding.name}: {finding.text}. {finding.remedy}"
@@ -194,11 +194,11 @@ def _places(run: Run) -> list[str]:
 
 
 def _paths(directory: Path, files: dict[str, str]) -> list[str]:
-    """Those of the files that are there, with TensorBoard's, and how to look at them."""
+    """The files that exist, with TensorBoard's, and how to look at them."""
     lines = [place(name, directory / file) for name, file in files.items() if (directory / file).exists()]
     for events in sorted(directory.glob("events.out.tfevents.*"))[:1]:
         lines.append(place("TensorBoard events", events))
-    beside_python = Path(sys.executable).parent / "tensorboard"  # where the environment is not activated
+    beside_python = Path(sys.executable).parent / "tensorboard"  # if the environment is not activated
     board = shown(beside_python) if beside_python.exists() and not shutil.which("tensorboard") else "tensorboard"
     return [*lines, _beside("Look at it", shlex.join([board, "--logdir", shown(directory)]))]
 
@@ -209,6 +209,6 @@ def place(name: str, path: Path) -> str:
 
 
 def _beside(name: str, text: str) -> str:
-    """What is to be copied, in one line: beside its name, or below it where the screen is narrow."""
+    """Text to copy, kept in one line: beside its name, or below it if the screen is narrow."""
     line = f"  {name:<{NAME}} {text}"
     return line if len(line) <= columns() else f"  {name}\n    {text}"

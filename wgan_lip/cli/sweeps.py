@@ -1,4 +1,4 @@
-"""The jobs of a sweep: side by side in other processes where that is asked for, and what came of them."""
+"""The jobs of a sweep, in parallel processes if asked for, and their outcomes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = "jobs="
 
 
 class JobFailed(Exception):
-    """A job of a sweep failed in another process, with the exit status that is due."""
+    """A job of a sweep failed in another process; `status` is the exit status to return."""
 
     def __init__(self, outcome: JobOutcome) -> None:
         super().__init__(outcome.failure)
@@ -37,9 +37,9 @@ class JobOutcome:
 
     Attributes:
         sweep: The folder of its sweep.
-        name: What tells it from the others.
-        failure: Why it failed, in a line; None where it did not.
-        status: The exit status that is due for that.
+        name: What distinguishes it from the others.
+        failure: Why it failed, in one line; None if it did not.
+        status: The exit status to return.
     """
 
     sweep: str
@@ -49,30 +49,30 @@ class JobOutcome:
 
 
 class Jobs:
-    """Outcomes of jobs, of this process and of others that a launcher starts: files in a folder that all can reach."""
+    """Outcomes of jobs in this process and in others that a launcher starts, as files in a shared folder."""
 
     def __init__(self) -> None:
         self._home, self._folder = os.getpid(), Path(tempfile.mkdtemp(prefix="wgan_lip-jobs-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # of copies in other processes, none
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # not for copies in other processes
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this process is another than the one that began."""
+        """Whether this is not the process that began."""
         return os.getpid() != self._home
 
     def tell(self, outcome: JobOutcome) -> None:
-        """Leaves word of a job that ended; a machine of a cluster that has no such folder leaves none."""
+        """Writes the outcome of a job, unless this machine of a cluster does not see the folder."""
         if self._folder.is_dir():
             write_json(self._folder / f"{time.time_ns()}-{os.getpid()}.json", asdict(outcome))
 
     def outcomes(self) -> list[JobOutcome]:
-        """What all of them told, in the order in which they ended."""
+        """The outcomes of all jobs, in the order in which they ended."""
         notes = sorted(self._folder.glob("*.json"))
         return [JobOutcome(**json.loads(note.read_text(encoding="utf-8"))) for note in notes]
 
 
 class Labelled(io.TextIOBase):
-    """A stream whose lines begin with a name: several processes write to one terminal."""
+    """A stream that puts a name before each line, for several processes that write to one terminal."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self._stream, self._name, self._line = stream, name, ""
@@ -91,10 +91,10 @@ class Labelled(io.TextIOBase):
 
 
 def side_by_side(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a sweep with `jobs=N` in them, as Hydra takes them: N jobs at a time, by its joblib launcher.
+    """Translates `jobs=N` among the overrides for Hydra: N jobs of a sweep at a time, by its joblib launcher.
 
     Raises:
-        InputError: No number, no sweep, another launcher beside it, or one that is not installed.
+        InputError: `jobs` is not a number, there is no sweep, another launcher is given, or joblib's is not installed.
     """
     given = [override for override in overrides if override.startswith(KEY)]
     rest = [override for override in overrides if override not in given]
@@ -102,13 +102,13 @@ def side_by_side(overrides: Sequence[str]) -> list[str]:
         return rest
     count = given[-1].removeprefix(KEY)
     if not count.isdecimal() or not int(count):
-        raise InputError(f"Expected jobs=N, how many jobs of a sweep run at a time, such as jobs=2. Got {given[-1]}.")
+        raise InputError(f"jobs must be how many jobs of a sweep run at a time, as in jobs=2, not {given[-1]}.")
     if not {"--multirun", "-m"} & set(rest):
-        raise InputError(f"{given[-1]} is of a sweep. Got no --multirun. Add it, and lists such as seed=0,1,2.")
+        raise InputError(f"{given[-1]} works only in a sweep. Add --multirun and lists such as seed=0,1,2.")
     if int(count) == 1:
         return rest
     if launchers := [override for override in rest if override.startswith("hydra/launcher=")]:
-        raise InputError(f"{given[-1]} has a launcher of its own. Got {launchers[0]} beside it. Leave out one of them.")
+        raise InputError(f"{given[-1]} and {launchers[0]} both choose a launcher. Leave out one of them.")
     if not _installed("hydra_joblib_launcher"):
         raise InputError(
             f"{given[-1]} needs the package hydra-joblib-launcher, which is not installed: pip install wgan-lip[jobs]"

@@ -60,7 +60,7 @@ def test(config: DictConfig) -> float:
 
 
 def _arguments(settings: Mapping[str, Any], sides: tuple[Opened, Opened]) -> tuple[dict[str, Any], list[str]]:
-    """What :func:`wgan_lip.two_sample_test` takes, and what is to be said of the samples."""
+    """The arguments of :func:`wgan_lip.two_sample_test`, and notes about the samples."""
     rng = torch.Generator().manual_seed(check_seed(settings["seed"]))
     count = settings["samples"]
     numbers = count * sum(side.law.dim for side in sides if side.rows is None)

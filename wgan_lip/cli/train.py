@@ -1,4 +1,4 @@
-"""The job behind `wgan-lip train`: a new run, or one that goes on."""
+"""The job behind `wgan-lip train`: starts a run or resumes one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["train"]
 
 
 def train(config: DictConfig, given: Sequence[str] = ()) -> float | None:
-    """Trains a generator against a certified critic in Hydra's output folder, or goes on with a run in its own.
+    """Trains a generator against a certified critic in Hydra's output folder, or resumes a run in its folder.
 
     Arguments:
         config: The settings.
-        given: Overrides of the command line that are in `config` and that Hydra does not know of.
+        given: Overrides of the command line that are already in `config` and unknown to Hydra.
 
     Returns:
-        The excess over the floor; None on the other ranks.
+        The excess over the floor; None on ranks other than 0.
     """
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
@@ -56,6 +56,6 @@ def train(config: DictConfig, given: Sequence[str] = ()) -> float | None:
             told=lambda run: say(screens.finished(run)),
         ).run()
     finally:
-        with suppress(OSError):  # the folder that Hydra made goes where nothing was written to it
+        with suppress(OSError):  # removes the folder that Hydra made, if nothing was written to it
             directory.rmdir()
     return run.summary["score"].get("excess") if rank() == 0 and run.summary else None

@@ -1,12 +1,12 @@
 """Sample sources: toy laws, image sets, files, your own tensors and loaders.
 
-A sample is a row of float32 numbers: every source hands out tensors of shape (n, d), images flattened from
-(c, h, w) with pixel values in [0, 1]. Three draws never meet: `sample` (training), `test` (held out) and
-`reference` (real samples against which a score's floor is measured).
+A sample is a row of float32 numbers: every source returns tensors of shape (n, d), images flattened from
+(c, h, w) with pixel values in [0, 1]. Three kinds of draws stay apart: `sample` (training), `test` (held out) and
+`reference` (real samples that give the floor of a score).
 
-Samples by name, file or folder, as rows or as a law to draw from: :func:`open_samples`.
+:func:`open_samples` opens samples by name, file or folder, as rows or as a law to draw from.
 
-An oracle is a pair of laws whose W1 is known, and its potential with it: see :mod:`wgan_lip.data.oracles`.
+An oracle is a pair of laws whose W1 and potential are known: see :mod:`wgan_lip.data.oracles`.
 """
 
 from wgan_lip.data.adapters import LoaderSource, TensorSource

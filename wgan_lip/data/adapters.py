@@ -32,10 +32,10 @@ class TensorSource(FiniteSource):
 
     Arguments:
         samples: Vectors (n, d), also as a data frame, or images (n, c, h, w), (n, h, w, c) or (n, h, w). Pixels of
-            dtype uint8 stay so in memory and are handed out divided by 255; any other dtype becomes float32.
+            dtype uint8 stay so in memory and are returned divided by 255; any other dtype becomes float32.
         test: Held-out samples of the same kind, the columns of data frames matched by name; None holds out a part of
             `samples`, drawn at random.
-        test_fraction: The share held out where `test` is None.
+        test_fraction: The share held out if `test` is None.
         layout: The order of the axes of images; see :func:`wgan_lip.data.images.image_rows`.
         low: Least value an entry can take, or None; 0 for pixels.
         high: Greatest value an entry can take, or None; 1 for pixels.
@@ -44,7 +44,7 @@ class TensorSource(FiniteSource):
 
     Raises:
         InputError: Entries that are not finite or not real, or that float32 would merge, see
-            :func:`wgan_lip.data.sources.as_float32`; shapes that do not meet, too few samples.
+            :func:`wgan_lip.data.sources.as_float32`; shapes that differ, too few samples.
 
     Warns:
         UserWarning: Rows that float32 makes equal, or columns of vectors whose ranges differ by orders of magnitude.
@@ -75,7 +75,7 @@ class TensorSource(FiniteSource):
             warn_of_scales(train, "samples")
         if test is None:
             if not 0 < test_fraction < 1:
-                raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
+                raise InputError(f"test_fraction must be between 0 and 1, not {test_fraction}.")
             count = min(len(train) - 1, max(1, round(test_fraction * len(train))))
             kept, held_out = split_rows(len(train), count, seed)
             train, test_rows = train[kept], train[held_out]
@@ -91,31 +91,31 @@ class TensorSource(FiniteSource):
 
 
 class LoaderSource(Source):
-    """Batches from a `torch.utils.data.DataLoader`, or from any iterable that can be passed through again and again.
+    """Batches from a `torch.utils.data.DataLoader`, or from any iterable that can be iterated over again and again.
 
-    Rows are handed out in the loader's order, in whatever number is asked for: a batch of the loader and a batch of
-    the training need not be of one size. At the end of a pass the next one begins.
+    Rows come in the loader's order, as many as are asked for: batches of the loader and of training need not have the
+    same size. When an epoch ends, the next one begins.
 
     Arguments:
-        loader: Gives batches: tensors (b, d), (b, c, h, w), (b, h, w, c) or (b, h, w), or tuples, lists that begin with
-            one. Pixels of dtype uint8 are divided by 255.
-        test: Held-out samples: a tensor or an array, or another loader, of which `test_size` rows are read.
-        test_size: The most rows that are read from a loader of held-out samples.
-        pick: Batch → tensor, for a loader whose batches are anything else.
+        loader: Yields batches: tensors (b, d), (b, c, h, w), (b, h, w, c) or (b, h, w), or tuples or lists that begin
+            with one. Pixels of dtype uint8 are divided by 255.
+        test: Held-out samples: a tensor or an array, or another loader, from which `test_size` rows are read.
+        test_size: The most rows to read from a loader of held-out samples.
+        pick: Batch → tensor, for a loader with other kinds of batches.
         layout: The order of the axes of images; see :func:`wgan_lip.data.images.image_rows`.
         low: Least value an entry can take, or None.
         high: Greatest value an entry can take, or None.
         units: In words, what one unit of an entry is; certificates state it.
 
     Raises:
-        InputError: A loader that gives nothing, gives batches of another kind, can be passed through only once, or has
-            persistent workers, which do not begin a pass anew.
+        InputError: A loader that yields nothing or other kinds of batches, can be iterated over only once, or has
+            persistent workers, which do not restart with an epoch.
 
     Note:
-        Every pass begins with a seed that the game draws: it is set on the loader's generator and on its sampler's, so
-        that equal seeds give equal order, also in workers. `state_dict` keeps that seed, the number of batches taken
-        since, and the rows not handed out yet. A source that takes the state over passes through those batches again
-        without using them, and goes on exactly, unless the sampler has a randomness of its own.
+        Every epoch begins with a seed drawn by the training loop: it is set on the loader's generator and on its
+        sampler's, so that equal seeds give equal order, also in workers. `state_dict` keeps that seed, the number of
+        batches read since, and the rows not returned yet. A source that loads the state reads those batches again
+        without using them, and continues exactly, unless the sampler uses other randomness.
 
     Example:
         >>> loader = torch.utils.data.DataLoader(torch.rand(60, 3), batch_size=16, shuffle=True)
@@ -141,11 +141,11 @@ class LoaderSource(Source):
         for what, given in (("loader", loader), ("test", test)):
             if isinstance(given, Iterator) or not hasattr(given, "__iter__"):
                 raise InputError(
-                    f"Expected {what} to be a DataLoader, which can be passed through again. Got "
-                    f"{type(given).__name__}. Give a DataLoader or a list of batches."
+                    f"{what} must allow any number of passes, as a DataLoader or a list of batches does, and a "
+                    f"{type(given).__name__} does not."
                 )
         if getattr(loader, "persistent_workers", False):
-            raise InputError("Expected a loader whose workers begin anew at every pass. Got persistent_workers=True.")
+            raise InputError("The loader's workers must restart in every epoch. Use persistent_workers=False.")
         self._loader, self._pick, self._layout = loader, pick or _first, layout
         self._test_given = hasattr(test, "__array__")
         if self._test_given:
@@ -175,9 +175,9 @@ class LoaderSource(Source):
         return torch.cat(rows).to(self.device, non_blocking=True)
 
     def reference(self, n: int, seed: int) -> Tensor:
-        """The first n rows of a pass of their own, which moves no other."""
+        """The first n rows of a separate pass, which does not disturb the epoch in progress."""
         if n < 1:
-            raise InputError(f"Expected at least one reference sample. Got {n}.")
+            raise InputError(f"n, the number of reference samples, must be at least 1, not {n}.")
         found: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(derived_generator(seed, REFERENCE).initial_seed()))
@@ -186,12 +186,12 @@ class LoaderSource(Source):
                 if sum(map(len, found)) >= n:
                     return torch.cat(found)[:n]
         rows = sum(map(len, found))
-        raise InputError(f"Expected between 1 and {rows} reference samples, the size of a pass of the loader. Got {n}.")
+        raise InputError(f"n must be at most {rows}, the number of samples in an epoch of the loader, not {n}.")
 
     def fingerprint(self) -> str:
-        """The dimension, the size of the loader's data set where it has one, a hash of held-out samples in an array.
+        """The dimension, the size of the loader's data set if it has one, and a hash of held-out samples in an array.
 
-        What a loader gives is not looked at: it may be endless, or drawn anew every time.
+        The loader's samples do not enter: they may be endless, or drawn afresh in every epoch.
         """
         data: Any = getattr(self._loader, "dataset", self._loader)
         what = "batches" if data is self._loader else "samples"
@@ -200,18 +200,18 @@ class LoaderSource(Source):
         return f"a loader of {count}{what} of dimension {self.dim}{held_out}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the pass stands, and the rows taken from the loader that were not handed out."""
+        """The position in the epoch, and the rows read from the loader but not returned yet."""
         return {**self._pass, "rest": self._rest.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state`; the batches before are passed through when the next one is needed."""
+        """Continues from `state`; earlier batches are skipped when the next one is needed."""
         if not isinstance(state, Mapping) or set(state) != {*self._pass, "rest"}:
-            raise InputError("Expected what state_dict of a LoaderSource gave. Got another state. Train again.")
+            raise InputError("The saved state of the data is not that of a LoaderSource. Train again.")
         self._pass, self._rest = {name: int(state[name]) for name in self._pass}, state["rest"].clone()
         self._batches = None
 
     def _next(self, rng: torch.Generator) -> Tensor:
-        """The next batch, of the pass that is under way or of a new one."""
+        """The next batch, from the epoch in progress or a new one."""
         if self._batches is None and self._pass["taken"] > 0:
             self._catch_up()
         for _ in range(2):
@@ -222,17 +222,17 @@ class LoaderSource(Source):
             seed = int(torch.randint(2**31, (), generator=rng))
             self._pass = {"passes": self._pass["passes"] + 1, "seed": seed, "taken": 0}
             self._batches = self._one_pass(seed, self._pass["passes"])
-        raise InputError("Expected a loader that gives batches at every pass. Got none. Lower its batch_size.")
+        raise InputError("The loader yielded no batch in this epoch. Lower its batch_size.")
 
     def _catch_up(self) -> None:
-        """Begins the pass of a loaded state again and passes through the batches that were taken."""
+        """Restarts the epoch of a loaded state and skips the batches that were used."""
         self._batches = self._one_pass(self._pass["seed"], self._pass["passes"])
         with torch.random.fork_rng(devices=[]):
             for number in range(self._pass["taken"]):
                 if next(self._batches, None) is None:
                     raise InputError(
-                        f"Expected a loader with {self._pass['taken']} batches, as when the state was kept. "
-                        f"Got {number}. Give the same data."
+                        f"The loader ended after {number} batches, but {self._pass['taken']} were used before the "
+                        "state was saved. Give the same data."
                     )
 
     def _one_pass(self, seed: int, passes: int) -> Iterator[Tensor]:
@@ -252,12 +252,12 @@ class LoaderSource(Source):
             return _rows(self._pick(batch), f"a batch of {name}", self._layout)
         except (IndexError, KeyError, TypeError) as error:
             raise InputError(
-                f"Expected batches of {name} that are tensors, or begin with one. Got {type(batch).__name__} "
-                f"({one_line(error)}). Say which part of it by pick=."
+                f"A batch of {name} must be a tensor or begin with one, and is a {type(batch).__name__} "
+                f"({one_line(error)}). Say by pick= which part of it to use."
             ) from error
 
     def _head(self, loader: Iterable[Any], rows: int, name: str) -> tuple[Tensor, tuple[int, int, int] | None]:
-        """The first rows of a loader, without disturbing anyone's randomness."""
+        """The first rows of a loader, leaving torch's random state as it was."""
         found: list[Tensor] = []
         with torch.random.fork_rng(devices=[]):
             for batch in loader:
@@ -266,7 +266,7 @@ class LoaderSource(Source):
                 if sum(map(len, found)) >= rows:
                     break
         if not found:
-            raise InputError(f"Expected {name} to give samples. Got no batch. Lower its batch_size, or check the data.")
+            raise InputError(f"{name} yielded no batch. Lower its batch_size, or check the data.")
         return as_float32(torch.cat(found), name)[:rows], shape
 
 
@@ -279,7 +279,7 @@ def _rows(
 ) -> tuple[Tensor, tuple[int, int, int] | None]:
     """Samples as rows (n, d) on the CPU, pixels in uint8; and the shape of an image, or None."""
     if not hasattr(samples, "shape"):
-        raise TypeError(f"{type(samples).__name__} is no tensor")
+        raise TypeError(f"{type(samples).__name__} is not a tensor")
     samples = as_tensor(samples, name).detach().cpu()
     are_images = samples.ndim in (3, 4) or layout is not None
     rows, image_shape = image_rows(samples, name, layout) if are_images else (samples, None)
@@ -295,4 +295,4 @@ def _range(rows: Tensor, low: float | None, high: float | None) -> tuple[float |
 def _check_same(train: Tensor, shape: object, test: Tensor, test_shape: object) -> None:
     if (train.shape[1], shape) != (test.shape[1], test_shape):
         expected, got = (shape or train.shape[1]), (test_shape or test.shape[1])
-        raise InputError(f"Expected held-out samples of shape {expected}, as those of training. Got {got}.")
+        raise InputError(f"The held-out samples must have shape {expected}, as the training samples do, not {got}.")

@@ -1,4 +1,4 @@
-"""Tables in Parquet and in AnnData's .h5ad files: columns with names and types of their own."""
+"""Tables in Parquet and in AnnData's .h5ad files, whose columns have names and types."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ __all__ = ["dense", "read_h5ad", "read_parquet"]
 
 
 def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
-    """Reads a Parquet file, or all those in a folder and the folders below it, by name, one below the other.
+    """Reads a Parquet file, or all those in a folder and its subfolders, in the order of their names.
 
-    A column of lists of k numbers each, such as embeddings, stands for k columns. What a data frame wrote as its index
-    is left out.
+    A column of lists of k numbers each, such as embeddings, becomes k columns. The index of a data frame is left out.
 
     Arguments:
         path: The file or folder.
@@ -32,7 +31,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
         Samples, shape (n, d), with the names of the columns.
 
     Raises:
-        InputError: Columns of anything but numbers, lists of unequal lengths, files whose columns differ, more numbers
+        InputError: Columns that are not numbers, lists of unequal lengths, files whose columns differ, more numbers
             than `limit` allows.
     """
     import_pyarrow(path)
@@ -54,7 +53,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
                 names = found
                 kept, notes = _kept(file, content, names, options, limit)
             if sorted(found) != sorted(names):
-                raise InputError(f"Expected the columns of {files[0]} in {file} too. Got {', '.join(found)}.")
+                raise InputError(f"{file} must have the same columns as {files[0]}, and has {', '.join(found)}.")
             numbers += sum(_size(content, name) for name in kept)
             if options.by is not None:
                 by = names[place_of(path, names, len(names), options.by)]
@@ -64,7 +63,7 @@ def read_parquet(path: Path, options: TableOptions, limit: int) -> Samples:
             blocks.append([_matrix(table.column(name), f"column {name!r} of {file}") for name in kept])
     widths = [[block.shape[1] for block in columns] for columns in blocks]
     if any(width != widths[0] for width in widths):
-        raise InputError(f"Expected lists of one length in all files of {path}. Got several. Keep those of one.")
+        raise InputError(f"The lists in the files of {path} have several lengths. Keep files with one length only.")
     titles = (
         name if block.ndim == 1 or block.shape[1] == 1 else f"{name}[{i}]"
         for name, block in zip(kept, blocks[0])
@@ -81,7 +80,7 @@ def _kept(
     """The names of the columns that hold samples, and notes on the others."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"Expected columns of different names in {path}. Got {twice!r} twice. Rename one.")
+        raise InputError(f"{path} has two columns called {twice!r}. Rename one.")
     types = {name: content.schema_arrow.field(name).type for name in names}
     first = None
     if names and _is_number(types[names[0]]):
@@ -93,10 +92,8 @@ def _kept(
         alone = len(kept) == 1 or options.columns is not None
         if not (_is_number(types[name]) or (_is_list(types[name]) and alone)):
             lists = [other for other in kept if _is_list(types[other])]
-            remedy = f"columns=[{lists[0]}] reads these alone" if lists else f"Drop or encode it, as by drop=[{name}]"
-            raise InputError(
-                f"Expected {path} to hold columns of numbers. Got type {types[name]} in column {name!r}. {remedy}."
-            )
+            remedy = f"columns=[{lists[0]}] reads lists alone" if lists else f"Encode it, or drop it by drop=[{name}]"
+            raise InputError(f"Column {name!r} of {path} holds {types[name]}, not numbers. {remedy}.")
     return kept, notes
 
 
@@ -130,7 +127,7 @@ def _matrix(column: Any, name: str) -> np.ndarray:
     if _is_list(column.type):
         lengths = pc.list_value_length(column).unique().to_pylist()
         if len(lengths) > 1 or None in lengths:
-            raise InputError(f"Expected lists of one length in {name}. Got lengths {lengths[0]} and {lengths[-1]}.")
+            raise InputError(f"The lists in {name} must have one length, not {lengths[0]} and {lengths[-1]}.")
         k, column = lengths[0] if lengths else 1, pc.list_flatten(column)
     if types.is_decimal(column.type):
         column = pc.cast(column, pyarrow.float64())
@@ -142,19 +139,19 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
 
     Arguments:
         path: The file.
-        options: See :class:`TableOptions`; `obsm` is the embedding that takes the place of X, `by` a column of obs.
+        options: See :class:`TableOptions`; `obsm` is the embedding to read instead of X, `by` a column of obs.
         limit: Bytes that the samples may take in memory, uncompressed and with their zeros.
 
     Returns:
-        Samples, shape (n, d), an observation each; the names are those of the variables, where X was read.
+        Samples, shape (n, d), one per observation; if X was read, with the names of the variables.
 
     Raises:
-        InputError: h5py is lacking, an unknown embedding, more numbers than `limit` allows, no matrix of numbers.
+        InputError: h5py is missing, an unknown embedding, more numbers than `limit` allows, no matrix of numbers.
     """
     try:
         import h5py
     except ImportError:
-        raise InputError(f"Expected h5py, to read {path}. Got none. Install wgan-lip[h5ad].") from None
+        raise InputError(f"Reading {path} needs h5py, which is not installed: pip install wgan-lip[h5ad]") from None
     with h5py.File(path, "r") as file:
         if options.obsm is None:
             matrix, variables = _inside(path, file, "X"), _inside(path, file, "var")
@@ -163,9 +160,7 @@ def read_h5ad(path: Path, options: TableOptions, limit: int) -> Samples:
         else:
             known = sorted(file["obsm"]) if "obsm" in file else []
             if options.obsm not in known:
-                raise InputError(
-                    f"Expected obsm to be an embedding in {path}: {', '.join(known) or '(none)'}. Got {options.obsm!r}."
-                )
+                raise InputError(f"{path} has no embedding obsm={options.obsm!r}. It has {', '.join(known) or 'none'}.")
             matrix, names = _inside(path, file, f"obsm/{options.obsm}"), None
         values = _stored(path, matrix, limit)
         labels = None if options.by is None else _labels(path, file, str(options.by))
@@ -190,7 +185,7 @@ def _labels(path: Path, file: Any, column: str) -> tuple[Any, ...]:
     categories = _cells(_inside(path, found, "categories"))
     codes = _inside(path, found, "codes")[...].tolist()
     if codes and not -1 <= min(codes) <= max(codes) < len(categories):
-        raise InputError(f"{column} in obs of {path} has categories that are not listed. Save the file anew.")
+        raise InputError(f"{column} in obs of {path} has categories that are not listed. Save the file again.")
     return tuple(None if code < 0 else categories[code] for code in codes)
 
 
@@ -202,16 +197,16 @@ def _cells(dataset: Any) -> tuple[Any, ...]:
 
 
 def _inside(path: Path, group: Any, name: str) -> Any:
-    """What lies at `name` in a group of an HDF5 file, and in this file."""
+    """The object at `name` in a group of an HDF5 file, if it is stored in this file."""
     import h5py
 
     for part in name.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"Expected {name} in {path}. Got {'nothing' if link is None else 'a link'} there.")
+            raise InputError(f"{name} in {path} is {'missing' if link is None else 'a link, which is not followed'}.")
         group = group[part]
     if isinstance(group, h5py.Dataset) and (group.external or group.is_virtual):
-        raise InputError(f"Expected {name} in {path}. Got a link to other files. Copy its data into this one.")
+        raise InputError(f"{name} in {path} refers to other files. Copy its data into this one.")
     return group
 
 
@@ -227,13 +222,13 @@ def _stored(path: Path, matrix: Any, limit: int) -> np.ndarray:
         shape = tuple(int(size) for size in matrix.attrs["shape"])
         return dense(path, getattr(sparse, kind)(tuple(part[...] for part in parts), shape=shape), limit)
     if not isinstance(matrix, h5py.Dataset) or matrix.ndim != 2:
-        raise InputError(f"Expected {matrix.name} in {path} to be a matrix. Got {kind}. Name another by obsm=.")
+        raise InputError(f"{matrix.name} in {path} is not a matrix but of kind {kind}. Choose an embedding by obsm=.")
     check_size(path, matrix.size, limit)
     return matrix[...]
 
 
 def dense(path: Path, matrix: Any, limit: int) -> np.ndarray:
-    """A sparse matrix with its zeros, its indices checked: those of a damaged file would write elsewhere in memory."""
+    """A sparse matrix with its zeros; its indices are checked, since those of a damaged file could corrupt memory."""
     check_size(path, math.prod(matrix.shape), limit)
     if hasattr(matrix, "check_format"):
         matrix.check_format(full_check=True)

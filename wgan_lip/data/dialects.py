@@ -1,4 +1,4 @@
-"""How a text tells its numbers apart: the delimiter and the decimal mark, found where they are clear."""
+"""The delimiter and the decimal mark of a text, found if they are unambiguous."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NUMBER = {  # by decimal mark; a point may end a number, as in numpy's "1.", a c
 }
 USUAL = {".csv": ",", ".tsv": "\t", ".txt": " "}
 NO_CHARACTER = "\x1f"  # stands for the delimiter of a single column
-GAPS = ("", "na", "n/a", "null", "none")  # what stands where a number is missing
+GAPS = ("", "na", "n/a", "null", "none")  # what stands in place of a missing number
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text says where a number begins and where its decimals do.
+    """How a text separates its columns and marks decimals.
 
     Attributes:
-        delimiter: A character; " " is any run of blanks, "" stands for a single column.
+        delimiter: A character; " " is any run of blanks, "" means a single column.
         decimal: A point or a comma.
     """
 
@@ -41,11 +41,11 @@ class Dialect:
         return f"{delimiter}decimal={words.get(self.decimal, 'point')}"
 
     def prepared(self, text: str) -> str:
-        """The text with one character between two columns."""
+        """The text with a single character between columns."""
         return re.sub(r"(?m)^ | $", "", re.sub(r"[ \t]+", " ", text)) if self.delimiter == " " else text
 
     def reader(self, text: str) -> Any:
-        """Gives the cells of each row, and none for an empty line."""
+        """Yields the cells of each row, none for an empty line."""
         return csv.reader(lines(text), delimiter=self.delimiter or NO_CHARACTER, skipinitialspace=True)
 
     def rows(self, text: str) -> Iterator[list[str]]:
@@ -61,12 +61,12 @@ class Dialect:
 
 @dataclass(frozen=True)
 class _Way:
-    """What a text means in a dialect.
+    """A text as read in one dialect.
 
     Attributes:
-        dialect: How its cells are told apart.
+        dialect: How its cells are separated.
         first: The cells of the first row.
-        rows: Some of the rows below, or the first if there are none: numbers, and text where there is none.
+        rows: Some of the rows below, or the first if there are none: numbers, and text where a cell is not a number.
     """
 
     dialect: Dialect
@@ -75,10 +75,10 @@ class _Way:
 
     @staticmethod
     def of(dialect: Dialect, text: str, *, cut: bool) -> _Way | None:
-        """Of the beginning of a text, which may be `cut` inside of a row; None where it has no rows of equal length."""
+        """Reads the beginning of a text, which may be `cut` within a row; None if its rows have unequal lengths."""
         try:
             rows = list(dialect.rows(dialect.prepared(text)))
-        except csv.Error:  # such as a cell of a megabyte, where the delimiter is another one
+        except csv.Error:  # such as a cell of a megabyte, if the delimiter is wrong
             return None
         below = rows[1 : -1 if cut else None] or rows
         if len(set(map(len, below))) != 1:
@@ -97,13 +97,13 @@ class _Way:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all cells below the first row are numbers but for row names and gaps, of which not all are."""
+        """Whether all cells below the first row are numbers, row names or gaps, and at least one is a number."""
         cells = [cell for row in self.rows for cell in row[1:] or row]
         words = [cell for cell in cells if type(cell) is str]
         return len(words) < len(cells) and all(cell.lower() in GAPS for cell in words) and not self._cuts_numbers()
 
     def _cuts_numbers(self) -> bool:
-        """Whether a row name holds what is a number of its own in another dialect, as in "S1;1" of S1;1,5."""
+        """Whether a row name contains a number of another dialect, as "S1;1" in S1;1,5 does."""
         parts = (part for row in self.rows if type(row[0]) is str for part in re.split("[,;|\t ]", row[0]))
         return any(re.match(pattern, part) for part in parts for pattern in NUMBER.values())
 
@@ -119,7 +119,7 @@ class _Way:
 
 
 def find_dialect(path: Path, text: str, delimiter: str | None, decimal: str | None) -> Dialect:
-    """The one in which the rows below the first are numbers, but for their names."""
+    """The dialect in which the rows below the first are numbers, apart from row names."""
     head, cut = _head(text)
     below = head.partition("\n")[2] or head
     usual = Dialect(delimiter or USUAL[Path(path.name.lower().removesuffix(".gz")).suffix], decimal or ".")
@@ -134,7 +134,7 @@ def find_dialect(path: Path, text: str, delimiter: str | None, decimal: str | No
     for way in possible:
         if way.is_whole and repr(way.rows) not in (repr(other.rows) for other in ways):
             ways.append(way)
-    if not ways:  # columns of text: they may be left out, or are told of
+    if not ways:  # columns of text: they may be left out, or are reported
         wide = [way for way in possible if way.width > 1]
         return max(wide, key=lambda way: way.numbers).dialect if wide else usual
     if len(ways) > 1:
@@ -152,7 +152,7 @@ def find_dialect(path: Path, text: str, delimiter: str | None, decimal: str | No
 
 
 def _head(text: str) -> tuple[str, bool]:
-    """The first lines, enough to find the dialect, and whether there are more."""
+    """The first lines, enough to find the dialect, and whether the text goes on."""
     found: list[str] = []
     size = 0
     for line in lines(text):
@@ -164,7 +164,7 @@ def _head(text: str) -> tuple[str, bool]:
 
 
 def lines(text: str) -> Iterator[str]:
-    """The lines of a text, whatever its length, without a copy of all."""
+    """The lines of a text of any length, one at a time, without copying the text."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)

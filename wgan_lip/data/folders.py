@@ -1,4 +1,4 @@
-"""Images on disk, read as pixels, and folders of them, with those that cannot be read named and counted."""
+"""Images on disk, read as pixels, and folders of images; unreadable ones are counted and named."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ MODES = {
     "CMYK": "RGB",
     "YCbCr": "RGB",
 }
-"""Pillow's modes of 8 bits, and what they become where nothing is transparent."""
-NAMED = 10  # images that a message names
+"""Pillow's modes of 8 bits → what an opaque image becomes."""
+NAMED = 10  # most images that a message names
 
 
 class ImageFolder(ImageSource):
-    """A folder of images, with those in folders below it. Folders directly below it are classes, by name.
+    """A folder of images, including its subfolders. The folders directly below it are classes, by name.
 
-    Which files are read, and how, say :func:`list_images` and :func:`read_pixels`.
+    See :func:`list_images` for which files are read, and :func:`read_pixels` for how.
 
     Arguments:
         path: The folder.
         test_path: A folder of held-out images, with the same classes; by default they are drawn from `path`.
-        test_fraction: Share of the images that is held out where there is no `test_path`, drawn at random.
+        test_fraction: Share of the images to hold out if there is no `test_path`, drawn at random.
         pixels: Height and width: the middle square of each image is scaled to it. By default all must have one size.
-        channels: 1 turns colours grey, 3 grey into colours. By default all must be alike.
-        corrupt: What happens where images cannot be read: `stop` refuses them, `skip` warns and leaves them out. Both
+        channels: 1 turns colours to grey, 3 turns grey to colours. By default all images must agree.
+        corrupt: What to do with images that can't be read: `stop` refuses them, `skip` warns and leaves them out. Both
             count them and name the first ten.
         seed: Fixes the split, and the order of the held-out images.
         flip, shift: Augmentation; see :class:`ImageSource`.
@@ -82,12 +82,12 @@ class ImageFolder(ImageSource):
         label_scale: float | None = None,
     ) -> None:
         if not 0 < test_fraction < 1:
-            raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
+            raise InputError(f"test_fraction must be between 0 and 1, not {test_fraction}.")
         check_choice(corrupt, ["stop", "skip"], "corrupt")
         if pixels is not None:
             check_positive(pixels=pixels)
         if channels not in (None, 1, 3):
-            raise InputError(f"Expected channels of 1, 3 or null. Got {channels}.")
+            raise InputError(f"channels must be 1, 3 or null, not {channels}.")
         read = partial(_read_folder, size=pixels, channels=channels, corrupt=corrupt)
         images, labels, classes = read(Path(path).expanduser())
         if test_path is None:
@@ -100,16 +100,16 @@ class ImageFolder(ImageSource):
             held, held_labels, held_classes = read(Path(test_path).expanduser())
             if held.shape[1:] != images.shape[1:]:
                 raise InputError(
-                    f"Expected images of one shape (c, h, w) in {path} and {test_path}. Got {tuple(images.shape[1:])} "
-                    f"and {tuple(held.shape[1:])}. Set pixels and channels."
+                    f"The images in {path} and {test_path} must have one shape (c, h, w), not "
+                    f"{tuple(images.shape[1:])} and {tuple(held.shape[1:])}. Set pixels and channels."
                 )
             if held_classes != classes:
                 apart = sorted(set(classes or ()) ^ set(held_classes or ()))
                 raise InputError(
-                    f"Expected the same classes in {path} and {test_path}. Got {', '.join(apart)} in only one of them. "
+                    f"{path} and {test_path} must have the same classes, but only one of them has {', '.join(apart)}. "
                     "Add or remove the folders."
                 )
-            order = torch.randperm(len(held), generator=derived_generator(seed, TEST))  # not a class after the other
+            order = torch.randperm(len(held), generator=derived_generator(seed, TEST))  # so that classes are mixed
             held_labels = None if held_labels is None else held_labels[order]
             sides, labelled = (images, held[order]), (labels, held_labels)
         _check_classes(path, classes, *labelled)
@@ -117,10 +117,10 @@ class ImageFolder(ImageSource):
 
 
 def list_images(folder: Path) -> list[Path]:
-    """All images in a folder and the folders below it, by name; links to folders are followed.
+    """All images in a folder and its subfolders, sorted by name; links to folders are followed.
 
-    Files and folders whose names begin with a dot are left out, and so is a link to a folder above itself. A link that
-    leads nowhere is listed: reading it says so.
+    Files and folders whose names begin with a dot are left out, and so is a link to a folder above itself. A broken
+    link is listed, and reading it fails.
 
     Raises:
         InputError: No image, or a folder that can't be read.
@@ -128,13 +128,13 @@ def list_images(folder: Path) -> list[Path]:
     with reading(folder, "folder of images"):
         found = sorted(_images_below(folder, ()))
     if not found:
-        raise InputError(f"Expected images ({' '.join(ENDINGS)}) in {folder}. Got none. Check the folder.")
+        raise InputError(f"There are no images ({' '.join(ENDINGS)}) in {folder}. Check the folder.")
     return found
 
 
 def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     above = (*above, folder.resolve())
-    with os.scandir(folder) as entries:  # which knows of each, mostly without asking the disk, whether it is a folder
+    with os.scandir(folder) as entries:  # which mostly knows without asking the disk whether an entry is a folder
         for entry in entries:
             path = folder / entry.name
             if entry.name.startswith("."):
@@ -147,21 +147,21 @@ def _images_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def read_pixels(path: Path, *, size: int | None = None, channels: int | None = None) -> Tensor:
-    """The pixels of an image as it is to be seen, shape (c, h, w): grey has c = 1, everything else 3.
+    """The pixels of an image as it should be seen, shape (c, h, w): grey has c = 1, everything else 3.
 
-    An orientation that a camera stored beside the pixels (EXIF) is applied; an alpha channel without effect is ignored.
+    The camera's orientation (EXIF) is applied; an alpha channel without effect is ignored.
 
     Arguments:
         path: The image.
-        size: Height and width; what reaches beyond the middle square is cut off, and the rest scaled to it. By default
-            pixels are as they are stored.
-        channels: 1 turns colours grey, 3 grey into colours; by default they are as they are stored.
+        size: Height and width; the image is cropped to its middle square, which is scaled to this size. By default
+            pixels are as stored.
+        channels: 1 turns colours to grey, 3 turns grey to colours; by default as stored.
 
     Returns:
-        Bytes, uint8; of a grey image of 16 bits float32, divided by 65535.
+        Bytes, uint8; for a grey image of 16 bits float32, divided by 65535.
 
     Raises:
-        InputError: A damaged file, a pixel that is not opaque, or 16 bits in colour, of which Pillow reads 8.
+        InputError: A damaged file, a pixel that is not opaque, or 16 bits in colour, of which Pillow reads only 8.
     """
     from PIL import Image, ImageOps
 
@@ -182,17 +182,17 @@ def read_pixels(path: Path, *, size: int | None = None, channels: int | None = N
 
 
 def _opaque(image: Image.Image, path: Path, deep: bool) -> Image.Image:
-    """The image in mode L or RGB, or if it is `deep`, grey of 16 bits, in mode F with values in [0, 1]."""
+    """The image in mode L or RGB; a `deep` one, grey of 16 bits, in mode F with values in [0, 1]."""
     from PIL import Image
 
     if deep and image.mode[0] != "I":
         raise InputError(
-            f"Expected {path} to have 8 bits a channel, or to be grey with 16. Got 16 bits in colour, of which only 8 "
-            "can be read. Save it with 8: Image.open(path).save(path)."
+            f"{path} is in colour with 16 bits a channel, of which only 8 can be read. Save it with 8: "
+            "Image.open(path).save(path)."
         )
     if not deep and image.mode not in MODES:
         raise InputError(
-            f"Expected {path} to be grey or in colour with 8 bits. Got mode {image.mode}. Save image.convert('RGB')."
+            f"{path} has mode {image.mode}, and must be grey or RGB with 8 bits. Save image.convert('RGB')."
         )
     if deep:
         values = np.asarray(image)
@@ -203,7 +203,7 @@ def _opaque(image: Image.Image, path: Path, deep: bool) -> Image.Image:
         image = image.convert(MODES[image.mode])
     if not opaque:
         raise InputError(
-            f"Expected {path} to be opaque. Got transparent pixels. Lay it on a background and save that: "
+            f"{path} has transparent pixels. Put it on a background and save that: "
             "Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA')).convert('RGB')."
         )
     return image
@@ -220,8 +220,8 @@ def load_pixels(
         corrupt: `stop` or `skip`; see :class:`ImageFolder`.
 
     Returns:
-        Pixels, shape (n, c, h, w), uint8, or float32 in [0, 1] if any has 16 bits; and which of `paths` they are,
-        shape (n,).
+        Pixels, shape (n, c, h, w), uint8, or float32 in [0, 1] if any image has 16 bits; and their indices in
+        `paths`, shape (n,).
 
     Raises:
         InputError: Images that cannot be read, or that have several shapes; none that can be read; too little memory.
@@ -252,21 +252,21 @@ def load_pixels(
         told = _told(broken, len(paths))
         if corrupt == "stop" or not kept:
             remedy = "Repair or remove them" + (", or leave them out by corrupt=skip." if kept else ".")
-            raise InputError(f"Expected images that can be read. Got {told} {remedy}")
+            raise InputError(f"Can't read {told} {remedy}")
         warnings.warn(f"Left out {told}", stacklevel=2)
     if len(counts) > 1:
         told = ", ".join(f"{shape} {count} times, such as {shapes[shape]}" for shape, count in counts.most_common(3))
         raise InputError(
-            f"Expected images of one shape (c, h, w). Got {told}. Set pixels to scale all to one size, channels=3 or "
-            "channels=1 to give all the same channels."
+            f"The images must have one shape (c, h, w), and have {told}. Set pixels to scale all to one size, and "
+            "channels=3 or channels=1 to give all the same channels."
         )
     if pixels is None:
-        raise InputError("Expected at least one image to read. Got none.")
+        raise InputError("There are no images to read.")
     return pixels[: len(kept)], torch.tensor(kept)
 
 
 def _room(count: int, image: Tensor, before: Tensor | None) -> Tensor:
-    """Room for `count` images like this one, with those of bytes that came before it."""
+    """Room for `count` images like this one, holding the earlier images of 8 bits."""
     need = count * image.numel() * image.dtype.itemsize
     check_memory(need, f"{count} images", "Choose fewer, or smaller pixels.")
     room = torch.empty((count, *image.shape), dtype=image.dtype)
@@ -278,8 +278,7 @@ def _room(count: int, image: Tensor, before: Tensor | None) -> Tensor:
 def _told(broken: list[tuple[Path, InputError]], total: int) -> str:
     names = ", ".join(str(path) for path, _ in broken[:NAMED])
     more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    first = str(broken[0][1]).partition(". Got ")[2]
-    return f"{len(broken)} of {total} that cannot be read: {names}{more}; of the first: {first}"
+    return f"{len(broken)} of {total} images: {names}{more}. The first error: {broken[0][1]}"
 
 
 def _check_classes(path: str, classes: tuple[str, ...] | None, train: Tensor | None, test: Tensor | None) -> None:
@@ -290,8 +289,8 @@ def _check_classes(path: str, classes: tuple[str, ...] | None, train: Tensor | N
         lacking = [name for name, count in zip(classes, counts.tolist()) if not count]
         if lacking:
             raise InputError(
-                f"Expected {side} images of every class of {path}. Got none of {', '.join(lacking)}. "
-                "Add images, or change test_fraction or seed."
+                f"There are no {side} images of class {', '.join(lacking)} in {path}. Add images, or change "
+                "test_fraction or seed."
             )
 
 
@@ -305,9 +304,9 @@ def _read_or_error(path: Path, *, size: int | None, channels: int | None) -> Ten
 def _read_folder(
     folder: Path, *, size: int | None, channels: int | None, corrupt: str
 ) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
-    """Pixels, labels and the names of the classes; no labels where images lie in the folder itself."""
+    """Pixels, labels and the names of the classes; no labels if images lie in the folder itself."""
     if not folder.is_dir():
-        raise InputError(f"Expected a folder of images at {folder}. Got no folder. Check the path.")
+        raise InputError(f"There is no folder of images at {folder}. Check the path.")
     paths = list_images(folder)
     pixels, kept = load_pixels(paths, size=size, channels=channels, corrupt=corrupt)
     homes = [path.relative_to(folder).parts[0] for path in paths]
@@ -316,8 +315,7 @@ def _read_folder(
     classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
     if empty := sorted(set(classes) - {homes[index] for index in kept.tolist()}):
         raise InputError(
-            f"Expected images in every class folder of {folder}. Got none in {', '.join(empty)}. Add some, or remove "
-            "the folder."
+            f"{folder} has class folders without images: {', '.join(empty)}. Add some, or remove the folders."
         )
     number = {name: index for index, name in enumerate(classes)}
     return pixels, torch.tensor([number[homes[index]] for index in kept.tolist()]), classes

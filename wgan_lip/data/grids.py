@@ -26,9 +26,9 @@ class GridPair(Printed):
         points: Centres of all N cells, shape (N, k), float64.
         a: Masses of x there, shape (N,), divided by their total.
         b: Masses of y, shape (N,).
-        shape: Of the arrays.
-        spacing: Distance of neighbouring cells along each of the k axes.
-        totals: Of the masses of x and y, as given.
+        shape: Shape of the arrays.
+        spacing: Distance between neighbouring cells along each of the k axes.
+        totals: Total masses of x and y, as given.
     """
 
     points: Tensor
@@ -40,7 +40,7 @@ class GridPair(Printed):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the masses, in a sentence; none where both are probabilities."""
+        """How the masses were rescaled, in a sentence; empty if both are probabilities."""
         if all(math.isclose(total, 1.0, rel_tol=1e-6) for total in self.totals):
             return ()
         first, second = self.totals
@@ -48,7 +48,7 @@ class GridPair(Printed):
             return (f"Both arrays were divided by their total mass, {rounded(first, 6)}.",)
         return (
             f"The total masses differ: {rounded(first, 6)} in x and {rounded(second, 6)} in y. Each array was divided "
-            "by its own, so W1 is about where mass lies, not about how much there is.",
+            "by its total, so W1 compares where the mass lies, not how much there is.",
         )
 
     def headline(self) -> str:
@@ -63,26 +63,26 @@ class GridPair(Printed):
 
 
 def grid_pair(x: Any, y: Any, *, spacing: float | Sequence[float] = 1.0) -> GridPair:
-    r"""Takes two arrays of equal shape for mass on a regular grid: histograms, images, densities, counts.
+    r"""Two arrays of equal shape as mass on a regular grid: histograms, images, densities, counts.
 
     .. math:: P = \sum_i \frac{x_i}{\sum_k x_k} \, \delta_{(i + 1/2) h}, \qquad i = (i_1, \dots, i_k), \quad
         (i + 1/2) h = ((i_1 + 1/2) h_1, \dots, (i_k + 1/2) h_k)
 
-    and Q likewise, with h = `spacing`. Their W1 is then that of :func:`wgan_lip.estimate_w1` at the points with these
-    weights, in the unit of the spacing. Cells without mass cost it nothing.
+    and Q is built from y in the same way, with h = `spacing`. :func:`wgan_lip.estimate_w1` of the points with these
+    weights gives their W1, in the unit of the spacing. Cells without mass cost no time.
 
     Arguments:
-        x: Masses, at least 0, of any shape (h_1, …, h_k), k ≥ 1, with two cells at least: a tensor, an array, a list.
+        x: Masses, at least 0, of any shape (h_1, …, h_k), k ≥ 1, with at least two cells: a tensor, an array, a list.
         y: Masses of the same shape.
-        spacing: Distance of neighbouring cells, one number for all axes or one for each.
+        spacing: Distance between neighbouring cells, one number for all axes or one for each.
 
     Raises:
         InputError: Shapes that differ; masses that are negative or not finite (the first one is named); no mass at all;
             a spacing that is not positive and finite, or one for another number of axes.
 
     Guarantee:
-        The points are the cells' centres and the weights the masses, divided by their total in float64. A cell is one
-        point: what a histogram no longer tells, where in a cell its mass lies, may change W1 of the laws behind it by
+        The points are the cells' centres and the weights are the masses, divided by their total in float64. A cell is
+        one point: a histogram does not say where in a cell its mass lies, which may change W1 of the underlying laws by
         half a cell's diagonal for each of the two.
 
     Example:
@@ -94,12 +94,14 @@ def grid_pair(x: Any, y: Any, *, spacing: float | Sequence[float] = 1.0) -> Grid
     masses = [_masses(array, name) for name, array in (("x", x), ("y", y))]
     shape, other = (tuple(array.shape) for array in masses)
     if shape != other:
-        raise InputError(f"x and y must lie on one grid. They have shapes {shape} and {other}: bin or crop them alike.")
+        raise InputError(
+            f"x and y must lie on the same grid, but have shapes {shape} and {other}. Bin or crop them in the same way."
+        )
     steps = (spacing,) * len(shape) if isinstance(spacing, (int, float)) else tuple(spacing)
     if len(steps) != len(shape):
-        raise InputError(f"Give one spacing for all axes, or one for each of the {len(shape)}. Got {list(steps)}.")
+        raise InputError(f"spacing must be one number, or one for each of the {len(shape)} axes, not {list(steps)}.")
     if not all(isinstance(step, (int, float)) and 0 < step < math.inf for step in steps):
-        raise InputError(f"The spacing of a grid must be positive and finite. Got {spacing}.")
+        raise InputError(f"spacing must be positive and finite, not {spacing}.")
     with np.errstate(over="ignore"):
         totals = [float(array.sum()) for array in masses]
     for name, total in zip("xy", totals):
@@ -114,12 +116,12 @@ def grid_pair(x: Any, y: Any, *, spacing: float | Sequence[float] = 1.0) -> Grid
 def _masses(array: Any, name: str) -> np.ndarray:
     masses = as_tensor(array, name).detach().cpu().double().numpy()
     if masses.ndim == 0 or masses.size < 2:
-        raise InputError(f"{name} must be an array of masses with at least two cells. Got shape {masses.shape}.")
+        raise InputError(f"{name} must be an array of masses with at least two cells, not of shape {masses.shape}.")
     wrong = ~np.isfinite(masses) | (masses < 0)
     if wrong.any():
         cell = tuple(map(int, np.argwhere(wrong)[0]))
         raise InputError(
-            f"The masses of {name} must be finite and at least 0. Got {masses[cell]:g} in cell {cell}, the first of "
-            f"{int(wrong.sum())}. Subtract the background, or clip them at 0, if that is what they mean."
+            f"The masses of {name} must be finite and at least 0, not {masses[cell]:g} as in cell {cell}, the first of "
+            f"{int(wrong.sum())} such cells. Subtract the background, or clip at 0, if that is what they mean."
         )
     return masses

@@ -20,7 +20,7 @@ LAYOUTS = ("nchw", "nhwc", "nhw")
 
 
 class Digits(FiniteSource):
-    """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels, which lie inside its wheel: nothing is downloaded.
+    """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels, which come with its wheel: nothing is downloaded.
 
     Arguments:
         test_size: Number of held-out images, drawn at random.
@@ -28,7 +28,7 @@ class Digits(FiniteSource):
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
-        InputError: A `test_size` that leaves no image for one of the sides.
+        InputError: A `test_size` that leaves no image for training or for testing.
 
     References:
         Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), https://doi.org/10.24432/C50P49
@@ -55,19 +55,19 @@ class Digits(FiniteSource):
 
 
 class ImageSource(FiniteSource):
-    """Images of 8 bits, kept as bytes, handed out with values in [0, 1].
+    """Images of 8 bits, kept as bytes and returned with values in [0, 1].
 
-    A distance between samples, and with it W1 and every Lipschitz constant, is Euclidean in pixels so scaled: one that
-    is told in raw values is 255 times as large.
+    Distances between samples, and with them W1 and every Lipschitz constant, are Euclidean in pixels scaled this way;
+    in raw values they would be 255 times as large.
 
-    Augmentation, off by default, changes the training law: `sample` draws from the images and their mirrors or
-    translates. `reference` and `test` are never augmented, so scores and their floor stay about the images as they are.
+    Augmentation, off by default, changes the training law: `sample` draws from the images and their mirror images or
+    translates. `reference` and `test` are never augmented, so scores and their floor refer to the original images.
 
     Arguments:
         train: Training images, uint8, shape (n, c, h, w).
-        test: Held-out images, likewise.
-        train_labels, test_labels: Class of each image, where known.
-        classes: Names of the classes, where known.
+        test: Held-out images, uint8, shape (m, c, h, w).
+        train_labels, test_labels: Class of each image, if known.
+        classes: Names of the classes, if known.
         flip: Whether `sample` mirrors every other image, left to right.
         shift: `sample` moves each image by up to this many pixels up or down, left or right; its border is repeated.
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
@@ -96,9 +96,7 @@ class ImageSource(FiniteSource):
         c, h, w = train.shape[1:]
         self.image_shape = c, h, w
         if not 0 <= shift < min(h, w):
-            raise InputError(
-                f"Expected a shift of at least 0, smaller than the images, {self.image_shape}. Got {shift}."
-            )
+            raise InputError(f"shift must be at least 0 and smaller than the images, {self.image_shape}, not {shift}.")
         self.train_labels, self.test_labels, self.classes = train_labels, test_labels, classes
         self.flip, self.shift = flip, shift
         if label_scale is not None:
@@ -110,7 +108,7 @@ class ImageSource(FiniteSource):
         n = len(samples)
         _, h, w = self.image_shape
         down, right = torch.randint(-self.shift, self.shift + 1, (2, n, 1), generator=rng)
-        rows = (torch.arange(h) + down).clamp(0, h - 1)  # (n, h), of the image that each row is taken from
+        rows = (torch.arange(h) + down).clamp(0, h - 1)  # (n, h), the image row that each new row comes from
         columns = (torch.arange(w) + right).clamp(0, w - 1)  # (n, w)
         if self.flip:
             columns = columns.where(torch.rand(n, 1, generator=rng) < 0.5, columns.flip(1))
@@ -126,8 +124,8 @@ class FakeImages(ImageSource):
         channels, height, width: Shape of an image.
         count: Number of training images.
         test_size: Number of held-out images.
-        label_count: Labels are uniform among as many classes.
-        seed: Fixes them all.
+        label_count: Number of classes; labels are uniform.
+        seed: Fixes pixels and labels.
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
 
     Raises:
@@ -164,27 +162,27 @@ def image_rows(images: Images, name: str, layout: str | None = None) -> tuple[Im
     Arguments:
         images: A tensor or an array, shape (n, c, h, w), (n, h, w, c) or (n, h, w).
         name: What error messages call them.
-        layout: Which of these, one of :data:`LAYOUTS`; by default as the shape tells. Channels are the axis of size 1
-            or 3; where neither or both could be, h and w are two that are equal and differ from the third.
+        layout: Which of these, one of :data:`LAYOUTS`; by default it is found from the shape. Channels are the axis of
+            size 1 or 3; if neither or both could be, h and w are two equal axes that differ from the third.
 
     Returns:
         Rows, shape (n, c·h·w), and (c, h, w).
 
     Raises:
-        InputError: Another number of axes than that of `layout`, or a shape that does not tell.
+        InputError: A number of axes that does not fit `layout`, or a shape from which the layout is unclear.
     """
     shape = tuple(images.shape)
     if layout is None:
         layout = _layout(shape)
         if layout is None:
             raise InputError(
-                f"Expected images whose shape tells which axis holds the channels. Got {name} of shape {shape}. "
-                f"Give layout, one of {', '.join(LAYOUTS)}."
+                f"The shape of {name}, {shape}, does not show which axis holds the channels. Give layout, one of "
+                f"{', '.join(LAYOUTS)}."
             )
     check_choice(layout, LAYOUTS, "layout")
     if len(shape) != len(layout):
         raise InputError(
-            f"Expected {name} of {len(layout)} axes, by layout={layout}. Got shape {shape}. Change or leave out layout."
+            f"layout={layout} means {len(layout)} axes, but {name} has shape {shape}. Change or leave out layout."
         )
     if layout == "nhw":
         images = images[:, None]

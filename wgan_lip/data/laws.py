@@ -1,4 +1,4 @@
-"""Laws that samples are drawn from afresh."""
+"""Laws from which fresh samples can be drawn."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from wgan_lip.utils.printing import Printed, Row
 
 @dataclass(frozen=True, eq=False)
 class Law(Printed):
-    """Something that draws independent samples.
+    """A law to draw independent samples from.
 
     Arguments:
         dim: The dimension d of a sample.
-        draw: Gives n samples, shape (n, d), from n and a CPU generator.
+        draw: (n, CPU generator) → n samples, shape (n, d).
         units: In words, what one unit of a coordinate is.
-        diameter: A bound on the distance of any two points of its support, where one is known, else None.
-        size: The number of rows, where the law is uniform on the rows of a finite set, else None.
+        diameter: A bound on the distance between any two points of its support, or None if none is known.
+        size: The number of rows if the law is uniform on the rows of a finite set, else None.
         name: What messages call these rows.
 
     Raises:
@@ -55,8 +55,8 @@ class Law(Printed):
         return f"A law to draw samples from, in dimension {self.dim:,}"
 
     def summary_rows(self) -> list[Row]:
-        drawn = "a fresh sample" if self.size is None else f"a row of {self.name}, of {self.size:,} equally likely ones"
-        rows = [Row("A draw gives", drawn)]
+        drawn = "a fresh sample" if self.size is None else f"one of {self.size:,} equally likely rows of {self.name}"
+        rows = [Row("Each draw", drawn)]
         if self.diameter is not None:
             rows.append(Row("Diameter of support", f"≤ {rounded_up(self.diameter)}"))
         return [*rows, Row("One unit is", self.units)]
@@ -65,21 +65,21 @@ class Law(Printed):
         """Draws n independent samples, shape (n, d), float32 or float64, on the CPU; equal for equal states of `rng`.
 
         Raises:
-            InputError: n below 1, or a `draw` that gives other than n finite samples of dimension d.
+            InputError: n below 1, or a `draw` that does not return n finite samples of dimension d.
         """
         if n < 1:
-            raise InputError(f"Expected at least one sample to draw. Got n={n}.")
+            raise InputError(f"n, the number of samples to draw, must be at least 1, not {n}.")
         with torch.no_grad():
             samples = check_samples(self.draw(n, rng), "the samples drawn").cpu()
         if samples.shape != (n, self.dim):
-            raise InputError(f"Expected draw to give shape ({n}, {self.dim}). Got {tuple(samples.shape)}.")
+            raise InputError(f"draw must return shape ({n}, {self.dim}), not {tuple(samples.shape)}.")
         return samples
 
 
 def law_of_rows(
     rows: np.ndarray | Tensor, name: str = "rows", *, units: str = Source.units, diameter: float | None = None
 ) -> Law:
-    """The uniform law on the rows of an array, which may lie on the disk: rows are read when they are drawn.
+    """The uniform law on the rows of an array, which may stay on disk: rows are read when they are drawn.
 
     Arguments:
         rows: Real numbers, shape (n, d), or (n,) for scalars, such as a tensor or an `np.memmap`. It is kept, not
@@ -88,16 +88,16 @@ def law_of_rows(
         units, diameter: See :class:`Law`.
 
     Raises:
-        InputError: No array of real numbers, more than two dimensions, fewer than two rows; when drawn, a row that is
-            not finite (it is named).
+        InputError: Not an array of real numbers, more than two dimensions, fewer than two rows; when drawn, a row that
+            is not finite (it is named).
     """
     if not isinstance(rows, (np.ndarray, Tensor)) or isinstance(rows, np.ma.MaskedArray):
-        raise InputError(f"Expected {name} to be an array or a tensor. Got {type(rows).__name__}.")
+        raise InputError(f"{name} must be an array or a tensor, not a {type(rows).__name__}.")
     if rows.ndim == 1:
         rows = rows[:, None]
     shape = tuple(rows.shape)
     if len(shape) != 2:
-        raise InputError(f"Expected {name} of shape (n, d). Got shape {shape}. Flatten each sample into one row.")
+        raise InputError(f"{name} must have shape (n, d), not {shape}. Flatten each sample into one row.")
     check_samples(rows[:2], name, minimum=2)
 
     def draw(n: int, rng: torch.Generator) -> Tensor:
@@ -106,14 +106,14 @@ def law_of_rows(
         finite = drawn.isfinite().all(dim=1).cpu()
         if not finite.all():
             row = int(index[~finite].min())
-            raise InputError(f"Expected {name} to be finite. Got NaN or infinity in row {row}. Repair or remove it.")
+            raise InputError(f"Row {row} of {name} holds NaN or infinity. Repair or remove it.")
         return drawn
 
     return Law(shape[1], draw, units, diameter, shape[0], name)
 
 
 def law_of_source(source: Source) -> Law:
-    """The law of a source's training samples. Its diameter is that of the source's range, up to rounding of draws."""
+    """The law of a source's training samples, with the diameter of the source's range, up to rounding of draws."""
     diameter = None
     if source.low is not None and source.high is not None and source.label_scale is None:
         diameter = box_diameter(source.low, source.high, source.dim)
@@ -123,11 +123,11 @@ def law_of_source(source: Source) -> Law:
 def law_of_oracle(oracle: Oracle, side: int) -> Law:
     """One of an oracle's laws, P for `side` 0 and Q for 1, in float64.
 
-    Generators in equal states draw pairs from the two sides, which are not independent: draw each side with a
-    generator of its own.
+    Generators in equal states draw coupled pairs from the two sides, not independent samples: use a separate generator
+    for each side.
     """
     if side not in (0, 1):
-        raise InputError(f"Expected side 0, for P, or 1, for Q. Got {side!r}.")
+        raise InputError(f"side must be 0, for P, or 1, for Q, not {side!r}.")
     return Law(oracle.dim, lambda n, rng: oracle.pair(n, rng)[side])
 
 

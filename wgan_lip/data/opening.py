@@ -27,13 +27,13 @@ from wgan_lip.utils.printing import Printed, Row
 
 __all__ = ["Opened", "check_shapes", "known_w1", "matched", "named_sources", "open_samples"]
 
-FOR_TRAINING = {"test_size", "seed", "flip", "shift", "label_scale"}  # parameters that leave all its samples the same
+FOR_TRAINING = {"test_size", "seed", "flip", "shift", "label_scale"}  # parameters that do not change the samples
 
 
 def named_sources() -> dict[str, type[Source]]:
-    """The sources that can be opened by name: every class that has one and needs no argument, also one of your own.
+    """The sources that can be opened by name: every class, including your own, that has one and needs no argument.
 
-    Where two classes have one name, the package's goes first, and then the one that was defined last.
+    If two classes have the same name, the package's wins, and then the one defined last.
     """
     import_all("wgan_lip.data")
     found = concrete_subclasses(Source)  # type: ignore[type-abstract]
@@ -48,12 +48,12 @@ class Opened(Printed):
 
     Attributes:
         name: What screens call them.
-        law: What they are drawn from; for a finite set the uniform law on its rows.
-        rows: All samples, shape (n, d), float32 or float64, where they are a finite set that fits into memory.
-        names: What their file calls the d columns, where it does.
+        law: The law they are drawn from; for a finite set the uniform law on its rows.
+        rows: All samples, shape (n, d), float32 or float64, if they are a finite set that fits into memory.
+        names: The names of the d columns in the file, if it has any.
         notes: What was left out when they were read, in sentences.
-        image_shape: (c, h, w) with c·h·w = d where samples are images.
-        labels: The group of each row: the class in a set that has classes, else where a column was named.
+        image_shape: (c, h, w) with c·h·w = d if samples are images.
+        labels: The group of each row: the class in a set with classes, or the value of the column that was named.
         oracle: The oracle whose side `side` this is: 0 for P, 1 for Q.
     """
 
@@ -94,7 +94,7 @@ def open_samples(
 
     ================================  ==================================================================
     `points.npy`                      a file, or a folder of Parquet files, that :func:`read_file` reads
-    `faces/`                          a folder of images, with those in folders below it
+    `faces/`                          a folder of images, with its subfolders
     `data/digits`                     a set or a law of :func:`named_sources`: all its images, or its law
     `data/digits:0-4`                 some of its classes; `+` joins several, as in `data/mnist:0-2+7`
     `data/moons:radius:2:noise:0.1`   parameters, as name and value in turn, after the classes
@@ -102,30 +102,30 @@ def open_samples(
     `oracle/funnel:funnels:16:dim:8`  parameters of an oracle
     ================================  ==================================================================
 
-    A named set or oracle goes before a path of the same name; `./data/digits` is always a path.
+    A named set or oracle takes precedence over a path of the same name; `./data/digits` is always a path.
 
     Arguments:
         spec: The specification; a `Path` always means a file or folder.
-        key: Which array of an `.npz` or `.pt` file; needed where it holds several.
-        options: What is known of a table or an array; see :class:`TableOptions`.
+        key: Which array of an `.npz` or `.pt` file; needed if it holds several.
+        options: Options of a table or an array; see :class:`TableOptions`.
         side: Which side of an oracle: 0 for P, 1 for Q.
-        dim: The dimension that samples must have; that of an oracle, which otherwise has its default.
+        dim: The dimension that samples must have; for an oracle, the dimension to use instead of its default.
         memory_limit: Bytes that samples may take in memory. A larger `.npy` file or folder of images becomes a law that
-            draws rows uniformly, with replacement, and reads them when they are drawn; another larger file is refused.
-            Half of the memory available by default.
-        openers: Further kinds of samples: what stands before the first colon → what opens the rest.
+            draws rows uniformly, with replacement, and reads them when they are drawn; other larger files are refused.
+            Half of the available memory by default.
+        openers: Further kinds of samples: the word before the first colon → a function that opens the rest.
 
     Returns:
         The samples, with at least two rows.
 
     Raises:
         InputError: No such file, set or oracle (the closest is named), an unknown class or parameter, fewer than two
-            samples, another dimension than `dim`, images of several sizes, or whatever :func:`read_file` refuses.
+            samples, a dimension other than `dim`, images of several sizes, or whatever :func:`read_file` refuses.
 
     Guarantee:
-        Nothing in a file is run. Rows are those of the file, in its order, bit for bit where it holds float32 or
-        float64; the bytes of images are divided by 255. Of a file that stays on the disk only the rows that are drawn
-        are checked for NaN and infinity, when they are drawn.
+        Nothing in a file is run. Rows are those of the file, in its order, bit for bit if it holds float32 or float64;
+        the bytes of images are divided by 255. In a file that stays on disk, rows are checked for NaN and infinity only
+        when they are drawn.
 
     Example:
         >>> open_samples("data/digits:0-4").rows.shape
@@ -135,44 +135,44 @@ def open_samples(
         (3.0, 0.0)
     """
     if not isinstance(spec, (str, Path)):
-        raise InputError(f"Expected samples by a file, a folder or a name. Got {spec!r}.")
+        raise InputError(f"Samples must be given as a file, a folder or a name, not as {spec!r}.")
     opened = _open_named(spec, side, dim, openers or {}) if isinstance(spec, str) else None
     options = options or TableOptions()
     if opened is not None and key is not None:
-        raise InputError(f"Expected no key for {spec}, which is no file. Got key={key!r}. Leave it out.")
+        raise InputError(f"{spec} is not a file with arrays to choose from. Leave key={key!r} out.")
     by_class = opened is not None and opened.labels is not None and options.given == ["by"]
     if by_class and options.by != "class":
-        raise InputError(f"The samples of {spec} are grouped by their class alone, by=class. Got by={options.by}.")
+        raise InputError(f"The samples of {spec} can be grouped only by=class, not by={options.by}.")
     if opened is not None and options.given and not by_class:
-        raise InputError(f"Expected no {options.given[0]} for {spec}, which is no table. Leave it out.")
+        raise InputError(f"{spec} is not a table, and does not take {options.given[0]}. Leave it out.")
     if opened is None:
         limit = _half_of_memory() if memory_limit is None else memory_limit
         opened = _open_path(spec, key, options, limit, list(openers or {}))
     if dim not in (None, opened.law.dim):
-        raise InputError(f"Expected {spec} to have dimension {dim}. Got {opened.law.dim}. Change or leave out dim.")
+        raise InputError(f"{spec} has dimension {opened.law.dim}, not dim={dim}. Change or leave out dim.")
     return opened
 
 
 def check_shapes(x: Opened, y: Opened) -> None:
-    """Refuses images of two shapes, which may hold equally many numbers. Raises :class:`InputError`."""
+    """Refuses images of different shapes, even with equally many numbers. Raises :class:`InputError`."""
     if None not in (x.image_shape, y.image_shape) and x.image_shape != y.image_shape:
         raise InputError(
-            f"Expected images of one shape (c, h, w) on both sides. Got {x.image_shape} in {x.name} and "
-            f"{y.image_shape} in {y.name}. Resize or convert one side."
+            f"Both sides must have images of one shape (c, h, w), but {x.name} has {x.image_shape} and {y.name} has "
+            f"{y.image_shape}. Resize or convert one side."
         )
 
 
 def known_w1(x: Opened, y: Opened) -> tuple[float, float] | None:
-    """W1 of the laws and its standard error, 0 up to rounding, where both are sides of one oracle; else None."""
+    """W1 of the laws and its standard error (0 up to rounding) if both are sides of one oracle, else None."""
     if x.oracle is None or x.oracle != y.oracle:
         return None
     return (x.oracle.w1, x.oracle.w1_error) if x.side != y.side else (0.0, 0.0)
 
 
 def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
-    """The two with the columns of y in the order of x, by their names, where both have names.
+    """Both sides, with the columns of y put in the order of x by name, if both have names.
 
-    Where one side alone has names, a note says that its order was taken for that of the other.
+    If only one side has names, a note says that the other's columns are assumed to be in the same order.
 
     Raises:
         InputError: Names that are on one side only.
@@ -181,7 +181,7 @@ def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
     if order is None or y.rows is None:
         if (x.names is None) != (y.names is None) and x.law.dim > 1:
             named, other = (x, y) if y.names is None else (y, x)
-            note = f"{other.name} does not name its columns: they were taken to be in the order of {named.name}."
+            note = f"{other.name} has no column names: its columns are assumed to be in the order of {named.name}."
             y = replace(y, notes=(*y.notes, note))
         return x, y
     rows, note = y.rows[:, order], f"The columns of {y.name} were put in the order of {x.name}, by their names."
@@ -190,7 +190,7 @@ def matched(x: Opened, y: Opened) -> tuple[Opened, Opened]:
 
 
 def _open_named(spec: str, side: int, dim: int | None, openers: Mapping[str, Callable[[str], Opened]]) -> Opened | None:
-    """What a specification means that is no path, else None."""
+    """Opens a specification that is not a path; None if it is one."""
     kind, _, rest = spec.partition(":")
     room, _, name = kind.partition("/")
     if rest and kind in openers:
@@ -213,7 +213,7 @@ def _open_path(spec: str | Path, key: str | None, options: TableOptions, limit: 
         raise InputError(_unknown(str(spec), prefixes))
     if is_folder and not of_tables:
         if options.given:
-            raise InputError(f"Expected no {options.given[0]} for {path}, a folder of images. Leave it out.")
+            raise InputError(f"{path} is a folder of images, and does not take {options.given[0]}. Leave it out.")
         return _open_folder(path, key, limit)
     return _open_file(path, key, options, limit, size)
 
@@ -232,7 +232,7 @@ def _open_file(path: Path, key: str | None, options: TableOptions, limit: int, s
 
 
 def _open_images(path: Path, images: np.ndarray, layout: str | None) -> Opened:
-    """Images in an array on the disk: those that are drawn are read."""
+    """Images in an array on disk, read when they are drawn."""
     rows, shape = image_rows(images[:2], str(path), layout)
     check_samples(rows, str(path), minimum=2)
 
@@ -245,7 +245,7 @@ def _open_images(path: Path, images: np.ndarray, layout: str | None) -> Opened:
 
 
 def _known(dim: int, *, pixels: bool) -> dict[str, Any]:
-    """Units, and where they are pixels the diameter, of samples from files."""
+    """Units of samples from files, and for pixels their diameter."""
     return (
         {"units": ImageSource.units, "diameter": box_diameter(0.0, 1.0, dim)} if pixels else {"units": VectorFile.units}
     )
@@ -253,10 +253,10 @@ def _known(dim: int, *, pixels: bool) -> dict[str, Any]:
 
 def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
     if key is not None:
-        raise InputError(f"Expected no key for {folder}, a folder. Got key={key!r}. Leave it out.")
+        raise InputError(f"{folder} is a folder of images, and does not take key={key!r}. Leave it out.")
     paths = list_images(folder)
     if len(paths) < 2:
-        raise InputError(f"Expected {folder} to hold at least 2 images. Got {paths[0].name} alone. Add more.")
+        raise InputError(f"{folder} must hold at least 2 images, and holds only {paths[0].name}. Add more.")
     c, h, w = read_pixels(paths[0]).shape
     shape = c, h, w
     dim = math.prod(shape)
@@ -267,8 +267,8 @@ def _open_folder(folder: Path, key: str | None, limit: int) -> Opened:
             pixels = as_samples(read_pixels(paths[i]))
             if pixels.shape != shape:
                 raise InputError(
-                    f"Expected the images of {folder} to have one shape (c, h, w), {shape} as in {paths[0].name}. "
-                    f"Got {tuple(pixels.shape)} in {paths[i].relative_to(folder)}. Resize or convert them."
+                    f"The images of {folder} must have one shape (c, h, w), but {paths[0].name} has {shape} and "
+                    f"{paths[i].relative_to(folder)} has {tuple(pixels.shape)}. Resize or convert them."
                 )
             row.copy_(pixels.flatten())
         return rows
@@ -292,7 +292,7 @@ def _open_source(name: str, options: str) -> Opened:
     title = ":".join(filter(None, [name, options]))
     if not isinstance(source, FiniteSource):
         if classes is not None:
-            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
+            raise InputError(f"data/{name} has no classes. Leave {classes!r} out.")
         return Opened(title, law_of_source(source), image_shape=source.image_shape)
     need = 8 * source.dim * (source.size + len(source.test))
     check_memory(need, f"all samples of data/{name}", "Save some of them as .npy.")
@@ -301,7 +301,7 @@ def _open_source(name: str, options: str) -> Opened:
         labels = torch.cat([source.train_labels, source.test_labels])
     if classes is not None:
         if labels is None:
-            raise InputError(f"Expected no classes for data/{name}, which has none. Got {classes!r}. Leave them out.")
+            raise InputError(f"data/{name} has no classes. Leave {classes!r} out.")
         chosen = _in_classes(labels, classes, f"data/{name}")
         rows, labels = rows[chosen], labels[chosen]
     law = law_of_rows(rows, title, units=source.units, diameter=law_of_source(source).diameter)
@@ -312,7 +312,7 @@ def _open_source(name: str, options: str) -> Opened:
 def _open_oracle(name: str, options: str, side: int, dim: int | None) -> Opened:
     classes, words = _parsed(f"oracle/{name}", options)
     if classes is not None:
-        raise InputError(f"Expected no classes for oracle/{name}. Got {classes!r}. Leave them out.")
+        raise InputError(f"oracle/{name} has no classes. Leave {classes!r} out.")
     given = _parameters(ORACLES[name], f"oracle/{name}", words)
     oracle = ORACLES[name](**({} if dim is None else {"dim": dim}) | given)
     law, title = law_of_oracle(oracle, side), ":".join(filter(None, [name, options]))
@@ -324,24 +324,24 @@ def _parsed(name: str, options: str) -> tuple[str | None, dict[str, str]]:
     words = options.split(":") if options else []
     classes = words.pop(0) if words and words[0][:1].isdigit() else None
     if len(words) % 2:
-        raise InputError(f"Expected {name}:PARAMETER:VALUE, in pairs. Got {name}:{options}. Complete the pair.")
+        raise InputError(f"{name}:{options} has a parameter without a value. Write {name}:PARAMETER:VALUE, in pairs.")
     return classes, dict(zip(words[::2], words[1::2]))
 
 
 def _parameters(
     kind: type[Source] | type[Oracle], name: str, words: Mapping[str, str], hidden: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Arguments of a constructor from text, by its annotations."""
+    """A constructor's arguments, converted from text by its annotations."""
     parameters = {key: p.annotation for key, p in inspect.signature(kind).parameters.items() if key not in hidden}
     legal = {key: kind if isinstance(kind, str) else inspect.formatannotation(kind) for key, kind in parameters.items()}
     given: dict[str, Any] = {}
     for key, word in words.items():
         if key not in legal:
-            raise InputError(f"Expected a parameter of {name}: {', '.join(legal) or '(none)'}. Got {key!r}.")
+            raise InputError(f"{name} has no parameter {key!r}. Its parameters: {', '.join(legal) or '(none)'}.")
         try:
             given[key] = _CONVERSIONS[legal[key]](word)
         except (KeyError, ValueError):
-            raise InputError(f"Expected {key} of {name} to be of type {legal[key]}. Got {word!r}.") from None
+            raise InputError(f"{key} of {name} must be of type {legal[key]}, not {word!r}.") from None
     return given
 
 
@@ -364,30 +364,30 @@ def _in_classes(labels: Tensor, classes: str, name: str) -> Tensor:
         last = last or first
         if first not in known or last not in known or int(first) > int(last):
             raise InputError(
-                f"Expected classes of {name} as in {known[0]}, {known[0]}-{known[-1]} or {known[0]}+{known[-1]}, "
-                f"among {', '.join(known)}. Got {part!r}."
+                f"{name} has no classes {part!r}. Its classes are {', '.join(known)}; choose as in {known[0]}, "
+                f"{known[0]}-{known[-1]} or {known[0]}+{known[-1]}."
             )
         chosen |= (labels >= int(first)) & (labels <= int(last))
     return chosen
 
 
 def _unknown(spec: str, prefixes: list[str]) -> str:
-    """Says what could have been meant."""
+    """The message for an unknown specification, with what it may have meant."""
     kind = spec.partition(":")[0]
     room = kind.partition("/")[0]
     rooms: dict[str, list[str]] = {"data": list(named_sources()), "oracle": list(ORACLES)}
     if room in rooms and "/" in kind:
-        forms = f"{room}/NAME with a name among {', '.join(rooms[room])}"
+        forms = f"{room}/NAME, with NAME one of {', '.join(rooms[room])}"
     else:
         others = "".join(f", {prefix}:…" for prefix in prefixes)
         forms = f"a file ({' '.join(ENDINGS)}), a folder of images, data/NAME, oracle/NAME{others}"
     whole = {form: f"{room}/{name}" for room in rooms for name in rooms[room] for form in (name, f"{room}/{name}")}
     close = get_close_matches(kind, whole, n=1)
-    hint = f"Did you mean {whole[close[0]]}?" if close else f"Check the path, seen from {Path.cwd()}."
-    return f"Expected {forms}. Got {spec!r}. {hint}"
+    hint = f"Did you mean {whole[close[0]]}?" if close else f"Check the path, relative to {Path.cwd()}."
+    return f"There are no samples {spec!r}. {hint} Samples are given as {forms}."
 
 
 def _half_of_memory() -> int:
-    """Half of the bytes that can be had without swapping; of 4 GiB where the system does not say."""
+    """Half of the bytes available without swapping, or of 4 GiB if the system does not say."""
     available = available_memory()
     return 2**31 if available is None else available // 2

@@ -43,18 +43,18 @@ class VectorFile(FiniteSource):
 
     Arguments:
         path: The file.
-        key: Which array, where the file holds several.
-        header, index, columns, drop, delimiter, decimal, obsm, layout: What is known of a table or an array; see
+        key: Which array, if the file holds several.
+        header, index, columns, drop, delimiter, decimal, obsm, layout: Options of a table or an array; see
             :class:`TableOptions`.
-        test_fraction: Share of the samples that is held out, drawn at random; at least one sample.
+        test_fraction: Share of the samples to hold out, drawn at random; at least one sample.
         seed: Fixes the split.
 
     Raises:
         InputError: See :func:`read_file` and :func:`wgan_lip.data.sources.as_float32`; fewer than two samples, or a
-            `test_fraction` that leaves nothing for one of the sides.
+            `test_fraction` that leaves nothing for training or for testing.
 
     Warns:
-        UserWarning: A column was left out, or a line of numbers taken for names; rows that float32 makes equal, or
+        UserWarning: A column was left out, or a line of numbers taken for names; rows that become equal in float32, or
             columns whose ranges differ by orders of magnitude.
     """
 
@@ -77,7 +77,7 @@ class VectorFile(FiniteSource):
         seed: int = 0,
     ) -> None:
         if not 0 < test_fraction < 1:
-            raise InputError(f"Expected test_fraction between 0 and 1. Got {test_fraction}.")
+            raise InputError(f"test_fraction must be between 0 and 1, not {test_fraction}.")
         read = read_file(path, key, TableOptions(header, index, columns, drop, delimiter, decimal, obsm, layout))
         for note in read.notes:
             warnings.warn(note, stacklevel=2)
@@ -109,27 +109,26 @@ def read_file(
     ============================  ======================================================================================
     `.npy` `.npz`                 arrays, (n, d), or (n,) for scalars, or of images; sparse matrices of scipy
     `.pt`                         a tensor of these shapes, or a dictionary of tensors
-    `.csv` `.tsv` `.txt`          tables of text, see :func:`wgan_lip.data.text.read_text`; `.csv.gz` and the like too
+    `.csv` `.tsv` `.txt`          tables of text, see :func:`wgan_lip.data.text.read_text`; also `.csv.gz` and so on
     `.parquet`, a folder of them  see :func:`wgan_lip.data.columnar.read_parquet`
     `.h5ad`                       see :func:`wgan_lip.data.columnar.read_h5ad`; needs the extra `h5ad`
     ============================  ======================================================================================
 
     Arguments:
         path: The file.
-        key: Which array of an `.npz` or `.pt` file; needed where it holds several.
-        options: What is known of a table or an array.
-        memory_limit: Bytes that the samples may take in memory; all that is available by default.
+        key: Which array of an `.npz` or `.pt` file; needed if it holds several.
+        options: Options of a table or an array.
+        memory_limit: Bytes that the samples may take in memory; by default all that is available.
 
     Returns:
         The samples, the names of their columns, and what was left out. Images are flattened by
-        :func:`wgan_lip.data.images.image_rows`. Values are a tensor of shape (n, d), float32 or
-        float64 as stored; whole numbers and text become float64, but for the bytes of images.
+        :func:`wgan_lip.data.images.image_rows`. Values are a tensor of shape (n, d), float32 or float64 as stored;
+        whole numbers and text become float64, except the bytes of images.
 
     Raises:
         InputError: No such file, unknown ending, a pipe or device, a file that is not what its ending says, a missing
-            or unknown key, an option that the file does not take, text where numbers are due, a table that can be read
-            in several ways, more than `memory_limit`, a library that is lacking, or no finite matrix with at least one
-            row.
+            or unknown key, an option that the file does not take, text instead of numbers, a table that can be read in
+            several ways, more than `memory_limit`, a missing library, or no finite matrix with at least one row.
     """
     path, options = Path(path), options or TableOptions()
     read = _read(path, key, options, memory_limit)
@@ -142,30 +141,30 @@ def read_file(
 
 
 def read_array(path: str | Path, key: str | None = None, options: TableOptions | None = None) -> Tensor:
-    """An array of any shape from a file that :func:`read_file` reads, such as a histogram; a table is one of two axes.
+    """An array of any shape, such as a histogram, from a file that :func:`read_file` reads; a table has two axes.
 
     Raises:
-        InputError: See :func:`read_file`; other than there, arrays of images are taken as they are, and numbers that
-            are not finite pass.
+        InputError: See :func:`read_file`; but here, arrays of images are kept as they are, and numbers need not be
+            finite.
     """
     return _read(Path(path), key, options or TableOptions(), None).values
 
 
 def _read(path: Path, key: str | None, options: TableOptions, memory_limit: int | None) -> Samples:
-    """What a file holds, its values of any shape."""
+    """The content of a file, with values of any shape."""
     limit = available_memory() or 2**32 if memory_limit is None else memory_limit
     with reading(path, NUMBERS):
         path = path.expanduser()
         if path.is_dir() and not holds_parquet(path):
-            raise InputError(f"Expected {path} to be a file. Got a folder. Name a file inside it.")
+            raise InputError(f"{path} is a folder. Name a file inside it.")
         ending = ".parquet" if path.is_dir() else ending_of(path)
         check_choice(ending, ENDINGS, f"the ending of {path}")
         if not path.exists():
-            raise InputError(f"Expected a file at {path}. Got nothing there. Check the path, seen from {Path.cwd()}.")
+            raise InputError(f"There is no file {path}. Check the path, relative to {Path.cwd()}.")
         if not (path.is_dir() or path.is_file()):
-            raise InputError(f"Expected {path} to be a file. Got a pipe or a device. Save what it gives as a file.")
+            raise InputError(f"{path} is a pipe or a device. Save its content as a file.")
         if foreign := [option for option in options.given if option not in options_of(path)]:
-            raise InputError(f"Expected no {foreign[0]} for {path}, a {ending} file. Leave it out.")
+            raise InputError(f"{path} is a {ending} file, and does not take {foreign[0]}. Leave it out.")
         if ending != ".npy" and path.is_file():
             check_size(path, path.stat().st_size, limit, each=1)
         return _READERS[ending](path, key, options, limit)
@@ -185,12 +184,12 @@ def options_of(path: Path) -> tuple[str, ...]:
 
 
 def holds_parquet(folder: Path) -> bool:
-    """Whether a folder holds Parquet files, in itself or in folders such as year=2020, as data frames are cut up."""
+    """Whether a folder holds Parquet files, directly or in folders such as year=2020 of a partitioned data frame."""
     return any(True for pattern in ("*.parquet", "*=*/**/*.parquet") for _ in folder.glob(pattern))
 
 
 def map_rows(path: Path, key: str | None = None) -> np.ndarray:
-    """The array of a `.npy` file, left on the disk. Raises :class:`InputError`; its entries are not looked at."""
+    """The array of a `.npy` file, left on disk. Raises :class:`InputError`; its entries are not checked."""
     with reading(path, NUMBERS):
         _check_no_key(path, key, "one array")
         return np.lib.format.open_memmap(path, mode="r")
@@ -198,17 +197,17 @@ def map_rows(path: Path, key: str | None = None) -> np.ndarray:
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Tells every failure to read `path`, which should be a whole `kind`, as an :class:`InputError`."""
+    """Turns every failure to read `path`, which should be a complete `kind`, into an :class:`InputError`."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # a damaged file raises whatever its parser happens to meet
-        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a parser
-            message = f"Expected to read {path}. Got {one_line(error)}. Check its permissions."
+    except Exception as error:  # for a damaged file, parsers raise all kinds of errors
+        if isinstance(error, OSError) and error.errno is not None:  # from the system, not from a parser
+            message = f"{path} can't be read: {one_line(error)}. Check its permissions."
         else:
             whole = f"{path.suffix} {kind}".strip()
-            message = f"Expected {path} to be a whole {whole}. Got {one_line(error)}. Save it anew."
+            message = f"{path} is not a complete {whole}: {one_line(error)}. Save it again."
         raise InputError(message) from error
 
 
@@ -221,8 +220,8 @@ def _read_npy(path: Path, key: str | None, options: TableOptions, limit: int) ->
 
 def _read_npz(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
     with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):  # np.load would read any of its formats
-            raise ValueError("no zip archive")
+        if not zipfile.is_zipfile(file):  # np.load would accept any of its formats
+            raise ValueError("not a zip archive")
         with zipfile.ZipFile(file) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             is_sparse = {"format", "shape", "data"} <= members.keys()  # as scipy.sparse.save_npz writes it
@@ -246,13 +245,13 @@ def _read_pt(path: Path, key: str | None, options: TableOptions, limit: int) -> 
                 check_size(path, sum(member.file_size for member in archive.infolist()), limit, each=1)
         file.seek(0)
         tensor = _pick(torch.load(file, map_location="cpu", weights_only=True), key, path)
-    if isinstance(tensor, Tensor):  # whose numbers may all be one, stored once
+    if isinstance(tensor, Tensor):  # an expanded tensor stores a repeated number only once
         check_size(path, tensor.numel(), limit, each=_bytes_of(tensor.dtype))
     return Samples(as_tensor(tensor, str(path)).detach())
 
 
 def _plain(read: Callable[[Path, TableOptions, int], Samples]) -> Callable[..., Samples]:
-    """The reader of a kind of file that holds no arrays to choose among."""
+    """The reader of a kind of file that has no arrays to choose from."""
 
     def without_key(path: Path, key: str | None, options: TableOptions, limit: int) -> Samples:
         _check_no_key(path, key, "a table")
@@ -280,7 +279,7 @@ _TAKES = {
 
 
 def _check_array(path: Path, stream: Any, limit: int) -> None:
-    """Refuses an array in numpy's format, at whose first byte `stream` stands, that would take more than `limit`."""
+    """Refuses an array in NumPy's format, starting at the position of `stream`, that would take more than `limit`."""
     version, _ = np.lib.format.read_magic(stream)
     header = np.lib.format.read_array_header_1_0 if version == 1 else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(stream)
@@ -288,14 +287,14 @@ def _check_array(path: Path, stream: Any, limit: int) -> None:
 
 
 def _bytes_of(dtype: Any) -> int:
-    """That a number of some type takes when it is read: float32 for floats of up to 32 bits, float64 for all else."""
+    """Bytes per number once read: float32 for floats of up to 32 bits, float64 for everything else."""
     is_float = dtype.is_floating_point if isinstance(dtype, torch.dtype) else dtype.kind == "f"
     return 4 if is_float and dtype.itemsize <= 4 else 8
 
 
 def _check_no_key(path: Path, key: str | None, holds: str) -> None:
     if key is not None:
-        raise InputError(f"Expected no key for {path}, which holds {holds}. Got key={key!r}. Leave it out.")
+        raise InputError(f"{path} holds {holds}, and does not take key={key!r}. Leave it out.")
 
 
 def _key(content: Mapping[str, Any], key: str | None, path: Path) -> str:
@@ -303,8 +302,10 @@ def _key(content: Mapping[str, Any], key: str | None, path: Path) -> str:
     if key is None and len(content) == 1:
         return next(iter(content))
     if key is None or key not in content:
-        got = "no key" if key is None else f"key={key!r}"
-        raise InputError(f"Expected a key of {path}: one of {', '.join(map(str, content)) or '(none)'}. Got {got}.")
+        known = ", ".join(map(str, content)) or "(none)"
+        if key is None:
+            raise InputError(f"{path} holds {len(content)} arrays. Choose one by its key: {known}.")
+        raise InputError(f"{path} has no array key={key!r}. Its keys: {known}.")
     return key
 
 
@@ -320,5 +321,5 @@ def _pick(content: Any, key: str | None, path: Path) -> Tensor | np.ndarray:
         _check_no_key(path, key, "one array")
         array = content
     if not isinstance(array, (Tensor, np.ndarray)):
-        raise InputError(f"Expected {path} to hold a tensor. Got {type(array).__name__}. Save one of shape (n, d).")
+        raise InputError(f"{path} must hold a tensor, not a {type(array).__name__}. Save one of shape (n, d).")
     return array

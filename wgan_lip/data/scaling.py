@@ -1,4 +1,4 @@
-"""Columns in units of their own spread, so that no column rules a distance by its units."""
+"""Columns in units of their spread, so that no column dominates distances by its units."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wgan_lip.utils.printing import Printed, Row
 __all__ = ["SCALES", "Scaling", "Standardised", "pooled_scaling", "standardise"]
 
 SCALES = {"sd": "pooled standard deviations", "mad": "pooled robust standard deviations (1.4826 MAD)"}
-"""How spread is measured → what one unit of a coordinate is then called."""
+"""How spread is measured → the name of one unit of a coordinate."""
 NORMAL = 1.482602218505602  # 1/Φ⁻¹(3/4): the standard deviation of a normal law over its median absolute deviation
-ROUNDING = 2.0**-40  # of a column's values: a spread below it is that of rounding
+ROUNDING = 2.0**-40  # times a column's values: a smaller spread is rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """What every column is divided by.
+    """The divisors of the columns.
 
     Attributes:
-        scales: One positive number a column, shape (d,), float64; 1 for columns that are constant.
-        constant: Numbers of the columns that hold one value throughout, and add nothing to any distance.
+        scales: One positive number per column, shape (d,), float64; 1 for constant columns.
+        constant: Indices of the constant columns, which add nothing to any distance.
         units: What one unit of a coordinate is after the division, in words.
         notes: What the reader should know, in sentences.
     """
@@ -49,7 +49,7 @@ class Standardised(Printed):
         x: Samples of P, shape (n, d), float64.
         y: Samples of Q, shape (m, d).
         scaling: What their columns were divided by.
-        names: Of the columns, where the samples have some.
+        names: Names of the columns, if the samples have any.
     """
 
     x: Tensor
@@ -78,24 +78,24 @@ def standardise(x: Any, y: Any, *, by: str = "sd") -> Standardised:
 
     .. math:: s_k^2 = \frac{\sum_i (x_{ik} - \bar x_k)^2 + \sum_j (y_{jk} - \bar y_k)^2}{n + m - 2}
 
-    by="sd"; or, by="mad", 1.4826 times the median of all :math:`|x_{ik} - \tilde x_k|` and :math:`|y_{jk} - \tilde
-    y_k|`, with the median of each set taken off, which far outliers leave as it is. It is the spread within the sets,
-    as in Cohen's d: a shift of one column by its standard deviation is W1 = 1. Means stay where they are, for W1
-    compares positions.
+    for by="sd". For by="mad" it is 1.4826 times the median of all :math:`|x_{ik} - \tilde x_k|` and
+    :math:`|y_{jk} - \tilde y_k|`, each set taken about its median, which outliers hardly change. It is the spread
+    within the sets, as in Cohen's d: a shift of one column by its standard deviation is W1 = 1. Means are not
+    subtracted, because W1 compares positions.
 
     Arguments:
-        x: Samples of P, shape (n, d); a data frame or an AnnData object too.
-        y: Samples of Q, shape (m, d), columns matched by name where both have names.
+        x: Samples of P, shape (n, d); also a data frame or an AnnData object.
+        y: Samples of Q, shape (m, d), columns matched by name if both have names.
         by: sd or mad.
 
     Raises:
-        InputError: Unusable samples; a column without spread within the sets that differs between them, or, by="mad",
-            of which half the values are equal: the column is named.
+        InputError: Unusable samples; a column without spread within the sets that differs between them; or, with
+            by="mad", a column in which half of the values are equal. The column is named.
 
     Guarantee:
-        Columns that hold one value throughout stay as they are, add nothing to W1, and are told in `scaling.notes`.
-    The numbers that divide come from these samples, and from which side each is: bounds on W1 of laws and permutation
-        tests take them for fixed units, which with few samples they are not quite.
+        Constant columns stay as they are, add nothing to W1, and are listed in `scaling.notes`. The divisors are
+        estimated from these samples and their sides: bounds on W1 of laws and permutation tests treat them as fixed
+        units, which is not quite true with few samples.
 
     References:
         Statistical power analysis for the behavioral sciences (Cohen, 1988), section 2.5, for the pooled spread
@@ -103,7 +103,7 @@ def standardise(x: Any, y: Any, *, by: str = "sd") -> Standardised:
     Example:
         >>> rng = torch.Generator().manual_seed(0)
         >>> x, y = torch.randn(2, 5000, 1, generator=rng)
-        >>> both = standardise(1000 * x, 1000 * (y + 2))  # in metres, say, instead of kilometres
+        >>> both = standardise(1000 * x, 1000 * (y + 2))  # say, in metres instead of kilometres
         >>> print(both.units, round(float(both.y.mean() - both.x.mean()), 1))
         pooled standard deviations 2.0
     """
@@ -119,14 +119,14 @@ def pooled_scaling(groups: Sequence[Tensor], *, by: str = "sd", names: Sequence[
     Arguments:
         groups: Checked samples, shapes (n_g, d).
         by: sd or mad.
-        names: Of the columns, for messages.
+        names: Names of the columns, for messages.
 
     Raises:
         InputError: See :func:`standardise`.
     """
     check_choice(by, tuple(SCALES), "standardise")
     sets = [samples.detach().cpu().double() for samples in groups]
-    origin = sets[0][0]  # squares of what is left lose nothing to a common offset
+    origin = sets[0][0]  # so that squares lose no digits to a common offset
     centred, centres = [], []
     for samples in sets:
         samples = samples - origin
@@ -135,7 +135,7 @@ def pooled_scaling(groups: Sequence[Tensor], *, by: str = "sd", names: Sequence[
     deviations = torch.cat(centred)
     largest = torch.stack([samples.abs().amax(dim=0) for samples in sets]).amax(dim=0)
     if by == "sd":
-        unit = deviations.abs().amax(dim=0).clamp(min=2.0**-1000)  # so that squares neither overflow nor vanish
+        unit = deviations.abs().amax(dim=0).clamp(min=2.0**-1000)  # so that squares neither overflow nor underflow
         freedom = max(1, len(deviations) - len(sets))
         scales = unit * ((deviations / unit).square().sum(dim=0) / freedom).sqrt()
     else:
@@ -151,7 +151,7 @@ def pooled_scaling(groups: Sequence[Tensor], *, by: str = "sd", names: Sequence[
     if flat.any():
         only, columns = int(flat.sum()) == 1, called(flat)
         why = (
-            "has no spread within the groups, and differs between them"
+            "has no spread within the groups but differs between them"
             if by == "sd"
             else "holds one value in half of the rows, so that its MAD is 0"
         )

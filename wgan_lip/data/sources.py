@@ -1,4 +1,4 @@
-"""What a sample source is: training samples, held-out samples, reference samples, which never meet."""
+"""The base of sample sources: training, held-out and reference samples, which stay apart."""
 
 from __future__ import annotations
 
@@ -34,44 +34,44 @@ __all__ = [
 ]
 
 TEST, REFERENCE = 0, 1
-COARSE = 1e-3  # of a column's spread: the rounding from which samples are no longer those that were given
-MERGED = 0.05  # of the rows: more than these do not merge unnoticed
-APART = 1e3  # between the ranges of two columns: the narrow one then weighs a millionth in a squared distance
+COARSE = 1e-3  # times a column's spread: samples rounded by more than this are no longer those that were given
+MERGED = 0.05  # share of the rows that may become equal without a warning
+APART = 1e3  # ratio of two columns' ranges from which on the narrow one weighs a millionth in a squared distance
 
 
 def derived_generator(seed: int, purpose: int) -> torch.Generator:
-    """A generator for `TEST` or `REFERENCE` whose stream no other purpose shares.
+    """A generator for `TEST` or `REFERENCE`, whose stream is used for nothing else.
 
     torch's CPU generator reads the low 32 bits of its seed. Bit 31 keeps these streams apart from every
     `manual_seed` below 2^31, bit 30 keeps the two purposes apart.
     """
     if seed < 0:
-        raise InputError(f"Expected a seed of at least 0. Got {seed}.")
+        raise InputError(f"seed must be at least 0, not {seed}.")
     mixed = int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
     return torch.Generator().manual_seed(mixed >> 2 | purpose << 30 | 1 << 31)
 
 
 def check_positive(*, or_zero: bool = False, **values: float) -> None:
-    """Raises :class:`InputError`, naming the first value that is not positive, or zero where it may be, and finite."""
+    """Raises :class:`InputError`, naming the first value that is not finite and positive (or zero, if allowed)."""
     for name, value in values.items():
         if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
-            raise InputError(f"Expected {name} to be positive{' or zero' * or_zero} and finite. Got {value}.")
+            raise InputError(f"{name} must be positive{' or zero' * or_zero} and finite, not {value}.")
 
 
 class Source(Rebuildable, ABC):
     """Where real samples come from.
 
     Attributes:
-        name: Its name. A class that needs no argument is found by it; see :func:`wgan_lip.data.named_sources`.
-        whole: Arguments with which `test` and the training samples together are all samples there are.
+        name: Its name, by which a class that needs no argument is found; see :func:`wgan_lip.data.named_sources`.
+        whole: Arguments with which `test` and the training samples together are all samples of the set.
         dim: The dimension d of a sample.
         test: Held-out samples, shape (m, d), on the CPU. Never drawn by `sample` or `reference`.
-        size: Number of training samples where they are a finite set, else None.
-        label_scale: s, where the last K coordinates of a sample are its label, s times a unit vector; else None. See
+        size: Number of training samples if they are a finite set, else None.
+        label_scale: s, if the last K coordinates of a sample are its label, s times a unit vector; else None. See
             :meth:`FiniteSource.with_labels`.
-        label_shares: The share of each of the K classes in the training samples, where samples carry labels, else None.
-        image_shape: (c, h, w) where samples are images, else None; d is c·h·w, and K more with labels.
-        low, high: The range of every coordinate, labels aside, where it is known, else None.
+        label_shares: The share of each of the K classes in the training samples if samples carry labels, else None.
+        image_shape: (c, h, w) if samples are images, else None; d is c·h·w, and K more with labels.
+        low, high: The range of every coordinate, apart from labels, if known, else None.
         modes: Component means of a Gaussian mixture, shape (k, d), else None.
         mode_std: The components' common standard deviation (isotropic), else None.
         units: In words, what one unit of a coordinate is, for the certificates of critics trained on it.
@@ -95,7 +95,7 @@ class Source(Rebuildable, ABC):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What players are built for: dim, low, high, image_shape; with labels their number, shares and scale too."""
+        """Sizes that networks are built for: dim, low, high, image_shape; with labels their number, shares, scale."""
         sizes = {name: getattr(self, name) for name in ("dim", "low", "high", "image_shape")}
         if self.label_shares is None:
             return sizes
@@ -112,20 +112,20 @@ class Source(Rebuildable, ABC):
 
     @classmethod
     def examples(cls) -> Iterator[Source]:
-        """A few sources of this class, which the tests hold against what is promised here: by default the one that
-        needs no argument, if there is one."""
+        """A few sources of this class, for the tests of what is promised here; by default the one built without
+        arguments, if there is one."""
         if not required(cls):
             yield cls()
 
     def fingerprint(self) -> str:
-        """In words, what tells these data from others, so that a training goes on with those that it began with.
+        """In words, what distinguishes these data from others, so that a resumed run uses the data it began with.
 
-        A law has its class and dimension; the settings of a law are those of whoever built it.
+        For a law these are its class and dimension; its settings are known to the code that built it.
         """
         return f"{type(self).__name__} of dimension {self.dim}"
 
     def to(self, device: torch.device | str) -> Source:
-        """Lets `sample` hand out rows on `device`; a finite training set is moved there once. Returns itself."""
+        """Lets `sample` return rows on `device`; a finite training set is moved there once. Returns itself."""
         self.device = torch.device(device)
         return self
 
@@ -133,13 +133,13 @@ class Source(Rebuildable, ABC):
 class FiniteSource(Source):
     """A finite set of real samples, split into `train` and `test`; its law is uniform on the rows of `train`.
 
-    Rows of dtype uint8 are pixels: they stay so in memory, and are handed out as float32 divided by 255.
+    Rows of dtype uint8 are pixels: they stay so in memory, and are returned as float32 divided by 255.
 
     Rows that are equal in the data may fall on both sides of a split.
 
     Attributes:
-        train_labels, test_labels: Class of each row, shapes (n,) and (m,), on the CPU, where known.
-        classes: Their names in order, where known.
+        train_labels, test_labels: Class of each row, shapes (n,) and (m,), on the CPU, if known.
+        classes: Their names in order, if known.
     """
 
     size: int
@@ -152,33 +152,30 @@ class FiniteSource(Source):
         self.size, self.dim = train.shape
 
     def with_labels(self, scale: float = 1.0) -> FiniteSource:
-        r"""Joins its label to each sample, as K more coordinates, s times a unit vector. Returns itself.
+        r"""Joins to each sample its label, as K more coordinates, s times a unit vector. Returns itself.
 
-        A game on such samples is conditional: P is then the joint law of (x, s·e_y), a generator gets y and hands out
-        (G(z, y), s·e_y), and a critic is a function of both. A certificate is about the distance
+        Training on such samples is conditional: P is then the joint law of (x, s·e_y), a generator gets y and returns
+        (G(z, y), s·e_y), and a critic is a function of both. A certificate refers to the distance
 
         .. math:: \sqrt{\|x - x'\|^2 + 2 s^2 [y \ne y']}
 
         so with constant 1 the critic is 1-Lipschitz in x for each label, and its values for two labels of one x differ
-        by at most s·√2. Where generated labels have the shares of the real ones, W1 of the joint laws is at most the
-        mean over the labels of W1 between the laws given the label, and equal to it if s·√2 is at least the diameter
-        of the x.
+        by at most s·√2. If generated labels have the shares of the real ones, W1 of the joint laws is at most the mean
+        over the labels of W1 between the laws given the label, and equal to it if s·√2 is at least the diameter of
+        the x.
 
         Arguments:
-            scale: s, in the units of the samples. The smaller, the cheaper is a sample of the wrong class.
+            scale: s, in the units of the samples. The smaller it is, the less a sample of the wrong class costs.
 
         Raises:
-            InputError: No labels, labels joined already, or a scale that is not positive.
+            InputError: No labels, labels that are already joined, or a scale that is not positive.
         """
         if self.train_labels is None or self.test_labels is None:
             raise InputError(
-                f"Expected data with labels, to condition on them. Got {type(self).__name__} without. Leave out "
-                "label_scale."
+                f"label_scale conditions on labels, and this {type(self).__name__} has none. Leave it out."
             )
         if self.label_scale is not None:
-            raise InputError(
-                "Expected samples without labels. Got labels that are joined already. Build the source anew."
-            )
+            raise InputError("The labels are already joined to these samples. Call with_labels only once.")
         check_positive(label_scale=scale)
         count = 1 + int(max(self.train_labels.max(), self.test_labels.max()))
         shares = self.train_labels.bincount(minlength=count).double() / self.size
@@ -189,7 +186,7 @@ class FiniteSource(Source):
 
     @property
     def train(self) -> Tensor:
-        """All training samples, shape (n, d), on :attr:`device`; of pixels a new tensor, four times their memory."""
+        """All training samples, shape (n, d), on :attr:`device`; for pixels a new tensor of four times their memory."""
         return self._joined(as_samples(self._stored), self.train_labels)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
@@ -198,7 +195,7 @@ class FiniteSource(Source):
 
     def reference(self, n: int, seed: int) -> Tensor:
         if not 1 <= n <= self.size:
-            raise InputError(f"Expected between 1 and {self.size} reference samples, the size of train. Got {n}.")
+            raise InputError(f"n must be between 1 and {self.size}, the number of training samples, not {n}.")
         return self.rows(torch.randperm(self.size, generator=derived_generator(seed, REFERENCE))[:n]).cpu()
 
     def fingerprint(self) -> str:
@@ -211,14 +208,14 @@ class FiniteSource(Source):
         return super().to(device)
 
     def rows(self, index: Tensor) -> Tensor:
-        """Training samples by number, shape (k, d), on :attr:`device`; `index` has shape (k,) and lies on the CPU."""
+        """Training samples by index, shape (k, d), on :attr:`device`; `index` has shape (k,) and is on the CPU."""
         return self._with_labels_of(index, self._unlabelled(index))
 
     def _unlabelled(self, index: Tensor) -> Tensor:
         return as_samples(self._stored[index.to(self._stored.device, non_blocking=True)])
 
     def _augmented(self, samples: Tensor, rng: torch.Generator) -> Tensor:
-        """What training sees of samples, labels aside."""
+        """The samples as training sees them, without labels."""
         return samples
 
     def _with_labels_of(self, index: Tensor, samples: Tensor) -> Tensor:
@@ -234,13 +231,13 @@ class FiniteSource(Source):
 
 
 def required(kind: type) -> list[str]:
-    """The arguments without which no object of a class can be built."""
+    """The required arguments of a class's constructor."""
     parameters = inspect.signature(kind).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def as_samples(stored: Tensor) -> Tensor:
-    """Samples as they are handed out: pixels, of dtype uint8, as float32 divided by 255; all else as it is."""
+    """Samples as a source returns them: pixels, of dtype uint8, as float32 divided by 255; others as they are."""
     return stored.float() / 255 if stored.dtype == torch.uint8 else stored
 
 
@@ -265,7 +262,7 @@ def as_float32(rows: Tensor, name: str) -> Tensor:
 
     Raises:
         InputError: A number beyond float32's range, or a column that rounding moves by more than a thousandth of its
-            spread on average: what its numbers differ in would be lost, as of 10⁸ and 10⁸ + 1.
+            spread on average: its numbers could no longer be told apart, as with 10⁸ and 10⁸ + 1.
 
     Warns:
         UserWarning: More than one in twenty rows would become equal to another one.
@@ -275,60 +272,58 @@ def as_float32(rows: Tensor, name: str) -> Tensor:
     rounded = rows.float()
     if not rounded.isfinite().all():
         largest = torch.finfo(torch.float32).max
-        raise InputError(f"Expected {name} to hold values up to {largest:.1e}, the largest float32. Rescale them.")
+        raise InputError(f"{name} holds values above {largest:.1e}, the largest float32. Rescale them.")
     spread, moved = torch.cat([_spread_and_rounding(part) for part in rows.split(2**24 // len(rows) + 1, dim=1)], dim=1)
     if not moved.any():
         return rounded
     before, after = _distinct(rows), _distinct(rounded)
-    merged = f"{before - after} of {before} different rows become equal to another"
+    merged = f"{before - after} of {before} different rows become equal to others"
     worst = int((moved / spread).where(spread > 0, 0).argmax())
     if 0 < COARSE * spread[worst] < moved[worst]:
         column = rows[:, worst, None]
         middle = column.median()
         _, left = _spread_and_rounding(column - middle)
-        remedy = (
-            "Subtract each column's median from it: no distance changes" if left < moved[worst] / 2 else "Rescale it"
-        )
+        remedy = "Subtract each column's median: no distance changes" if left < moved[worst] / 2 else "Rescale it"
         raise InputError(
-            f"Expected {name} to keep its numbers in float32, in which training computes. Got column {worst + 1} of "
-            f"median {middle:.8g} and spread {spread[worst]:.2g}, which rounding moves by {moved[worst]:.2g}: "
-            f"{_distinct(column)} different values become {_distinct(column.float())}, and {merged}. {remedy}."
+            f"Training computes in float32, which is too coarse for {name}: column {worst + 1} has median {middle:.8g} "
+            f"and spread {spread[worst]:.2g}, and rounding moves it by {moved[worst]:.2g}, so {_distinct(column)} "
+            f"different values become {_distinct(column.float())}, and {merged}. {remedy}."
         )
     if before - after > MERGED * before:
-        warnings.warn(f"In float32, in which training computes, {merged} in {name}.", stacklevel=2)
+        warnings.warn(f"Training computes in float32, where {merged} in {name}.", stacklevel=2)
     return rounded
 
 
 def _spread_and_rounding(rows: Tensor) -> Tensor:
-    """Of each column, the mean distance of its numbers from their median, and from their float32; shape (2, d)."""
+    """Per column, the mean distance of its numbers from their median, and from their float32 value; shape (2, d)."""
     return torch.stack([(rows - other).abs().mean(dim=0) for other in (rows.median(dim=0).values, rows.float())])
 
 
 def warn_of_scales(rows: Tensor, name: str) -> None:
-    """Warns of columns whose ranges differ by orders of magnitude: distances say next to nothing of the narrow ones."""
+    """Warns of columns whose ranges differ by orders of magnitude: the narrow ones hardly affect distances."""
     ranges = rows.amax(dim=0).double() - rows.amin(dim=0).double()
     narrowest = int(ranges.where(ranges > 0, math.inf).argmin())
     widest = int(ranges.argmax())
     if ranges[widest] >= APART * ranges[narrowest] > 0:
         warnings.warn(
-            f"Column {widest + 1} of {name} ranges over {ranges[widest]:.2g}, column {narrowest + 1} over "
-            f"{ranges[narrowest]:.2g}: distances, and W1 with them, say next to nothing of the latter. Divide each "
-            "column by what one unit of it is worth, such as its standard deviation.",
+            f"Column {widest + 1} of {name} ranges over {ranges[widest]:.2g}, but column {narrowest + 1} only over "
+            f"{ranges[narrowest]:.2g}, so that it hardly affects distances and W1. Divide each column by its scale, "
+            "such as its standard deviation.",
             stacklevel=2,
         )
 
 
 def _distinct(rows: Tensor) -> int:
-    """How many of the rows differ."""
-    plain = (rows + 0.0).contiguous().cpu().numpy()  # one zero
+    """The number of different rows."""
+    plain = (rows + 0.0).contiguous().cpu().numpy()  # turns -0.0 into 0.0
     return len(np.unique(plain.view(f"V{plain.itemsize * plain.shape[1]}")))
 
 
 def split_rows(n: int, test_size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Splits range(n) at random into training rows, shape (n - test_size,), and test rows, shape (test_size,)."""
     if n < 2:
-        raise InputError(f"Expected at least 2 samples, to hold some out. Got {n}. Give more.")
+        raise InputError(f"At least 2 samples are needed to hold some out, not {n}. Give more.")
     if not 1 <= test_size < n:
-        raise InputError(f"Expected a test_size between 1 and {n - 1}, for {n} samples. Got {test_size}.")
+        raise InputError(f"test_size must be between 1 and {n - 1} for {n} samples, not {test_size}.")
     rows = torch.randperm(n, generator=derived_generator(seed, TEST))
     return rows[test_size:], rows[:test_size]

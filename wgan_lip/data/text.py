@@ -1,7 +1,7 @@
-"""Tables in text files: delimiter, decimal mark, encoding and names, found where they are clear.
+"""Tables in text files: delimiter, decimal mark, encoding and names, detected if they are unambiguous.
 
-Where they are not, the table is refused, and the message names the choice that settles it. So no first row that may be
-a row of names becomes a sample, and no half of 1,5 becomes a number of its own, without a word.
+If they are not, the table is refused, and the message names the option that settles it. So a first row that may hold
+names never silently becomes a sample, nor half of 1,5 a number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["read_text"]
 
 WHOLE = r"^[+-]?[0-9]+$"
 LONG = r"^[+-]?[0-9]{16,}$"  # whole numbers that may lie beyond 2^53
-HALF = r"^(-0|[+-]?0[0-9]+|[+-]?[0-9]{2,}[eE].*)$"  # no number is written so, but half of -0,5 and 1,05 and 1,25e9 is
+HALF = r"^(-0|[+-]?0[0-9]+|[+-]?[0-9]{2,}[eE].*)$"  # not how numbers are written, but half of -0,5, 1,05 or 1,25e9
 THOUSANDS = {mark: rf"^[+-]?[1-9][0-9]{{0,2}}{re.escape(mark)}[0-9]{{3}}$" for mark in ".,"}
 DECIMALS = r"^[^.,]*[.,]?([0-9]*).*$"
 YEARS = (1800, 2100)
@@ -45,21 +45,21 @@ BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 PREAMBLE = re.compile(r"([ \t]*(?P<comment>#.*)?|sep=(?P<delimiter>.))\n")  # the last as Excel writes it
-FILL = "Fill gaps, drop columns of text by drop=, and name a column of row names by index=."
+FILL = "Fill gaps, drop columns of text by drop=, and name the column of row names by index=."
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """A text taken apart.
+    """A text split into cells.
 
     Attributes:
-        path: Where it was read.
+        path: The file.
         text: Its rows, of which the first may hold names.
-        above: How many lines stand above them.
-        comment: The last of these, where it is a comment.
-        dialect: How its cells are told apart.
+        above: The number of lines above them.
+        comment: The last of these, if it is a comment.
+        dialect: How its cells are separated.
         first: The cells of the first row.
-        columns: The cells of the rows below, a column each, as arrays of pyarrow.
+        columns: The cells of the rows below, one pyarrow array per column.
     """
 
     path: Path
@@ -71,10 +71,10 @@ class _Table:
     columns: list[Any]
 
     def refusal(self, got: str, remedy: str = FILL) -> InputError:
-        return InputError(f"Expected {self.path} to hold equally long rows of numbers. Got {got}. {remedy}")
+        return InputError(f"{self.path} must hold rows of numbers, all of one length, but has {got}. {remedy}")
 
     def place(self, columns: Iterable[int], *, header: bool) -> str:
-        """Where the first cell of these columns stands that holds no number, or the first row of another length."""
+        """Describes the first cell of these columns that is not a number, or the first row of another length."""
         rows, width = self.dialect.reader(self.text), len(self.columns)
         if header:
             next(rows)
@@ -86,10 +86,10 @@ class _Table:
                     return f"{row[column]!r} in column {column + 1}{title}, line {line}"
             if row and len(row) != width:
                 return f"{len(row)} columns in line {line}, {width} above it"
-        return "rows that can't be told apart"
+        return "rows that can't be separated"
 
     def numbers(self, column: int) -> np.ndarray | None:
-        """A column below the first row; None where one of its cells holds no number."""
+        """A column below the first row; None if one of its cells is not a number."""
         import pyarrow.compute as pc
 
         cells = self.columns[column]
@@ -101,7 +101,7 @@ class _Table:
         return pc.cast(cells, "double").to_numpy()
 
     def decimals(self, columns: Iterable[int]) -> np.ndarray:
-        """The least and the greatest number of decimals of each of these columns below the first row, shape (k, 2)."""
+        """The least and greatest numbers of decimals in each of these columns below the first row, shape (k, 2)."""
         import pyarrow.compute as pc
 
         lengths = (
@@ -110,7 +110,7 @@ class _Table:
         return np.array([[pc.min(each).as_py(), pc.max(each).as_py()] for each in lengths])
 
     def example(self, pattern: str, columns: Iterable[int], *, unless: str = "^$") -> str | None:
-        """The first cell of these columns that matches, `unless` it matches that as well; None where there is none."""
+        """The first cell of these columns that matches `pattern` but not `unless`; None if there is none."""
         import pyarrow.compute as pc
 
         for cells in (self.columns[column] for column in columns):
@@ -120,7 +120,7 @@ class _Table:
         return None
 
     def with_first_row(self) -> _Table:
-        """The same, with the first row among those below it."""
+        """The same table with the first row added to the columns."""
         import pyarrow
 
         heads = [pyarrow.array([cell], pyarrow.large_string()) for cell in self.first]
@@ -129,10 +129,10 @@ class _Table:
 
 
 def read_text(path: Path, options: TableOptions, limit: int) -> Samples:
-    """Reads a table of numbers from a text file, also one compressed by gzip.
+    """Reads a table of numbers from a text file, which may be compressed by gzip.
 
-    UTF-8, UTF-16, UTF-32 and eight-bit encodings are told apart; of the last, names that are not ASCII may come out
-    differently. Blank lines, and lines that begin with # above the first row, are skipped.
+    UTF-8, UTF-16, UTF-32 and eight-bit encodings are recognised; in the last, names that are not ASCII may come out
+    wrong. Blank lines, and lines that begin with # above the first row, are skipped.
 
     Arguments:
         path: The file.
@@ -143,8 +143,8 @@ def read_text(path: Path, options: TableOptions, limit: int) -> Samples:
         Numbers rounded to the nearest float64, shape (n, d).
 
     Raises:
-        InputError: A table that can be read in two ways (the choice is named), one larger than `limit`, text or gaps
-            where numbers are due, rows of unequal lengths, whole numbers that float64 can't hold.
+        InputError: A table that can be read in two ways (the option that settles it is named), one larger than `limit`,
+            text or gaps instead of numbers, rows of unequal lengths, whole numbers that float64 can't hold.
     """
     import_pyarrow(path)
     table = _split(path, _decoded(path, limit), options, limit)
@@ -191,7 +191,7 @@ def _decoded(path: Path, limit: int) -> str:
 
 
 def _split(path: Path, text: str, options: TableOptions, limit: int) -> _Table:
-    """Takes a text apart."""
+    """Splits a text into cells."""
     above, start, comment, delimiter = 0, 0, "", options.delimiter
     while (line := PREAMBLE.match(text, start)) is not None:
         above, start, comment = above + 1, line.end(), (line["comment"] or "").strip("# \t")
@@ -209,7 +209,7 @@ def _split(path: Path, text: str, options: TableOptions, limit: int) -> _Table:
     table = _Table(path, text, above, comment, dialect, first, [[]] * width)
     try:
         columns = _columns(below, width, dialect.delimiter or NO_CHARACTER)
-    except ValueError:  # of pyarrow: a row of another length
+    except ValueError:  # from pyarrow: a row of another length
         raise table.refusal(table.place(range(width), header=not any(map(dialect.is_number, first)))) from None
     table = replace(table, columns=columns)
     if width > 1 and first[width - 1 :] in ([], [""]) and table.example(".", [width - 1]) is None:
@@ -240,7 +240,7 @@ def _columns(text: str, width: int, delimiter: str) -> list[Any]:
 def _names(
     table: _Table, numbers: Sequence[np.ndarray | None], options: TableOptions
 ) -> tuple[bool, tuple[str, ...] | None, tuple[str, ...]]:
-    """Whether the first row holds names; the names of the columns, if there are any; what to say of it."""
+    """Whether the first row holds names; the names of the columns, if any; notes about them."""
     first, width, path = table.first, len(table.columns), table.path
     header = options.header
     notes: tuple[str, ...] = ()
@@ -255,23 +255,23 @@ def _names(
         first = ["", *first]
     if len(first) != width:
         raise InputError(
-            f"Expected {path} to name each of its columns. Got {len(first)} names above rows of {width} cells. Repair "
-            "the first line; where 1,5 is one number, say decimal=comma."
+            f"{path} has {len(first)} names above rows of {width} cells. Correct the first line; if 1,5 is one number, "
+            "say decimal=comma."
         )
     return True, tuple(first), notes
 
 
 def _names_rows(table: _Table, first: np.ndarray | None) -> bool:
-    """Whether a first column without a name above it, though there is one above each other, names the rows, as of R."""
+    """Whether the first column holds row names, as R writes them, if it alone has no name above it."""
     if first is None:
         return True
-    if table.dialect.delimiter == "," and not table.example(r"\.", range(1, len(table.columns))):  # of 1,5 and 2,5
+    if table.dialect.delimiter == "," and not table.example(r"\.", range(1, len(table.columns))):  # as in 1,5 and 2,5
         return len(first) > 4 and counts(first)
     return np.array_equal(first, np.floor(first)) and len(np.unique(first)) == len(first)
 
 
 def _is_header(table: _Table, numbers: Sequence[np.ndarray | None], *, by_width: bool) -> tuple[bool, tuple[str, ...]]:
-    """Whether the first row holds names, and what to say of it. Raises :class:`InputError` where it may."""
+    """Whether the first row holds names, and notes about it. Raises :class:`InputError` if that is unclear."""
     first, path = table.first, table.path
     are_numbers = list(map(table.dialect.is_number, first))
     if by_width or not any(are_numbers):
@@ -295,11 +295,11 @@ def _is_header(table: _Table, numbers: Sequence[np.ndarray | None], *, by_width:
 
 
 def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tuple[str, bool]:
-    """Why the first row may hold names, "" where nothing speaks for it, though it holds numbers; whether it must.
+    """Why a first row of numbers may hold names, or "" if nothing suggests it; and whether it must hold names.
 
     Arguments:
         table: The text.
-        columns: Those that hold numbers.
+        columns: The columns that hold numbers.
         below: These numbers, without the first row, shape (n, k).
     """
     cells = [table.first[column] for column in columns]
@@ -309,16 +309,16 @@ def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tup
         return "", False
     whole = all(re.match(WHOLE, cell) for cell in cells)
     digits, (least, most) = np.array([len(re.sub(DECIMALS, r"\1", cell)) for cell in cells]), table.decimals(columns).T
-    shorter = (2 * digits <= least) & (least > 0)  # than another programme writes below
+    shorter = (2 * digits <= least) & (least > 0)  # with fewer decimals than the rows below
     alone = shorter.all() or (n > 4 and ((digits > most) & (most == 0)).all())
     alone = alone or (not any("e" in cell.lower() for cell in cells) and table.example("^[^eE]*$", columns) is None)
     line, _, rest = table.text.partition("\n")
     if re.fullmatch(r'("[^"]*"(\W|$))+', line) and '"' not in rest:
-        return "it alone stands in quotes", True
+        return "it alone is in quotes", True
     if whole and counts(values) and (values[0] == 0 or k > 2 or alone):
-        return f"it holds {few(cells, 2)}, as of numbered columns", shorter.any() and k > 1 and n * k > 5
+        return f"it holds {few(cells, 2)}, like numbered columns", shorter.any() and k > 1 and n * k > 5
     if alone:
-        return "its numbers are written in another way than those below", False
+        return "its numbers are formatted differently from those below", False
     rises, even = k > 1 and (steps > 0).all(), k > 1 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)
     if rises and (k > 5 or (k > 3 and even)) and (np.diff(below) > 0).all(axis=1).mean() < 0.5:
         return "its numbers rise from column to column, and those below don't", False
@@ -332,7 +332,7 @@ def _like_names(table: _Table, columns: Sequence[int], below: np.ndarray) -> tup
 
 
 def _check_cells(table: _Table, columns: Sequence[int], options: TableOptions) -> None:
-    """Raises :class:`InputError` for cells of numbers that may mean another number, or that float64 can't hold."""
+    """Raises :class:`InputError` for cells that may mean a different number, or one that float64 can't hold."""
     import pyarrow.compute as pc
 
     between, mark = table.dialect.delimiter, table.dialect.decimal
@@ -340,20 +340,19 @@ def _check_cells(table: _Table, columns: Sequence[int], options: TableOptions) -
         marked = table.example(re.escape(mark), columns)
         if marked and table.example(re.escape(mark), columns, unless=THOUSANDS[mark]) is None:
             raise InputError(
-                f"The marks in numbers of {table.path}, such as {marked}, may set off decimals or thousands. Say "
-                f"decimal={'comma' if mark == ',' else 'point'}, or take the marks out."
+                f"The marks in numbers of {table.path}, such as {marked}, may separate decimals or thousands. Say "
+                f"decimal={'comma' if mark == ',' else 'point'}, or remove the marks."
             )
     commas_only = options.decimal is None and between == "," and table.example(r"\.", columns) is None
     if commas_only and (half := table.example(HALF, columns)) is not None:
         raise InputError(
-            f"The commas in {table.path} may be decimal marks: numbers are not written {half}. Say decimal=comma, or "
-            "decimal=point if they stand between columns."
+            f"The commas in {table.path} may be decimal marks, since {half} is an unusual way to write a number. Say "
+            "decimal=comma, or decimal=point if they separate columns."
         )
     for column in columns:
         cells = table.columns[column]
         for cell in map(str, cells.filter(pc.match_substring_regex(cells, LONG))):
             if int(cell) != int(float(cell)):
                 raise InputError(
-                    f"Expected {table.path} to hold numbers that float64 can hold. Got {cell}. Subtract a common "
-                    "offset from all samples."
+                    f"float64 can't represent {cell} in {table.path}. Subtract a common offset from all samples."
                 )

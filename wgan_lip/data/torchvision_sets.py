@@ -20,11 +20,11 @@ __all__ = ["CIFAR10", "MNIST", "CelebA", "FashionMNIST", "import_torchvision"]
 
 
 def import_torchvision() -> ModuleType:
-    """Imports torchvision, also where its compiled operators do not load.
+    """Imports torchvision, even if its compiled operators do not load.
 
-    A torchvision wheel built for CUDA cannot load its operators beside a CPU-only torch, and its import then fails
-    because it describes two operators that were never declared. Declaring them lets the import pass. They stay
-    without code: data sets, transforms and image grids use neither.
+    A torchvision wheel built for CUDA can't load its operators together with a CPU-only torch, and its import then
+    fails because it refers to two operators that were never declared. Declaring them lets the import succeed. They have
+    no code: data sets, transforms and image grids use neither.
     """
     try:
         import torchvision
@@ -38,14 +38,14 @@ def import_torchvision() -> ModuleType:
 
 
 class TorchvisionImages(ImageSource):
-    """A set with a split of its own: all its training images, and held-out images out of its test images.
+    """A set with a given split: all its training images, and held-out images drawn from its test images.
 
-    With the files in place no network is used.
+    If the files are there, no network is used.
     """
 
     whole = MappingProxyType({"test_size": None})
-    place: ClassVar[str]  # of its files, below the root
-    files: ClassVar[str]  # what has to be there
+    place: ClassVar[str]  # the folder of its files, below the root
+    files: ClassVar[str]  # what must be there
 
     def __init__(self, root: str, download: bool, test_size: int | None, seed: int, **options: Any) -> None:
         folder = Path(root).expanduser()
@@ -53,7 +53,7 @@ class TorchvisionImages(ImageSource):
         test, test_labels = self._opened(folder, "test", download)
         test_size = len(test) if test_size is None else test_size
         if not 1 <= test_size <= len(test):
-            raise InputError(f"Expected a test_size between 1 and {len(test)}. Got {test_size}.")
+            raise InputError(f"test_size must be between 1 and {len(test)}, not {test_size}.")
         rows = torch.randperm(len(test), generator=derived_generator(seed, TEST))[:test_size]
         if test_labels is not None:
             test_labels = test_labels[rows]
@@ -64,15 +64,15 @@ class TorchvisionImages(ImageSource):
             return self._read(import_torchvision().datasets, str(folder), split, download)
         except InputError:
             raise
-        except Exception as error:  # torchvision asserts, and a damaged file raises whatever its parser meets
+        except Exception as error:  # torchvision asserts, and for a damaged file parsers raise all kinds of errors
             raise InputError(
-                f"Expected {type(self).__name__} in {folder / self.place}. Got {one_line(error)}. "
+                f"{type(self).__name__} can't be read from {folder / self.place}: {one_line(error)}. "
                 f"Put {self.files} there{'' if download else ' or set download=true'}."
             ) from error
 
     @classmethod
     def examples(cls) -> Iterator[Source]:
-        return iter(())  # they read files; tests/test_images.py writes small ones
+        return iter(())  # these classes read files; tests/test_images.py writes small ones
 
     @abstractmethod
     def _read(self, datasets: ModuleType, root: str, split: str, download: bool) -> tuple[Tensor, Tensor | None]:
@@ -80,7 +80,7 @@ class TorchvisionImages(ImageSource):
 
 
 class MNIST(TorchvisionImages):
-    """MNIST, 28 × 28 pixels: the 60,000 training images, and held-out images out of the 10,000 test images.
+    """MNIST, 28 × 28 pixels: the 60,000 training images, and held-out images from the 10,000 test images.
 
     Arguments:
         root: Folder that holds, or will hold, `MNIST/raw` with the four idx files.
@@ -119,7 +119,7 @@ class MNIST(TorchvisionImages):
 
 
 class FashionMNIST(MNIST):
-    """Fashion-MNIST, 28 × 28 pixels: the 60,000 training images, and held-out images out of the 10,000 test images.
+    """Fashion-MNIST, 28 × 28 pixels: the 60,000 training images, and held-out images from the 10,000 test images.
 
     Arguments:
         root: Folder that holds, or will hold, `FashionMNIST/raw` with the four idx files.
@@ -142,7 +142,7 @@ class FashionMNIST(MNIST):
 
 
 class CIFAR10(TorchvisionImages):
-    """CIFAR-10, 32 × 32 pixels in colour: 50,000 training images, and held-out images out of the 10,000 test images.
+    """CIFAR-10, 32 × 32 pixels in colour: 50,000 training images, and held-out images from the 10,000 test images.
 
     The set is a pickle, which could run code. torchvision unpickles its files only where their MD5 sums are those of
     the published ones.
@@ -184,7 +184,7 @@ class CIFAR10(TorchvisionImages):
 
 
 class CelebA(TorchvisionImages):
-    """CelebA's aligned faces: 162,770 training images, and held-out images out of the 19,962 test images.
+    """CelebA's aligned faces: 162,770 training images, and held-out images from the 19,962 test images.
 
     The middle square of each, 178 × 178 pixels, is scaled to `pixels` × `pixels`. Its download needs the package gdown.
 
@@ -198,7 +198,7 @@ class CelebA(TorchvisionImages):
         seed: Fixes which.
         flip, shift: Augmentation; see :class:`ImageSource`.
         label_scale: Joins labels to the samples; see :meth:`FiniteSource.with_labels`.
-        corrupt: What happens where images cannot be read; see :class:`wgan_lip.data.ImageFolder`.
+        corrupt: What to do with images that can't be read; see :class:`wgan_lip.data.ImageFolder`.
 
     Raises:
         InputError: The files are absent and cannot be downloaded, or are damaged, `test_size` is too large, or there

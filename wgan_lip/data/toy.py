@@ -1,4 +1,4 @@
-"""Laws on the plane with samplers in closed form."""
+"""Laws in the plane with samplers in closed form."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Checkerboard", "Gaussians8", "Gaussians25", "MixtureSource", "Moons"
 
 
 class ToySource(Source):
-    """A law on the plane with a sampler in closed form; a subclass supplies :meth:`_draw`.
+    """A law in the plane with a sampler in closed form; a subclass supplies :meth:`_draw`.
 
     Arguments:
         test_size: The number m of held-out samples.
-        seed: Fixes the held-out samples, which no generator seeded below 2^31 draws.
+        seed: Fixes the held-out samples, which no generator with a seed below 2^31 draws.
 
     Raises:
         InputError: A size or scale that is not positive.
@@ -171,7 +171,7 @@ class Checkerboard(ToySource):
     def __init__(self, half_width: float = 2.0, cells: int = 4, test_size: int = 2000, seed: int = 0) -> None:
         check_positive(half_width=half_width, cells=cells)
         if cells % 2:
-            raise InputError(f"Expected an even number of cells. Got {cells}. Take {cells + 1}.")
+            raise InputError(f"cells must be even, not {cells}. Use {cells + 1}.")
         self.low, self.high, self.cells = -half_width, half_width, cells
         super().__init__(test_size, seed)
 

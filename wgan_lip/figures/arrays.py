@@ -14,7 +14,7 @@ from wgan_lip.utils.slopes import gradients
 
 Samples = Tensor | ArrayLike
 
-MAX_POINTS = 2000  # of each cloud; more would hide the critic
+MAX_POINTS = 2000  # most points of each cloud; more would hide the critic
 
 
 def as_numpy(samples: Samples) -> np.ndarray:
@@ -22,16 +22,16 @@ def as_numpy(samples: Samples) -> np.ndarray:
 
 
 def finite_points(samples: Samples, dim: int) -> np.ndarray:
-    """The finite ones of the first points, shape (n, dim)."""
+    """The finite points among the first ones, shape (n, dim)."""
     points = as_numpy(samples)
     if points.ndim != 2 or points.shape[1] != dim:
-        raise InputError(f"Expected points of shape (n, {dim}). Got shape {points.shape}. Check the data's dimension.")
+        raise InputError(f"points must have shape (n, {dim}), not {points.shape}. Check the dimension of the data.")
     points = points[:MAX_POINTS]
     return points[np.isfinite(points).all(1)]
 
 
 def like_of(critic: Callable[[Tensor], Tensor], samples: Samples) -> Tensor:
-    """A tensor of the dtype and on the device that the critic takes."""
+    """A tensor with the dtype and device that the critic takes."""
     like = next(critic.parameters(), None) if isinstance(critic, nn.Module) else None
     if like is not None:
         return like
@@ -41,7 +41,7 @@ def like_of(critic: Callable[[Tensor], Tensor], samples: Samples) -> Tensor:
 
 
 def values_at(critic: Callable[[Tensor], Tensor], points: np.ndarray, like: Tensor) -> np.ndarray:
-    """The critic at points of shape (k, d), shape (k,)."""
+    """The critic's values at points of shape (k, d), shape (k,)."""
     with torch.no_grad():
         values = critic(torch.as_tensor(points, dtype=like.dtype, device=like.device))
     return values.double().cpu().numpy().reshape(len(points))
@@ -59,11 +59,14 @@ def gradient_norms(critic: Callable[[Tensor], Tensor], points: Samples) -> np.nd
 
 
 def drawn_plan(rows: ArrayLike, columns: ArrayLike, mass: ArrayLike, lines: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the two ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
+    """Indices of both ends of at most `lines` entries of a plan, drawn in proportion to their masses."""
     rows, columns = np.asarray(rows), np.asarray(columns)
     mass = check_weights(mass, np.size(rows), "plan_mass")
     if rows.shape != mass.shape or columns.shape != mass.shape:
-        raise InputError(f"Expected plan_rows and plan_columns of one shape (k,). Got {rows.shape}, {columns.shape}.")
+        raise InputError(
+            f"plan_rows, plan_columns and plan_mass must have one shape (k,), not {rows.shape}, {columns.shape} and "
+            f"{mass.shape}."
+        )
     count = min(lines, int(np.count_nonzero(mass)))
     drawn = np.random.default_rng(0).choice(len(mass), count, replace=False, p=mass / mass.sum())
     return rows[drawn], columns[drawn]

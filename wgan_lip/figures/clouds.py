@@ -15,13 +15,13 @@ def generated_cloud(
 ) -> Figure:
     """Draws two clouds of any dimension in the plane that shows the real one best.
 
-    The plane is spanned by the two first principal components of the real points, with their signs fixed, so that
-    pictures of one run can be compared. In one dimension two histograms are drawn.
+    The plane is spanned by the first two principal components of the real points, with fixed signs, so that pictures
+    of one run can be compared. In one dimension, two histograms are drawn.
 
     Arguments:
         real: Points, shape (n, d).
         generated: Points, shape (m, d); those that are not finite are left out.
-        title: Stands above.
+        title: Title of the figure.
         labels: Names of the two clouds.
     """
     dim = as_numpy(real).shape[-1]

@@ -21,10 +21,10 @@ from wgan_lip.figures.style import BLUE, INK, MARKS, VERMILION, light, styled
 
 @styled
 def training_curves(records: Iterable[Mapping[str, float]]) -> dict[str, Figure]:
-    """Draws a run against the generator steps: what the critic sees, how far the generator is, slopes, the constant.
+    """Draws a run against generator steps: the critic's estimate, the generator's excess, slopes, the constant.
 
     Arguments:
-        records: As :func:`wgan_lip.runs.tracking.read_records` gives them. Values that are not finite break a curve.
+        records: As :func:`wgan_lip.runs.tracking.read_records` returns them. Values that are not finite break a curve.
 
     Returns:
         `value`, `score`, `slope` and `constant`, small figures of one panel each.
@@ -33,20 +33,20 @@ def training_curves(records: Iterable[Mapping[str, float]]) -> dict[str, Figure]
     drawn = {name: Figure(figsize=(4.4, 3.0), layout="constrained") for name in ("value", "score", "slope", "constant")}
     value, score, slope, constant = (figure.subplots() for figure in drawn.values())
     _curve(value, records, "w1/critic", BLUE, "critic's estimate", every=True)
-    _curve(value, records, "w1/exact", VERMILION, "exact $W_1$ of the held batch")
+    _curve(value, records, "w1/exact", VERMILION, "exact $W_1$ of the held-out batch")
     value.set(title="What the critic sees", ylabel="data units")
     _curve(score, records, "eval/excess", BLUE, "$W_1$ in excess of the floor")
     _curve(score, records, "eval/excess_real", VERMILION, "real samples")
-    score.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="equal laws, in the mean: 0")
+    score.axhline(0.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="equal laws, on average: 0")
     score.set(title="How far the generator is", ylabel="data units")
     _curve(slope, records, "critic/grad_norm", BLUE, "mean along transport rays")
-    slope.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="a potential: 1")
+    slope.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="KR potential: 1")
     slope.set(title="How steep the critic is", ylabel="gradient norm", ylim=(0, None))
     _curve(constant, records, "certificate/lipschitz", BLUE, "certified upper bound")
     constant.axhline(1.0, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="1-Lipschitz")
-    constant.set(title="What is proved of it", ylabel="Lipschitz constant")
+    constant.set(title="What is proved about it", ylabel="Lipschitz constant")
     low, high = constant.get_ylim()
-    constant.set_ylim(min(low, 0.9), max(high, 1.02))  # so that differences in the sixth digit look it
+    constant.set_ylim(min(low, 0.9), max(high, 1.02))  # so that differences in the sixth digit look small
     for axes in (value, score, slope, constant):
         axes.set(xlabel="generator step")
         axes.title.set(horizontalalignment="left", x=0.0)
@@ -72,7 +72,7 @@ def _curve(
 def _mean_curve(
     runs: Sequence[Sequence[tuple[float, float, float]]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where all runs have scores: mean seconds, samples, and lowest, mean and highest score, shape (k,) each."""
+    """Mean seconds, samples, and lowest, mean and highest score where all runs have scores, shape (k,) each."""
     curves = [
         np.array([point for point in run if point[0] > 0 and point[1] > 0 and math.isfinite(point[2])]).reshape(-1, 3)
         for run in runs
@@ -96,13 +96,12 @@ def score_against(
 ) -> Figure:  # fmt: skip
     """Draws the scores of groups of runs against time, or against generated samples.
 
-    The axis of scores is even around zero, and logarithmic beyond a thirtieth of the largest, of either sign.
+    The score axis is linear around zero and, on both sides, logarithmic beyond a thirtieth of the largest score.
 
     Arguments:
-        runs: For each group, by its label, its runs: (seconds, samples, score) triples in order. A group keeps its
-            colour and its line whichever axis it is drawn against. Of several runs, the mean is drawn, and a band from
-            the lowest to the highest, at equal numbers of samples, where all of them have scores; against their mean
-            time.
+        runs: For each group, by its label, its runs: (seconds, samples, score) triples in order. A group has the same
+            colour and line against either axis. For several runs, the mean is drawn with a band from the lowest to the
+            highest score, at equal numbers of samples and where all of them have scores; time is their mean time.
         by: `seconds`, or `samples`, which do not depend on the machine; on a logarithmic axis.
         quantity: What the scores are.
     """
@@ -138,7 +137,7 @@ def score_against(
 
 
 def told_time(seconds: float) -> str:
-    """`0.5 s`, `20 s`, `10 min`, `2 h`: as a tick says it."""
+    """`0.5 s`, `20 s`, `10 min`, `2 h`: the label of a tick."""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}"

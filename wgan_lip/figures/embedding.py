@@ -1,4 +1,4 @@
-"""Figures as text inside a page: nothing beside it is needed to show them."""
+"""Figures as text inside a page, which needs no other file to show them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from PIL import Image
 from wgan_lip.figures.style import INK
 
 DARK = {INK: "currentColor", "#000000": "currentColor"}
-"""What is drawn in ink takes the colour of the text around it, in light pages and in dark ones."""
+"""Ink takes the colour of the surrounding text, on light and on dark pages."""
 
 
 def inline_svg(figure: Figure, alt: str, *, key: str) -> str:
     """A figure as an `<svg>` element without a background, its ink in the colour of the surrounding text.
 
-    For drawings of lines; one of many patches, such as a landscape, is smaller as a PNG.
+    For line drawings; a figure with many patches, such as a landscape, is smaller as a PNG.
 
     Arguments:
-        figure: The figure. Letters become paths, so that no font is needed.
-        alt: What it shows, for who cannot see it.
-        key: Told from those of all other figures of the page: its ids begin with it.
+        figure: The figure. Letters become paths, so no font is needed.
+        alt: What it shows, for readers who cannot see it.
+        key: A prefix of its ids, different for each figure of a page.
     """
     figure.patch.set_alpha(0.0)
     for axes in figure.axes:
@@ -50,7 +50,7 @@ def inline_svg(figure: Figure, alt: str, *, key: str) -> str:
 
 
 def inline_png(picture: Figure | np.ndarray, alt: str, *, dpi: float = 110) -> str:
-    """A figure, or an array as :func:`wgan_lip.figures.sample_grid` gives it, as an `<img>` element that holds it."""
+    """A figure, or an array from :func:`wgan_lip.figures.sample_grid`, embedded in an `<img>` element."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture)

@@ -1,4 +1,4 @@
-"""Samples that are images."""
+"""Pictures of samples that are images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def sample_grid(
     samples: Samples, image_shape: tuple[int, int, int], *, columns: int | None = None, scale: int | None = None,
     gap: int = 2, value_range: tuple[float, float] = (0.0, 1.0),
 ) -> np.ndarray:  # fmt: skip
-    """Lays images out in rows, enlarged by whole factors, so that every pixel stays a sharp square.
+    """Arranges images in a grid, enlarged by whole factors, so that every pixel stays a sharp square.
 
     Arguments:
-        samples: Images, one a row, shape (n, c * h * w) or (n, c, h, w). What stands behind the
-            pixels of a row, such as a label, is not drawn.
+        samples: Images, one per row, shape (n, c * h * w) or (n, c, h, w). Entries after the pixels of a row, such as
+            a label, are not drawn.
         image_shape: (c, h, w), with c = 1 (grey) or c = 3.
         columns: Images in a row; about the square root of n by default.
-        scale: Pixels a pixel; by default enough for an image to be 40 wide or high.
+        scale: Side of an enlarged pixel; by default enough for an image to be 40 wide or high.
         gap: Pixels between images, in grey.
-        value_range: The values shown black and white; what lies beyond is clipped. NaN is shown in magenta.
+        value_range: The values shown as black and white; values beyond are clipped. NaN is shown in magenta.
 
     Returns:
         The picture, uint8, shape (rows * h * scale + (rows - 1) * gap, columns * w * scale + (columns - 1) * gap, 3).
@@ -36,8 +36,8 @@ def sample_grid(
         images = images[:, : channels * height * width]
     if channels not in (1, 3) or not images.size or images[0].size != channels * height * width:
         raise InputError(
-            f"Expected at least one image of 1 or 3 channels, {channels} x {height} x {width} values. Got samples of "
-            f"shape {images.shape}. Check image_shape, which is (channels, height, width)."
+            f"Samples of shape {images.shape} can't be drawn as images of shape {channels} x {height} x {width}. Check "
+            "image_shape, which is (channels, height, width) with 1 or 3 channels."
         )
     columns = columns or math.ceil(math.sqrt(len(images)))
     scale = scale or math.ceil(40 / max(height, width))
@@ -64,7 +64,7 @@ def real_beside_generated(
     real: Samples, generated: Samples, image_shape: tuple[int, int, int], *, columns: int = 8, count: int = 64,
     value_range: tuple[float, float] = (0.0, 1.0), title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws the first `count` real and generated images side by side, pixel for pixel at 100 dots an inch.
+    """Draws the first `count` real and generated images side by side, pixel for pixel at 100 dots per inch.
 
     Arguments:
         real: Images, shape (n, c * h * w).
@@ -73,7 +73,7 @@ def real_beside_generated(
         columns: Images in a row of each panel.
         count: Images of each panel, at most.
         value_range: As in :func:`sample_grid`.
-        title: Stands above.
+        title: Title of the figure.
     """
     clouds = as_numpy(real)[:count], as_numpy(generated)[:count]
     grids = [sample_grid(cloud, image_shape, columns=columns, value_range=value_range) for cloud in clouds]
@@ -99,7 +99,7 @@ def ranked_images(
     image_shape: tuple[int, int, int], *, count: int = 48, columns: int = 8,
     value_range: tuple[float, float] = (0.0, 1.0), title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws real and generated images in the order of a critic's values, from the highest down.
+    """Draws real and generated images ordered by a critic's values, highest first.
 
     Arguments:
         real: Images, shape (n, c * h * w).
@@ -107,10 +107,10 @@ def ranked_images(
         generated: Images, shape (m, c * h * w).
         generated_values: The critic's values, shape (m,).
         image_shape: (c, h, w).
-        count: Images of each panel, at most: those at evenly spaced ranks, the first and the last among them.
+        count: Images of each panel, at most: at evenly spaced ranks, including the first and the last.
         columns: Images in a row.
         value_range: As in :func:`sample_grid`.
-        title: Stands above.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(5.4, 8.6), layout="constrained")
     panels = figure.subplots(2, 1)
@@ -140,7 +140,7 @@ def image_table(
     rows: list[list[np.ndarray]], captions: list[list[str]], heads: list[str], image_shape: tuple[int, int, int], *,
     value_range: tuple[float, float] = (0.0, 1.0), title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws images in a table, a line of text below each.
+    """Draws images in a table, each with a line of text below.
 
     Arguments:
         rows: Of equal lengths; each image of shape (c * h * w,).
@@ -148,7 +148,7 @@ def image_table(
         heads: One for each column.
         image_shape: (c, h, w).
         value_range: As in :func:`sample_grid`.
-        title: Stands above.
+        title: Title of the figure.
     """
     columns, gap, side = len(heads), 26, 74
     scale = math.ceil(side / max(image_shape[1:]))

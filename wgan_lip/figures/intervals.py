@@ -1,4 +1,4 @@
-"""Intervals of W1 through training and time."""
+"""Intervals of W1 over training and time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import ArrayLike
 from wgan_lip.figures.style import BLUE, INK, VERMILION, legend, light, styled
 from wgan_lip.utils.checks import InputError
 
-WIDTH_FLOOR = 1e-15  # relative widths below it are beneath the rounding of float64
+WIDTH_FLOOR = 1e-15  # relative widths below this are smaller than float64's rounding
 
 
 @styled
 def interval_history(
     records: Iterable[Mapping[str, float]], *, floor: float | None = None, title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws the certified interval of W1, and the exact value in it, against the generator steps.
+    """Draws the certified interval of W1, and the exact value in it, against generator steps.
 
     Arguments:
-        records: As :func:`wgan_lip.runs.tracking.read_records` gives them; those without an audit are passed over.
+        records: As :func:`wgan_lip.runs.tracking.read_records` returns them; those without an audit are skipped.
         floor: W1 between two real sample sets, what sampling alone explains.
-        title: Stands above.
+        title: Title of the figure.
     """
     audits = [record for record in records if "w1/lower" in record or "w1/exact" in record]
     steps = np.array([record["step"] for record in audits])
@@ -60,20 +60,20 @@ def interval_over_time(
     seconds: ArrayLike, lower: ArrayLike, upper: ArrayLike, *, exact: float | None = None,
     estimates: ArrayLike | None = None, title: str | None = None, truth: float | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws the certified interval of W1 narrowing over time, and below it its relative width.
+    """Draws the certified interval of W1 as it narrows over time, and below it its relative width.
 
-    What was proved stays proved: a bound is drawn from its time on, and the best one so far is shown. Time is on a
-    logarithmic axis where it spans more than a factor of 30. Until there is an upper bound, the interval is unbounded
-    and its relative width 1.
+    Bounds stay valid: a bound is drawn from its time on, and the best one so far is shown. Time is on a logarithmic
+    axis if it spans more than a factor of 30. Until there is an upper bound, the interval is unbounded and its relative
+    width is 1.
 
     Arguments:
         seconds: Times at which the bounds were known, in order, shape (k,).
         lower: Lower bounds, shape (k,).
-        upper: Upper bounds, shape (k,), at first possibly infinite.
-        exact: W1 of the two sample sets, where it is known.
-        estimates: A critic's values on held-out samples, shape (k,), NaN where there is none: no bounds of W1.
-        title: Stands above.
-        truth: W1 of the two laws behind the samples, where it is known; it may lie outside the interval.
+        upper: Upper bounds, shape (k,), possibly infinite at first.
+        exact: W1 of the two sample sets, if known.
+        estimates: A critic's values on held-out samples, shape (k,), NaN if there is none; they are not bounds of W1.
+        title: Title of the figure.
+        truth: W1 of the two laws of the samples, if known; it may be outside the interval.
 
     Raises:
         InputError: Arrays of other shapes, NaN among times or bounds, or times that are not finite and in order.
@@ -82,9 +82,9 @@ def interval_over_time(
     estimates = np.full(times.shape, math.nan) if estimates is None else np.asarray(estimates, dtype=np.float64)
     if times.ndim != 1 or not times.shape == lower.shape == upper.shape == estimates.shape:
         shapes = ", ".join(str(values.shape) for values in (times, lower, upper, estimates))
-        raise InputError(f"Expected seconds, lower, upper and estimates of one shape (k,). Got {shapes}.")
+        raise InputError(f"seconds, lower, upper and estimates must have one shape (k,), not {shapes}.")
     if not (np.isfinite(times).all() and (np.diff(times) >= 0).all()) or np.isnan([lower, upper]).any():
-        raise InputError("Expected finite times in order, and bounds that are numbers. Sort the records by time.")
+        raise InputError("seconds must be finite and in order, and bounds must not be NaN. Sort the records by time.")
     figure = Figure(figsize=(6.8, 5.4), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     if len(times):
@@ -115,14 +115,14 @@ def _narrowing(
     positive = times[times > 0]
     logarithmic = len(positive) > 1 and positive[-1] > 30 * positive[0]
     if logarithmic:
-        times = np.maximum(times, positive[0])  # what was known at time 0 is shown from the left end on
+        times = np.maximum(times, positive[0])  # bounds known at time 0 are drawn from the left end
         axes.set_xscale("log")
         below.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         end = times[-1] * (times[-1] / times[0]) ** 0.05
     else:
         end = times[-1] + (0.05 * float(np.ptp(times)) or 1.0)
     axes.set_xlim(times[0], end)
-    until = np.append(times, end)  # the last interval holds from then on
+    until = np.append(times, end)  # the last interval is drawn up to the end
     lower, upper = np.append(lower, lower[-1]), np.append(upper, upper[-1])
     bounded = np.isfinite(upper)
     width = np.ones(len(until))

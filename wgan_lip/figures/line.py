@@ -1,4 +1,4 @@
-"""Distributions on the line."""
+"""Pictures of distributions on the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wgan_lip.figures.arrays import Samples, as_numpy, like_of, values_at
 from wgan_lip.figures.style import BLUE, INK, VERMILION, legend, light, styled
 from wgan_lip.utils.checks import InputError, check_weights
 
-MAX_STEPS = 2000  # of each distribution function; a step less than a pixel high is not seen
+MAX_STEPS = 2000  # most steps of each distribution function; smaller ones would be less than a pixel high
 
 
 @styled
@@ -30,11 +30,11 @@ def cdf_pair(
         y: Samples of Q, shape (m, 1).
         a: Weights of x, shape (n,); uniform by default.
         b: Weights of y, shape (m,); uniform by default.
-        potential: Is drawn below: maps points, shape (k, 1), to values, shape (k,) or (k, 1).
-        title: Stands above.
+        potential: A potential to draw below: maps points, shape (k, 1), to values, shape (k,) or (k, 1).
+        title: Title of the figure.
 
-    Many samples are thinned to quantiles 1/2000 apart. The axis leaves half a width of room beside the quantiles of
-    1 % and 99 %, so that a few outliers do not hide all others.
+    Large samples are thinned to quantiles 1/2000 apart. The axis extends half a width beyond the quantiles of 1 % and
+    99 %, so that a few outliers do not squeeze the rest.
 
     Raises:
         InputError: Samples that are not finite and of shape (n, 1), or unusable weights.
@@ -60,7 +60,7 @@ def cdf_pair(
         values = values_at(potential, grid[:, None], like_of(potential, x))
         panels[1].plot(grid, values, color=INK, linewidth=1.6)
         panels[1].set(ylabel="potential $f(t)$ (data units)")
-        rule = "an optimal potential falls at slope 1 where $F > G$, rises at slope 1 where $F < G$"
+        rule = "a KR potential falls at slope 1 where $F > G$, and rises at slope 1 where $F < G$"
         panels[1].set_title(rule, loc="left", fontsize=10)
     panels[-1].set(xlabel="$t$ (data units)")
     for panel in panels:
@@ -70,10 +70,10 @@ def cdf_pair(
 
 
 def _distribution(samples: Samples, weights: ArrayLike | None, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Points in order, and the share of the mass up to each; of many samples, quantiles 1 / MAX_STEPS apart."""
+    """Sorted points, and the share of the mass up to each; for many samples, quantiles 1 / MAX_STEPS apart."""
     points = as_numpy(samples)
     if points.ndim != 2 or points.shape[1] != 1 or not len(points) or not np.isfinite(points).all():
-        raise InputError(f"Expected {name} finite and of shape (n, 1). Got shape {points.shape}. Check the data.")
+        raise InputError(f"{name} must be finite and of shape (n, 1); its shape is {points.shape}. Check the data.")
     points, weights = points[:, 0], check_weights(weights, len(points), f"the weights of {name}")
     if weights is None:
         points, share = np.sort(points), np.arange(1, len(points) + 1) / len(points)

@@ -1,4 +1,4 @@
-"""Critics on the plane: their values, gradients, and the lines of a plan."""
+"""Critics in the plane: their values, gradients, and the lines of a plan."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def landscape(
     title: str | None = None, modes: Samples | None = None, labels: tuple[str, str] = ("real", "generated"),
     resolution: int = 161, arrows: int = 17,
 ) -> Figure:  # fmt: skip
-    r"""Draws a critic on the plane: its values, its gradient field, and the samples it tells apart.
+    r"""Draws a critic in the plane: its values, its gradient field, and the samples it separates.
 
     Arguments:
         critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
         real: Points, shape (n, 2).
         generated: Points, shape (m, 2); those that are not finite are left out.
-        title: Stands above.
-        modes: Centres of the modes, where the data has any, shape (j, 2).
+        title: Title of the figure.
+        modes: Centres of the modes, if the data have any, shape (j, 2).
         labels: Names of the two clouds.
         resolution: Grid points along each axis, evaluated in one batch.
-        arrows: Gradient arrows along each axis. An arrow of norm 1 is as long as its cell is wide; where the gradient
-            is steeper somewhere, all arrows shrink alike.
+        arrows: Gradient arrows along each axis. An arrow of norm 1 is as long as its cell is wide; if the gradient is
+            steeper somewhere, all arrows shrink in proportion.
     """
     clouds = finite_points(real, 2), finite_points(generated, 2)
     figure = Figure(figsize=(6.4, 5.8), layout="constrained")
@@ -53,16 +53,16 @@ def level_lines(
     critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *,
     title: str | None = None, labels: tuple[str, str] = ("real", "generated"), resolution: int = 161, lines: int = 12,
 ) -> Figure:  # fmt: skip
-    """Draws lines of equal value of a critic on the plane, each labelled with its value.
+    """Draws the level lines of a critic in the plane, each labelled with its value.
 
-    Where the gradient has norm 1, neighbouring lines lie as far apart as their values differ; where it is flatter,
-    further. No 1-Lipschitz critic has them closer.
+    Where the gradient has norm 1, neighbouring lines are as far apart as their values differ, and further apart where
+    it is smaller. A 1-Lipschitz critic never has them closer.
 
     Arguments:
         critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1).
         real: Points, shape (n, 2).
         generated: Points, shape (m, 2); those that are not finite are left out.
-        title: Stands above.
+        title: Title of the figure.
         labels: Names of the two clouds.
         resolution: Grid points along each axis, evaluated in one batch.
         lines: About so many lines.
@@ -96,14 +96,14 @@ def gradient_map(
     critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *, bound: float | None = None,
     title: str | None = None, labels: tuple[str, str] = ("real", "generated"), resolution: int = 161,
 ) -> Figure:  # fmt: skip
-    """Draws the norm of a critic's gradient on the plane, and on its scale the constant that is proved.
+    """Draws the norm of a critic's gradient in the plane, and marks the proved constant on its scale.
 
     Arguments:
         critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
         real: Points, shape (n, 2).
         generated: Points, shape (m, 2); those that are not finite are left out.
         bound: A certified Lipschitz constant, which no gradient exceeds.
-        title: Stands above.
+        title: Title of the figure.
         labels: Names of the two clouds.
         resolution: Grid points along each axis, evaluated in one batch.
     """
@@ -122,7 +122,7 @@ def gradient_map(
     pale, few = ("white", "#F0E442"), [cloud[:300] for cloud in clouds]
     scatter(axes, few, labels, pale, s=7, alpha=0.8, linewidths=0.4, edgecolors=INK)
     _frame(axes, grid)
-    bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (a potential: 1 on rays)")
+    bar = figure.colorbar(shades, ax=axes, pad=0.02, label=r"gradient norm $\|\nabla f\|$ (KR potential: 1 on rays)")
     if bound is not None:
         bar.ax.axhline(min(bound, top), color=VERMILION, linewidth=3, clip_on=False)
         text = f"certified:\n≤ {rounded_up(bound, 7)}" + ("" if bound <= top else ",\noff this scale")
@@ -137,7 +137,7 @@ def transport_lines(
     plan_rows: ArrayLike, plan_columns: ArrayLike, plan_mass: ArrayLike, *,
     title: str | None = None, lines: int = 200,
 ) -> Figure:  # fmt: skip
-    r"""Draws a potential on the plane, and the lines of a transport plan coloured by the slope it attains along them.
+    r"""Draws a potential in the plane, and the lines of a transport plan coloured by its slope along them.
 
     .. math:: s_k = \frac{f(x_{i_k}) - f(y_{j_k})}{\|x_{i_k} - y_{j_k}\|}
 
@@ -149,10 +149,10 @@ def transport_lines(
         y: Samples of Q, shape (m, 2).
         plan_rows: Indices into x, shape (k,).
         plan_columns: Indices into y, shape (k,).
-        plan_mass: Masses that travel, shape (k,).
-        title: Stands above.
-        lines: Lines drawn at most. More are thinned out at random, in proportion to their masses, alike in every call;
-            lines too short to be seen are left out.
+        plan_mass: Masses that are moved, shape (k,).
+        title: Title of the figure.
+        lines: Most lines to draw. If there are more, they are sampled in proportion to their masses, the same in every
+            call; lines too short to see are left out.
 
     Raises:
         InputError: Points that are not in the plane; a plan of unequal lengths, without mass, or of other samples.
@@ -161,7 +161,7 @@ def transport_lines(
     rows, columns = drawn_plan(plan_rows, plan_columns, plan_mass, lines)
     for index, cloud, name in ((rows, points[0], "x"), (columns, points[1], "y")):
         if index.dtype.kind not in "iu" or not ((index >= 0) & (index < len(cloud))).all():
-            raise InputError(f"Expected a plan of indices into {len(cloud)} points of {name}. Got another plan.")
+            raise InputError(f"The plan's indices do not fit {name}, which has {len(cloud)} points.")
     clouds = tuple(finite_points(_first(cloud, index), 2) for cloud, index in zip(points, (rows, columns), strict=True))
     like = like_of(potential, x)
     figure = Figure(figsize=(7.4, 5.8), layout="constrained")
@@ -180,7 +180,7 @@ def transport_lines(
         drawn.set_array(slopes)
         axes.add_collection(drawn, autolim=False)
         axes.plot([], [], color=SLOPE(1.0), label="carried from x to y by the plan")  # for the legend
-        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope along each line (a potential: 1)")
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope along each line (KR potential: 1)")
     scatter(axes, clouds, ("x", "y"))
     legend(figure, axes, title)
     return figure
@@ -190,7 +190,7 @@ def terrain(
     figure: Figure, critic: Callable[[Tensor], Tensor], like: Tensor, clouds: Sequence[np.ndarray],
     resolution: int, arrows: int,
 ) -> Axes:  # fmt: skip
-    """Axes around two clouds of the plane, with the critic's values and, where `arrows` > 0, its gradient field."""
+    """Axes around two clouds in the plane, with the critic's values and, if `arrows` > 0, its gradient field."""
     centre, half = _square(np.concatenate(clouds))
     grid = _lattice(centre, np.linspace(-half, half, resolution))
     across, up = grid[..., 0], grid[..., 1]
@@ -219,7 +219,7 @@ def terrain(
 
 
 def _first(points: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The points, those of the index before all others."""
+    """The points, with those of the index first."""
     index = np.unique(index)
     return np.concatenate([points[index], np.delete(points, index, axis=0)])
 

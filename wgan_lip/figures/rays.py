@@ -1,4 +1,4 @@
-"""A critic along the lines of a transport plan, and its values at their ends, in any dimension."""
+"""A critic along the lines of a transport plan, and its values on two clouds, in any dimension."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ray_profiles(
     plan_rows: ArrayLike, plan_columns: ArrayLike, plan_mass: ArrayLike, *,
     title: str | None = None, rays: int = 100, points: int = 33,
 ) -> Figure:  # fmt: skip
-    r"""Draws how a critic falls along the lines of a transport plan, against the distance from their start.
+    r"""Draws how a critic falls along the lines of a transport plan, against the distance from their starts.
 
     .. math:: s \mapsto f(x) - f\Bigl(x + s \frac{y - x}{\|y - x\|}\Bigr), \qquad 0 \le s \le \|x - y\|
 
@@ -33,10 +33,11 @@ def ray_profiles(
         y: Samples of Q, shape (m, d).
         plan_rows: Indices into x, shape (k,).
         plan_columns: Indices into y, shape (k,).
-        plan_mass: Masses that travel, shape (k,).
-        title: Stands above.
-        rays: Lines drawn at most; more are thinned out at random, in proportion to their masses, alike in every call.
-        points: Evaluations along each.
+        plan_mass: Masses that are moved, shape (k,).
+        title: Title of the figure.
+        rays: Most lines to draw; if there are more, they are sampled in proportion to their masses, the same in every
+            call.
+        points: Evaluations along each line.
     """
     rows, columns = drawn_plan(plan_rows, plan_columns, plan_mass, rays)
     starts, ends = as_numpy(x)[rows], as_numpy(y)[columns]
@@ -47,7 +48,7 @@ def ray_profiles(
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.add_subplot()
     longest = float(lengths.max(initial=0.0)) or 1.0
-    axes.plot([0, longest], [0, longest], color=INK, linestyle=(0, (5, 3)), label="a potential: slope 1")
+    axes.plot([0, longest], [0, longest], color=INK, linestyle=(0, (5, 3)), label="KR potential: slope 1")
     if len(lengths):
         along = starts[:, None] + shares[:, None] * (ends - starts)[:, None]  # (rays, points, d)
         values = values_at(critic, along.reshape(-1, along.shape[-1]), like_of(critic, x)).reshape(len(lengths), points)
@@ -59,7 +60,7 @@ def ray_profiles(
         drawn = LineCollection(list(curves), cmap=SLOPE, norm=shades, linewidths=1.0, alpha=0.6)
         drawn.set_array(slopes)
         axes.add_collection(drawn)
-        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope of the line (a potential: 1)")
+        figure.colorbar(drawn, ax=axes, pad=0.02, label="slope of the line (KR potential: 1)")
         low, high = min(0.0, float(falls.min())), max(longest, float(falls.max()))
     else:
         low, high = 0.0, longest
@@ -78,12 +79,12 @@ def value_histograms(
     real_values: Samples, generated_values: Samples, *, title: str | None = None,
     labels: tuple[str, str] = ("real", "generated"),
 ) -> Figure:  # fmt: skip
-    """Draws how a critic's values on two clouds are distributed, with their means.
+    """Draws the distributions of a critic's values on two clouds, with their means.
 
     Arguments:
         real_values: Shape (n,).
         generated_values: Shape (m,); values that are not finite are left out.
-        title: Stands above.
+        title: Title of the figure.
         labels: Names of the two clouds.
     """
     values = [cloud[np.isfinite(cloud)] for cloud in (as_numpy(real_values), as_numpy(generated_values))]

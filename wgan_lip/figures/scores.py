@@ -18,13 +18,13 @@ from wgan_lip.figures.style import BLUE, INK, MARKS, VERMILION, light, styled
 def stacked_bars(
     bars: Mapping[str, Mapping[str, float]], *, quantity: str, mark: float | None = None, title: str | None = None
 ) -> Figure:
-    """Draws horizontal bars of parts one after the other, with their sums.
+    """Draws horizontal bars stacked from parts, with their sums.
 
     Arguments:
         bars: For each bar, by its label, the parts: lengths by name, at most four names.
         quantity: What the lengths are, with units.
-        mark: Where a dashed line stands.
-        title: Stands above.
+        mark: Position of a dashed line.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(7.2, 1.2 + 0.38 * len(bars)), layout="constrained")
     axes = figure.subplots()
@@ -50,13 +50,13 @@ def stacked_bars(
 def error_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, quantity: str, title: str | None = None
 ) -> Figure:
-    """Draws errors against sizes, both on logarithmic axes, one panel beside the other with a common error axis.
+    """Draws errors against sizes, both on logarithmic axes, in panels side by side with a common error axis.
 
     Arguments:
         panels: For each panel, by the name of its size, the curves: (size, error) pairs by label. Labels that begin
-            with one word share its colour; those that begin with "bound" are dashed.
-        quantity: What the errors are of, with units.
-        title: Stands above.
+            with the same word share a colour; those that begin with "bound" are dashed.
+        quantity: What the errors are, with units.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(4.6 * len(panels), 4.0), layout="constrained")
     words = dict.fromkeys(label.split()[0].strip(",") for curves in panels.values() for label in curves)
@@ -85,14 +85,14 @@ def score_curves(
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, size: str, quantity: str,
     title: str | None = None,
 ) -> Figure:  # fmt: skip
-    """Draws scores, at most 1, against sizes on a logarithmic axis, four panels a row on common axes, with one legend.
+    """Draws scores, at most 1, against sizes on a logarithmic axis, four panels per row with common axes and legend.
 
     Arguments:
-        panels: For each panel, by its name, the curves: (size, score) pairs by label. A label keeps its colour, its
-            mark and its line throughout; "best published" is dashed.
-        size: What the sizes are of.
+        panels: For each panel, by its name, the curves: (size, score) pairs by label. A label keeps its colour, mark
+            and line throughout; "best published" is dashed.
+        size: What the sizes are.
         quantity: What the scores are.
-        title: Stands above.
+        title: Title of the figure.
     """
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -127,13 +127,13 @@ def score_curves(
 def score_dots(
     marks: Mapping[str, Mapping[str, float]], *, quantity: str, title: str | None = None, mark: float = 1.0
 ) -> Figure:
-    """Draws scores as marks, a line a subject, with one legend.
+    """Draws scores as marks, one line per subject, with one legend.
 
     Arguments:
         marks: By label, the score of each subject, by its name.
         quantity: What the scores are.
-        title: Stands above.
-        mark: Where a line is drawn.
+        title: Title of the figure.
+        mark: Position of a line.
     """
     subjects = list(dict.fromkeys(subject for scores in marks.values() for subject in scores))
     figure = Figure(figsize=(7.6, 1.8 + 0.34 * len(subjects)), layout="constrained")
@@ -152,7 +152,7 @@ def score_dots(
 
 
 def _styles(labels: Iterable[str]) -> dict[str, tuple]:
-    """Colour, mark and line of each label; a published curve gets those in ink, whichever comes first."""
+    """Colour, mark and line of each label; a published curve gets the ones in ink, in whatever order they come."""
     names = list(dict.fromkeys(labels))
     published = [name for name in names if name.startswith("best published")]
     others = iter([style for index, style in enumerate(MARKS) if index != 2 or not published])
@@ -171,12 +171,12 @@ def _shared_legend(figure: Figure, styles: Mapping[str, tuple], title: str | Non
 
 @styled
 def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title: str | None = None) -> Figure:
-    """Draws which score sees which damage: blue where it gets worse, white where it stays, red where it gets better.
+    """Draws which score detects which damage: blue if it gets worse, white if it stays, red if it gets better.
 
     Arguments:
-        moved: By score, for each damage the standard errors by which the score gets worse; a number each.
-        seen: Up to how many of them a score is said to stay.
-        title: Stands above.
+        moved: By score, the number of standard errors by which it gets worse under each damage.
+        seen: The number of standard errors up to which a score counts as unchanged.
+        title: Title of the figure.
     """
     damages = list(dict.fromkeys(damage for of in moved.values() for damage in of))
     values = np.array([[of.get(damage, math.nan) for damage in damages] for of in moved.values()])
@@ -194,9 +194,7 @@ def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_xlabel(
-        f"standard errors by which a score gets worse; red: it takes the damage for better; ·: up to {seen:g}"
-    )
+    axes.set_xlabel(f"standard errors by which a score gets worse; red: it prefers the damage; ·: up to {seen:g}")
     if title:
         figure.suptitle(title)
     return figure
@@ -206,13 +204,13 @@ def score_matrix(moved: Mapping[str, Mapping[str, float]], *, seen: float, title
 def distance_matrix(
     values: np.ndarray, names: Sequence[str], *, quantity: str = "W1", title: str | None = None
 ) -> Figure:
-    """Draws the distances of all pairs as a heat map, 0 white; the numbers stand in it up to 20 groups.
+    """Draws the distances of all pairs as a heat map, 0 white; with numbers in it for up to 20 groups.
 
     Arguments:
         values: Distances, shape (g, g); differences such as an excess may be negative, and are then red. NaN is grey.
-        names: Of the g groups.
+        names: Names of the g groups.
         quantity: What the values are, with units.
-        title: Stands above.
+        title: Title of the figure.
     """
     values, count = np.asarray(values, dtype=float), len(names)
     side = max(3.2, min(0.62 * count, 14))

@@ -1,4 +1,4 @@
-"""How every picture looks, and how it is kept."""
+"""The common style of pictures, and how they are saved."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 
 from wgan_lip.utils.files import write_whole
 
-# Blue and vermilion of Okabe and Ito's palette: told apart by every common kind of colour vision.
+# Blue and vermilion of Okabe and Ito's palette, distinguishable with every common kind of colour vision.
 BLUE, VERMILION, INK = "#0072B2", "#D55E00", "#222222"
 HEIGHT = LinearSegmentedColormap.from_list("height", ["#8593a6", "#b4bfcc", "#dfe4e8", "#fcfbf7"])
 SLOPE = LinearSegmentedColormap.from_list("slope", ["#E69F00", "#CC79A7", "#009E73", "#00382A"])
-MARKS = [  # of as many curves: colours of that palette, and shapes and lines for who sees none
+MARKS = [  # of as many curves: colours of that palette, with shapes and lines for readers who see no colours
     (BLUE, "o", "-"), (VERMILION, "s", "-"), (INK, "*", (0, (5, 2))), ("#009E73", "^", (0, (1, 1.2))),
     ("#CC79A7", "v", (0, (1, 1.2))), ("#E69F00", "D", (0, (1, 1.2))), ("#56B4E9", "P", (0, (1, 1.2))),
     ("#777777", "X", (0, (1, 1.2))), (INK, "<", (0, (1, 1.2))), ("#8C6D00", ">", (0, (1, 1.2))),
@@ -30,7 +30,7 @@ styled = rc_context({"font.size": 10, "axes.titlesize": 11, "axes.edgecolor": IN
 
 
 def to_array(figure: Figure, *, dpi: float | None = None) -> np.ndarray:
-    """Renders a figure, by default at its own resolution: uint8, shape (h, w, 3)."""
+    """Renders a figure, by default at its resolution: uint8, shape (h, w, 3)."""
     if dpi is not None:
         figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
@@ -39,13 +39,13 @@ def to_array(figure: Figure, *, dpi: float | None = None) -> np.ndarray:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 100) -> Path:
-    """Writes a figure as PNG in one step: a reader sees no half of it, also where the disk is full."""
+    """Writes a figure as PNG in one step: a reader never sees half of it, even if the disk is full."""
     canvas = FigureCanvasAgg(figure)
     return write_whole(path, lambda stream: canvas.print_figure(stream, format="png", dpi=dpi))
 
 
 def narrowed(figure: Figure, width: float) -> Figure:
-    """The figure at so many inches of width, its letters as large as before, for a small page."""
+    """The figure at a width in inches, with letters as large as before, for a narrow page."""
     across, high = figure.get_size_inches()
     figure.set_size_inches(width, high * width / across)
     return figure

@@ -1,4 +1,4 @@
-"""A critic of the plane as a surface in space."""
+"""A critic in the plane as a surface in space."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SIDES = np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
 def potential_surface(
     critic: Callable[[Tensor], Tensor], real: Samples, generated: Samples, *, resolution: int = 33, samples: int = 100
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Builds the graph of a critic on the plane, with samples lying on it, in equal units along all three axes.
+    """Builds the graph of a critic in the plane, with samples lying on it, in equal units along all three axes.
 
-    Under a critic of constant 1 it rises at 45 degrees at most; a potential does so wherever mass travels. Its colour
-    is its gradient norm, from orange, flat, to dark green, 1. Real samples are blue, generated ones vermilion.
+    The graph of a 1-Lipschitz critic rises at 45 degrees at most; a KR potential does so wherever mass travels. Its
+    colour is the gradient norm, from orange (flat) to dark green (1). Real samples are blue, generated ones vermilion.
 
     Arguments:
         critic: Maps points, shape (k, 2), to values, shape (k,) or (k, 1); torch differentiates it.
         real: Points, shape (n, 2).
         generated: Points, shape (m, 2); those that are not finite are left out.
         resolution: Grid points along each axis.
-        samples: Of each cloud, at most.
+        samples: Samples of each cloud, at most.
 
     Returns:
         Vertices (k, 3), triangles of indices into them (t, 3), and the vertices' colours (k, 3), uint8.

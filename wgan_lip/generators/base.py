@@ -1,4 +1,4 @@
-"""What a generator is: layers from latents to numbers, and the range that the numbers end in."""
+"""The base of generators: layers from latents to numbers, and the range of these numbers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class Generator(Rebuildable, nn.Module):
     """Latents (b, k) → samples (b, d); with labels, (b, k + K) → (b, d).
 
-    Where the range [low, high] of the data is known, the last layer's output is squashed into it by a sigmoid;
-    otherwise it stays as it is.
+    If the range [low, high] of the data is known, a sigmoid maps the last layer's output into it; otherwise the output
+    stays as it is.
 
-    A conditional generator reads its label as the last K coordinates of the latents, a unit vector, and joins it to
-    what it makes, s times as long: (z, e_y) → (G(z, y), s·e_y). See :meth:`wgan_lip.data.FiniteSource.with_labels`.
+    A conditional generator reads its label, a unit vector, from the last K coordinates of the latents, and appends it
+    to its output, scaled by s: (z, e_y) → (G(z, y), s·e_y). See :meth:`wgan_lip.data.FiniteSource.with_labels`.
 
     Attributes:
-        layers: Latents → samples before the range, labels aside.
+        layers: Latents → samples, before the sigmoid and without labels.
         latent_dim: Dimension k of the standard normal latents.
         low: Least value an entry of a sample can take, or None.
         high: Greatest value an entry of a sample can take, or None.
@@ -67,38 +67,38 @@ class Generator(Rebuildable, nn.Module):
 
 
 def latent_dim(generator: nn.Module) -> int:
-    """Dimension k of a generator's latents. Raises :class:`InputError` where it does not say."""
+    """Dimension k of a generator's latents. Raises :class:`InputError` if it has no `latent_dim`."""
     dim = getattr(generator, "latent_dim", None)
     if not isinstance(dim, int):
-        raise InputError(f"Expected a generator with latent_dim. Got {type(generator).__name__}. Set it on the module.")
+        raise InputError(f"The generator, a {type(generator).__name__}, has no latent_dim. Set it on the module.")
     return dim
 
 
 def draw_latents(generator: nn.Module, n: int, rng: torch.Generator, *, labels: Tensor | int | None = None) -> Tensor:
-    """Standard normal latents (n, k), k that of :func:`latent_dim`, on the device of `rng`; (n, k + K) with K labels.
+    """Standard normal latents (n, k), k from :func:`latent_dim`, on the device of `rng`; (n, k + K) with K labels.
 
     Arguments:
-        generator: Whose latents.
+        generator: The generator to draw latents for.
         n: Number of latents.
         rng: Source of random numbers.
         labels: The label of each, shape (n,), or one for all; drawn with the generator's shares if None.
 
     Raises:
-        InputError: No latent_dim, labels for a generator without, or labels that are none of its K.
+        InputError: No latent_dim, labels for a generator without labels, or labels other than its K.
     """
     latents = torch.randn(n, latent_dim(generator), generator=rng, device=rng.device)
     shares = getattr(generator, "label_shares", None)
     if shares is None:
         if labels is not None:
             raise InputError(
-                f"Expected no labels for a generator that was trained without. Got {labels}. Leave them out."
+                f"The generator was trained without labels, so label {labels} has no meaning. Leave it out."
             )
         return latents
     if labels is None:
         labels = torch.multinomial(shares.to(rng.device), n, replacement=True, generator=rng)
     labels = torch.as_tensor(labels, device=rng.device).expand(n)
     if labels.min() < 0 or labels.max() >= len(shares):
-        raise InputError(f"Expected labels between 0 and {len(shares) - 1}. Got {labels.unique().tolist()}.")
+        raise InputError(f"Labels must be between 0 and {len(shares) - 1}, not {labels.unique().tolist()}.")
     return torch.cat([latents, nn.functional.one_hot(labels, len(shares)).to(latents)], dim=1)
 
 

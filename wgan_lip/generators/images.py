@@ -13,7 +13,7 @@ from wgan_lip.utils.checks import InputError, check_choice, check_sizes
 
 __all__ = ["DCGANGenerator", "ResNetGenerator"]
 
-START = 4  # least height and width of the first image, where there is a second one
+START = 4  # least height and width of the first image, if there is a second one
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": lambda channels: nn.GroupNorm(math.gcd(8, channels), channels),
@@ -25,21 +25,21 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 class DCGANGenerator(Generator):
     """Transposed convolutions that double height and width, (b, k) → (b, c·h·w).
 
-    The first image has 4 to 7 pixels along the shorter side, all of them where images are smaller than 8; a size that
-    is no multiple is cut out of the middle of the next one that is.
+    The first image has 4 to 7 pixels along the shorter side; images smaller than 8 pixels are not doubled at all. Other
+    sizes are cropped from the middle of the next larger one.
 
     Arguments:
         image_shape: (c, h, w), all of them at least 1.
         low, high: The range of a pixel, or None; see :class:`Generator`.
         latent_dim: Dimension k of the standard normal latents.
         channels: Channels of the last hidden image; each image before it has twice as many.
-        norm: What stands before each activation: `group` (each sample for itself), `batch` (as in the paper; in
-            training, the samples of a batch then depend on one another) or `none`.
+        norm: The norm before each activation: `group` (each sample separately), `batch` (as in the paper; in training,
+            the samples of a batch then depend on each other) or `none`.
         activation: One of relu, leaky_relu, silu, gelu, tanh.
         label_shares, label_scale: Labels; see :class:`Generator`.
 
     Raises:
-        InputError: Samples without an image's shape, sizes below 1, or an unknown norm or activation.
+        InputError: Samples that are not images, sizes below 1, or an unknown norm or activation.
 
     Example:
         >>> import torch
@@ -84,21 +84,21 @@ class DCGANGenerator(Generator):
 class ResNetGenerator(Generator):
     """Residual blocks that double height and width, (b, k) → (b, c·h·w).
 
-    Sizes as in :class:`DCGANGenerator`. A block takes x to U(x) + conv(σ(n(conv(U(σ(n(x))))))): U doubles each pixel, n
-    is the norm and σ the activation.
+    Sizes as in :class:`DCGANGenerator`. A block maps x to U(x) + conv(σ(n(conv(U(σ(n(x))))))), where U doubles each
+    pixel, n is the norm and σ the activation.
 
     Arguments:
         image_shape: (c, h, w), all of them at least 1.
         low, high: The range of a pixel, or None; see :class:`Generator`.
         latent_dim: Dimension k of the standard normal latents.
         channels: Channels of all hidden images.
-        norm: What stands before each activation: `group` (each sample for itself), `batch` (as in the paper; in
-            training, the samples of a batch then depend on one another) or `none`.
+        norm: The norm before each activation: `group` (each sample separately), `batch` (as in the paper; in training,
+            the samples of a batch then depend on each other) or `none`.
         activation: One of relu, leaky_relu, silu, gelu, tanh.
         label_shares, label_scale: Labels; see :class:`Generator`.
 
     Raises:
-        InputError: Samples without an image's shape, sizes below 1, or an unknown norm or activation.
+        InputError: Samples that are not images, sizes below 1, or an unknown norm or activation.
 
     Example:
         >>> import torch
@@ -182,7 +182,8 @@ def _check(image_shape: Sequence[int] | None, norm: str, latent_dim: int, channe
     """The shape, and how often the first image is doubled."""
     if image_shape is None or len(image_shape) != 3:
         raise InputError(
-            f"Expected the shape (c, h, w) of images. Got {image_shape}. For other samples take MLPGenerator."
+            f"This generator makes images, and needs image_shape (c, h, w), not {image_shape}. For other samples use "
+            "MLPGenerator."
         )
     c, h, w = image_shape
     check_sizes(c=c, h=h, w=w, latent_dim=latent_dim, channels=channels)

@@ -17,7 +17,7 @@ class MLPGenerator(Generator):
     """Fully connected generator, (b, k) → (b, d).
 
     Arguments:
-        dim: Dimension d of the samples, labels included.
+        dim: Dimension d of the samples, including labels.
         low: Least value an entry of a sample can take, or None; see :class:`Generator`.
         high: Greatest value an entry of a sample can take, or None.
         latent_dim: Dimension k of the standard normal latents.

@@ -1,1 +1,1 @@
-"""What a run did: findings, exploration of a critic in space, comparison of runs, pages."""
+"""What a run did: findings, exploration of a critic, comparison of runs, pages."""

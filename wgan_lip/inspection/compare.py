@@ -1,4 +1,4 @@
-"""Runs side by side: those that differ in the seed only are one setting, and settings are ranked by their means."""
+"""Runs side by side: those that differ only in the seed form one setting, and settings are ranked by their means."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from wgan_lip.utils.tables import flat
 __all__ = ["MEASURES", "RULE", "Comparison", "Entry", "Group", "Lead", "compare", "compare_runs", "find_runs"]
 
 RULE = (
-    "Settings are ranked by the mean over their seeds of the excess over the floor, the lowest first; final scores go "
-    "before those of audits, and only scores on one data set and one evaluation.size are compared. The lead over the "
-    "next setting is the mean difference on the seeds that both have, with a paired t-test."
+    "Settings are ranked by their mean excess over the floor, averaged over seeds, lowest first; final scores come "
+    "before scores of audits, and only scores on the same data set and evaluation.size are compared. The lead over the "
+    "next setting is the mean difference on the seeds they share, with a paired t-test."
 )
 MEASURES = (
     "score", "real", "ratio", "recall", "precision", "coverage", "lower", "exact", "upper", "proved", "floor",
     "gradient", "tightness", "lipschitz", "seconds", "samples",
 )  # fmt: skip
-"""What is told of every run: fields of its standing, seconds of training, and generated samples seen."""
+"""The measures of a run: fields of its standing, seconds of training, and generated samples seen."""
 
-MOST_DRAWN = 8  # settings whose samples are shown
+MOST_DRAWN = 8  # most settings whose samples are shown
 
 ASIDE = {
     "seed",
@@ -54,16 +54,16 @@ class Entry:
     """One run.
 
     Attributes:
-        directory: Its folder, as it was given.
-        settings: `section.key` → value, but for those that groups leave aside.
-        typed: `key` → value of what was typed on the command line, but for these; None where that is not known.
-        seed: Of the run.
+        directory: Its folder, as given.
+        settings: `section.key` → value, without the keys by which runs of one group may differ.
+        typed: `key` → value as typed on the command line, without these keys; None if unknown.
+        seed: Its seed.
         standing: Its figures; :attr:`wgan_lip.inspection.findings.Standing.final` says whether they are final scores.
-        seconds: Of training.
-        samples: Generated samples the critic was shown or will have been: steps times batch.
+        seconds: Seconds of training.
+        samples: Generated samples that the generator was trained on: steps times batch size.
         course: (seconds, samples, excess over the floor) at its audits.
-        league: Runs whose scores may be compared have the same.
-        drawn: Its picture of samples as HTML; empty where there is none.
+        league: The data and evaluation size; only runs with the same league can be compared.
+        drawn: Its picture of samples as HTML; empty if there is none.
     """
 
     directory: Path
@@ -78,16 +78,16 @@ class Entry:
     drawn: str = field(default="", repr=False, compare=False)
 
     def measure(self, name: str) -> float:
-        """One of :data:`MEASURES`, NaN where it is not known."""
+        """One of :data:`MEASURES`, NaN if unknown."""
         return float(getattr(self if name in ("seconds", "samples", "proved") else self.standing, name))
 
     @property
     def proved(self) -> float:
-        """The share of W1 that is proved from below, NaN where it is not known."""
+        """The share of W1 that is proved from below, NaN if unknown."""
         return self.standing.lower / self.standing.exact if self.standing.exact > 0 else math.nan
 
     def told_score(self) -> str:
-        """Its excess over the floor; with a star where it is that of an audit."""
+        """Its excess over the floor; with a star if it comes from an audit."""
         score = self.standing.score
         known = math.isfinite(score)
         return (rounded(score, 4) if known else "–") + ("*" if known and not self.standing.final else "")
@@ -95,10 +95,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed, and where they ran.
+    """Runs that differ only in their seed, and in where they ran.
 
     Attributes:
-        label: What tells the group from others, in as few words as that takes.
+        label: What distinguishes the group from others, as briefly as possible.
         entries: Its runs.
     """
 
@@ -107,16 +107,16 @@ class Group:
 
     @property
     def final(self) -> bool:
-        """Whether some of its runs have final scores; only these count then."""
+        """Whether some of its runs have final scores; then only these count."""
         return any(entry.standing.final for entry in self.entries)
 
     def mean_and_spread(self, name: str) -> tuple[float, float]:
-        """Mean, and standard deviation over the runs (NaN for one), of a measure; runs that lack it are left out."""
+        """Mean and standard deviation (NaN for one run) of a measure over the runs that have it."""
         known = [value for entry in self._told() if math.isfinite(value := entry.measure(name))]
         return (fmean(known) if known else math.nan), (stdev(known) if len(known) > 1 else math.nan)
 
     def told(self, name: str, digits: int = 3) -> str:
-        """`mean ± spread` of a measure, the largest of its constants, rounded up; a dash where no run has it."""
+        """`mean ± spread` of a measure; of Lipschitz constants the largest, rounded up; a dash if no run has it."""
         mean, spread = self.mean_and_spread(name)
         if not math.isfinite(mean):
             return "–"
@@ -126,14 +126,14 @@ class Group:
         return rounded(mean, digits) + (f" ± {rounded(spread, 2)}" if math.isfinite(spread) else "")
 
     def best(self) -> Entry:
-        """Its run of the lowest score; of equal ones the quicker."""
+        """Its run with the lowest score; among equals the fastest."""
         scored = [entry for entry in self.entries if entry.standing.final >= self.final]
         return min(
             scored, key=lambda entry: (_last_if_unknown(entry.standing.score), _last_if_unknown(entry.seconds))
         )  # fmt: skip
 
     def scores(self) -> dict[Any, float]:
-        """Seed → excess over the floor; of several runs with one seed, their mean."""
+        """Seed → excess over the floor, averaged over runs with the same seed."""
         told: dict[Any, list[float]] = {}
         for entry in self._told():
             if math.isfinite(entry.standing.score):
@@ -149,15 +149,15 @@ class Lead:
     """The best setting on some data, by :data:`RULE`, and how far it is ahead.
 
     Attributes:
-        first: The setting of the lowest mean score.
-        run: Its run of the lowest score; of equal ones the quicker.
-        second: The next setting; None where there is no other with a score.
-        gap: By how much the excess of the second is larger, in the mean over the seeds that both have; of the means of
-            all their seeds where they share none; NaN without a second.
+        first: The setting with the lowest mean score.
+        run: Its run with the lowest score; among equals the fastest.
+        second: The next setting; None if no other has a score.
+        gap: By how much the excess of the second is larger, averaged over the shared seeds; if there are none, the
+            difference of the means over all seeds; NaN without a second.
         error: The standard error of the gap over shared seeds; NaN for fewer than two.
-        pvalue: Two-sided, of a paired t-test; NaN for fewer than two shared seeds. It does not know how many settings
-            were tried.
-        shared: How many seeds both have.
+        pvalue: The two-sided p-value of a paired t-test; NaN for fewer than two shared seeds. It does not account for
+            the number of settings tried.
+        shared: The number of shared seeds.
     """
 
     first: Group
@@ -182,7 +182,7 @@ class Lead:
         return f"{text} on {shared}: not enough to tell them apart. Train both with the same seeds, as seed=0,1,2."
 
     def why(self) -> str:
-        """What else the two settings score, in a sentence; empty without a second."""
+        """The other scores of the two settings, in a sentence; empty without a second."""
         if self.second is None:
             return ""
         told = (
@@ -193,11 +193,11 @@ class Lead:
         return f"{'; '.join(told)}."
 
     def told_gap(self) -> str:
-        """The gap, and its standard error where it is known."""
+        """The gap, with its standard error if known."""
         return rounded(self.gap, 3) + (f" ± {rounded(self.error, 2)}" if math.isfinite(self.error) else "")
 
     def told_pvalue(self) -> str:
-        """`p = …`, a dash where it is not known."""
+        """`p = …`, or a dash if unknown."""
         if not math.isfinite(self.pvalue):
             return "–"
         return f"p = {rounded(self.pvalue, 2)}" if self.pvalue >= 0.001 else "p < 0.001"
@@ -207,8 +207,8 @@ WHY = {
     "precision": "precision",
     "recall": "recall",
     "exact": "exact W1",
-    "gradient": "the critic's gradient norm on rays",
-    "proved": "share of W1 that is proved",
+    "gradient": "critic's gradient norm on rays",
+    "proved": "proved share of W1",
     "seconds": "seconds",
 }  # measures behind a verdict, in words
 
@@ -218,10 +218,10 @@ class Comparison(Printed):
     """Runs side by side.
 
     Attributes:
-        groups: Final scores first, of these the lowest mean first; those without a score at the end.
-        best: What scores were taken on → the best setting, by :data:`RULE`.
-        behind: Label of a setting with a score → the lead of the best one on its data over it.
-        differences: Key → its value in each of the groups as text, empty where a group lacks it.
+        groups: Groups with final scores first, ordered by their mean; those without a score last.
+        best: Data → the best setting on them, by :data:`RULE`.
+        behind: Label of a setting with a score → the lead of the best setting on its data over it.
+        differences: Key → its value in each of the groups as text, empty if a group lacks it.
     """
 
     groups: tuple[Group, ...]
@@ -240,7 +240,7 @@ class Comparison(Printed):
             )
             for group in self.groups
         )
-        return [*leads, Row("Excess over the floor", "of each setting, mean ± spread over its seeds:"), *groups]
+        return [*leads, Row("Excess over the floor", "per setting, mean ± spread over its seeds:"), *groups]
 
     def picture(self) -> str:
         courses = self.courses()
@@ -254,7 +254,7 @@ class Comparison(Printed):
         return f'<div style="max-width: 34em">{drawn}</div><div style="display: flex; flex-wrap: wrap">{samples}</div>'
 
     def courses(self) -> dict[str, list[tuple[tuple[float, float, float], ...]]]:
-        """Label → the courses of its runs, of the settings that have any."""
+        """Label → the courses of its runs, for settings that have any."""
         drawn = {group.label: [entry.course for entry in group.entries if entry.course] for group in self.groups}
         return {label: courses for label, courses in drawn.items() if courses}
 
@@ -265,13 +265,13 @@ class Comparison(Printed):
 
 
 def compare(*paths: str | Path) -> Comparison:
-    """Puts the runs that lie at or below paths side by side, as `wgan-lip compare` does.
+    """Puts the runs at or below paths side by side, as `wgan-lip compare` does.
 
     Arguments:
-        paths: See :func:`find_runs`; that of a sweep, say.
+        paths: See :func:`find_runs`; for example the folder of a sweep.
 
     Returns:
-        :class:`Comparison`, which prints as the ranking, and in a notebook shows curves and samples as well.
+        :class:`Comparison`, which prints as the ranking, and in a notebook also shows curves and samples.
 
     Raises:
         InputError: See :func:`find_runs` and :func:`compare_runs`.
@@ -280,18 +280,18 @@ def compare(*paths: str | Path) -> Comparison:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Run]:
-    """The runs that lie at or below paths.
+    """The runs at or below paths.
 
     Arguments:
-        paths: Folders of runs, folders that hold runs up to two levels below them (a sweep, `outputs/train`), or
+        paths: Folders of runs, folders that contain runs up to two levels below (a sweep, `outputs/train`), or
             patterns with `*`.
 
     Returns:
         Each run once, in the order of the paths, then of the names.
 
     Raises:
-        InputError: A path that is no folder, or a folder that is no run and holds none; a run that is none of
-            training.
+        InputError: A path that is not a folder, or a folder that is not a run and contains none; a run that is not a
+            training run.
     """
     found: dict[Path, Run] = {}
     for given in paths:
@@ -300,8 +300,8 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
         folders = [folder for place in places for folder in _run_folders(place)]
         if not folders:
             raise InputError(
-                f"Expected a run, or a folder that holds runs. Got {given}, where there is none. Give folders that "
-                "`wgan-lip train` wrote, or that of a sweep under outputs/multirun."
+                f"There are no runs in {given}. Give folders that `wgan-lip train` wrote, or that of a sweep under "
+                "outputs/multirun."
             )
         for folder in folders:
             found.setdefault(folder.resolve(), Run(folder))
@@ -309,13 +309,15 @@ def find_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Puts runs side by side; their folders are only read, and none of their code is run.
+    """Puts runs side by side; their folders are only read, and no code in them is run.
 
     Raises:
         InputError: Fewer than two runs, or a damaged file in one.
     """
     if len(runs) < 2:
-        raise InputError(f"Expected at least two runs to compare. Got {len(runs)}. Give more, or inspect it.")
+        raise InputError(
+            f"compare needs at least two runs, and found {len(runs)}. Give more, or use wgan-lip inspect for one run."
+        )
     groups: dict[str, list[Entry]] = {}
     for run in runs:
         entry = _entry(run)
@@ -339,7 +341,7 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Jobs of a sweep in the order of their numbers."""
+    """A key that sorts jobs of a sweep by their numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.parts]
 
 
@@ -347,8 +349,8 @@ def _entry(run: Run) -> Entry:
     every = flat(run.config)
     if "data._target_" not in every:
         raise InputError(
-            f"Expected a {CONFIG} in {run.directory} that names its data. Got one that does not, as of another version "
-            "or damaged. Leave this run out, or train it again."
+            f"{CONFIG} in {run.directory} does not name its data: it is damaged, or of another version. Leave this run "
+            "out, or train it again."
         )
     settings = {key: value for key, value in every.items() if key.partition(".")[0] not in ASIDE}
     standing = Standing.of(run.status, run.summary, run.metrics, guarantee="unknown")
@@ -385,7 +387,7 @@ def _rank(group: Group) -> tuple[bool, float]:
 
 
 def _best(groups: Sequence[Group]) -> tuple[dict[str, Lead], dict[str, Lead]]:
-    """The leads on every data set, and over each setting, from groups in order of their rank."""
+    """The leads on every data set, and over each setting, from ranked groups."""
     leagues = dict.fromkeys(group.entries[0].league for group in groups)
     best: dict[str, Lead] = {}
     behind: dict[str, Lead] = {}
@@ -417,7 +419,7 @@ def _lead(first: Group, second: Group | None = None) -> Lead:
 
 
 def _typed_labels(typed: Sequence[Mapping[str, str] | None]) -> list[str] | None:
-    """What was typed for each group and not for all; None where that does not tell them apart."""
+    """What was typed for each group but not for all; None if that does not distinguish them."""
     known = [one for one in typed if one is not None]
     if len(known) < len(typed):
         return None
@@ -427,7 +429,7 @@ def _typed_labels(typed: Sequence[Mapping[str, str] | None]) -> list[str] | None
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that tell the groups apart: the classes that differ, then as few values as it takes."""
+    """Names that distinguish the groups: the classes that differ, then as few values as necessary."""
     differing = _differing(settings)
     chosen = [key for key in differing if key.endswith("._target_")]
     others = [key for key in differing if key not in chosen]
@@ -438,7 +440,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     while len(set(labels(chosen))) < len(settings):
         chosen.append(max(others, key=lambda key: len(set(labels([*chosen, key])))))  # the first of equals
         others.remove(chosen[-1])
-    return [label or "as it is" for label in labels(chosen)]
+    return [label or "base setting" for label in labels(chosen)]
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

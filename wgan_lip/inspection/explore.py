@@ -1,4 +1,4 @@
-"""What a critic sees: its values, its slopes and its gradients, as pictures with words."""
+"""What a critic sees: its values, slopes and gradients, as captioned pictures."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["Exploration", "Picture", "explore"]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure with words.
+    """A figure with its texts.
 
     Attributes:
         figure: A matplotlib figure, in light colours on white.
         title: Its heading.
         caption: What it shows, and what is good.
-        alt: The same in words and figures, for who cannot see it.
+        alt: The same in words and numbers, for readers who cannot see it.
     """
 
     figure: Figure
@@ -45,17 +45,17 @@ class Picture:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Exploration(Printed):
-    """A critic, looked at on a real and a generated sample set.
+    """A critic, explored on a real and a generated sample set.
 
     Attributes:
-        pictures: By name, in the order in which they are best read.
-        real: Samples, shape (n, d), on the CPU.
-        generated: Samples, shape (n, d).
-        real_values: The critic's values, shape (n,), as it computes them.
-        generated_values: Likewise, shape (n,).
-        ray_slopes: Mean slope of the critic along each line of an optimal plan, shape (k,); 1 for a potential.
+        pictures: Pictures by name, in the best order to read them.
+        real: Real samples, shape (n, d), on the CPU.
+        generated: Generated samples, shape (n, d).
+        real_values: The critic's values on the real samples, shape (n,), in its precision.
+        generated_values: Its values on the generated samples, shape (n,).
+        ray_slopes: Mean slope of the critic along each line of an optimal plan, shape (k,); 1 for a KR potential.
         transport: The exact solution between the two sets.
-        certificate: Proof of the critic's Lipschitz constant; None where none can be proved.
+        certificate: Proof of the critic's Lipschitz constant; None if none can be proved.
     """
 
     pictures: Mapping[str, Picture]
@@ -75,9 +75,9 @@ class Exploration(Printed):
         ends = self.transport.lower, self.transport.upper, self.transport.exact
         between = float(self.real_values.double().mean() - self.generated_values.double().mean())
         rows = [
-            Row("Critic's difference", rounded(between, 4), "mean on real less mean on generated samples"),
+            Row("Critic's difference", rounded(between, 4), "mean on real minus mean on generated samples"),
             Row("W1 of the samples", interval_text(*ends), "certified"),
-            Row("Slope on rays", rounded(float(self.ray_slopes.nanmean()), 3), "in the mean; a potential has 1"),
+            Row("Slope on rays", rounded(float(self.ray_slopes.nanmean()), 3), "on average; 1 for a KR potential"),
         ]
         if self.certificate is not None:
             rows.append(self.certificate.bound_row("Certified critic"))
@@ -87,7 +87,7 @@ class Exploration(Printed):
         return f'<div style="display: flex; flex-wrap: wrap">{"".join(map(_small, self.pictures.values()))}</div>'
 
     def save(self, directory: str | os.PathLike[str], *, dpi: float = 110) -> dict[str, Path]:
-        """Writes each picture as `NAME.png` into a folder, which is made where it is missing. Returns the paths."""
+        """Writes each picture as `NAME.png` into a folder, which is created if missing. Returns the paths."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         return {
@@ -97,7 +97,7 @@ class Exploration(Printed):
 
 
 def _small(picture: Picture) -> str:
-    """HTML of a picture at half its size, or less where there is no room."""
+    """HTML of a picture at half its size, or less on a narrow page."""
     drawn = figures.inline_png(picture.figure, picture.alt, dpi=90)
     drawn = drawn.replace("<img ", '<img style="max-width: 100%; height: auto" ', 1)
     return f'<figure style="margin: 0.3em; width: 22em; max-width: 100%">{drawn}</figure>'
@@ -111,26 +111,26 @@ def explore(
     certificate: Certificate | None = None,
     count: int = 500,
 ) -> Exploration:
-    """Looks at a critic on held-out real samples and generated ones.
+    """Explores a critic on held-out real samples and generated ones.
 
-    In every dimension: how its values are distributed, and how it falls along the lines of an optimal plan. On the
-    plane: its landscape, its level lines, its gradient norms beside the constant that is proved, and the lines of the
-    plan. On images: its ranking of both sets, and what a step along its gradient does to a sample.
+    In every dimension: the distribution of its values, and its fall along the lines of an optimal plan. In the plane:
+    its landscape, its level lines, its gradient norms with the proved constant, and the lines of the plan. On images:
+    its ranking of both sets, and what a step along its gradient does to a sample.
 
     Arguments:
-        critic: The potential f, (b, d) → (b,), on any device.
-        source: Where the real samples come from; those of its test set are taken.
+        critic: The critic f, (b, d) → (b,), on any device.
+        source: Where the real samples come from; its test set is used.
         generated: Samples of the generator, shape (m, d).
-        certificate: One that is said to be about this critic; it is proved again, and refused where it is not. By
-            default a new one is proved, if one can be.
+        certificate: A certificate claimed for this critic; it is proved again, and refused if it does not hold. By
+            default a new one is proved, if possible.
         count: Samples of each set, at most.
 
     Returns:
         :class:`Exploration`; its `pictures` are figures with captions and alternative texts.
 
     Raises:
-        InputError: Samples of another dimension than the source's, or not finite, or none; a certificate that is about
-            other weights, or was edited.
+        InputError: No samples, or samples that are not finite or have another dimension than the source's; a
+            certificate that is about other weights, or was edited.
 
     Example:
         >>> import torch
@@ -143,7 +143,7 @@ def explore(
         True
     """
     if count < 2:
-        raise InputError(f"Expected count of at least 2. Got {count}.")
+        raise InputError(f"count must be at least 2, not {count}.")
     real, generated = (cloud[:count].detach().cpu() for cloud in (source.test, generated))
     check_pair(real, generated)
     size = min(len(real), len(generated))
@@ -151,7 +151,7 @@ def explore(
     if certificate is not None:
         certificate = verify(certificate, critic)
     else:
-        with suppress(InputError):  # no proof, or weights that are not finite: then there is no constant to show
+        with suppress(InputError):  # without a proof, or with weights that are not finite, there is no constant to show
             certificate = certify(critic)
     transport = solve(real, generated)
     plan = transport.plan
@@ -184,7 +184,7 @@ def _gradients(critic: nn.Module, samples: Tensor) -> Tensor:
 
 def _proved(found: Exploration) -> str:
     if found.certificate is None:
-        return "no constant is proved for it"
+        return "it has no proved constant"
     return f"no slope exceeds the certified {rounded_up(found.certificate.lipschitz, 7)}"
 
 
@@ -203,8 +203,8 @@ def _on_the_plane(critic: nn.Module, source: Source, found: Exploration) -> dict
         "landscape": Picture(
             figures.landscape(critic, real, generated, modes=source.modes),
             "Landscape",
-            "The critic's values, light where it is high, its gradient field, and the samples. It should be high at "
-            "real samples and low at generated ones; arrows show where the generator is sent.",
+            "The critic's values, lighter where higher, its gradient field, and the samples. It should be high at "
+            "real samples and low at generated ones; arrows show where it sends generated samples.",
             f"The critic over the plane with its gradient arrows, {sizes}. Its mean is "
             f"{float(found.real_values.mean()):.4g} at the real ones and "
             f"{float(found.generated_values.mean()):.4g} at the generated ones.",
@@ -212,8 +212,8 @@ def _on_the_plane(critic: nn.Module, source: Source, found: Exploration) -> dict
         "level_lines": Picture(
             figures.level_lines(critic, real, generated),
             "Level lines",
-            "Lines of equal value. Where the gradient has norm 1 they lie as far apart as their values differ, and "
-            "no critic of constant 1 has them closer; wide gaps are flat ground.",
+            "Lines of equal value. Where the gradient has norm 1, they are as far apart as their values differ, and "
+            "a 1-Lipschitz critic never has them closer; wide gaps mean that the critic is flat.",
             f"Labelled level lines of the critic around {sizes}; its values at them range from "
             f"{float(min(found.real_values.min(), found.generated_values.min())):.4g} to "
             f"{float(max(found.real_values.max(), found.generated_values.max())):.4g}.",
@@ -221,17 +221,17 @@ def _on_the_plane(critic: nn.Module, source: Source, found: Exploration) -> dict
         "gradient_norm": Picture(
             figures.gradient_map(critic, real, generated, bound=bound),
             "Gradient norm, with the certified bound",
-            "Dark is steep. A potential has norm 1 wherever mass travels, between real and generated samples; "
-            "elsewhere it may be flat. The red mark on the scale is the constant that is proved.",
+            "Darker is steeper. A KR potential has norm 1 wherever mass travels, between real and generated samples; "
+            "elsewhere it may be flat. The red mark on the scale is the proved constant.",
             f"A map of the gradient norm around {sizes}; {_proved(found)}.",
         ),
         "rays": Picture(
             figures.transport_lines(critic, real, generated, plan.rows, plan.columns, plan.mass),
             "Lines of an optimal plan",
             "Each line joins a real sample x to the generated sample y it is matched with, coloured by the critic's "
-            "slope along it. All dark, slope 1, would be a potential, and the interval closed.",
+            "slope along it. If all were dark, slope 1, the critic would be a KR potential and the interval closed.",
             f"{len(plan.mass)} lines of an optimal plan, on which the critic's mean slope is "
-            f"{_mean_slope(found):.3f}, where a potential has 1.",
+            f"{_mean_slope(found):.3f}; a KR potential has 1.",
         ),
     }
 
@@ -241,8 +241,8 @@ def _on_the_line(critic: nn.Module, found: Exploration) -> dict[str, Picture]:
         "distributions": Picture(
             figures.cdf_pair(found.real, found.generated, potential=critic),
             "Distribution functions and critic",
-            "The area between the two distribution functions is W1. Below, the critic: it should fall at slope 1 "
-            "where F is above G, and rise at slope 1 where it is below.",
+            "The area between the two distribution functions is W1. Below them is the critic: it should fall at slope "
+            "1 where F is above G, and rise at slope 1 where F is below G.",
             f"Distribution functions of {len(found.real)} real (x) and {len(found.generated)} generated (y) points, "
             f"with W1 {found.transport.value:.4g} between them, above the critic's graph.",
         )
@@ -253,9 +253,9 @@ def _cloud(found: Exploration) -> Picture:
     return Picture(
         figures.generated_cloud(found.real, found.generated),
         "Samples",
-        "Real and generated samples on the two first principal components of the real ones. They should overlap.",
-        f"{len(found.real)} real and {len(found.generated)} generated points in the plane of the widest spread of "
-        f"the real ones, of {found.real.shape[1]} dimensions.",
+        "Real and generated samples on the first two principal components of the real ones. They should overlap.",
+        f"{len(found.real)} real and {len(found.generated)} generated points of {found.real.shape[1]} dimensions, in "
+        "the plane in which the real ones spread most.",
     )
 
 
@@ -268,9 +268,9 @@ def _on_images(critic: nn.Module, source: Source, found: Exploration) -> dict[st
         "ranking": Picture(
             figures.ranked_images(real, values[0], generated, values[1], **look),
             "Ranking",
-            "Real and generated images in the order of the critic's values, highest first: what it takes for the most "
-            "and the least real. Generated ones with high values are good by its measure.",
-            f"{len(real)} real and {len(generated)} generated images ordered by the critic. A generated one stands "
+            "Real and generated images ordered by the critic's values, highest first: those it takes for the most and "
+            "the least real. Generated images with high values are good by its measure.",
+            f"{len(real)} real and {len(generated)} generated images ordered by the critic. A generated image ranks "
             f"above a real one in {100 * above:.0f} % of the pairs; at 50 % the critic could not tell them apart.",
         ),
         "steps": _steps(critic, found, look),
@@ -278,9 +278,9 @@ def _on_images(critic: nn.Module, source: Source, found: Exploration) -> dict[st
 
 
 def _steps(critic: nn.Module, found: Exploration, look: dict, rows: int = 6) -> Picture:
-    r"""Generated images moved along the critic's gradient, up to the distance of their real partners.
+    r"""Generated images moved along the critic's gradient, up to the distance to their real partners.
 
-    A potential has :math:`x = y + \|x - y\| \nabla f(y)` for the partner x of y.
+    A KR potential has :math:`x = y + \|x - y\| \nabla f(y)` for the partner x of y.
     """
     plan = found.transport.plan
     order = np.argsort(found.generated_values[plan.columns].numpy(), kind="stable")
@@ -304,11 +304,11 @@ def _steps(critic: nn.Module, found: Exploration, look: dict, rows: int = 6) -> 
         figures.image_table(images, texts, heads, **look),
         "Steps along the gradient",
         "Generated images, lowest value first, moved along the critic's gradient by a share of the distance to the "
-        "real image an optimal plan matches them with. A potential's full step lands on that partner, and gains as "
-        "much as the distance.",
-        f"{len(y)} generated images, each moved along the gradient a quarter, half and all of the distance to its real "
-        f"partner. The full step ends at {min(left):.2f} to {max(left):.2f} of the first distance from it; the "
-        f"gradient norms there are {float(norm.min()):.3f} to {float(norm.max()):.3f}. A potential has 0 and 1.",
+        "real image an optimal plan matches them with. The full step of a KR potential ends at that partner, and its "
+        "value rises by the distance.",
+        f"{len(y)} generated images, each moved along the gradient by a quarter, half and all of the distance to its "
+        f"real partner. After the full step, {min(left):.2f} to {max(left):.2f} of the distance remain; the gradient "
+        f"norms at the start are {float(norm.min()):.3f} to {float(norm.max()):.3f}. A KR potential has 0 and 1.",
     )
 
 
@@ -322,10 +322,10 @@ def _along_rays(critic: nn.Module, found: Exploration) -> Picture:
         figures.ray_profiles(critic, found.real, found.generated, plan.rows, plan.columns, plan.mass),
         "Fall along the lines of an optimal plan",
         "How far the critic has fallen on the way from a real sample to the generated one it is matched with. On the "
-        "dashed diagonal it falls as fast as a potential; what is missing at the end is what the lower end of the "
-        "interval lacks.",
+        "dashed diagonal it falls as fast as a KR potential; what is missing at the end of the lines is also missing "
+        "from the lower end of the interval.",
         f"The critic along lines of an optimal plan; its mean slope over all {len(plan.mass)} is "
-        f"{_mean_slope(found):.3f}, where a potential has 1; {_proved(found)}.",
+        f"{_mean_slope(found):.3f}; a KR potential has 1; {_proved(found)}.",
     )
 
 
@@ -334,8 +334,8 @@ def _value_histograms(found: Exploration) -> Picture:
     return Picture(
         figures.value_histograms(found.real_values, found.generated_values),
         "Values on real and generated samples",
-        "The distance between the two means, over the certified constant, is the lower end of the interval. It "
-        "shrinks as the generator gets better, and while the critic lags behind.",
+        "The difference of the two means, divided by the certified constant, is the lower end of the interval. It "
+        "shrinks as the generator gets better, and also if the critic lags behind.",
         f"Histograms of the critic's values; the means differ by {difference:.4g}, W1 of these samples is "
         f"{found.transport.value:.4g}.",
     )

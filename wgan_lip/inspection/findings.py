@@ -1,4 +1,4 @@
-"""What in a run deserves a second look: each finding by a stated rule, in plain words, with a remedy."""
+"""What deserves a second look in a run: each finding follows a stated rule, in plain words, with a remedy."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ AUDIT = ("w1/lower", "w1/exact", "w1/upper")
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands: its final scores, or its last audit while there are none.
+    """The figures of a run: its final scores, or those of its last audit until there are any.
 
     Attributes:
         state: running, finished, interrupted, failed or unknown.
         step: Generator steps done.
-        final: Whether the numbers are final scores; else they are those of the last audit.
-        lower: Certified lower end of W1(generated, test), the best there is; NaN where nothing was audited.
-        lower_as_trained: The one of the critic as it was trained.
+        final: Whether the numbers are final scores; otherwise they are from the last audit.
+        lower: Certified lower end of W1(generated, test), the best available; NaN before the first audit.
+        lower_as_trained: The lower end that the trained critic proves.
         exact: W1 of these samples.
         upper: Upper end.
         floor: W1(real, test) at the same sizes.
         score: The excess over the floor of the averaged generator, the headline; NaN in runs of an older version.
-        score_error: Its standard error; NaN of an audit.
+        score_error: Its standard error; NaN for an audit.
         real: The same for real samples in the generator's place.
-        real_error: Its standard error; NaN of an audit.
-        blurred: The same for blurred real images; NaN where there are none.
+        real_error: Its standard error; NaN for an audit.
+        blurred: The same for blurred real images; NaN if there are none.
         ratio: W1 of the averaged generator over the floor, an older score.
-        trained: Mean of the critic as trained on held-out real samples less that on generated ones, as it computes it.
-        refitted: The same of a copy refitted to fresh samples; NaN where there is none.
+        trained: Mean of the trained critic on held-out real samples minus its mean on generated ones, in its precision.
+        refitted: The same for a copy refitted to fresh samples; NaN if there is none.
         refitted_error: Its standard error.
         gradient: Mean gradient norm of the critic along the rays of an optimal plan.
         lipschitz: Certified constant of the critic.
-        largest_gradient: The largest gradient norm that was found, NaN where none was searched.
+        largest_gradient: The largest gradient norm found, NaN if none was searched for.
         guarantee: What the critic's training keeps: certified; certified, conservative; not certified.
-        covered: Modes of the data that are covered, None where it has none.
-        within: Share of generated samples near a mode, NaN where it has none.
-        modes: Modes of the data, None where it has none or their number is not at hand.
-        spread: Mean distance between generated samples over that between real ones; NaN where it was not measured.
+        covered: Modes of the data that are covered, None if the data have none.
+        within: Share of generated samples near a mode, NaN if the data have none.
+        modes: Modes of the data, None if the data have none or their number is unknown.
+        spread: Mean distance between generated samples over that between real ones; NaN if not measured.
         precision: Share of generated samples in neighbourhoods of real ones, over that of real samples in their place.
         recall: Share of real samples in neighbourhoods of generated ones, over that of real samples in their place.
-        density: Mean number of neighbourhoods of real samples that a generated one lies in, over that of real
-            samples in their place.
-        coverage: Share of real samples whose neighbourhood holds a generated one, over that with real ones in their
+        density: Mean number of neighbourhoods of real samples that contain a generated one, over that for real samples
+            in their place.
+        coverage: Share of real samples with a generated one in their neighbourhood, over that with real ones in their
             place; see :func:`wgan_lip.metrics.neighbourhoods`.
-        width: Standard deviation within the modes over that of the data; NaN where it has none.
-        copies: Share of generated samples that are nearer to training samples than chance has it; see
-            :func:`wgan_lip.metrics.memorisation`. NaN where it was not measured.
+        width: Standard deviation within the modes over that of the data; NaN if the data have none.
+        copies: Share of generated samples that are closer to training samples than chance explains; see
+            :func:`wgan_lip.metrics.memorisation`. NaN if not measured.
         copies_error: Its standard error.
-        kid: KID on features; NaN without.
-        kid_blurred: That of blurred real images.
+        kid: KID on features; NaN without features.
+        kid_blurred: KID of blurred real images.
         records: All records, in order.
-        silent: Seconds since the run last wrote; NaN where that is not at hand.
+        silent: Seconds since the run last wrote; NaN if unknown.
     """
 
     state: str
@@ -105,14 +105,14 @@ class Standing:
         status: Mapping[str, Any], summary: Mapping[str, Any] | None, records: Sequence[Record], *,
         guarantee: str = "certified", modes: int | None = None, spread: float = math.nan, now: float | None = None,
     ) -> Standing:  # fmt: skip
-        """Reads where a run stands off what it wrote.
+        """The figures from what a run wrote.
 
         Arguments:
             status: The content of `status.json`.
             summary: The final scores, see :func:`wgan_lip.training.scoring.score_run`, or None.
-            records: As :func:`wgan_lip.runs.tracking.read_records` gives them.
-            guarantee: Of the critic, where there is no summary that states it.
-            modes: Of the data, where there is no summary that states them.
+            records: As :func:`wgan_lip.runs.tracking.read_records` returns them.
+            guarantee: The critic's guarantee, if there is no summary that states it.
+            modes: The number of modes of the data, if there is no summary that states it.
             spread: See the attribute.
             now: Seconds since the epoch; the clock by default.
         """
@@ -167,15 +167,15 @@ class Standing:
 
     @property
     def tightness(self) -> float:
-        """Largest gradient found over the certified constant, at most 1; NaN where either is missing."""
+        """Largest gradient found over the certified constant, at most 1; NaN if either is missing."""
         return self.largest_gradient / self.lipschitz if self.lipschitz > 0 else math.nan
 
     @property
     def unexplained(self) -> float:
         """The part of W1 that sampling does not explain, exact − floor.
 
-        By the triangle inequality W1(generated, real) ≥ W1(generated, test) − W1(real, test): a critic that were a
-        potential of generated against fresh real samples would show at least this much.
+        By the triangle inequality W1(generated, real) ≥ W1(generated, test) − W1(real, test): a critic that is a KR
+        potential for generated against fresh real samples would show at least this much.
         """
         return self.exact - self.floor
 
@@ -185,10 +185,10 @@ class Finding:
     """Something seen in a run.
 
     Attributes:
-        name: Of the rule that found it.
+        name: The name of the rule that found it.
         text: What was seen, with its figures.
         remedy: What to do about it.
-        serious: Whether the run's result suffers from it; else it is good to know.
+        serious: Whether the run's result suffers from it; otherwise it is just good to know.
     """
 
     name: str
@@ -203,8 +203,8 @@ class Rule:
 
     Attributes:
         name: What is found, in two or three words.
-        statement: The rule, in words a reader can check against the figures.
-        seen: Standing → what was seen, or None. Comparisons with NaN are false, so what is not known is not found.
+        statement: The rule, in words that a reader can check against the figures.
+        seen: Standing → what was seen, or None. Comparisons with NaN are false, so nothing unknown is found.
         remedy: What to do about it.
         serious: See :class:`Finding`.
     """
@@ -217,25 +217,25 @@ class Rule:
 
 
 def find(standing: Standing) -> tuple[Finding, ...]:
-    """What the rules find, the serious first."""
+    """What the rules find, serious findings first."""
     seen = [(rule, rule.seen(standing)) for rule in RULES]
     found = [Finding(rule.name, text, rule.remedy, rule.serious) for rule, text in seen if text is not None]
     return tuple(sorted(found, key=lambda finding: not finding.serious))
 
 
 def audits(records: Sequence[Record]) -> list[Record]:
-    """The records that hold a whole audit."""
+    """The records that hold a complete audit."""
     return [record for record in records if all(tag in record for tag in AUDIT)]
 
 
 def _known(values: Mapping[str, Any], name: str) -> float:
-    """A number, NaN where it is missing."""
+    """A number, NaN if missing."""
     value = values.get(name)
     return math.nan if value is None else float(value)
 
 
 def _over(values: Record, floors: Record, name: str, floor_name: str | None = None) -> float:
-    """A score over its floor, NaN where either is missing."""
+    """A score over its floor, NaN if either is missing."""
     floor = floors.get(floor_name or name, math.nan)
     return values.get(name, math.nan) / floor if floor > 0 else math.nan
 
@@ -246,7 +246,7 @@ def _stopped_writing(run: Standing) -> str | None:
     patience = max(600.0, 20 * median(gaps) if gaps else 0.0)
     if run.state != "running" or not run.silent > patience:
         return None
-    return f"it says that it is running, but has written nothing for {run.silent / 60:.0f} minutes"
+    return f"its status is running, but it has written nothing for {run.silent / 60:.0f} minutes"
 
 
 def _not_finite(run: Standing) -> str | None:
@@ -264,11 +264,11 @@ def _put_back(run: Standing) -> str | None:
 
 def _collapsed(run: Standing) -> str | None:
     if run.spread < 0.5:
-        return f"generated samples lie {run.spread:.2g} times as far from one another as real ones do"
+        return f"generated samples are {run.spread:.2g} times as far apart as real ones"
     if run.coverage < 0.5 and run.precision >= 0.5:
         return (
-            f"its samples are among real ones ({run.precision:.2g} times as often as those are), but reach "
-            f"{run.coverage:.2g} times as many of them"
+            f"its samples look real (precision {run.precision:.2g} times that of real samples), but reach only few of "
+            f"the real ones (coverage {run.coverage:.2g} times that of real samples)"
         )
     if run.covered is not None and run.modes and run.covered <= run.modes / 2 and run.within >= 0.5:
         return f"{100 * run.within:.0f} % of samples are near modes of the data, but cover {run.covered} of {run.modes}"
@@ -286,22 +286,22 @@ def _modes_missed(run: Standing) -> str | None:
 def _thin(run: Standing) -> str | None:
     if not run.recall < 0.9 or _collapsed(run):
         return None
-    return f"its samples come near {run.recall:.2g} times as many real ones as real samples do in their place"
+    return f"recall is {run.recall:.2g} times that of real samples in the generator's place"
 
 
 def _not_covering(run: Standing) -> str | None:
     if not run.coverage < 0.9 or _collapsed(run):
         return None
-    return f"{run.coverage:.2g} times as many real samples have a generated one nearby as have a real one"
+    return f"coverage is {run.coverage:.2g} times that of real samples in the generator's place"
 
 
 def _narrowed(run: Standing) -> str | None:
     if run.width < 0.9:
-        return f"within the modes its samples spread {run.width:.2g} times as far as the data"
+        return f"within the modes, the spread of its samples is {run.width:.2g} times that of the data"
     if run.density > 1.2 and run.recall < 0.95:
         return (
-            f"its samples lie {run.density:.2g} times as densely among real ones as those do, and come near "
-            f"{run.recall:.2g} times as many of them"
+            f"density is {run.density:.2g} times, and recall {run.recall:.2g} times, that of real samples in the "
+            "generator's place"
         )
     return None
 
@@ -310,37 +310,32 @@ def _copied(run: Standing) -> str | None:
     if not run.copies > max(0.05, 3 * run.copies_error):
         return None
     return (
-        f"{100 * run.copies:.0f} % of its samples, more or less {100 * run.copies_error:.0f} %, lie nearer to a "
-        "training sample than held-out data would"
+        f"{100 * run.copies:.0f} ± {100 * run.copies_error:.0f} % of its samples are closer to a training sample than "
+        "held-out data would be"
     )
 
 
 def _worse_than_blur(run: Standing) -> str | None:
     if run.kid > run.kid_blurred:
-        return (
-            f"its KID on features is {run.kid:.3g}, where real images blurred by one pixel have {run.kid_blurred:.3g}"
-        )
+        return f"its KID on features is {run.kid:.3g}; real images blurred by one pixel have {run.kid_blurred:.3g}"
     if math.isnan(run.kid) and run.score > run.blurred:
-        return (
-            f"its excess over the floor is {run.score:.3g}, where real images blurred by one pixel have "
-            f"{run.blurred:.3g}"
-        )
+        return f"its excess over the floor is {run.score:.3g}; real images blurred by one pixel have {run.blurred:.3g}"
     return None
 
 
 def _under_trained(run: Standing) -> str | None:
     if run.refitted > 3 * run.refitted_error and run.trained < 0.8 * run.refitted:
         return (
-            f"on held-out samples the critic as trained tells generated from real ones by {run.trained:.3g}, a copy "
-            f"refitted to fresh samples by {run.refitted:.3g} ± {run.refitted_error:.1g}"
+            f"on held-out samples the trained critic's dual value is {run.trained:.3g}, and that of a copy refitted to "
+            f"fresh samples {run.refitted:.3g} ± {run.refitted_error:.1g}"
         )
     if run.guarantee != "certified" or not run.unexplained > 0.1 * run.exact:
         return None
     if not run.lower_as_trained < 0.5 * run.unexplained:
         return None
     return (
-        f"the critic as trained proves W1 ≥ {run.lower_as_trained:.3g}, where at least {run.unexplained:.3g} sets "
-        f"generated apart from real samples (exact {run.exact:.3g} − floor {run.floor:.3g})"
+        f"the trained critic proves only W1 ≥ {run.lower_as_trained:.3g}, though W1 between generated and real samples "
+        f"is at least {run.unexplained:.3g} (exact {run.exact:.3g} − floor {run.floor:.3g})"
     )
 
 
@@ -356,24 +351,25 @@ def _not_closing(run: Standing) -> str | None:
         if half < 2 or fmean(widths[half:]) < 0.9 * fmean(widths[:half]):
             return None
     return (
-        f"between {run.lower:.3g} and {run.upper:.3g} lies more than the floor, {run.floor:.3g}, that sampling explains"
+        f"the interval from {run.lower:.3g} to {run.upper:.3g} is wider than the floor, {run.floor:.3g}, that sampling "
+        "explains"
     )
 
 
 def _small_gradient(run: Standing) -> str | None:
     if not run.gradient < 0.5 or not run.unexplained > 0.1 * run.exact:
         return None
-    return f"its mean along transport rays is {run.gradient:.2g}, where a potential has 1"
+    return f"its mean along transport rays is {run.gradient:.2g}; a KR potential has 1"
 
 
 def _loose(run: Standing) -> str | None:
     if not run.tightness < 0.5:
         return None
-    return f"the proved constant is {run.lipschitz:.3g}, the largest gradient found {run.largest_gradient:.3g}"
+    return f"the proved constant is {run.lipschitz:.3g}, but the largest gradient found is {run.largest_gradient:.3g}"
 
 
 def _uncertified(run: Standing) -> str | None:
-    return "nothing in its training bounds the constant of this critic" if run.guarantee == "not certified" else None
+    return "its training does not bound this critic's constant" if run.guarantee == "not certified" else None
 
 
 def _above_one(run: Standing) -> str | None:
@@ -400,7 +396,7 @@ def _was_better(run: Standing) -> str | None:
     (best_step, best), (_, last) = min(scores, key=lambda pair: pair[1]), scores[-1]
     if not last - best > 0.25 * _audited_floor(run):
         return None
-    return f"the excess over the floor was {best:.3g} at step {best_step}, and is {last:.3g} at the last audit"
+    return f"the excess over the floor was {best:.3g} at step {best_step}, but {last:.3g} at the last audit"
 
 
 def _still_improving(run: Standing) -> str | None:
@@ -422,9 +418,9 @@ def _audited_floor(run: Standing) -> float:
 RULES = (
     Rule(
         "stopped writing",
-        "The status says running, and nothing was written for ten minutes, nor for twenty times the usual wait.",
+        "The status is running, and nothing was written for ten minutes and for twenty times the usual interval.",
         _stopped_writing,
-        "Its process was probably killed. wgan-lip train resume=DIR goes on from the last checkpoint.",
+        "Its process was probably killed. wgan-lip train resume=DIR resumes it from the last checkpoint.",
     ),
     Rule(
         "values not finite",
@@ -442,11 +438,11 @@ RULES = (
     Rule(
         "generator collapsed",
         "Generated samples are on average less than half as far apart as real ones; or their precision is at least "
-        "half of what real samples reach in their place, and their coverage less than half; or half of them and more "
-        "are near modes of the data, and cover at most half of these.",
+        "half, and their coverage less than half, of what real samples reach in their place; or at least half of them "
+        "are near modes of the data, but cover at most half of the modes.",
         _collapsed,
-        "Train on if the run is young; else give the critic more steps (training.critic_steps), or lower the "
-        "generator's learning rate.",
+        "If it is early in the run, keep training; otherwise give the critic more steps (training.critic_steps), or "
+        "lower the generator's learning rate.",
     ),
     Rule(
         "modes missed",
@@ -456,74 +452,74 @@ RULES = (
     ),
     Rule(
         "low recall",
-        "Less than 0.9 times as many real samples lie near generated ones as near real ones in their place, and the "
-        "generator has not collapsed.",
+        "Recall is below 0.9 times that of real samples in the generator's place, and the generator has not collapsed.",
         _thin,
-        "It leaves out part of the data. Lower the learning rates, average less (training.ema_half_life), or widen the "
-        "generator; the excess over the floor may look good all the same.",
+        "The generator misses part of the data. Lower the learning rates, average less (training.ema_half_life), or "
+        "widen the generator; the excess over the floor may look good nevertheless.",
     ),
     Rule(
         "low coverage",
-        "Less than 0.9 times as many real samples have a generated one in their neighbourhood as have a real one in "
-        "its place, and the generator has not collapsed.",
+        "Coverage is below 0.9 times that of real samples in the generator's place, and the generator has not "
+        "collapsed.",
         _not_covering,
-        "Where the data are dense the generator is not, or it is not there at all: train longer, or widen it.",
+        "The generator is too thin where the data are dense, or misses some of them: train longer, or widen it.",
     ),
     Rule(
         "narrowed modes",
         "Within the modes of the data, generated samples have less than 0.9 times the standard deviation of real ones; "
         "or their density is above 1.2 times that of real samples in their place, and their recall below 0.95 times.",
         _narrowed,
-        "Samples bunch in the middle of the modes. Train longer at lower rates, and take a smaller "
+        "Samples bunch in the middle of the modes. Train longer at lower learning rates, and use a smaller "
         "training.ema_half_life.",
     ),
     Rule(
         "copies of training data",
-        "By more than a twentieth, and by three standard errors, more samples lie near training data than held-out "
-        "data do.",
+        "The share of samples close to training data exceeds that of held-out data by more than a twentieth, and by "
+        "more than three standard errors.",
         _copied,
         "The generator repeats its training data, which no distance to the data shows. Use more data, augment them "
-        "(data.flip, data.shift), or take a smaller generator.",
+        "(data.flip, data.shift), or use a smaller generator.",
     ),
     Rule(
         "worse than blur",
-        "Real images blurred by a Gaussian filter of one pixel are nearer to the test set than generated ones: by KID "
-        "on features, or by the excess over the floor where there are no features.",
+        "Real images blurred by a Gaussian filter of one pixel are closer to the test set than generated ones: by KID "
+        "on features or, without features, by the excess over the floor.",
         _worse_than_blur,
-        "Look at the pictures, not at W1 over floor. Train longer, or take a larger generator.",
+        "Look at the pictures, not at W1 over floor. Train longer, or use a larger generator.",
     ),
     Rule(
         "critic under-trained",
-        "On held-out samples the critic as trained reaches less than 80 % of a copy refitted to fresh samples, which "
-        "is more than three standard errors above zero; or it proves less than half of exact − floor, the part of W1 "
-        "that sampling does not explain, where that is more than a tenth of W1.",
+        "On held-out samples the trained critic reaches less than 80 % of the value of a copy refitted to fresh "
+        "samples, which is more than three standard errors above zero; or it proves less than half of exact − floor, "
+        "the part of W1 that sampling does not explain, while that is more than a tenth of W1.",
         _under_trained,
         "Raise training.critic_steps, training.warmup_steps or the critic's learning rate.",
     ),
     Rule(
         "interval not closing",
-        "The interval is wider than the floor, which is about what sampling leaves to a critic of the laws, and than a "
-        "tenth of its upper end; during a run, also no narrower in the second half of its audits than in the first.",
+        "The interval is wider than the floor, which is about what a critic trained on the laws leaves open, and wider "
+        "than a tenth of its upper end; during a run, also hardly narrower in the second half of its audits than in "
+        "the first.",
         _not_closing,
-        "Train the critic longer or take a larger one; a loose constant keeps the lower end down, too.",
+        "Train the critic longer or use a larger one; a loose constant also keeps the lower end down.",
     ),
     Rule(
         "gradient norm far below 1",
         "The mean gradient norm along transport rays is below 1/2, while W1 exceeds its floor by more than a tenth.",
         _small_gradient,
-        "The critic is not near a potential yet: train it longer, or take one that keeps gradient norms.",
+        "The critic is not close to a KR potential yet: train it longer, or use one that preserves gradient norms.",
     ),
     Rule(
         "certificate loose",
         "The largest gradient found is less than half of the proved constant.",
         _loose,
-        "The lower end loses that factor. Take a critic whose layers keep their constant at 1, such as critic=resnet.",
+        "The lower end loses that factor. Use a critic whose layers keep their constant at 1, such as critic=resnet.",
     ),
     Rule(
         "constant above 1",
-        "A critic that should be kept 1-Lipschitz is proved only beyond 1.001.",
+        "A critic that training should keep 1-Lipschitz has a proved constant above 1.001.",
         _above_one,
-        "Was it trained without retraction? Every bound is divided by its constant, so it holds all the same.",
+        "Was it trained without retraction? Bounds are divided by the constant, so they still hold.",
     ),
     Rule(
         "generator far from the data",
@@ -536,13 +532,14 @@ RULES = (
         "generator was better before",
         "The last audit's excess is above the best one's by more than a quarter of the floor.",
         _was_better,
-        "Lower the learning rates or let them fall by a schedule, or stop at the best step.",
+        "Lower the learning rates or decay them by a schedule, or stop at the best step.",
     ),
     Rule(
         "critic not certified",
-        "The kind of critic bounds no constant while it trains.",
+        "The training of this kind of critic does not bound its constant.",
         _uncertified,
-        "Its raw value is no bound; the interval divides by what can be proved, which may be far too much.",
+        "Its raw value is not a bound; the interval divides by the constant that can be proved, which may be far too "
+        "large.",
         serious=False,
     ),
     Rule(
@@ -554,4 +551,4 @@ RULES = (
         serious=False,
     ),
 )
-"""All rules, in the order in which they are told."""
+"""All rules, in the order in which they are reported."""

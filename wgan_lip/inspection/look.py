@@ -1,4 +1,4 @@
-"""A run, looked at: its critic proved anew, its samples drawn again, and what deserves a second look."""
+"""The inspection of a run: its critic certified again, samples drawn again, and what deserves a second look."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from wgan_lip.utils.checks import InputError, one_line
 
 __all__ = ["Inspection", "look_at"]
 
-SAMPLES = 500  # of each law, for the spread and the pictures
+SAMPLES = 500  # samples of each law, for the spread and the pictures
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is seen in a run in any state; what could not be had is None, and says why.
+    """The inspection of a run in any state; parts that are unavailable are None, with a reason.
 
     Attributes:
         run: The run.
         standing: Its figures.
         findings: What the rules of :mod:`wgan_lip.inspection.findings` find.
-        certificate: Proved just now for the weights of the checkpoint.
+        certificate: The certificate, proved just now for the weights of the checkpoint.
         problem: Why there is no certificate.
-        source: Its data, opened again without any download.
+        source: Its data, opened again without downloading.
         unopened: Why there is no source.
         generated: Samples of the averaged generator, shape (n, d).
     """
@@ -47,18 +47,18 @@ class Inspection:
 
 
 def look_at(run: Run, *, data: bool = True) -> Inspection:
-    """Looks at a run in any state, as far as its folder goes.
+    """Inspects a run in any state, as far as its folder allows.
 
     Arguments:
         run: The run; its folder is only read.
         data: Whether to open the data it was trained on, for what only they can show.
 
     Raises:
-        InputError: A configuration, status, summary or record that is damaged. A checkpoint or data that are missing
-            or damaged are no error: the inspection says so.
+        InputError: A damaged configuration, status, summary or record. Missing or damaged checkpoints or data are not
+            an error: the inspection reports them.
     """
     certificate = problem = source = generated = None
-    unopened: str | None = "it was not asked for (open_data=true does)"
+    unopened: str | None = "open_data is false"
     try:
         certificate = certify(run.critic, units=run.units)
     except InputError as error:

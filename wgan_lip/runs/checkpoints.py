@@ -1,4 +1,4 @@
-"""Checkpoints of a run on disk: each whole or not there, the last few and the best."""
+"""Checkpoints of a run on disk: the last few and the best, each written completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ EARLIER = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 def save_checkpoint(directory: Path, state: Mapping[str, Any], sizes: Mapping[str, Any]) -> Path:
-    """Writes the game's state and the data's sizes to one file: under a temporary name, synced, then renamed."""
-    buffer = io.BytesIO()  # torch.save hides what a stream raises, such as that the disk is full
+    """Writes the training state and the data's sizes to one file: under a temporary name, synced, then renamed."""
+    buffer = io.BytesIO()  # torch.save hides the errors of a stream, such as a full disk
     torch.save({"format": 2, "sizes": dict(sizes), "game": dict(state)}, buffer)
     return write_whole(directory / CHECKPOINT, lambda stream: stream.write(buffer.getbuffer()))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` wrote, on the CPU.
+    """Reads what :func:`save_checkpoint` wrote, to the CPU.
 
-    Its bytes are held against the checksums that it stores, which torch writes and does not look at.
+    Its bytes are checked against the checksums in the file, which torch writes but never checks.
 
     Raises:
-        InputError: It is damaged, by as little as one bit, or no checkpoint.
+        InputError: It is damaged, if only by one bit, or not a checkpoint.
     """
     try:
         with os.fdopen(open_regular(path), "rb") as stream:
@@ -57,20 +57,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if out_of_memory(error):
             raise
         raise InputError(
-            f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {one_line(error)}. "
-            "Restore it, or train again."
+            f"{path.name} in {path.parent} is damaged: {one_line(error)}. Restore it, or train again."
         ) from None
 
 
 def _check_sizes(*, image_shape: Any, dim: Any = None, low: Any = None, high: Any = None, **others: Any) -> None:
-    """Raises ValueError on sizes that no data have."""
+    """Raises ValueError on sizes that no data can have."""
     if dim is not None and (type(dim) is not int or dim < 1):
         raise ValueError(f"its dim is {dim!r}")
     if image_shape is not None:
         sides = list(image_shape) if isinstance(image_shape, list | tuple) else []
         if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
             raise ValueError(f"its image_shape is {image_shape!r}")
-        if dim is not None and math.prod(sides) > dim:  # labels may stand behind the pixels
+        if dim is not None and math.prod(sides) > dim:  # labels may follow the pixels
             raise ValueError(f"its image_shape is {image_shape!r}, in dimension {dim}")
     for name, value in (("low", low), ("high", high)):
         if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
@@ -78,11 +77,11 @@ def _check_sizes(*, image_shape: Any, dim: Any = None, low: Any = None, high: An
 
 
 def _check_archive(stream: BinaryIO, block: int = 2**20) -> None:
-    """Reads all that is stored in a torch file, which is a zip archive without compression, against its checksums.
+    """Checks the content of a torch file, which is a zip archive without compression, against its checksums.
 
     Raises:
-        zipfile.BadZipFile: Other bytes than were stored, or entries that no torch file has: compressed ones, which may
-            be of any size, or ones that lie over each other.
+        zipfile.BadZipFile: The bytes are not those that were stored, or there are entries that no torch file has:
+            compressed ones, which may be of any size, or overlapping ones.
     """
     size = stream.seek(0, os.SEEK_END)
     with zipfile.ZipFile(stream) as archive:
@@ -96,11 +95,11 @@ def _check_archive(stream: BinaryIO, block: int = 2**20) -> None:
 
 
 def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, and its content; None where there is none at all.
+    """The newest undamaged checkpoint, and its content; None if there is no checkpoint.
 
     Arguments:
         directory: The run's folder.
-        tell: Takes a line about each one that is damaged and gives way to the one before.
+        tell: Called with a line about each damaged checkpoint, for which the one before is used.
 
     Raises:
         InputError: All of them are damaged.
@@ -112,18 +111,18 @@ def newest_whole(directory: Path, tell: Callable[[str], None]) -> tuple[Path, di
         except InputError as error:
             if path == paths[-1]:
                 raise
-            tell(f"{error} Going on from the one before.")
+            tell(f"{error} Using the checkpoint before it.")
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpointing(Settings):
-    """When checkpoints are written, besides those at every audit and at the end.
+    """When checkpoints are written, in addition to those at every audit and at the end.
 
     Attributes:
-        every: Generator steps between two; None for none.
-        minutes: Minutes of training since the last; None for none.
-        keep: How many are kept, `checkpoint.pt` included, and `best.pt` besides.
+        every: Generator steps between checkpoints; None for no such rule.
+        minutes: Minutes of training since the last checkpoint; None for no such rule.
+        keep: How many are kept, including `checkpoint.pt` but not `best.pt`.
     """
 
     every: int | None = above(0, 500, optional=True)
@@ -134,13 +133,13 @@ class Checkpointing(Settings):
 class Checkpoints:
     """Writes a run's checkpoints and keeps the last few: `checkpoint.pt`, then `checkpoint-STEP.pt`, and `best.pt`.
 
-    There is a whole `checkpoint.pt` at every instant from the first one on: earlier ones are links to its old file.
+    From the first one on there is always a complete `checkpoint.pt`; earlier ones are links to its old file.
 
     Arguments:
         directory: The run's folder.
-        sizes: The data's sizes, which go along.
+        sizes: The data's sizes, stored in each checkpoint.
         settings: When one is due, and how many are kept.
-        step: The step of the `checkpoint.pt` that is there; None where none is that should be kept.
+        step: The step of the existing `checkpoint.pt`; None if there is none to keep.
         clock: Seconds, monotonic.
     """
 
@@ -168,7 +167,7 @@ class Checkpoints:
         """Writes `checkpoint.pt`, keeps its predecessors, and makes it `best.pt` as well if `best`.
 
         Raises:
-            OSError: A full disk, a folder that can't be written to. The checkpoint before is then whole.
+            OSError: A full disk, a folder that can't be written to. The previous checkpoint is then intact.
         """
         newest = self.directory / CHECKPOINT
         if self.step is not None and self.settings.keep > 1 and self.step != state["step"]:
@@ -192,7 +191,7 @@ def _step(path: Path) -> int:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Lets `target` name the file that `source` names now; a copy where the file system has no links."""
+    """Makes `target` a link to the file that `source` names now, or a copy if the file system has no links."""
     temporary = beside(target)
     try:
         os.link(source, temporary)

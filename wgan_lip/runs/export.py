@@ -1,4 +1,4 @@
-"""Trained players as files that need no training code: weights, architecture, programs, the critic's certificate."""
+"""A trained critic and generator as files that need no training code: weights, architecture, programs, certificate."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PLAYERS = ("critic", "generator")
 
 @dataclass(frozen=True, repr=False)
 class Exported(Printed):
-    """Players as they were exported.
+    """An exported critic and generator.
 
     Attributes:
         critic: Samples (b, d) → values (b,), in eval mode, on the CPU.
-        generator: Latents (b, latent_dim) → samples (b, d), likewise.
-        certificate: Of `critic`, proved anew when it was loaded.
+        generator: Latents (b, latent_dim) → samples (b, d), in eval mode, on the CPU.
+        certificate: The certificate of `critic`, proved again on loading.
         about: The content of `export.json`.
     """
 
@@ -47,7 +47,7 @@ class Exported(Printed):
     about: Mapping[str, Any]
 
     def headline(self) -> str:
-        return "A critic and a generator as they were exported"
+        return "An exported critic and generator"
 
     def summary_rows(self) -> list[Row]:
         players = {"Critic": self.critic, "Generator": self.generator}
@@ -70,7 +70,7 @@ def export_players(
     programs: bool = True,
     about: Mapping[str, Any] | None = None,
 ) -> Certificate:
-    """Writes both players to a new folder, whole or not at all.
+    """Writes critic and generator to a new folder, completely or not at all.
 
     Arguments:
         out: A folder that does not exist yet, or is empty. It gets `critic.safetensors`, `generator.safetensors`,
@@ -81,26 +81,26 @@ def export_players(
         configs: `critic` and `generator` → what :func:`wgan_lip.runs.targets.build` builds them from.
         sizes: The data's sizes, offered to both: dim, low, high, image_shape.
         units: In words, what one unit of a sample is.
-        programs: Whether to trace the players by `torch.export`, for any batch size, into files that torch runs alone.
-        about: What else `export.json` should say.
+        programs: Whether to trace both by `torch.export`, for any batch size, into files that torch can run alone.
+        about: Further content of `export.json`.
 
     Returns:
         The critic's certificate.
 
     Raises:
-        InputError: A folder that is not empty, a player that `torch.export` can't trace, or a program whose weights or
+        InputError: A folder that is not empty, a module that `torch.export` can't trace, or a program whose weights or
             values are not the module's.
         UncertifiableError: See :func:`wgan_lip.certify`.
 
     Guarantee:
         The certificate is about the stored weights in the architecture that `export.json` names, in real arithmetic. A
-        program holds the same weights, bit by bit, and gave the same values on samples, up to float32's rounding, when
-        it was written. What a program computes that others may have changed, no certificate says; and torch runs what a
-        `.pt2` file says: open only those from people you trust.
+        program has the same weights, bit by bit, and gave the same values on samples, up to float32's rounding, when it
+        was written. The certificate says nothing about a program that others may have changed; and torch runs whatever
+        a `.pt2` file says: open only files from people you trust.
     """
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"Expected a new or an empty folder to export to. Got {out}. Choose another out=FOLDER.")
+        raise InputError(f"{out} exists and is not an empty folder. Choose another folder by out=FOLDER.")
     players = {"critic": critic, "generator": generator}
     certificate = certify(critic, units=units)
     rng = torch.Generator().manual_seed(0)
@@ -130,17 +130,17 @@ def export_players(
 
 
 def load_exported(directory: str | os.PathLike[str], *, trust: Collection[str] = ()) -> Exported:
-    """Loads exported players from weights and architecture, and proves the certificate again.
+    """Loads an exported critic and generator from weights and architecture, and proves the certificate again.
 
-    Runs no code that the folder brings, and needs neither the programs nor any of what trains.
+    Runs no code from the folder, and needs neither the programs nor the code for training.
 
     Arguments:
         directory: A folder that :func:`export_players` or `wgan-lip export` wrote.
         trust: Packages whose classes it may name; see :func:`wgan_lip.runs.targets.target_class`.
 
     Raises:
-        InputError: A file that is missing, damaged or not the one that was exported; weights of another architecture; a
-            certificate that is not about these weights, or that the proof does not give.
+        InputError: A file that is missing, damaged or not the exported one; weights of another architecture; a
+            certificate that is not about these weights, or that the proof does not confirm.
     """
     folder = Path(directory).expanduser()
     try:
@@ -151,19 +151,19 @@ def load_exported(directory: str | os.PathLike[str], *, trust: Collection[str] =
         configs = {name: dict(about[name]) for name in PLAYERS}
         for name in [CERTIFICATE, *(f"{player}.safetensors" for player in PLAYERS)]:
             if _sha256(read_regular(folder / name)) != hashes[name]:
-                raise InputError(f"Expected {name} in {folder} as it was exported. Got other bytes. Export it again.")
+                raise InputError(f"{name} in {folder} has changed since it was exported. Export the run again.")
         states = {name: load_tensors(read_regular(folder / f"{name}.safetensors")) for name in PLAYERS}
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"Expected the folder of an export. Got {folder}: {one_line(error)}. Give one that `wgan-lip export` wrote."
+            f"{folder} is not a folder that `wgan-lip export` wrote: {one_line(error)}. Export the run again."
         ) from None
     players = {}
     for name in PLAYERS:
         players[name] = build(name, configs[name], trust=trust, **sizes)
         if problem := load_weights(players[name], states[name]):
-            raise InputError(f"Expected weights that fit the {name} of {folder / ABOUT}. Got: {problem}. Export again.")
+            raise InputError(f"The weights do not fit the {name} in {folder / ABOUT}: {problem}. Export the run again.")
         players[name].eval().requires_grad_(False)
     return Exported(
         **players, certificate=verify(Certificate.load(folder / CERTIFICATE), players["critic"]), about=about
@@ -176,7 +176,7 @@ def _sha256(content: bytes) -> str:
 
 @torch.no_grad()
 def _program(player: nn.Module, inputs: Tensor, name: str) -> torch.export.ExportedProgram:
-    """The player as a program for any batch, held against it on those inputs, twelve rows."""
+    """The module as a program for any batch size, checked against it on these inputs, twelve rows."""
     weights = dict(player.named_parameters())
     batches = inputs.to(next(iter(weights.values()))).split((4, 1, 7))
     try:
@@ -184,17 +184,17 @@ def _program(player: nn.Module, inputs: Tensor, name: str) -> torch.export.Expor
         values = [program.module()(batch) for batch in batches]
     except Exception as error:  # torch.export raises many unrelated types
         raise InputError(
-            f"Expected a {name} that torch.export can trace. Got {one_line(error)}. "
-            "Correct its forward, or export without programs: programs=false."
+            f"torch.export can't trace the {name}: {one_line(error)}. Correct its forward, or export with "
+            "programs=false."
         ) from error
     stored = program.state_dict
     if not all(key in stored and torch.equal(stored[key], weight) for key, weight in weights.items()):
-        raise InputError(f"Expected a program with the weights of the {name}. Got others. Export with programs=false.")
+        raise InputError(f"torch.export made a program with other weights than the {name}'s. Use programs=false.")
     for batch, value in zip(batches, values):
         expected = player(batch)
         if value.shape != expected.shape or not torch.allclose(value, expected, rtol=1e-4, atol=1e-5):
             raise InputError(
-                f"Expected a program that gives the values of the {name}. Got others. Does its forward depend on the "
-                "size of the batch, or draw random numbers? Export with programs=false."
+                f"torch.export made a program with other values than the {name}'s. Does its forward depend on the "
+                "batch size, or draw random numbers? Export with programs=false."
             )
     return program

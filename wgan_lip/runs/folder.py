@@ -1,6 +1,6 @@
-"""The folder of a run: its files, who holds it, its status.
+"""The folder of a run: its files, its lock and its status.
 
-A folder may be anyone's. Its files are read as plain data: JSON, and YAML without tags or aliases, up to a size.
+A folder may come from anyone. Its files are read as plain data: JSON, and YAML without tags or aliases, up to a size.
 """
 
 from __future__ import annotations
@@ -50,38 +50,37 @@ METRICS, OVERRIDES, STATUS, SUMMARY = "metrics.jsonl", "overrides.json", "status
 RESULT = "result.json"  # of an estimate
 
 STATES = ("running", "finished", "interrupted", "failed", "unknown")
-LARGEST_YAML, LARGEST_JSON = 2**18, 2**24  # bytes; a configuration has some 3,000, a summary as many
+LARGEST_YAML, LARGEST_JSON = 2**18, 2**24  # bytes; a configuration or a summary has about 3,000
 
 
 def create_run(directory: str | Path, config: Mapping[str, Any], overrides: list[str]) -> Path:
     """Makes a run's folder and writes its configuration, its overrides and a first status.
 
     Raises:
-        InputError: The folder holds a run already (nothing is overwritten), or can't be written to.
+        InputError: The folder already holds a run (nothing is overwritten), or can't be written to.
     """
     directory = Path(directory)
     taken = [name for name in (CHECKPOINT, CONFIG, STATUS, METRICS) if os.path.lexists(directory / name)]
     if taken:
         raise InputError(
-            f"Expected an empty run folder. Got {directory}, which holds {', '.join(taken)}. Choose another folder, or "
-            "resume it."
+            f"{directory} already holds a run ({', '.join(taken)}). Choose another folder, or resume the run."
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _write_settings(directory, config, overrides)
         set_status(directory, "running")
     except OSError as error:
-        raise InputError(f"Expected a folder that can be written to. Got {directory}: {error.strerror}.") from None
+        raise InputError(f"{directory} can't be written to: {error.strerror}.") from None
     return directory
 
 
 def reopen_run(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
-    """Lets a run go on: its configuration may allow more than it did, and what was concluded from it goes.
+    """Prepares a run's folder to continue: the configuration may now allow more, and the summary is removed.
 
     Arguments:
         directory: Its folder.
         config: Its configuration from now on.
-        overrides: What is given now; of what was given before, the record keeps what is not given again.
+        overrides: The overrides given now; they replace earlier ones of the same keys in the record.
     """
     keys = {override.partition("=")[0] for override in overrides}
     before: list[str] = []
@@ -94,21 +93,21 @@ def reopen_run(directory: Path, config: Mapping[str, Any], overrides: list[str])
 
 def _write_settings(directory: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
     if (name := utf8(str(directory))) != str(directory):  # TensorBoard can't write there
-        raise InputError(f"Expected a run folder whose name is UTF-8. Got {name}. Rename it, or choose another.")
+        raise InputError(f"The name of the run folder, {name}, is not UTF-8. Rename it, or choose another.")
     write_json(directory / OVERRIDES, overrides)
     write_whole(directory / CONFIG, yaml_text(config).encode())
 
 
 def yaml_text(config: Mapping[str, Any]) -> str:
-    """A configuration, plain data, as it stands in `config.yaml`."""
+    """A configuration, plain data, as the text of `config.yaml`."""
     return yaml.dump(dict(config), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a mapping of plain data: strings, numbers, booleans, null, lists, and mappings by strings.
 
-    Tags and aliases are refused: the one would name classes, the other make a few lines into gigabytes. What looks like
-    an interpolation stays the text that it is.
+    Tags and aliases are refused: tags would name classes, and aliases can turn a few lines into gigabytes. Text that
+    looks like an interpolation stays text.
 
     Raises:
         InputError: Anything else, or more than :data:`LARGEST_YAML` bytes.
@@ -123,11 +122,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML as :func:`read_yaml` takes it."""
+    """YAML as :func:`read_yaml` accepts it."""
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
-            raise ValueError("it holds an alias. Write the value out in its place")
+            raise ValueError("it holds an alias. Write out the value instead")
         return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -138,18 +137,18 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[str, Any]:
         mapping = super().construct_mapping(node, deep)
         if unnamed := [key for key in mapping if not isinstance(key, str)]:
-            raise ValueError(f"it holds the key {unnamed[0]!r}, which is no string")
+            raise ValueError(f"it holds the key {unnamed[0]!r}, which is not a string")
         return mapping
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """YAML without aliases, also where two settings are one object."""
+    """YAML without aliases, even if two settings are the same object."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_str(self, data: str) -> yaml.Node:
-        """Text; quoted where characters in it are to be escaped, for a reader takes some of them for line ends."""
+        """Text, quoted if it has characters to escape, some of which a reader would take for line ends."""
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
 
 
@@ -157,7 +156,7 @@ _PlainDumper.add_representer(str, _PlainDumper.represent_str)
 
 
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
-# A date in a configuration is text, as OmegaConf has it, which composed it.
+# A date in a configuration is text, as for OmegaConf, which composed it.
 _PlainLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in PLAIN_TAGS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -166,10 +165,10 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 @contextmanager
 def claimed(directory: Path) -> Iterator[None]:
-    """Holds a run's folder for this process; the system lets go of it when the process ends, however it ends.
+    """Locks a run's folder for this process; the system releases the lock when the process ends, however it ends.
 
     Raises:
-        InputError: Another process holds it.
+        InputError: Another process holds the lock.
     """
     descriptor = open_regular(directory / LOCK, os.O_RDWR | os.O_CREAT)
     try:
@@ -181,7 +180,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def is_claimed(directory: Path) -> bool | None:
-    """Whether another process holds a run's folder; None where that can't be told, such as where it has no lock."""
+    """Whether another process has locked a run's folder; None if that is unknown, for example without a lock file."""
     try:
         descriptor = open_regular(directory / LOCK)
     except OSError:
@@ -194,7 +193,7 @@ def is_claimed(directory: Path) -> bool | None:
 
 
 def _locked(descriptor: int, *, shared: bool = False) -> bool | None:
-    """Whether this process got a lock; None on a system or a file system that has none."""
+    """Whether this process got a lock; None on a system or file system without locks."""
     try:
         import fcntl
 
@@ -211,8 +210,8 @@ def set_status(
 ) -> None:
     """Writes `status.json`: running, finished, interrupted or failed, the reason, the step, time and versions.
 
-    `kind` is the class of the error behind a failure. When the run began, and the step where none is given, stay as
-    they stand there, if that can be read.
+    `kind` is the class of the error behind a failure. The starting time, and the step if none is given, are kept from
+    the old file if it can be read.
     """
     now = time.time()
     before = {"started": now, "step": 0}
@@ -223,11 +222,11 @@ def set_status(
 
 
 def read_status(directory: Path) -> dict[str, Any]:
-    """What :func:`set_status` wrote: `state` and `step`, and where they are there `reason`, the times and versions.
+    """Reads what :func:`set_status` wrote: `state` and `step`, and if present `reason`, the times and versions.
 
     Raises:
-        FileNotFoundError: There is none.
-        InputError: It is damaged, or says what no status says.
+        FileNotFoundError: There is no such file.
+        InputError: It is damaged, or holds something that no status holds.
     """
     path = directory / STATUS
     content = read_json(path)
@@ -253,7 +252,7 @@ def _is_time(value: Any) -> bool:
 
 @contextmanager
 def failures_recorded(directory: Path) -> Iterator[None]:
-    """Writes to the run's status why it ended early."""
+    """Records in the run's status why it ended early."""
     try:
         yield
     except BaseException as error:
@@ -268,7 +267,7 @@ def failures_recorded(directory: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """What a number in this run was made with."""
+    """The versions that the numbers of this run were computed with."""
     return {
         "wgan_lip": wgan_lip.__version__,
         "torch": torch.__version__,
@@ -281,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
         InputError: It is damaged, or larger than :data:`LARGEST_JSON`.
     """
     return _read_json(path, dict)
@@ -296,7 +295,7 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         content = json.loads(read_regular(path, limit=LARGEST_JSON))
         if not isinstance(content, kind):
-            raise ValueError(f"it holds a {type(content).__name__}, where a {kind.__name__} was expected")
+            raise ValueError(f"it holds a {type(content).__name__}, not a {kind.__name__}")
         return _of_text(content)
     except FileNotFoundError:
         raise
@@ -305,14 +304,12 @@ def _read_json(path: Path, kind: type) -> Any:
 
 
 def _of_text(content: Any) -> Any:
-    """Returns plain data whose strings are text or names of files, of any bytes. Raises ValueError on other ones."""
+    """Returns plain data whose strings are text or file names of any bytes. Raises ValueError on other strings."""
     json.dumps(content, ensure_ascii=False).encode(errors="surrogateescape")
     return content
 
 
 def damaged(path: Path, error: Exception) -> InputError:
-    """What is told about a file of a run that can't be used."""
+    """The error about a file of a run that can't be used."""
     what = getattr(error, "strerror", None) or (str(error) if type(error) is ValueError else one_line(error))
-    return InputError(
-        f"Expected a whole {path.name} in {path.parent}. Got a damaged one: {what}. Restore it, or train again."
-    )
+    return InputError(f"{path.name} in {path.parent} is damaged: {what}. Restore it, or train again.")

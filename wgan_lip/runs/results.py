@@ -1,4 +1,4 @@
-"""What a finished run found: its interval, its scores, and the rows that say them."""
+"""The results of a finished run: its interval, its scores, and the rows that show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS = {
     "certified, conservative": ("Critic", "certified, conservative; "),
     "not certified": ("Critic", "not certified by its training; "),
 }
-"""A critic's guarantee → how its row begins, and its comment."""
+"""A critic's guarantee → the name of its row, and the beginning of its comment."""
 
 
 SCORES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -39,17 +39,17 @@ SCORES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "inception": {"FID, KID": ("fid", "kid")},
 }
-"""What the scores are taken on → title of a row → the scores in it."""
+"""What is scored → title of a row → the scores in it."""
 
 
 @dataclass(frozen=True, repr=False)
 class RunInterval(Printed):
-    """The interval of a run: lower ≤ W1 ≤ upper, of W1 between generated and held-out samples, n of each.
+    """The interval of a run: lower ≤ W1 ≤ upper, for W1 between n generated and n held-out samples.
 
     Attributes:
-        lower: A certified critic's dual value over its proved constant: the trained one, or a copy fitted to these
-            samples.
-        exact: The cost of a plan solved to optimality; NaN where none was.
+        lower: The dual value of a certified critic divided by its proved constant: the trained critic, or a copy fitted
+            to these samples.
+        exact: The cost of an optimal plan; NaN if none was computed.
         upper: The cost of a plan.
         lower_as_trained: The lower end that the critic as trained proves.
         n: Samples of each law.
@@ -81,14 +81,14 @@ class RunScores(Printed):
     """The final scores of a run's generator, beside those of real samples in its place.
 
     Attributes:
-        excess: What W1 shows beyond sampling; see :func:`wgan_lip.metrics.excess_over_floor`. The headline.
+        excess: W1 beyond what sampling explains, the headline; see :func:`wgan_lip.metrics.excess_over_floor`.
         error: Its standard error.
-        real: The same of real samples.
+        real: The excess of real samples.
         real_error: Its standard error.
         floor: W1 between real and held-out samples.
-        values: Every other score, by what it is taken on (samples, features, inception) and its name.
-        floors: The same of real samples.
-        summary: All that `summary.json` holds.
+        values: All other scores, by what is scored (samples, features, inception) and by name.
+        floors: The same scores of real samples.
+        summary: The content of `summary.json`.
     """
 
     excess: float
@@ -102,7 +102,7 @@ class RunScores(Printed):
 
     @staticmethod
     def of(summary: Mapping[str, Any]) -> RunScores:
-        """The scores in a run's `summary.json`; NaN where a run of an earlier version has none."""
+        """The scores in a run's `summary.json`; NaN for those that a run of an earlier version lacks."""
         score, scores = summary["score"], summary["scores"]
         excess, error, real, real_error = (
             score.get(name, math.nan) for name in ("excess", "error", "real", "real_error")
@@ -111,14 +111,14 @@ class RunScores(Printed):
         return RunScores(excess, error, real, real_error, score["floor"], values, floors, summary)
 
     def headline(self) -> str:
-        return "The generator's scores, and those of real samples in its place"
+        return "The generator's scores, beside those of real samples in its place"
 
     def summary_rows(self) -> list[Row]:
         return score_rows(self.summary)
 
 
 def result_rows(summary: Mapping[str, Any]) -> list[Row]:
-    """What a finished run found."""
+    """The results of a finished run, in rows."""
     interval, found = summary["interval"], summary["largest_gradient_found"]
     name, mark = MARKS.get(summary["guarantee"], ("Critic", f"{summary['guarantee']}; "))
     n, dim = interval["n"], interval["dim"]
@@ -154,7 +154,7 @@ def score_rows(summary: Mapping[str, Any]) -> list[Row]:
     lines += _score_rows(summary.get("scores") or {})
     if copies:
         text = plus_minus(copies["value"], copies["error"])
-        lines.append(Row("Copies", text, "of training samples, as a share; 0 in the mean for none"))
+        lines.append(Row("Copies", text, "share of copied training samples; 0 on average without copying"))
     if modes:
         covered = f"{modes['covered']} of {modes['total']} covered"
         lines.append(Row("Modes", covered, f"{100 * modes['within']:.1f} % of samples within 3 sigma of one"))
@@ -162,27 +162,28 @@ def score_rows(summary: Mapping[str, Any]) -> list[Row]:
 
 
 def _lower_end(lower: float, as_trained: float) -> list[Row]:
-    trained = Row("  lower end", rounded_down(as_trained), "the critic as trained, over its constant")
+    trained = Row("  lower end", rounded_down(as_trained), "KR dual of the trained critic, divided by its constant")
     if lower == as_trained:  # no copy was fitted to the samples, or none was better
         return [trained]
-    fitted = Row("  lower end", rounded_down(lower), "a critic fitted to these samples, over its constant")
-    return [fitted, Row("", rounded_down(as_trained), "the critic as trained")]
+    comment = "KR dual of a critic fitted to these samples, divided by its constant"
+    fitted = Row("  lower end", rounded_down(lower), comment)
+    return [fitted, Row("", rounded_down(as_trained), "KR dual of the trained critic")]
 
 
 def _excess_rows(score: Mapping[str, Any]) -> list[Row]:
-    """The excess over the floor; nothing in runs of a version that had none."""
+    """The excess over the floor; no rows for runs of a version without it."""
     if "excess" not in score:
         return []
     real = plus_minus(score["real"], score["real_error"])
     about = f"real samples: {real}; {score['draws']} draws of {score['n']}"
     lines = [Row("Excess over the floor", plus_minus(score["excess"], score["error"]), about)]
     if "blurred" in score:
-        lines.append(Row("  of blurred images", rounded(score["blurred"], 3), "real ones, by one pixel"))
+        lines.append(Row("  of blurred images", rounded(score["blurred"], 3), "real images, blurred by one pixel"))
     return lines
 
 
 def _score_rows(scores: Mapping[str, Any]) -> list[Row]:
-    """Each score beside what real samples reach in the generator's place."""
+    """Each score beside that of real samples in the generator's place."""
     lines = []
     for space, rows in SCORES.items():
         if space not in scores:
@@ -196,14 +197,14 @@ def _score_rows(scores: Mapping[str, Any]) -> list[Row]:
     if "features" in scores:
         lines.append(Row("  features", "", f"of {scores['features']['extractor'].partition(', weights')[0]}"))
     if scores and "inception" not in scores:
-        lines.append(Row("FID", "none", "without weights of Inception"))
+        lines.append(Row("FID", "none", "needs the weights of Inception"))
     return lines
 
 
 def last_audit_row(records: Sequence[Mapping[str, Any]]) -> Row:
-    """How a run that is not finished stood at its last audit."""
+    """The last audit of a run that is not finished."""
     if not records:
-        return Row("Last record", "none", "nothing was recorded yet")
+        return Row("Last record", "none", "nothing recorded yet")
     audits = [record for record in records if {"w1/lower", "w1/exact", "w1/upper"} <= record.keys()]
     if not audits:
         return Row("Last record", f"step {records[-1]['step']}", "no audit yet")

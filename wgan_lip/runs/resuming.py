@@ -1,4 +1,4 @@
-"""Going on with a run: which one, and whether it is still the same."""
+"""Resuming a run: which one, and whether its configuration is still the same."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ FREE = (
     "training.max_seconds",
     "training.patience",
 )
-"""Settings, or sections of them, that may change when a run goes on: they are not part of the game."""
+"""Settings, or sections of them, that may change when a run is resumed: they do not affect its steps."""
 
 PLACES = ("data.path", "data.test_path", "data.root", "data.download")
-"""Settings that say where the data lie: they may change where the data are the same."""
+"""Settings that say where the data are: they may change if the data are the same."""
 
 RESCHEDULING = ("training.steps", "training.max_images")
-"""Settings that may rise where learning rates are constant; elsewhere these move over all the steps."""
+"""Settings that may rise if learning rates are constant; otherwise rates depend on the total number of steps."""
 
 PROLONGING = (*RESCHEDULING, "training.max_seconds", "training.patience")
-"""Settings with which a finished run is played on, where they rise."""
+"""Settings that, if raised, let a finished run train on."""
 
 
 def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *, sweep: bool) -> Run | None:
-    """The run to go on with, or None where a new one begins.
+    """The run to resume, or None to start a new one.
 
     Arguments:
         directory: Hydra's output folder.
         settings: The configuration, checked.
-        resume: The setting of that name: None; `auto`, for the newest run of this configuration that is neither
-            finished nor played by another process, beside `directory` or in it; or the folder of a run.
-        sweep: Whether the folder is that of a job in a sweep.
+        resume: The setting of that name: None; `auto`, for the newest run of this configuration, in `directory` or
+            beside it, that is neither finished nor being trained by another process; or the folder of a run.
+        sweep: Whether the folder belongs to a job in a sweep.
 
     Raises:
-        InputError: A run of another configuration (each key that differs is named), or one that must not go on.
+        InputError: A run of another configuration (each key that differs is named), or one that can't be resumed.
     """
     if resume is None:
         return None
@@ -63,42 +63,42 @@ def find_run(directory: Path, settings: Mapping[str, Any], resume: str | None, *
 
 
 def same_run(run: Run, settings: Mapping[str, Any]) -> Run:
-    """Returns a run that may go on with these settings.
+    """Returns a run that may continue with these settings.
 
     Raises:
-        InputError: It is of another configuration (each key that differs is named), or its critic was refuted.
+        InputError: It has another configuration (each key that differs is named), or its critic was refuted.
     """
     if differing := differences(run.config, settings, free=(*FREE, *PLACES)):
         raise InputError(
-            f"Expected the configuration of {run.directory}. Got another: {'; '.join(differing)}. "
-            "Leave these out, or train anew without resume."
+            f"{run.directory} was started with other settings: {'; '.join(differing)}. Leave these out, or start a new "
+            "run without resume."
         )
     if _refuted(run):
-        raise InputError(f"Expected a run that may go on. Got {run.directory}: {run.status['reason']} Train anew.")
+        raise InputError(f"{run.directory} can't be resumed: {run.status['reason']} Start a new run.")
     return run
 
 
 def _unfinished(folders: Iterable[Path]) -> Iterator[Run]:
-    """The training runs among folders that may go on; a line is printed about one whose configuration is damaged."""
+    """The training runs among folders that can be resumed; prints a line about one with a damaged configuration."""
     for folder in folders:
         try:
             run = Run(folder)
-        except InputError:  # no run, or an estimate
+        except InputError:  # not a run, or an estimate
             continue
         try:
             if run.config and run.status["state"] != "finished" and not _refuted(run):
                 yield run
         except InputError as error:
-            warn(f"{error} It is passed over.")
+            warn(f"{error} Skipping it.")
 
 
 def _begun(run: Run) -> float:
-    """When a run began; what a status that is damaged or missing can't say, the time of its configuration does."""
+    """When a run began: from its status or, if that is damaged or missing, from the time of its configuration."""
     return run.status.get("started") or (run.directory / CONFIG).stat().st_mtime
 
 
 def is_finished(run: Run, settings: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to play or to score, under settings that may allow more than the run's own did."""
+    """Whether nothing is left to train or to score, under settings that may allow more than the run's did."""
     before, after = flat(run.config), flat(settings)
     prolonged = any(_rises(before.get(key), after.get(key)) for key in PROLONGING)
     return run.status["state"] == "finished" and not prolonged and _is_scored(run)
@@ -111,13 +111,12 @@ def _is_scored(run: Run) -> bool:
 
 
 def last_state(run: Run, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, int | None]:
-    """The state of a run's game, and the step of its `checkpoint.pt`; None for one that is damaged or missing.
+    """A run's training state, and the step of its `checkpoint.pt`; None for one that is damaged or missing.
 
-    A line is printed about each checkpoint that is damaged and gives way to the one before.
+    Prints a line about each damaged checkpoint, for which the one before is used.
 
     Raises:
-        InputError: All checkpoints are damaged; or the data lie elsewhere now, and the state does not say which they
-            were.
+        InputError: All checkpoints are damaged; or the data have moved, and the state does not say which they were.
     """
     found = newest_whole(run.directory, tell=warn)
     if found is None:
@@ -126,8 +125,8 @@ def last_state(run: Run, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any]
     moved = differences(run.config, settings)
     if moved and "data" not in content["game"]:
         raise InputError(
-            f"Expected the data where they were, since {run.directory} is of a version that kept no hash of them. Got: "
-            f"{'; '.join(moved)}. Put them back, or train anew without resume."
+            f"The data of {run.directory} have moved ({'; '.join(moved)}), and it is from a version that kept no hash "
+            "of them. Put them back, or start a new run without resume."
         )
     return content["game"], content["game"]["step"] if path.name == CHECKPOINT else None
 
@@ -137,9 +136,9 @@ def _refuted(run: Run) -> bool:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = FREE) -> list[str]:
-    """Every setting that `saved` has otherwise than `now`, in words, but for those that are free to change.
+    """The settings in which `saved` and `now` differ, in words, except those that are free to change.
 
-    A setting that `saved` lacks is from a later version than the run: its default leaves a game as it was.
+    A setting that `saved` lacks is newer than the run; its default leaves training unchanged.
     """
     before, after = flat(saved), flat(now)
     differing = [key for key in before if key not in after or before[key] != after[key]]
@@ -147,7 +146,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Iterable
     for key in differing:
         if any(_lies_under(key, section) for section in free):
             continue
-        was, is_now = (repr(side[key]) if key in side else "not there" for side in (before, after))
+        was, is_now = (repr(side[key]) if key in side else "missing" for side in (before, after))
         if key in RESCHEDULING and key in before and key in after and _rises(before[key], after[key]):
             unless = [name for name in ("critic_schedule", "generator_schedule")
                       if after.get(f"training.{name}") != "constant"]  # fmt: skip
@@ -164,5 +163,5 @@ def _lies_under(key: str, section: str) -> bool:
 
 
 def _rises(before: Any, after: Any) -> bool:
-    """Whether a limit allows more than it did; None is no limit."""
+    """Whether a limit allows more than before; None is no limit."""
     return isinstance(before, int | float) and (after is None or (isinstance(after, int | float) and after > before))

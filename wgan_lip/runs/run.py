@@ -1,8 +1,8 @@
-"""A run on disk, loaded: configuration, records, the trained players.
+"""A run on disk, loaded: configuration, records, the trained generator and critic.
 
-Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is
-plain data, and the classes it names must lie in the few modules of :data:`wgan_lip.runs.targets.ROLES`, each in its own
-role, or in packages that the caller trusts. What the run itself says about trust is ignored.
+Nothing that is read from a run's folder can execute code: weights load with `weights_only=True`, configuration is plain
+data, and the classes it names must be in the few modules of :data:`wgan_lip.runs.targets.ROLES`, each in its role, or
+in packages that the caller trusts. A `trust` setting in the run's folder is ignored.
 """
 
 from __future__ import annotations
@@ -64,24 +64,23 @@ def load_run(
     generator: nn.Module | None = None,
     source: Source | None = None,
 ) -> Run:
-    """Loads a run with its trained players.
+    """Loads a run with its trained generator and critic.
 
     Arguments:
         directory: A folder that :func:`wgan_lip.train` or `wgan-lip train` wrote.
-        checkpoint: `last`, or `best`, of the audit that scored best.
+        checkpoint: `last`, or `best` for the audit with the best score.
         trust: Packages whose modules the run may name, and whose code then runs; see
-            :func:`wgan_lip.runs.targets.target_class`. A run trained with some needs them named again.
-        critic: A critic as the run's was before it was trained, where no configuration can build it: of layers put
-            together by hand, or of a class of your own. A copy of it takes the trained weights.
-        generator: The same of the generator.
-        source: The run's data, where they came from Python; held against those that the run was trained on.
+            :func:`wgan_lip.runs.targets.target_class`. A run trained with trusted packages needs them named again.
+        critic: A critic as it was before training, if no configuration can build it because it is made of layers by
+            hand, or of your own class. A copy of it gets the trained weights.
+        generator: The generator before training, in the same case.
+        source: The run's data, if they came from Python; they are checked against those that the run was trained on.
 
     Returns:
-        :class:`Run`, whose `critic`, `generator`, `config` and `metrics` are at hand.
+        :class:`Run`, with its `critic`, `generator`, `config` and `metrics`.
 
     Raises:
-        InputError: No such folder, no run, no checkpoint, a file in it that is damaged, or a class of a package that
-            is not trusted.
+        InputError: No such folder, no run, no checkpoint, a damaged file, or a class of a package that is not trusted.
     """
     run = Run(directory, checkpoint=checkpoint, trust=trust, critic=critic, generator=generator, source=source)
     _ = run.checkpoint, run.critic, run.generator
@@ -89,14 +88,14 @@ def load_run(
 
 
 class Run(Printed):
-    """A run's folder, read when asked; works on running, failed and half-written runs as far as they go.
+    """A run's folder, read on demand; works on running, failed and half-written runs as far as possible.
 
     Arguments:
         directory: The folder.
         checkpoint, trust, critic, generator, source: See :func:`load_run`.
 
     Raises:
-        InputError: The folder doesn't exist or isn't a run's. Each attribute raises it if its file is missing or
+        InputError: The folder does not exist or is not a run's. Each attribute raises it if its file is missing or
             damaged.
     """
 
@@ -113,20 +112,20 @@ class Run(Printed):
         self.trust, self._handed_over = check_trust(trust), {"critic": critic, "generator": generator}
         for name, given in self._handed_over.items():
             if given is not None and not isinstance(given, nn.Module):
-                raise InputError(f"Expected {name}= to be a torch module, built. Got {given!r:.60}.")
+                raise InputError(f"{name} must be a torch module, not {given!r:.60}.")
         self._source = source
         self._file = {"last": CHECKPOINT, "best": BEST}[check_choice(checkpoint, ["last", "best"], "checkpoint")]
         self.directory = Path(directory).expanduser()
         if not self.directory.is_dir():
-            raise InputError(f"Expected the folder of a run. Got {self.directory}, which is no folder. Check the path.")
+            raise InputError(f"There is no folder {self.directory}. Check the path of the run.")
         if not (self.directory / CONFIG).exists():
             raise InputError(
-                f"Expected the folder of a run. Got {self.directory}, which has no {CONFIG}. Give a folder that "
-                "`wgan-lip train` wrote, such as one under outputs/train."
+                f"{self.directory} is not the folder of a run: it has no {CONFIG}. Give a folder that `wgan-lip train` "
+                "wrote, such as one under outputs/train."
             )
         if (self.directory / RESULT).exists():
             raise InputError(
-                f"Expected the folder of a training run. Got {self.directory}, that of an estimate. Read its {RESULT}."
+                f"{self.directory} is the folder of an estimate, not of a training run. Read its {RESULT}."
             )
 
     @cached_property
@@ -140,7 +139,7 @@ class Run(Printed):
 
     @cached_property
     def overrides(self) -> list[str]:
-        """What was given on the command line: a record of it, which nothing goes by."""
+        """What was given on the command line: a record that nothing depends on."""
         try:
             return read_json_list(self.directory / OVERRIDES)
         except FileNotFoundError as error:
@@ -148,7 +147,7 @@ class Run(Printed):
 
     @property
     def command(self) -> str:
-        """What started it: a command line, or a call in Python. A record, as :attr:`overrides` is."""
+        """What started the run: a command line, or a call in Python; a record like :attr:`overrides`."""
         called = self.overrides[:1] and self.overrides[0].startswith("wgan_lip.train(")
         return self.overrides[0] if called else " ".join(["wgan-lip train", *self.overrides])
 
@@ -156,7 +155,7 @@ class Run(Printed):
     def status(self) -> dict[str, Any]:
         """The content of `status.json`, read afresh.
 
-        `state` is unknown where that is missing or damaged, and interrupted where it says running and no process holds
+        `state` is unknown if the file is missing or damaged, and interrupted if it says running but no process holds
         the folder any more.
         """
         try:
@@ -166,12 +165,12 @@ class Run(Printed):
         except InputError:
             return {"state": "unknown", "reason": f"its {STATUS} is damaged", "step": 0}
         if status["state"] == "running" and is_claimed(self.directory) is False:
-            return status | {"state": "interrupted", "reason": "its process ended without a word: it was killed"}
+            return status | {"state": "interrupted", "reason": "its process was killed"}
         return status
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
-        """The final numbers, NaN where they are not finite; or None while there are none."""
+        """The final numbers, NaN for those that are not finite; None until the run is finished."""
         try:
             summary = read_json(self.directory / SUMMARY)
         except FileNotFoundError:
@@ -184,25 +183,25 @@ class Run(Printed):
 
     @property
     def interval(self) -> RunInterval:
-        """The certified interval of W1 between generated and held-out samples, of a run that is finished."""
+        """The certified interval of W1 between generated and held-out samples of a finished run."""
         found = self._concluded["interval"]
         return RunInterval(**{setting.name: found[setting.name] for setting in fields(RunInterval)})
 
     @property
     def scores(self) -> RunScores:
-        """The final scores of the generator, of a run that is finished."""
+        """The final scores of the generator of a finished run."""
         return RunScores.of(self._concluded)
 
     @property
     def _concluded(self) -> dict[str, Any]:
         if self.summary is None:
             state = self.status["state"]
-            raise InputError(f"{self.directory} is {state}, and has no final scores yet. Finish it, by resume.")
+            raise InputError(f"{self.directory} is {state} and has no final scores yet. Finish it with resume.")
         return self.summary
 
     @cached_property
     def certificate(self) -> Certificate:
-        """The proof about the critic's stored weights: computed now, so that nothing is believed."""
+        """The proof about the critic's stored weights, computed now instead of trusting the stored certificate."""
         return certify(self.critic, units=self.units)
 
     @cached_property
@@ -216,7 +215,7 @@ class Run(Printed):
         path = self.directory / self._file
         if not path.exists():
             raise InputError(
-                f"Expected {self._file} in {self.directory}. Got none; the run's state is {self.status['state']}. "
+                f"{self.directory} has no {self._file}; the run is {self.status['state']}. "
                 "Wait for its first audit, or train again."
             )
         return read_checkpoint(path)
@@ -228,7 +227,7 @@ class Run(Printed):
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(c, h, w) where the samples are images, else None."""
+        """(c, h, w) if the samples are images, else None."""
         shape = self.checkpoint["sizes"]["image_shape"]
         return None if shape is None else tuple(shape)
 
@@ -238,7 +237,7 @@ class Run(Printed):
         if isinstance(stated := self.checkpoint["game"].get("units"), str):
             return stated
         data = self._section("data")
-        units = target_class("data", data.get("_target_"), trust=self.trust).units  # of a version that kept none
+        units = target_class("data", data.get("_target_"), trust=self.trust).units  # for versions that stored none
         scale = data.get("label_scale")
         return units if scale is None else f"{units}; labels are joined as vectors of length {scale}"
 
@@ -254,7 +253,7 @@ class Run(Printed):
 
     @cached_property
     def source(self) -> Source:
-        """The data the run was trained on, opened again where they are, never downloaded; see :meth:`check_data`."""
+        """The data the run was trained on, opened again but never downloaded; see :meth:`check_data`."""
         if self._source is not None:
             return self.check_data(self._source)
         section = self._section("data")
@@ -263,23 +262,24 @@ class Run(Printed):
         return self.check_data(build("data", section | offline, trust=self.trust))
 
     def check_data(self, source: Source) -> Source:
-        """Returns the source if its data are those that the run's checkpoint was trained on, as far as that says.
+        """Returns the source if its data are those that the run was trained on, as far as the checkpoint says.
 
         Raises:
-            InputError: They are others; both are named.
+            InputError: They are not; both are named.
         """
         path = self.directory / self._file
         trained_on = self.checkpoint["game"].get("data") if path.exists() else None
         if trained_on is not None and trained_on != (found := source.fingerprint()):
             raise InputError(
-                f"Expected the data that {self.directory} was trained on: {trained_on}. Got {found}. Restore them."
+                f"The data have changed since {self.directory} was trained: they were {trained_on}, and are now "
+                f"{found}. Restore them."
             )
         return source
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n samples of the averaged generator, shape (n, d); the same for the same seed. Raises :class:`InputError`."""
         if not isinstance(n, numbers.Integral) or n < 1:
-            raise InputError(f"Expected n samples, a whole number of at least one. Got n={n!r:.60}.")
+            raise InputError(f"n must be a whole number of at least 1, not {n!r:.60}.")
         return torch.cat(list(sample_blocks(self.generator, n, torch.Generator().manual_seed(check_seed(seed)))))
 
     def walk(self, frames: int, *, seeds: Sequence[int] = range(8), label: int | None = None) -> Tensor:
@@ -288,14 +288,14 @@ class Run(Printed):
         See :func:`wgan_lip.runs.sampling.sample_walk`. Raises :class:`InputError`.
         """
         if not isinstance(frames, numbers.Integral) or frames < 1:
-            raise InputError(f"Expected frames of a walk, a whole number of at least one. Got {frames!r:.60}.")
+            raise InputError(f"frames must be a whole number of at least 1, not {frames!r:.60}.")
         if len(seeds) < 2:
-            raise InputError(f"A walk needs at least two seeds. Got {list(seeds)}.")
+            raise InputError(f"A walk needs at least two seeds, not {list(seeds)}.")
         return torch.cat(list(sample_walk(self.generator, [check_seed(s) for s in seeds], int(frames), label=label)))
 
     def report(self, out: str | Path = "report.html") -> Path:
-        """Writes what the run did as a page in one file, below its folder; see :func:`wgan_lip.report`."""
-        return wgan_lip.report(self, out)  # by the public name: the pages lie above this room
+        """Writes a report of the run as a single page in its folder; see :func:`wgan_lip.report`."""
+        return wgan_lip.report(self, out)  # by the public name, since the pages are in a room above this one
 
     def headline(self) -> str:
         names = {name: class_named(self._read("config", {}).get(name)) for name in ("data", "critic")}
@@ -311,23 +311,23 @@ class Run(Printed):
         return [last_audit_row(self._read("metrics", []))] if summary is None else result_rows(summary)
 
     def picture(self) -> str:
-        """The interval, and the samples as they are drawn in the run's folder."""
+        """The interval, and the picture of samples in the run's folder."""
         line = "" if self._read("summary", None) is None else self.interval.picture()
         drawn = self.drawn_samples()
         return f'{line}<div style="max-width: 24em">{drawn}</div>' if drawn else line
 
     def drawn_samples(self) -> str:
-        """The picture of samples in the run's folder as HTML; nothing where there is none."""
+        """The picture of samples in the run's folder as HTML; empty if there is none."""
         pixels = b""
         with suppress(OSError):
             pixels = read_regular(self.directory / SAMPLES, limit=LARGEST_PICTURE)
         if not pixels.startswith(PNG):
             return ""
         source = f"data:image/png;base64,{b64encode(pixels).decode()}"
-        return f'<img style="max-width: 100%" alt="Samples, as they were drawn at the end" src="{source}">'
+        return f'<img style="max-width: 100%" alt="Samples drawn at the end" src="{source}">'
 
     def _read(self, name: str, otherwise: Any) -> Any:
-        """An attribute, or something else where its file is damaged: printing fails nowhere."""
+        """An attribute, or `otherwise` if its file is damaged, so that printing never fails."""
         try:
             return getattr(self, name)
         except InputError:
@@ -348,7 +348,7 @@ class Run(Printed):
         if problem := "its weights are missing" if saved is None else load_weights(player, saved):
             if given is not None:
                 raise InputError(
-                    f"The {type(given).__name__} handed over is not the {section} of {self.directory}: {problem}."
+                    f"The {type(given).__name__} passed in is not the {section} of {self.directory}: {problem}."
                 )
             raise self._damaged(self._file, f"its {section} does not fit {CONFIG}: {problem}")
         return player.eval().requires_grad_(False)
@@ -358,10 +358,10 @@ class Run(Printed):
 
 
 def _checked_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Final numbers of which all that is shown anywhere is there, and is a number where it should be one.
+    """The final numbers, checked: everything that is shown is there, and is a number if it should be one.
 
     Raises:
-        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: Something is missing, or something else.
+        ArithmeticError, AttributeError, LookupError, TypeError, ValueError: Something is missing or of the wrong type.
     """
     interval, score, modes = (summary[name] for name in ("interval", "score", "modes"))
     return {
@@ -393,14 +393,14 @@ def _checked_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(section: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
-    """Numbers by name; JSON has null for those that are not finite."""
+    """Numbers by name; JSON holds null for those that are not finite."""
     numbers = {name: math.nan if section[name] is None else section[name] for name in names}
     if wrong := [name for name, value in numbers.items() if type(value) not in (int, float)]:
-        raise ValueError(f"its {wrong[0]} is no number")
+        raise ValueError(f"its {wrong[0]} is not a number")
     return {name: float(value) for name, value in numbers.items()}
 
 
 def _counts(section: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:
     if wrong := [name for name in names if type(section[name]) is not int or section[name] < 0]:
-        raise ValueError(f"its {wrong[0]} is no count")
+        raise ValueError(f"its {wrong[0]} is not a count")
     return {name: section[name] for name in names}

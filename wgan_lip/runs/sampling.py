@@ -1,4 +1,4 @@
-"""Samples of a trained generator, block by block: any number of them, from one seed, one a seed, or along a walk."""
+"""Samples of a trained generator, block by block: any number from one seed, one per seed, or along a walk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wgan_lip.generators import draw_latents, latent_dim
 
 __all__ = ["sample_blocks", "sample_by_seeds", "sample_walk"]
 
-BLOCK = 256  # samples at a time: enough for the processor, and little memory for any image
+BLOCK = 256  # samples at a time: enough to keep the processor busy, in little memory
 
 
 def sample_blocks(generator: nn.Module, n: int, rng: torch.Generator, *, label: int | None = None) -> Iterator[Tensor]:
@@ -21,23 +21,23 @@ def sample_blocks(generator: nn.Module, n: int, rng: torch.Generator, *, label: 
 
     Arguments:
         generator: Latents (b, k) → samples (b, d), on any device.
-        n: How many.
+        n: Number of samples.
         rng: Source of latents, on the CPU: equal seeds then give equal samples on every device, up to rounding.
-        label: The label of all, for a conditional generator; drawn if None.
+        label: The label of all samples, for a conditional generator; drawn if None.
     """
     sizes = (min(BLOCK, n - done) for done in range(0, n, BLOCK))
     return _through(generator, (draw_latents(generator, size, rng, labels=label) for size in sizes))
 
 
 def sample_by_seeds(generator: nn.Module, seeds: Iterable[int], *, label: int | None = None) -> Iterator[Tensor]:
-    """One sample a seed, in their order, in blocks of shape (b, d), on the CPU.
+    """One sample per seed, in order, in blocks of shape (b, d), on the CPU.
 
-    A sample depends on its own seed alone, but for rounding: blocks of other sizes may be added up in another order.
+    A sample depends only on its seed, up to rounding: other block sizes may change the order of summation.
 
     Arguments:
         generator: Latents (b, k) → samples (b, d), on any device.
-        seeds: Each from 0 and below 2^31.
-        label: The label of all, for a conditional generator; drawn if None.
+        seeds: Each at least 0 and below 2^31.
+        label: The label of all samples, for a conditional generator; drawn if None.
     """
     rng, waiting = torch.Generator(), iter(seeds)
     blocks = iter(lambda: list(islice(waiting, BLOCK)), [])
@@ -56,14 +56,13 @@ def sample_walk(
     .. math:: z(t) = \cos(\tfrac\pi2 t) \, z_i + \sin(\tfrac\pi2 t) \, z_{i+1}, \qquad 0 \le t < 1
 
     With z_i and z_{i+1} standard normal and independent, every z(t) is standard normal: each frame is a sample like any
-    other. At the seeds themselves it is that of :func:`sample_by_seeds`.
+    other. At the seeds themselves it is the sample of :func:`sample_by_seeds`.
 
     Arguments:
         generator: Latents (b, k) → samples (b, d), on any device.
-        seeds: At least two, each from 0 and below 2^31.
-        frames: How many samples, spread evenly along the walk; the walk closes, so that the last frame is next to the
-            first.
-        label: The label of all, for a conditional generator; if None, each frame has the label of the nearer seed.
+        seeds: At least two, each at least 0 and below 2^31.
+        frames: Number of samples, spread evenly along the walk, which is closed: the last frame is next to the first.
+        label: The label of all frames, for a conditional generator; if None, each has the label of the nearer seed.
     """
     rng, size = torch.Generator(), latent_dim(generator)
     stops = torch.cat([draw_latents(generator, 1, rng.manual_seed(seed), labels=label) for seed in seeds])
@@ -71,7 +70,7 @@ def sample_walk(
     first = place.floor().long().clamp(max=len(stops) - 1)
     second = (first + 1) % len(stops)
     turned = ((place - first) * math.pi / 2)[:, None]
-    walk = torch.where((place - first < 0.5)[:, None], stops[first], stops[second])  # labels, behind the latents
+    walk = torch.where((place - first < 0.5)[:, None], stops[first], stops[second])  # for the labels after the latents
     walk[:, :size] = torch.cos(turned) * stops[first, :size] + torch.sin(turned) * stops[second, :size]
     return _through(generator, iter(walk.to(stops.dtype).split(BLOCK)))
 

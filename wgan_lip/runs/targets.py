@@ -1,9 +1,9 @@
 """Configuration → object: the few classes that a file may name, and those of packages that the user trusts.
 
 A section of a configuration names a class by `_target_` and gives its keyword arguments. The section's name is the role
-that the class has to fill: a file may name classes of :data:`ROLES` only, each in its own role, so that loading it runs
-no code but this package's and torch's, and a data set in the place of a critic downloads nothing. Modules of other
-packages join by `trust`, which the user states for one call or one command, and which is never read from a file.
+of the class: a file may name only classes of :data:`ROLES`, each in its role, so that loading it runs only code of this
+package and of torch, and a data set named as the critic downloads nothing. Modules of other packages are added by
+`trust`, which the user states for one call or one command, and which is never read from a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wgan_lip.utils.rebuilding import Rebuildable, built_with
 __all__ = ["IN_PYTHON", "ROLES", "build", "check_trust", "class_named", "load_weights", "made_in_python", "recipe",
            "target_class"]  # fmt: skip
 
-IN_PYTHON = "in_python"  # in the place of a module: what was built in Python from more than plain data
+IN_PYTHON = "in_python"  # stands for the module of an object built in Python from more than plain data
 
 ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "data": (("wgan_lip.data",), Source),
@@ -33,7 +33,7 @@ ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "critic_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
     "generator_optimizer": (("torch.optim", "wgan_lip.lipschitz.optimizers"), torch.optim.Optimizer),
 }
-"""Role → the modules whose classes a configuration may name in it, and what such a class must be."""
+"""Role → the modules whose classes a configuration may name in it, and the base class they must have."""
 
 KINDS: dict[type, str] = {
     Source: "a wgan_lip.data.Source",
@@ -47,7 +47,7 @@ def check_trust(trust: Collection[str]) -> tuple[str, ...]:
     names = [trust] if isinstance(trust, str) or not isinstance(trust, Collection) else list(trust)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise InputError(f"Expected trust to name packages, as in trust=[mypackage]. Got {name!r}.")
+            raise InputError(f"trust must name packages, as in trust=[mypackage], not {name!r}.")
     return tuple(names)
 
 
@@ -57,18 +57,18 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
     Arguments:
         role: One of :data:`ROLES`.
         target: A class of the role's modules, or `package.module.Class` of a trusted package.
-        trust: Packages or modules whose code may run; a name covers what lies below it.
+        trust: Packages or modules whose code may run; a name includes everything below it.
 
     Raises:
-        InputError: Another target, or a module of a trusted package that can't be imported.
+        InputError: Any other target, or a module of a trusted package that can't be imported.
     """
     homes, base = ROLES[role]
     module, _, name = str(target).rpartition(".")
     if module == IN_PYTHON:
         keyword = {"data": "source"}.get(role, role)
         raise InputError(
-            f"The {role} of this run is a {name} that was built in Python, and no configuration can build it again. "
-            f"Hand it over: wgan_lip.load_run(folder, {keyword}=...), or wgan_lip.train(..., resume='auto') to go on."
+            f"The {role} of this run is a {name} that was built in Python, and no configuration can rebuild it. "
+            f"Pass it in: wgan_lip.load_run(folder, {keyword}=...), or wgan_lip.train(..., resume='auto') to resume."
         )
     trusted = any(f"{module}.".startswith(f"{package}.") for package in check_trust(trust))
     found = getattr(_imported(module), name, None) if (trusted or module in homes) and name.isidentifier() else None
@@ -76,12 +76,12 @@ def target_class(role: str, target: Any, *, trust: Collection[str] = ()) -> type
         return found
     package = module.split(".")[0]
     if trusted:
-        remedy = f"It has to be a class of {module}, and {KINDS[base]}."
+        remedy = f"It must be a class of {module}, and {KINDS[base]}."
     elif package.isidentifier() and package not in ("torch", "wgan_lip"):
         remedy = f"If it is yours, or you trust all code of {package}, say so by trust=[{package}]."
     else:
-        remedy = "Other classes have to be your own, and trusted by name."
-    raise InputError(f"Expected {role}._target_ to name a class of {' or '.join(homes)}. Got {target!r}. {remedy}")
+        remedy = "Other classes must come from a package that you trust by name, trust=[mypackage]."
+    raise InputError(f"{role}._target_ must name a class of {' or '.join(homes)}, not {target!r}. {remedy}")
 
 
 def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **offered: Any) -> Any:
@@ -89,31 +89,31 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
 
     Arguments:
         role: See :func:`target_class`.
-        config: `_target_` and the keyword arguments of that class. Among them may be sections of the same role, which
-            are built first, as of a critic made of critics.
+        config: `_target_` and the keyword arguments of that class. They may include sections of the same role, which
+            are built first, as for a critic made of critics.
         args: Positional arguments that come first.
         trust: See :func:`target_class`.
-        offered: Keyword arguments passed where the class names them and `config` doesn't set them: the data's sizes.
+        offered: Keyword arguments passed if the class has them and `config` does not set them: the data's sizes.
 
     Raises:
         InputError: An illegal target, an unknown key (the legal ones are named), or arguments the class refuses.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
-        raise InputError(f"Expected {role} to be a section with _target_. Got {config!r}.")
+        raise InputError(f"{role} must be a section with _target_, not {config!r}.")
     cls = target_class(role, config["_target_"], trust=trust)
     try:
         keywords = {
             key: _with_parts(role, value, trust=trust, **offered) for key, value in config.items() if key != "_target_"
         }
     except RecursionError:
-        raise InputError(f"The section {role} holds sections within sections, too deep to be built.") from None
+        raise InputError(f"The sections inside {role} are nested too deeply.") from None
     parameters = inspect.signature(cls).parameters
     legal = [
         name for name, parameter in parameters.items() if parameter.kind in NAMED and name not in ("self", "params")
     ]
     unknown = sorted(map(str, set(keywords) - set(legal)))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        raise InputError(f"Expected keys of {cls.__name__}: {', '.join(legal)}. Got {', '.join(unknown)}.")
+        raise InputError(f"{cls.__name__} has no key {', '.join(unknown)}. Its keys: {', '.join(legal)}.")
     taken = {name: value for name, value in offered.items() if name in legal and name not in keywords}
     if issubclass(cls, nn.Module) and cls.__module__.startswith("wgan_lip."):
         _check_room(cls, {**keywords, **taken})
@@ -124,14 +124,14 @@ def build(role: str, config: Any, *args: Any, trust: Collection[str] = (), **off
     except Exception as error:  # whatever a class raises on arguments that it does not take
         if out_of_memory(error):
             raise
-        raise InputError(f"Expected arguments that {cls.__name__} takes. Got: {one_line(error)}.") from error
+        raise InputError(f"{cls.__name__} can't be built with these settings: {one_line(error)}.") from error
 
 
 def recipe(role: str, thing: object) -> dict[str, Any]:
-    """The section of a configuration from which :func:`build` makes such a thing again.
+    """The section of a configuration from which :func:`build` can rebuild an object.
 
-    Where none can, because it was built from objects or its class has no module to be found in, the section names the
-    class in the module :data:`IN_PYTHON`: it is then for the caller to hand the thing over again.
+    If there is none, because it was built from objects or its class can't be found in a module, the section names the
+    class in the module :data:`IN_PYTHON`: the caller must then pass the object in again.
     """
     kind = type(thing)
     homes = [home for home in ROLES[role][0] if getattr(_imported(home), kind.__name__, None) is kind]
@@ -143,14 +143,14 @@ def recipe(role: str, thing: object) -> dict[str, Any]:
 
 
 def _with_parts(role: str, value: Any, **settings: Any) -> Any:
-    """A value of a configuration, in which sections are built."""
+    """A value of a configuration, with the sections in it built."""
     if isinstance(value, list):
         return [_with_parts(role, part, **settings) for part in value]
     return build(role, value, **settings) if isinstance(value, Mapping) and "_target_" in value else value
 
 
 def _sections(role: str, value: Any) -> Any:
-    """What something was built with, things among it as their recipes; None where one of them has none."""
+    """The arguments an object was built with, objects among them as their recipes; None if one has no recipe."""
     if isinstance(value, (dict, list)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         parts = {key: _sections(role, part) for key, part in pairs}
@@ -164,7 +164,7 @@ def _sections(role: str, value: Any) -> Any:
 
 
 def made_in_python(thing: object) -> dict[str, Any]:
-    """The section of a thing that no configuration can build: its class, and what tells it from others of the class."""
+    """The section of an object that no configuration can build: its class, and what distinguishes it from others."""
     section: dict[str, Any] = {"_target_": f"{IN_PYTHON}.{type(thing).__name__}"}
     if isinstance(thing, Source):
         return section | {"fingerprint": thing.fingerprint()}
@@ -174,22 +174,22 @@ def made_in_python(thing: object) -> dict[str, Any]:
 
 
 def class_named(section: Any) -> str:
-    """The class that a section of a configuration names, without its module; ? where it names none."""
+    """The class that a section of a configuration names, without its module, or "?" if it names none."""
     return str(section.get("_target_", "?")).rpartition(".")[2] if isinstance(section, Mapping) else "?"
 
 
 def _check_room(cls: type[nn.Module], keywords: Mapping[str, Any]) -> None:
-    """Refuses a module larger than memory: a system may kill the process that fills so much, without a word."""
+    """Refuses a module larger than memory: the system might otherwise kill the process without a message."""
     try:
         with torch.random.fork_rng(devices=()), torch.device("meta"):
             need: float = sum(entry.nbytes for entry in cls(**keywords).state_dict().values())
-    except Exception as error:  # arguments that it does not take, which building it tells, or values that it looks at
+    except Exception as error:  # wrong arguments, which building it reports, or a class that reads tensor values
         need = math.inf if "overflow" in str(error) else 0
     check_memory(need, f"the weights of {cls.__name__}", "Lower its sizes.")
 
 
 def load_weights(module: nn.Module, state: Any) -> str:
-    """Puts a saved state dict into `module`; returns in words why it does not fit, or nothing where it does."""
+    """Loads a saved state dict into `module`; returns in words why it does not fit, or "" if it does."""
     try:
         if problem := _misfits(state, module.state_dict()):
             return problem
@@ -200,10 +200,10 @@ def load_weights(module: nn.Module, state: Any) -> str:
 
 
 def _misfits(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """The first entries in which a saved state dict differs from the expected one, in words; empty if none does."""
+    """The first differences between a saved state dict and the expected one, in words; empty if there are none."""
     shapes, wanted = ({name: tuple(entry.shape) for name, entry in state.items()} for state in (saved, expected))
     problems = [f"{name} is missing" for name in wanted if name not in shapes]
-    problems += [f"{name} is not of this class" for name in shapes if name not in wanted]
+    problems += [f"{name} does not belong to this class" for name in shapes if name not in wanted]
     problems += [
         f"{name} has shape {shapes[name]}, not {wanted[name]}"
         for name in wanted
@@ -221,6 +221,6 @@ def _imported(module: str) -> Any:
         return importlib.import_module(module)
     except Exception as error:  # whatever the user's own module raises
         raise InputError(
-            f"Expected a module {module} that can be imported. Got {one_line(error)}. "
-            "Install it, or start the command in the folder that holds it."
+            f"The module {module} can't be imported: {one_line(error)}. "
+            "Install it, or start the command in the folder that contains it."
         ) from error

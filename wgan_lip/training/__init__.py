@@ -1,7 +1,7 @@
-"""The training of WGANs: one loop a person can read, and a session around it with folder, board, checkpoints, scores.
+"""The training of WGANs: one readable loop, and a session around it with folder, board, checkpoints and scores.
 
-:func:`train` is the door, :func:`train_wgan` the bare loop. What moves is a :class:`Game`, whose `state_dict` goes into
-a checkpoint and back.
+:func:`train` is the entry point, :func:`train_wgan` the bare loop. The training state is a :class:`Game`, whose
+`state_dict` goes into a checkpoint and back.
 """
 
 from wgan_lip.training.api import train

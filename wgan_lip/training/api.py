@@ -1,4 +1,4 @@
-"""A training from Python, with everything that one of the command line has."""
+"""Training from Python, with everything that the command line offers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from wgan_lip.utils.devices import keep_freed_memory, set_threads
 __all__ = ["train"]
 
 CRITIC_RATE = 0.03  # c of parameter_groups; see outputs/reference/wgan/critic_rate.json
-ADAM: dict[str, Any] = {"betas": [0.5, 0.9], "fused": True}  # where no optimiser is given
+ADAM: dict[str, Any] = {"betas": [0.5, 0.9], "fused": True}  # if no optimiser is given
 
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(Training):
-    """What :func:`train` takes: the players, the settings of :class:`Training`, and what else is listed there."""
+    """The arguments of :func:`train`: data, generator, critic, the settings of :class:`Training`, and the others."""
 
     source: Source = field(kw_only=False)
     generator: nn.Module = field(kw_only=False)
@@ -60,21 +60,21 @@ class Arguments(Training):
         super().__post_init__()
         for name, kind in (("generator", nn.Module), ("critic", nn.Module), ("source", Source)):
             if not isinstance(thing := getattr(self, name), kind):
-                remedy = "Build it first." if kind is nn.Module else "wgan_lip.data.TensorSource makes one of a tensor."
-                raise InputError(f"The {name} must be a {kind.__name__}. Got {type(thing).__name__}. {remedy}")
+                remedy = "Build it first." if kind is nn.Module else "Wrap a tensor in wgan_lip.data.TensorSource."
+                raise InputError(f"{name} must be a {kind.__name__}, not {type(thing).__name__}. {remedy}")
         for name, kind in (("evaluation", Evaluation), ("checkpoint", Checkpointing)):
             if not isinstance(given := getattr(self, name), kind):
-                raise InputError(f"Expected {name} to be a wgan_lip.{kind.__name__}. Got {given!r:.60}.")
+                raise InputError(f"{name} must be a wgan_lip.{kind.__name__}, not {given!r:.60}.")
         if not isinstance(self.out, str | Path) or not str(self.out).strip():
-            raise InputError(f"Expected out to be the folder of the run, such as outputs/mine. Got {self.out!r}.")
+            raise InputError(f"out must be the folder of the run, such as outputs/mine, not {self.out!r}.")
         if self.resume not in (None, "auto"):
-            raise InputError(f"Expected resume to be 'auto' or None. Got {self.resume!r}.")
+            raise InputError(f"resume must be 'auto' or None, not {self.resume!r}.")
         for name, player in (("generator_optimizer", self.generator), ("critic_optimizer", self.critic)):
             _check_optimizer(name, getattr(self, name), player)
         if isinstance(self.callbacks, str) or not isinstance(self.callbacks, Sequence):
-            raise InputError(f"Expected callbacks to be a list of callables on records. Got {self.callbacks!r:.60}.")
+            raise InputError(f"callbacks must be a list of functions of a record, not {self.callbacks!r:.60}.")
         if uncallable := [callback for callback in self.callbacks if not callable(callback)]:
-            raise InputError(f"Expected callbacks that can be called with a record. Got {uncallable[0]!r:.60}.")
+            raise InputError(f"Each callback must be a function of a record, not {uncallable[0]!r:.60}.")
         check_seed(self.seed)
         check_tracking(self.tracking)
 
@@ -106,10 +106,10 @@ class Arguments(Training):
         return Run(directory, critic=self.critic, generator=self.generator, source=self.source)
 
     def _players(self) -> Players:
-        """The players on the critic's device, with their optimisers: Adam where none is given."""
+        """Data and networks on the critic's device, with their optimisers: Adam if none is given."""
         for name in ("critic", "generator"):
             if not any(parameter.requires_grad for parameter in getattr(self, name).parameters()):
-                raise InputError(f"Expected a {name} with parameters to train. Got one with none.")
+                raise InputError(f"The {name} has no parameters to train.")
         ascent, descent = self.critic_optimizer, self.generator_optimizer
         if ascent is None:
             ascent = torch.optim.Adam(parameter_groups(self.critic, CRITIC_RATE), **ADAM)
@@ -119,7 +119,7 @@ class Arguments(Training):
         return Players(self.source.to(device), self.generator, self.critic, descent, ascent)
 
     def _config(self) -> dict[str, Any]:
-        """The settings as a run's folder holds them, with the sections that the command line has."""
+        """The settings as stored in a run's folder, in the sections of the command line."""
         return {
             "seed": self.seed,
             "device": str(next(self.critic.parameters()).device),
@@ -141,15 +141,15 @@ def _check_optimizer(name: str, given: object, player: nn.Module) -> None:
     if given is None:
         return
     if not isinstance(given, Optimizer):
-        raise InputError(f"Expected {name} to be a torch optimiser. Got {given!r:.60}.")
+        raise InputError(f"{name} must be a torch optimiser, not {given!r:.60}.")
     own = {id(parameter) for parameter in player.parameters()}
     if not any(id(parameter) in own for group in given.param_groups for parameter in group["params"]):
         what = type(player).__name__
-        raise InputError(f"Expected {name} over the parameters of the {what}. Got those of something else.")
+        raise InputError(f"{name} must be built on the parameters of the {what}, and is built on others.")
 
 
 def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
-    """The section of an optimiser: of one that was given its class, else all that the default takes."""
+    """The section of an optimiser: the class of one that was given, or everything the default needs."""
     if given is not None:
         return made_in_python(given)
     return {"_target_": "torch.optim.Adam", "lr": rate, **ADAM}
@@ -157,7 +157,7 @@ def _optimizer_recipe(given: Optimizer | None, rate: float) -> dict[str, Any]:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Lets torch compute with so many threads, and with as many as before afterwards."""
+    """Lets torch compute with so many threads, and restores the number afterwards."""
     before = torch.get_num_threads()
     set_threads(count)
     try:
@@ -167,7 +167,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _as_function(arguments: Callable[P, Arguments]) -> Callable[P, Run]:
-    """The function that takes the arguments of a class, typed for editors and type checkers."""
+    """A function that takes the arguments of a class, typed for editors and type checkers."""
 
     @functools.wraps(arguments, assigned=(), updated=())
     def train(*args: P.args, **keywords: P.kwargs) -> Run:
@@ -184,40 +184,40 @@ def _as_function(arguments: Callable[P, Arguments]) -> Callable[P, Run]:
 train = _as_function(Arguments)
 train.__doc__ = r"""Trains a generator against a certified critic, in a folder: `wgan-lip train`, from Python.
 
-The folder holds what a run of the command line's does: checkpoints, records, TensorBoard's events, the certificate, the
-final scores and pictures. `wgan-lip inspect run=FOLDER` and all other commands work on it, and a process that is killed
-goes on where it was, bit by bit on a CPU.
+The folder holds the same as that of a run from the command line: checkpoints, records, TensorBoard's events, the
+certificate, the final scores and pictures. `wgan-lip inspect run=FOLDER` and all other commands work on it, and a
+process that was killed can resume where it was, bit by bit on a CPU.
 
 Arguments:
     source: Where samples x (b, d) come from: one of :mod:`wgan_lip.data`; a tensor in a
         :class:`wgan_lip.data.TensorSource`, a DataLoader in a :class:`wgan_lip.data.LoaderSource`.
     generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k. Trained in place.
     critic: Samples (b, d) → values (b,), of layers that can be certified. Trained in place.
-    out: The run's folder: new, or that of a run to go on with.
-    resume: "auto" goes on with the run in `out`, if there is one of this configuration, and returns it where it is
-        finished. None refuses a folder with a run.
+    out: The run's folder: a new one, or that of a run to resume.
+    resume: "auto" resumes the run in `out`, if there is one of this configuration, and returns it if it is finished.
+        None refuses a folder with a run.
     steps, batch_size, ...: Every setting of :class:`wgan_lip.Training`, by name.
-    generator_optimizer: Over the generator's parameters; None for Adam at 1e-3.
-    critic_optimizer: Over the critic's parameters; None for Adam over :func:`wgan_lip.parameter_groups`, with c = 0.03.
+    generator_optimizer: Built on the generator's parameters; None for Adam at 1e-3.
+    critic_optimizer: Built on the critic's parameters; None for Adam on :func:`wgan_lip.parameter_groups`, c = 0.03.
     evaluation: How the run is scored at its end; see :class:`wgan_lip.Evaluation`.
     checkpoint: When checkpoints are written; see :class:`wgan_lip.Checkpointing`.
-    tracking: Names of :data:`wgan_lip.runs.tracking.TRACKERS`: tensorboard, trackio, wandb, mlflow; or trackers of your
-        own, of :class:`wgan_lip.Tracker`.
+    tracking: Names of :data:`wgan_lip.runs.tracking.TRACKERS`: tensorboard, trackio, wandb, mlflow; or your own
+        trackers, of :class:`wgan_lip.Tracker`.
     callbacks: Called with every :class:`wgan_lip.training.Record`, after it was written.
-    seed: Of latents and of the choice of samples.
-    threads: CPU threads of torch while it trains; small networks gain nothing from more. None leaves torch's choice.
+    seed: Seed of latents and of the choice of samples.
+    threads: CPU threads of torch during training; small networks gain nothing from more. None keeps torch's choice.
 
 Returns:
     The run: `run.scores`, `run.interval`, `run.certificate`, `run.sample(64)`, `run.report()`.
 
 Guarantee:
-    `run.certificate` is a proof about the critic's stored weights, `run.interval` encloses W1 of the samples it names.
-    Scores are estimates, with standard errors where they have some.
+    `run.certificate` is a proof about the critic's stored weights, and `run.interval` encloses W1 of the samples it
+    names. Scores are estimates, some with standard errors.
 
 Raises:
-    InputError: Settings, data or players that cannot be trained, or a run in `out` of another configuration: each
+    InputError: Settings, data or networks that cannot be trained, or a run in `out` with another configuration: each
         setting that differs is named.
-    StoppedError: A training that diverged, after its players were saved.
+    StoppedError: Training diverged; the networks were saved.
     UncertifiableError: A critic without a proof.
 
 Example:

@@ -1,4 +1,4 @@
-"""The referee: brackets W1 on a fixed held batch, and scores the averaged generator."""
+"""The referee: encloses W1 on a fixed held-out batch, and scores the averaged generator."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from wgan_lip.wasserstein.interval import bracket, estimate_ray_gradient_norm
 __all__ = ["Audit"]
 
 
-DRAWS = 2  # of the sets behind an audit's excess: W1 of real samples is constant, so each costs two solutions
-REFIT = 2048  # fresh samples of each law to which a copy of the critic is refitted
+DRAWS = 2  # draws per excess of an audit; W1 of the real samples is constant, so each costs two exact solutions
+REFIT = 2048  # fresh samples of each law on which a copy of the critic is refitted
 
 
 class Audit:
-    """Brackets W1 between a fixed held batch and the generator at fixed latents, and scores the averaged generator.
+    """Encloses W1 between a fixed held-out batch and the generator at fixed latents; scores the averaged generator.
 
     Arguments:
-        source: The data; the held batch is the beginning of its test set.
-        generator: Whose latents.
+        source: The data; the held-out batch is the beginning of its test set.
+        generator: The generator whose latents are drawn.
         size: Samples n of each set.
-        scores: Whether to take the scores of :func:`wgan_lip.metrics.similarity`, too.
-        batch_size: Of a step of refitting.
-        seed: Of latents and reference samples.
-        device: Of the players.
+        scores: Whether to compute the scores of :func:`wgan_lip.metrics.similarity`, too.
+        batch_size: Batch size of the refitting.
+        seed: Seed of latents and reference samples.
+        device: The device of generator and critic.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Audit:
 
     @property
     def tags(self) -> list[str]:
-        """What it measures."""
+        """The tags of its figures."""
         modes = (
             ["eval/modes_covered", "eval/within_3_sigma", "eval/mode_width"] if self.source.modes is not None else []
         )
@@ -65,9 +65,9 @@ class Audit:
 
     @torch.no_grad()
     def __call__(self, game: Game, *, refit: bool = False) -> dict[str, float]:
-        """The figures of the game as it stands; `refit` asks for those of a critic refitted to it, too."""
+        """The figures of the current state; with `refit`, also those of a critic refitted to it."""
         was_training = game.generator.training
-        game.generator.eval()  # neither running statistics nor random numbers move
+        game.generator.eval()  # so that neither running statistics nor random numbers advance
         generated = game.generator(self.latents[0]).cpu()
         averaged = torch.cat([game.ema(latents).cpu() for latents in self.latents])
         transport = solve(self.test, generated)
@@ -100,7 +100,7 @@ class Audit:
         return scalars
 
     def _refitted(self, game: Game, generated: Tensor) -> dict[str, float]:
-        """The held-out value of a copy of the critic, refitted to fresh samples of the game as it stands."""
+        """The held-out value of a copy of the critic, refitted to fresh samples of the current generator."""
         real = self.floor.reals.most(REFIT, self.seed)
         device = self.latents[0].device
         latents = draw_latents(game.generator, REFIT, torch.Generator(device).manual_seed(self.seed + 2))

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: curves, pictures, histograms, the potential in space, and words."""
+"""What TensorBoard shows of a training run: curves, pictures, histograms, the potential as a surface, and texts."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from wgan_lip.utils.tables import flat, markdown_table
 __all__ = ["TrainingBoard", "meanings"]
 
 SHOWN = 300  # samples of each law in pictures and histograms of a step
-PICTURED = 20  # audits that have pictures, at most: later ones are drawn more rarely
+PICTURED = 20  # most audits with pictures: in long runs they are drawn less often
 
 PICTURES = {
     "at_a_glance/samples": "The averaged generator at the same latents at every step: what it learns, and whether "
-    "samples come to look alike. In the plane generated samples are red and real ones blue, on the critic's values, "
-    "light where high, and its gradient. *They should rise from generated samples to real ones.*",
+    "samples begin to look alike. In the plane, generated samples are red and real ones blue, over the critic's "
+    "values, lighter where higher, and its gradient. *Values should rise from generated samples to real ones.*",
     "samples/real_beside_generated": "Held-out images on the left, generated ones on the right.",
     "critic/transport_rays": "Rays of an optimal plan between real and generated samples, coloured by the critic's "
-    "slope along them. *A potential is dark green, slope 1, on all of them.*",
-    "critic/potential": "The critic as a surface, equal units on all axes. Green is slope 1, orange is flat; real "
+    "slope along them. *A KR potential is dark green, slope 1, on all of them.*",
+    "critic/potential": "The critic as a surface, with equal units on all axes. Green is slope 1, orange is flat; real "
     "samples are blue, generated ones red. *It should rise at 45 degrees from red to blue.*",
-    "critic/values_real": "The critic's values on held-out samples. *They should lie above those of generated "
-    "ones*, by W1 on average for a potential.",
+    "critic/values_real": "The critic's values on held-out samples. *They should lie above those on generated "
+    "ones*, by W1 on average for a KR potential.",
     "critic/values_generated": "The critic's values on generated samples.",
-    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan, *1 for a potential*; none "
+    "critic/ray_grad_norm": "Gradient norms half-way along the rays of an optimal plan, *1 for a KR potential*; none "
     "exceeds the certified constant.",
 }
 """What pictures, histograms and the surface show, and what is good, in Markdown."""
-OF_ESTIMATES = ("perf/seconds",)  # tags that no training has
+OF_ESTIMATES = ("perf/seconds",)  # tags that training does not have
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class _Scores:
 
 
 class TrainingBoard:
-    """Shows trackers all that there is to see of a training: TensorBoard most of all.
+    """Sends trackers, TensorBoard above all, everything there is to see of a training run.
 
-    Scalars with every record; with audits, evenly spread and at most :data:`PICTURED` of them, pictures of the averaged
-    generator at fixed latents and of the critic, histograms, the potential as a surface where samples are points of
-    the plane, and the certificate. Draws no number from any generator but its own.
+    Every record gives scalars; at most :data:`PICTURED` evenly spread audits also give pictures of the averaged
+    generator at fixed latents and of the critic, histograms, the potential as a surface if samples are points in the
+    plane, and the certificate. It draws random numbers only from a separate generator.
 
     Arguments:
-        tracker: Where it goes.
+        tracker: The tracker.
         source: The data.
-        settings: The run's configuration, whole.
-        command: What the training was started by, in words.
-        goes_on: Whether the run has begun before, and its trackers know it.
+        settings: The run's full configuration.
+        command: What started the training, in words.
+        goes_on: Whether the run was begun before, and its trackers know it.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TrainingBoard:
             tracker.text("about/charts", meanings(tag for tag in (*MEANINGS, *PICTURES) if tag not in OF_ESTIMATES))
 
     def record(self, record: Record, *, pictured: bool = False) -> None:
-        """Shows a record, before the training goes on; `pictured` asks for pictures where none would be due."""
+        """Shows a record before training continues; `pictured` asks for pictures even if none are due."""
         if record.scalars:
             scalars = {**record.scalars, **_at_a_glance(record.scalars), **_relative(record.scalars)}
             self._tracker.record(replace(record, scalars=scalars))
@@ -93,14 +93,14 @@ class TrainingBoard:
             self._show(record.game, record.step)
 
     def flush(self) -> None:
-        """Lets what was shown reach the disk."""
+        """Writes everything shown so far to disk."""
         self._tracker.flush()
 
     def scores(self, summary: Mapping[str, Any], step: int) -> None:
         """Writes the final scores of a run, by which the page of hyperparameters compares it with others.
 
-        They stand one step behind the run's last, where they are forgotten with all that a run records again which goes
-        on: because it was killed before it was finished, or is to have more steps.
+        They are recorded one step after the run's last: if the run is resumed, because it was killed before it was
+        finished or should take more steps, they are dropped with everything that it records again.
         """
         score, interval = summary["score"], summary["interval"]
         scalars = _at_a_glance(
@@ -158,7 +158,7 @@ class TrainingBoard:
 
 
 def _at_a_glance(scalars: Mapping[str, float]) -> dict[str, float]:
-    """What tells most of a run, from the figures of an audit, or of its end; what is not known is left out."""
+    """The key figures of a run, from an audit or from its end; unknown ones are left out."""
     excess, floor = (scalars.get(tag, math.nan) for tag in ("eval/excess", "eval/w1_floor"))
     told = {
         "excess": excess,
@@ -171,7 +171,7 @@ def _at_a_glance(scalars: Mapping[str, float]) -> dict[str, float]:
 
 
 def _relative(scalars: Mapping[str, float]) -> dict[str, float]:
-    """The interval on a scale that fits all runs; nothing where an end of it is not known."""
+    """The interval on a scale that fits all runs; empty if one of its ends is unknown."""
     floor = scalars.get("eval/w1_floor", math.nan)
     ends = {end: _on_one_scale(scalars.get(f"w1/{end}", math.nan), floor) for end in ("lower", "exact", "upper")}
     known = all(map(math.isfinite, ends.values()))
@@ -184,7 +184,7 @@ def _on_one_scale(value: float, floor: float) -> float:
 
 
 def _hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a tracker takes them: section.key → value; section → the name of its class."""
+    """Settings for a tracker: section.key → value; section → the name of its class."""
     return {
         key.removesuffix("._target_"): str(value).rpartition(".")[2] if key.endswith("._target_") else value
         for key, value in flat(settings).items()
@@ -201,11 +201,11 @@ def _environment(settings: Mapping[str, Any], command: str) -> str:
 
 
 def meanings(tags: Iterable[str]) -> str:
-    """A table of tags, what they mean, and which way is good, in Markdown."""
-    first = "**Time Series** opens on `at_a_glance`; **Custom Scalars** shows W1 as a band that is certified.\n\n"
+    """A table of tags, their meanings, and which direction is good, in Markdown."""
+    first = "**Time Series** opens on `at_a_glance`; **Custom Scalars** shows W1 as a certified band.\n\n"
     told = MEANINGS | PICTURES
     return first + markdown_table(
-        ("tag", "what it means, and which way is good"), ((f"`{tag}`", told[tag]) for tag in tags)
+        ("tag", "what it means, and which direction is good"), ((f"`{tag}`", told[tag]) for tag in tags)
     )
 
 

@@ -1,15 +1,14 @@
-r"""Steps that are captured once and replayed in one launch: on a GPU, a step of small networks takes the time of its
-launches.
+r"""Steps captured once and replayed in one launch: on a GPU, launches dominate the time of a step of small networks.
 
 Note [Captured steps]
-    A capture records which operations a step hands to the device, on which addresses, and replays just these. So it
-    holds as long as the same tensors are where they were: parameters, buffers, the optimiser's state, and learning
-    rates, which are tensors on the device for that. Inputs are copied to where they were at the capture. Where a tensor
-    is another one now, as after a rollback, the step is taken as written, and captured anew once all stay where they
-    are. Nothing of a capture goes into a checkpoint: rates are numbers there.
+    A capture records which operations a step sends to the device, with their addresses, and replays exactly these. So
+    it is valid as long as all tensors stay at their addresses: parameters, buffers, the optimiser's state, and learning
+    rates, which are therefore tensors on the device. Inputs are copied to their addresses at the capture. If a tensor
+    has moved, as after a rollback, steps are taken as written, and captured again once all tensors stay in place.
+    Nothing of a capture goes into a checkpoint, where learning rates are plain numbers.
 
-    A replay computes what the step as written does, by the same kernels. They differ by the rounding of learning rates,
-    which are float32 on the device, at most 2^-24 of each; on a CPU, where captures are made in tests only, not at all.
+    A replay computes the same as the step as written, by the same kernels. They differ only by the rounding of learning
+    rates to float32 on the device, at most 2^-24 of each; on a CPU, where only tests capture, not at all.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ __all__ = ["CAPTURES", "CapturedStep", "moved_by", "obstacle"]
 Step = Callable[..., Tensor]
 Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
-SETTLED = 2  # calls in a row with all tensors where they were, after which a step is captured
+SETTLED = 2  # calls in a row with all tensors in place, after which a step is captured
 
 
 def _graph(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The step as a CUDA graph; what it returns lies at one place and is overwritten by the next replay."""
+    """The step as a CUDA graph; its result is overwritten by the next replay."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = step()
@@ -46,19 +45,19 @@ def _graph(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 CAPTURES: dict[str, Capture] = {"cuda": _graph}
-"""Kind of device → how a step without arguments is captured there; what it gives takes the step."""
+"""Kind of device → a function that captures a step without arguments and returns its replay."""
 
 
 class CapturedStep:
-    """A step as a function of tensors, taken as written at first, then replayed; see Note [Captured steps].
+    """A step as a function of tensors, first taken as written, then replayed; see Note [Captured steps].
 
     Arguments:
-        step: Takes inputs of one shape, moves what `moved` gives, and returns a tensor.
-        moved: All other tensors that the step reads or writes and that outlive it, as they are now.
-        capture: One of :data:`CAPTURES`; None for steps that are always taken as written.
+        step: Takes inputs of one shape, changes the tensors of `moved`, and returns a tensor.
+        moved: Returns all other tensors that the step reads or writes and that outlive it.
+        capture: One of :data:`CAPTURES`; None to take all steps as written.
 
     Attributes:
-        replayed: How many steps were replays.
+        replayed: Number of steps that were replays.
     """
 
     def __init__(self, step: Step, moved: Callable[[], Iterable[Tensor]], capture: Capture | None) -> None:
@@ -69,7 +68,7 @@ class CapturedStep:
         self.settled = self.replayed = 0
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Takes the step. What it returns may be overwritten by the next."""
+        """Takes the step. Its result may be overwritten by the next one."""
         if self.capture is None:
             return self.step(*inputs)
         places: list[object] = [tensor.data_ptr() for tensor in self.moved()]
@@ -86,19 +85,19 @@ class CapturedStep:
         return self.replay()
 
     def _captured(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether the step could be captured; where not, none will be, which a warning says."""
+        """Whether the step could be captured; if not, warns, and no further step is captured."""
         assert self.capture is not None
         self.inputs = [tensor.clone() for tensor in inputs]
         try:
             self.replay = self.capture(partial(self.step, *self.inputs))
         except RuntimeError as error:
             self.capture = None
-            warnings.warn(f"Steps are not captured: {one_line(error)}. They go on as written.", stacklevel=2)
+            warnings.warn(f"Steps are not captured: {one_line(error)}. Training continues without.", stacklevel=2)
         return self.capture is not None
 
 
 def moved_by(players: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What a step of `optimizer` on one of the players reads and writes; its learning rates are put on the device."""
+    """The tensors that a step of `optimizer` reads and writes; its learning rates are put on the device."""
     device = next(players[0].parameters()).device
     tensors: list[Tensor] = []
     for group in optimizer.param_groups:
@@ -116,13 +115,13 @@ def moved_by(players: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> 
 def obstacle(
     critic: nn.Module, optimizers: Iterable[torch.optim.Optimizer], *, ranks: int, compiled: bool
 ) -> str | None:
-    """Why steps can't be captured, in words; None where nothing stands against it."""
+    """Why steps can't be captured, in words; None if they can."""
     if isinstance(critic, Penalized):
         return f"{type(critic).__name__} draws the points of its penalty on the CPU"
     if ranks > 1:
-        return "several processes send messages in each of them"
+        return "several processes exchange messages in each of them"
     if compiled:
-        return "torch.compile has its own way to launch them"
+        return "torch.compile launches them by itself"
     for optimizer in optimizers:
         known = isinstance(optimizer, torch.optim.Adam)  # AdamW is one
         if not known or not all(group.get("fused") for group in optimizer.param_groups):

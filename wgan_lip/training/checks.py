@@ -1,4 +1,4 @@
-"""Players that cannot be trained to the end, refused before any time is spent on them."""
+"""Checks that refuse what could not be trained to the end, before any time is spent on it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,22 @@ __all__ = ["check_players", "method_of"]
 
 
 def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, batch_size: int, compiled: bool) -> None:
-    """Refuses players that do not fit the data or one another, a critic that can't be certified, too large a batch."""
+    """Refuses networks that do not fit the data or each other, a critic that can't be certified, too large a batch."""
     for name, player in (("generator", generator), ("critic", critic)):
         if not isinstance(player, nn.Module):
-            raise InputError(f"Expected {name} to be a torch module. Got {player!r:.60}. Build it first.")
+            raise InputError(f"{name} must be a torch module, not {player!r:.60}. Build it first.")
         if next(player.parameters(), None) is None:
-            raise InputError(f"Expected a {name} with parameters to train. Got {type(player).__name__} with none.")
+            raise InputError(f"The {name}, {type(player).__name__}, has no parameters to train.")
     if not isinstance(source, Source):
         raise InputError(
-            f"Expected a Source of samples. Got {source!r:.60}. "
+            f"source must be a wgan_lip.data.Source, not {source!r:.60}. "
             "Wrap tensors in wgan_lip.data.TensorSource, a DataLoader in wgan_lip.data.LoaderSource."
         )
     if source.size is not None and batch_size > source.size:
-        raise InputError(
-            f"Expected a batch no larger than the training set, {source.size} samples. Got {batch_size}. "
-            "Lower `batch_size`."
-        )
+        raise InputError(f"`batch_size` must be at most {source.size}, the size of the training set, not {batch_size}.")
     if len(source.test) < 2:
         raise InputError(
-            f"Expected at least 2 held-out samples, for the audits. Got {len(source.test)}. Hold out more of the data."
+            f"Audits need at least 2 held-out samples, and there are {len(source.test)}. Hold out more of the data."
         )
     device = next(critic.parameters()).device
     test = source.test[:2]
@@ -47,7 +44,7 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
     made = _tried("generator", lambda: copy.deepcopy(generator)(latents), latents)
     if made.shape != test.shape:
         raise InputError(
-            f"The generator makes samples of shape (b, {', '.join(map(str, made.shape[1:]))}), and the data have "
+            f"The generator's output shape is (b, {', '.join(map(str, made.shape[1:]))}), but the data have shape "
             f"(b, {test.shape[1]}). Build it for this dimension."
         )
     if not bool(torch.isfinite(made).all()):
@@ -56,19 +53,19 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
     values = _tried("critic", lambda: critic(both), both)
     if values.shape != (len(both),):
         raise InputError(
-            f"Expected a critic with one value a sample. Got values {tuple(values.shape)} for {len(both)} samples. "
+            f"The critic must return one value per sample, shape ({len(both)},), not {tuple(values.shape)}. "
             "Build it with heads=1; end your own with Squeeze()."
         )
-    kr_lower_bound(critic, test, test)  # refuses what an audit would
+    kr_lower_bound(critic, test, test)  # refuses what an audit would refuse
     if compiled and isinstance(critic, Penalized):
         raise InputError(
-            f"Expected, with `compile`, a critic without a penalty. Got {type(critic).__name__}, which is "
-            "differentiated twice: torch.compile can't. Leave `compile` out."
+            f"`compile` does not work with {type(critic).__name__}, whose penalty is differentiated twice, which "
+            "torch.compile can't do. Leave `compile` out."
         )
 
 
 def _tried(name: str, play: Callable[[], Tensor], given: Tensor) -> Tensor:
-    """What a player makes of the first rows that it will be given."""
+    """The output of a network on its first rows of input."""
     try:
         with torch.no_grad():
             return play()
@@ -82,11 +79,11 @@ def _tried(name: str, play: Callable[[], Tensor], given: Tensor) -> Tensor:
 
 
 def method_of(critic: nn.Module, name: str, setting: str) -> Callable[[Tensor, Tensor], object]:
-    """The critic's method of that name, which takes samples of both laws. Refuses a critic that has none."""
+    """The critic's method of that name, which takes samples of both laws. Refuses a critic without it."""
     method = getattr(critic, name, None)
     if not callable(method):
         raise InputError(
-            f"Expected, with `{setting}`, a critic with a method {name}, as those of wgan_lip.critics "
-            f"have. Got {type(critic).__name__}. Leave `{setting}` out."
+            f"`{setting}` needs a critic with a method {name}, as those of wgan_lip.critics have, and "
+            f"{type(critic).__name__} has none. Leave `{setting}` out."
         )
     return method

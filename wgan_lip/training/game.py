@@ -1,4 +1,4 @@
-"""What moves while a game is played: a state that goes into a checkpoint and back, and the records of it."""
+"""The state of a training run, which goes into a checkpoint and back, and its records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DivergedError", "Game", "NonFiniteError", "Record", "RefutedError", 
 
 
 class StoppedError(RuntimeError):
-    """The game stopped before its end; `game` holds the players as they should be kept."""
+    """Training stopped before its end; `game` holds the state to keep."""
 
     def __init__(self, message: str, game: Game) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class StoppedError(RuntimeError):
 
 
 class DivergedError(StoppedError):
-    """The game went astray. The message names the step and the culprit; `game` is in its last good state."""
+    """Training diverged. The message names the step and the cause; `game` is in its last good state."""
 
 
 class NonFiniteError(DivergedError):
@@ -36,35 +36,34 @@ class NonFiniteError(DivergedError):
 
 
 class RefutedError(StoppedError, InvariantViolation):
-    """A certified dual value above the exact W1, at an audit; `game` holds the critic that shows it."""
+    """An audit found a certified dual value above the exact W1; `game` holds the critic that shows it."""
 
 
 @dataclass
 class Game:
-    """The two players and all that moves while they play; what a checkpoint holds.
+    """The training state: generator, critic and everything else that changes; the content of a checkpoint.
 
     Attributes:
-        source: Where samples come from. Its position goes along where it keeps one, in `state_dict` and
-            `load_state_dict`.
+        source: Where samples come from. If it keeps a position, with `state_dict` and `load_state_dict`, that is saved.
         generator: Latents (b, k) → samples (b, d).
         critic: Samples (b, d) → values (b,).
-        ema: Exponential moving average of the generator, the player to sample from.
+        ema: Exponential moving average of the generator, the one to sample from.
         generator_optimizer: Minimises over the generator.
         critic_optimizer: Maximises over the critic, which is retracted after every step.
-        generator_scheduler: Moves the generator's learning rate.
-        critic_scheduler: Moves the critic's.
-        latent_rng: Source of latents, on the players' device.
-        data_rng: Source of training samples.
-        data: What the source says of its data; see :meth:`wgan_lip.data.Source.fingerprint`.
+        generator_scheduler: The generator's learning rate.
+        critic_scheduler: The critic's learning rate.
+        latent_rng: Generator of the latents, on the device of the networks.
+        data_rng: Generator of the training samples.
+        data: The fingerprint of the data; see :meth:`wgan_lip.data.Source.fingerprint`.
         step: Generator steps done.
-        warmed: Dual ascents done before the first generator step.
-        seconds: Seconds of the clock, over all the processes that played it.
-        best: The best score of an audit so far, the lower the better.
+        warmed: Critic steps done before the first generator step.
+        seconds: Wall-clock seconds, over all processes that trained it.
+        best: The best score of an audit so far; lower is better.
         stale: Audits since then.
-        rollbacks: How often the game was put back because it diverged.
-        first_value: Mean dual value of the first record, in size; None before it.
-        values: Dual value and generator's loss of every step since the last record, shape (2,) each, on the device.
-        global_rngs: States of torch's, numpy's and Python's own generators after the last whole step, of every rank.
+        rollbacks: How often training was put back because it diverged.
+        first_value: Absolute mean dual value of the first record; None before it.
+        values: Dual value and generator loss of every step since the last record, shape (2,) each, on the device.
+        global_rngs: States of torch's, NumPy's and Python's global generators after the last full step, for every rank.
     """
 
     source: Source
@@ -94,7 +93,7 @@ class Game:
     COUNTS = ("step", "warmed", "seconds", "best", "stale", "rollbacks", "first_value")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that moves, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
+        """Everything that changes, as tensors and plain values; loads with `torch.load(weights_only=True)`."""
         state: dict[str, Any] = {name: _plain(getattr(self, name).state_dict()) for name in self.PARTS}
         state |= {name: getattr(self, name).get_state() for name in self.RNGS}
         state |= {name: getattr(self, name) for name in self.COUNTS}
@@ -105,30 +104,31 @@ class Game:
         return {**state, "global_rngs": list(self.global_rngs)}
 
     def load_state_dict(self, state: Mapping[str, Any], *, randomness: bool = True) -> None:
-        """Puts everything back as it was when `state` was taken.
+        """Restores everything to what it was when `state` was taken.
 
-        The process's own generators are set when the game is played on, not here.
+        The global random generators are set when training continues, not here.
 
         Arguments:
-            state: What :meth:`state_dict` gave.
-            randomness: Whether the draws of latents and samples go back as well, or go on.
+            state: What :meth:`state_dict` returned.
+            randomness: Whether the draws of latents and samples are put back as well; otherwise they continue.
 
         Raises:
-            InputError: It lacks something, or is that of other players or of other data.
+            InputError: The state is incomplete, or belongs to other networks or other data.
         """
         wanted = {*self.PARTS, *self.RNGS, *self.COUNTS, "values", "global_rngs"}
         if not isinstance(state, Mapping) or (missing := sorted(wanted - state.keys())):
-            what = type(state).__name__ if not isinstance(state, Mapping) else f"one without {', '.join(missing)}"
-            raise InputError(f"Expected the state of a game, from record.game.state_dict(). Got {what}. Train again.")
+            if not isinstance(state, Mapping):
+                raise InputError(f"state must be what record.game.state_dict() returned, not a {type(state).__name__}.")
+            raise InputError(f"The training state is incomplete: {', '.join(missing)} is missing. Train again.")
         wrong = [name for name in self.COUNTS if not isinstance(state[name], int | float | None)]
         wrong += [] if isinstance(state["values"], Tensor) else ["values"]
         wrong += [] if isinstance(state["global_rngs"], Sequence) else ["global_rngs"]
         if wrong:
-            raise InputError(f"Expected the state of this game's {wrong[0]}. Got {state[wrong[0]]!r:.60}. Train again.")
+            raise InputError(f"The training state is damaged: its {wrong[0]} is {state[wrong[0]]!r:.60}. Train again.")
         if (begun_with := state.get("data", self.data)) != self.data:  # earlier versions kept none
             raise InputError(
-                f"Expected the data that this training began with: {begun_with}. Got {self.data}. "
-                "Restore them, or train anew."
+                f"The data have changed since this training began: they were {begun_with}, and are now {self.data}. "
+                "Restore them, or start a new run."
             )
         for name in (*self.PARTS, *(self.RNGS if randomness else ())):
             part = getattr(self, name)
@@ -136,11 +136,11 @@ class Game:
                 if isinstance(part, torch.Generator):
                     part.set_state(state[name].cpu())
                 else:
-                    part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser would write to what it is given
+                    part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser would write to its argument
             except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(
-                    f"Expected the state of this game's {name}. Got another: {one_line(error)}. "
-                    "Build the players as they were, on the same kind of device."
+                    f"The saved state does not fit the {name}: {one_line(error)}. "
+                    "Build generator, critic and optimisers as they were, on the same kind of device."
                 ) from None
         if randomness and hasattr(self.source, "load_state_dict"):
             self.source.load_state_dict(state["source"])
@@ -151,23 +151,23 @@ class Game:
         self.values = list(state["values"].to(device).unbind())
 
     def set_global_rng(self, rank: int) -> None:
-        """Sets the process's own generators; a rank that there was none of before keeps its own."""
+        """Sets the global random generators; a rank that did not exist before keeps its own."""
         if rank < len(self.global_rngs):
             set_global_rng_state(self.global_rngs[rank])
 
     def improves(self, score: float) -> bool:
-        """Takes note of an audit's score; whether it is the best so far. NaN never is."""
+        """Records an audit's score; returns whether it is the best so far. NaN never is."""
         improved = score < self.best
         self.best, self.stale = (score, 0) if improved else (self.best, self.stale + 1)
         return improved
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of the state that further play does not touch."""
+        """A copy of the state, which further training does not change."""
         return copy.deepcopy(self.state_dict())
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimiser or a scheduler with its rates as numbers, wherever captured steps have put them."""
+    """The state of an optimiser or a scheduler with its rates as numbers, even if captured steps made them tensors."""
     if "param_groups" in state:
         groups = [
             {**group, "lr": float(group["lr"]), "capturable": False} if isinstance(group.get("lr"), Tensor) else group
@@ -181,15 +181,15 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known after `step` generator steps.
+    """The record after `step` generator steps.
 
     Attributes:
         step: Generator steps done.
         scalars: Tag → value; see `wgan_lip.runs.tracking` for the tags. Empty at a pause and at a rollback.
-        game: The live players, for checkpoints and pictures. It moves on when the iteration does.
-        audited: Whether this record holds a bracketing by exact transport.
-        improved: Whether the score of that is the best so far.
-        note: What a person should know of, such as a rollback.
+        game: The live training state, for checkpoints and pictures. It changes as the iteration continues.
+        audited: Whether this record holds an audit, with an interval by exact transport.
+        improved: Whether the audit's score is the best so far.
+        note: Something a person should know, such as a rollback.
         ended: Why this record is the last one, in words.
     """
 

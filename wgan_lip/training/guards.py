@@ -1,4 +1,4 @@
-"""What a game must not do unnoticed: reach values that are not finite, or far from where it began."""
+"""The guard against divergence: values that are not finite, or far from those at the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wgan_lip.training.game import DivergedError, Game, NonFiniteError
 
 __all__ = ["Guard", "table_of_values"]
 
-CALMING = 0.5  # what learning rates are multiplied by at a rollback
+CALMING = 0.5  # factor of the learning rates at a rollback
 
 
 def table_of_values(game: Game) -> Tensor:
@@ -23,12 +23,12 @@ def table_of_values(game: Game) -> Tensor:
 
 
 class Guard:
-    """Looks for divergence, and puts the game back to its last good state a limited number of times.
+    """Detects divergence, and puts training back to its last good state a limited number of times.
 
     Arguments:
-        game: The game, in a good state.
+        game: The training state, which is good.
         divergence: How many times the mean dual value of the first record a later one may be; None for no limit.
-        max_rollbacks: How often the game is put back, in all, before it stops.
+        max_rollbacks: How often training is put back, in total, before it stops.
     """
 
     def __init__(self, game: Game, *, divergence: float | None, max_rollbacks: int) -> None:
@@ -36,21 +36,21 @@ class Guard:
         self.last_good = game.snapshot()
 
     def approve(self) -> None:
-        """Remembers the game as it is now."""
+        """Remembers the current state as good."""
         self.last_good = self.game.snapshot()
 
     def recover(self, table: Tensor, *, logged: bool) -> str | None:
-        """Puts a game that diverged back; says so in words, or returns None where it did not.
+        """Puts training back if it diverged, and says so in words; returns None if it did not.
 
-        The draws go on instead of being repeated, and both learning rates are halved.
+        The draws continue instead of being repeated, and both learning rates are halved.
 
         Arguments:
             table: See :func:`table_of_values`.
-            logged: Whether this is a record with figures: only those are held against the first one.
+            logged: Whether this is a record with figures: only these are compared with the first one.
 
         Raises:
-            DivergedError: There were `max_rollbacks` before; the game is in its last good state. A
-                :class:`NonFiniteError` where values are not finite.
+            DivergedError: There were already `max_rollbacks`; the state is the last good one. A
+                :class:`NonFiniteError` if values are not finite.
         """
         kind, problem = DivergedError, self._far(table) if logged else None
         if (not_finite := _not_finite(self.game, table)) is not None:
@@ -61,9 +61,8 @@ class Guard:
             self.game.load_state_dict(self.last_good)
             after = f" after {self.max_rollbacks} rollbacks" if self.max_rollbacks else ""
             raise kind(
-                f"Expected {'finite values' if kind is NonFiniteError else 'a game that stays near its start'}. "
-                f"Got {problem}{after}. The last good state, after step {self.game.step}, was kept. Lower the learning "
-                "rates, check the data, or raise `max_rollbacks`.",
+                f"Training diverged{after}: {problem}. The last good state, after step {self.game.step}, was kept. "
+                "Lower the learning rates, check the data, or raise `max_rollbacks`.",
                 self.game,
             )
         _roll_back(self.game, self.last_good)
@@ -94,7 +93,7 @@ def _not_finite(game: Game, table: Tensor) -> str | None:
     first = game.step - len(table) + 1
     step, column = (first + int(bad[0, 0]), int(bad[0, 1])) if len(bad) else (game.step, -1)
     what = ["the critic's dual value", "the generator's loss", "a parameter"][column]
-    named = f"; not finite now: {', '.join(culprits[:4])}" if culprits else ""
+    named = f"; no longer finite: {', '.join(culprits[:4])}" if culprits else ""
     return f"NaN or infinity in {what} at step {step}{named}"
 
 

@@ -1,4 +1,4 @@
-"""The training of a WGAN, as one loop a person can read."""
+"""The training of a WGAN, as one readable loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wgan_lip.wasserstein.interval import InvariantViolation
 
 __all__ = ["train_wgan"]
 
-START = 2048  # samples of each law that a critic starts at
+START = 2048  # samples of each law from which a critic is initialised
 
 
 def train_wgan(
@@ -52,45 +52,46 @@ def train_wgan(
 
     .. math:: \min_G \max_{\mathrm{Lip}(f) \le 1} E_P f(x) - E_z f(G(z))
 
-    Per generator step: `critic_steps` steps of the critic up its dual value, on fresh samples and latents, then one of
-    the generator. A record comes every `log_every` generator steps and with every audit, in which a fixed held batch is
-    bracketed between the critic's certified dual value and exact transport. See :func:`wgan_lip.train` for a training
-    with a folder, checkpoints, scores and TensorBoard.
+    Each generator step consists of `critic_steps` critic steps, which increase the dual value on fresh samples and
+    latents, and one step of the generator. A record comes every `log_every` generator steps and with every audit, which
+    encloses W1 on a fixed held-out batch between the critic's certified dual value and exact transport. See
+    :func:`wgan_lip.train` for training with a folder, checkpoints, scores and TensorBoard.
 
-    Where torch's process group is initialised, its processes train together: call this and iterate alike on all of
-    them. See :class:`wgan_lip.training.ranks.Ranks`.
+    If torch's process group is initialised, its processes train together: call this and iterate on all of them in the
+    same way. See :class:`wgan_lip.training.ranks.Ranks`.
 
     Arguments:
-        source: Where samples x (b, d) come from. One that keeps a position of its own offers it by `state_dict` and
-            `load_state_dict`, and goes on there.
+        source: Where samples x (b, d) come from. If it keeps a position, with `state_dict` and `load_state_dict`, it
+            resumes there.
         generator: Latents (b, k) → samples (b, d), with an attribute `latent_dim` = k.
-        critic: Samples (b, d) → values (b,), made of layers that can be certified. One with a penalty ascends the
-            value less that; see :class:`wgan_lip.wasserstein.dual.Penalized`.
-        settings: How long, on what batches, how often the critic steps, and all else; see :class:`Training`.
-        generator_optimizer: Any torch optimiser over the generator's parameters.
-        critic_optimizer: Any torch optimiser over the critic's parameters, best in groups of
+        critic: Samples (b, d) → values (b,), made of layers that can be certified. For a critic with a penalty, critic
+            steps maximise the dual value minus the penalty; see :class:`wgan_lip.wasserstein.dual.Penalized`.
+        settings: How long, on what batches, how many critic steps, and everything else; see :class:`Training`.
+        generator_optimizer: Any torch optimiser on the generator's parameters.
+        critic_optimizer: Any torch optimiser on the critic's parameters, best in groups of
             :func:`wgan_lip.parameter_groups`. Its steps are constrained; see :func:`wgan_lip.constrain_steps`.
         seed: Seed of latents and of the choice of samples.
-        state: Where to go on: what `record.game.state_dict()` gave, or a run's checkpoint as `torch.load` gives it.
-            Same players, data and settings: the training then goes on, on a CPU, bit by bit as if it had never stopped.
-        pause: Asked after every step, and every critic step of the warm-up, with the generator steps done; where it
-            says yes, a record without scalars comes, at which the state can be kept.
-        first_look: Whether the players are audited before they are trained, in a record of step 0: an interval and
-            pictures within seconds, however slow the steps are. It has no say in what was best.
+        state: The state to resume from: `record.game.state_dict()`, or a run's checkpoint as `torch.load` returns it.
+            With the same networks, data and settings, training on a CPU continues bit by bit as if never stopped.
+        pause: Called after every step, and every critic step of the warm-up, with the generator steps done; if it
+            returns True, a record without scalars follows, at which the state can be saved.
+        first_look: Whether to audit before training, in a record of step 0: an interval and pictures within seconds,
+            however slow the steps are. It does not count for the best score.
 
     Returns:
-        An iterator of :class:`Record` in order of step, but for rollbacks; the last one is audited and says why it is
-        the last. Steps are taken as it is iterated. The state is that of a whole step at every record, and only there.
+        An iterator of :class:`Record` in order of step, except after rollbacks; the last one is audited and says why it
+        is the last. Training advances as the iterator is consumed. The state is consistent at every record, and only
+        there.
 
     Raises:
         DivergedError: A value was not finite (:class:`wgan_lip.training.NonFiniteError`) or too far from the first;
-            the players are put back to the last good state first.
+            the last good state is restored before.
         RefutedError: A certified dual value above the exact W1.
-        InputError: Settings that make no sense together, players that do not fit the data or one another, a state
-            that is not theirs or that is of other data, or other data on another rank.
+        InputError: Settings that contradict each other, networks that do not fit the data or each other, a state that
+            does not fit them or is of other data, or different data on another rank.
         UncertifiableError: A critic without a proof; see :func:`wgan_lip.certify`.
     """
-    # Not itself a generator: bad settings are refused at the call, before anything is written about the run.
+    # Not itself a generator, so that bad settings are refused at the call, before anything is written about the run.
     ranks = Ranks()
     ranks.check_divides(settings.batch_size, settings.accumulate)
     check_players(source, generator, critic, batch_size=settings.batch_size, compiled=settings.compile)
@@ -123,7 +124,7 @@ def train_wgan(
 
 
 class _Loop:
-    """The steps of a training, and the records of it."""
+    """The training steps and their records."""
 
     def __init__(
         self, settings: Training, ranks: Ranks, generator: nn.Module, critic: nn.Module, *, seed: int,
@@ -141,7 +142,7 @@ class _Loop:
         )
 
     def records(self, game: Game, audit: Audit, *, goes_on: bool, first_look: bool) -> Iterator[Record]:
-        """Trains, from the state that the game is in."""
+        """Trains from the current state."""
         settings, ranks = self.settings, self.ranks
         self.prepare(game)
         if goes_on:
@@ -171,7 +172,7 @@ class _Loop:
                 game.seconds = seconds if settings.max_seconds is None else ranks.told(seconds)
                 audited = game.step % settings.audit_every == 0 or self.spent(game) is not None
                 logged = audited or game.step % settings.log_every == 0
-                values = self.table(game) if self.asked(game) or logged else None  # the only wait for the device
+                values = self.table(game) if self.asked(game) or logged else None  # waits for the device only here
             if values is None:
                 continue
             if note := guard.recover(values, logged=logged):
@@ -198,7 +199,7 @@ class _Loop:
                 yield Record(game.step, scalars, game, audited, improved, ended=ended)
 
     def prepare(self, game: Game) -> None:
-        """Makes the two steps, captured where they are to be and can be."""
+        """Makes the two steps, captured if that is asked for and possible."""
         capture = CAPTURES.get(self.device.type) if self.settings.capture else None
         optimizers = (game.critic_optimizer, game.generator_optimizer)
         against = obstacle(self.critic, optimizers, ranks=self.ranks.size, compiled=self.settings.compile)
@@ -210,16 +211,16 @@ class _Loop:
         self.descent = CapturedStep(partial(self.descend, game), moved[1], capture)
 
     def begin(self, game: Game) -> None:
-        """What comes before the first step."""
+        """Prepares the first step."""
         if self.ranks.rank:
-            torch.manual_seed(self.seed + self.ranks.rank)  # such as of dropout: not twice the same
+            torch.manual_seed(self.seed + self.ranks.rank)  # so that dropout, for example, differs between ranks
         if self.start_at is not None:
             self.adapt(game, self.start_at)
             rescale_lengths(game.critic_optimizer, self.ranks.told(getattr(self.critic, "spread", 1.0)))
             game.critic_scheduler.base_lrs = [group["initial_lr"] for group in game.critic_optimizer.param_groups]
 
     def step(self, game: Game) -> None:
-        """A generator step, with the critic steps before it."""
+        """One generator step, and the critic steps before it."""
         settings, batch = self.settings, self.settings.batch_size
         if self.renew is not None and settings.renew_every is not None and game.step % settings.renew_every == 0:
             self.adapt(game, self.renew)
@@ -235,7 +236,7 @@ class _Loop:
         game.values.append(torch.stack((value, loss)))
 
     def critic_step(self, game: Game) -> Tensor:
-        """A step of the critic up its dual value, which is returned."""
+        """One critic step, which increases the dual value; returns that value."""
         return self.ascent(*self.draws(game, self.settings.batch_size, self.ranks.share))
 
     def ascend(self, game: Game, x: Tensor, latents: Tensor) -> Tensor:
@@ -253,13 +254,13 @@ class _Loop:
         )  # fmt: skip
 
     def adapt(self, game: Game, method: Callable[[Tensor, Tensor], object]) -> None:
-        """Lets the critic look at samples of both laws: to start, or to renew cones."""
+        """Shows the critic samples of both laws, to initialise it or to renew cones."""
         x, latents = self.draws(game, max(self.settings.batch_size, START), lambda whole: whole)
         method(x, self.generated(latents))
         self.ranks.take_over(self.critic, parameters=True)
 
     def draws(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Samples (b, d) and latents (b, k), of which this rank takes its share."""
+        """This rank's share of samples (b, d) and latents (b, k)."""
         x = share(draw(game.source, size, game.data_rng, self.device))
         return x, share(draw_latents(self.generator, size, game.latent_rng))
 
@@ -269,7 +270,7 @@ class _Loop:
         return torch.cat([self.generate(some) for some in latents.chunk(self.settings.accumulate)])
 
     def audited(self, game: Game, audit: Audit) -> dict[str, float]:
-        """The figures of an audit, taken by rank 0."""
+        """The figures of an audit, done by rank 0."""
         self.ranks.check_equal(self.critic, self.generator, game.ema)
         last = self.settings.audit_refits > 0 and self.spent(game) is not None
         refit = last or self.settings.refits_at(game.step, self.settings.total)
@@ -279,22 +280,22 @@ class _Loop:
             raise RefutedError(f"At step {game.step}: {violation}", game) from violation
 
     def spent(self, game: Game) -> str | None:
-        """Why the training is over, in words; None while it is not."""
+        """Why training is over, in words; None while it is not."""
         return self.settings.spent(game.step, game.seconds, game.stale)
 
     def asked(self, game: Game) -> bool:
-        """Whether one of the ranks asks for a pause."""
+        """Whether any of the ranks asks for a pause."""
         return self.pause is not None and self.ranks.any(self.pause(game.step))
 
     def table(self, game: Game) -> Tensor:
-        """Dual value and generator's loss of every step since the last record, shape (steps, 2), over all ranks."""
+        """Dual value and generator loss of every step since the last record, shape (steps, 2), averaged over ranks."""
         values = table_of_values(game)
         self.ranks.average([values])
         return values
 
 
 class _Pace:
-    """The pace of the steps in its blocks, since it was made."""
+    """Measures the pace of the steps taken inside its `with` blocks."""
 
     def __init__(self, game: Game) -> None:
         self.game, self.first, self.seconds = game, game.step, 0.0
@@ -312,7 +313,7 @@ class _Pace:
 
 @contextmanager
 def _global_rng_kept(game: Game, ranks: Ranks) -> Iterator[None]:
-    """Whatever an audit, or who iterates, draws from the process's own generators, the game does not notice."""
+    """Keeps training independent of what an audit or the caller draws from the global random generators."""
     game.global_rngs = ranks.gathered(global_rng_state())
     yield
     game.set_global_rng(ranks.rank)

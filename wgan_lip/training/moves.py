@@ -1,4 +1,4 @@
-"""The moves of the game: samples, a descent of the generator, its average, the learning rates."""
+"""The parts of a training step: samples, the generator's step, its average, the learning rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PRECISIONS", "SCHEDULES", "average", "compiled", "descend", "draw", 
            "settler"]  # fmt: skip
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Name → inner arithmetic of a generator in the game."""
+"""Name → inner arithmetic of the generator in training."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -27,7 +27,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "late_linear": lambda progress: min(1.0, 2.0 - 2.0 * progress),
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
-"""Share of the run done → factor of the learning rate; `late_linear` holds it for the first half of the run."""
+"""Share of the run done → factor of the learning rate; `late_linear` keeps it at 1 for the first half of the run."""
 
 
 def scheduler(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -36,7 +36,7 @@ def scheduler(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> to
 
 
 def draw(source: Source, size: int, rng: torch.Generator, device: torch.device) -> Tensor:
-    """Training samples (size, d) on `device`; through pinned memory where they come from the CPU to a GPU."""
+    """Training samples (size, d) on `device`; through pinned memory from the CPU to a GPU."""
     x = source.sample(size, rng)
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.pin_memory()
@@ -44,9 +44,9 @@ def draw(source: Source, size: int, rng: torch.Generator, device: torch.device) 
 
 
 def playing(module: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
-    """How a player is evaluated in the game, its inner arithmetic in `precision`.
+    """The function that evaluates the generator in training, with its inner arithmetic in `precision`.
 
-    What comes out has the precision of what goes in. Parameters and their gradients stay as they are.
+    Its output has the precision of its input. Parameters and their gradients stay as they are.
     """
     if precision == "float32":
         return module
@@ -59,18 +59,18 @@ def playing(module: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
 
 
 def compiled(module: nn.Module) -> nn.Module:
-    """The module, of the same parameters, as `torch.compile` runs it."""
+    """The module compiled by `torch.compile`, with the same parameters."""
     made = torch.compile(module)
-    assert isinstance(made, nn.Module)  # torch's annotation speaks of a function
-    # While it traces, the compiler looks at the gradient of samples that are no leaf, and warns of that itself.
+    assert isinstance(made, nn.Module)  # torch annotates a function
+    # While it traces, the compiler reads the gradient of samples that are not leaves, and warns about that.
     warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._dynamo")
     return made
 
 
 def settler(clip: float | None, ranks: Ranks) -> Callable[[nn.Module], None]:
-    """What happens between a player's gradient and its step: its mean over the ranks, shortened to norm `clip`.
+    """The function called between a gradient and its step: averages it over the ranks and clips it to norm `clip`.
 
-    What counts is the gradient without the part that retraction undoes, which the step itself drops.
+    The norm is that of the gradient without the part that retraction undoes, which the step drops.
     """
 
     retraction: Retraction | None = None
@@ -99,17 +99,17 @@ def descend(
     parts: int = 1,
     settle: Callable[[nn.Module], None] | None = None,
 ) -> Tensor:
-    """One descent of the generator on −E f(G(z)); the critic takes no gradient. Returns the loss, detached.
+    """One step of the generator on −E f(G(z)), without gradients of the critic. Returns the loss, detached.
 
     Arguments:
-        generator: The player that moves.
-        critic: The other one.
-        optimizer: Over the generator's parameters.
+        generator: The generator, which takes the step.
+        critic: The critic.
+        optimizer: Built on the generator's parameters.
         latents: z, shape (b, k).
-        play: How the generator is evaluated; see :func:`playing`.
-        value: How the critic is.
-        parts: Equal parts, one after another, from which the gradient is gathered: memory for b/parts samples.
-        settle: Called with the generator between its gradient and the step.
+        play: Evaluates the generator; see :func:`playing`.
+        value: Evaluates the critic.
+        parts: Equal parts of the batch over which the gradient is accumulated: memory for b/parts samples.
+        settle: Called with the generator between gradient and step.
     """
     play, value = generator if play is None else play, critic if value is None else value
     critic.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The process-wide random generators, as a state that goes into a checkpoint and back."""
+"""The global random generators, as a state that goes into a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import rich.style  # noqa: F401 - importing it draws from Python's generator: so before any state of that is set
+import rich.style  # noqa: F401 - importing it draws from Python's generator, so do it before any state is set
 import torch
 
 __all__ = ["global_rng_state", "set_global_rng_state"]
 
 
 def global_rng_state() -> dict[str, Any]:
-    """States of torch's CPU generator, every GPU's, numpy's and Python's: tensors and plain values."""
+    """States of torch's CPU generator, every GPU's, NumPy's and Python's: tensors and plain values."""
     numpys = np.random.get_state(legacy=False)
     keys = torch.from_numpy(numpys["state"]["key"].astype(np.int64))
     version, internal, gauss_next = random.getstate()
@@ -28,7 +28,7 @@ def global_rng_state() -> dict[str, Any]:
 
 
 def set_global_rng_state(state: Mapping[str, Any]) -> None:
-    """Puts the generators back as :func:`global_rng_state` found them; GPUs that are not here are left out."""
+    """Puts the generators back as :func:`global_rng_state` found them; skips GPUs that do not exist here."""
     torch.set_rng_state(state["torch"].cpu())
     for index, gpu in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(gpu.cpu(), index)

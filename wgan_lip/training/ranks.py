@@ -1,4 +1,4 @@
-"""Several processes that play one game: each takes its share of a batch, and all of them stay equal."""
+"""Several processes that train together: each takes its share of a batch, and all of them stay equal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from wgan_lip.utils.checks import InputError, one_line
 __all__ = ["PATIENCE", "WORK", "OtherRankError", "Ranks"]
 
 PATIENCE = timedelta(minutes=5)
-"""How long a rank waits for the others in a training step: one that takes longer is stopped, or hangs."""
+"""How long a rank waits for the others in a training step; a rank that takes longer has stopped or hangs."""
 WORK = timedelta(minutes=30)
-"""How long the others wait for what rank 0 does alone: scores, pictures, checkpoints."""
+"""How long the others wait for the work of rank 0 alone: scores, pictures, checkpoints."""
 
 Result = TypeVar("Result")
-FAILURE = "wgan_lip/failure"  # where a rank that stops leaves its reason for the others
-PLACE = "wgan_lip/place"  # where each rank writes to how many messages it has come
+FAILURE = "wgan_lip/failure"  # the key where a rank that stops leaves its reason for the others
+PLACE = "wgan_lip/place"  # the key where each rank writes how many messages it has reached
 
 
 def _store() -> dist.Store:
@@ -33,23 +33,23 @@ def _store() -> dist.Store:
 
 
 class OtherRankError(RuntimeError):
-    """Another rank stopped, or went another way; the message holds its reason where it left one."""
+    """Another rank stopped or diverged from this one; the message holds its reason if it left one."""
 
 
 class Ranks:
-    """The processes of torch's default process group, or this one alone where there is none.
+    """The processes of torch's default process group, or just this one if there is none.
 
-    All ranks draw the same batch and take their share of it, so that the game, its random state and its checkpoints
-    are, up to rounding, those of one process with the same batch. Gradients are averaged after the whole backward pass,
-    in one message: nothing hooks into autograd, so any critic may be differentiated twice. What one rank alone decides,
-    or measures, is told to the others through the CPU.
+    All ranks draw the same batch and take their share of it, so training, its random state and its checkpoints are, up
+    to rounding, those of a single process with the same batch. Gradients are averaged after the full backward pass, in
+    one message: nothing hooks into autograd, so any critic may be differentiated twice. What a single rank decides or
+    measures is sent to the others through the CPU.
 
     Attributes:
         rank: Number of this process, from 0.
-        size: How many there are.
+        size: Number of processes.
     """
 
-    messages = 0  # that this process had a part in
+    messages = 0  # number of messages that this process took part in
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
@@ -68,14 +68,14 @@ class Ranks:
             torch._foreach_copy_(list(tensors), [part.view_as(tensor) for part, tensor in zip(parts, tensors)])
 
     def take_over(self, module: nn.Module, *, parameters: bool) -> None:
-        """Replaces a module's buffers, and parameters if asked to, by those of rank 0."""
+        """Replaces a module's buffers, and its parameters if asked, by those of rank 0."""
         if self.size > 1:
             tensors = [*(module.parameters() if parameters else ()), *module.buffers()]
             for tensor in tensors:
                 self._together(partial(dist.broadcast, tensor.detach(), 0))
 
     def any(self, answer: bool) -> bool:
-        """Whether one of the ranks says yes."""
+        """Whether any of the ranks says yes."""
         if self.size == 1:
             return answer
         votes = torch.tensor([float(answer)])
@@ -83,7 +83,7 @@ class Ranks:
         return bool(votes[0])
 
     def told(self, value: Any, *, after_work: bool = False) -> Any:
-        """The value of rank 0, which the others may have to wait for as long as its work takes."""
+        """The value of rank 0; with `after_work` the others wait as long as its work may take."""
         if self.size == 1:
             return value
         held = [value]
@@ -103,7 +103,7 @@ class Ranks:
         return values
 
     def by_first(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns on rank 0, where alone it is done. Where it raises there, all ranks raise.
+        """Does `work` on rank 0 only, and returns its result on all ranks. If it raises, all ranks raise.
 
         Raises:
             OtherRankError: On the other ranks, with the message.
@@ -125,47 +125,47 @@ class Ranks:
         return result
 
     def check_equal(self, critic: nn.Module, *modules: nn.Module) -> None:
-        """Holds the weights of all ranks, and the certificates that each proves of its critic, against one another.
+        """Compares the weights of all ranks, and the certificates that each proves of its critic.
 
         Raises:
-            OtherRankError: They differ: such as by ranks on unlike processors, or by a module that draws or counts on
-                its own.
+            OtherRankError: They differ, for example because ranks run on different processors, or because a module
+                draws or counts by itself.
         """
         if self.size > 1:
             mine = (*(weights_sha256(module) for module in (critic, *modules)), certify(critic).lipschitz)
             unequal = [rank for rank, theirs in enumerate(self.gathered(mine)) if theirs != self.told(mine)]
             if unequal:
                 raise OtherRankError(
-                    f"Expected equal weights and certificates on all ranks. Got others on rank {unequal[0]} than on "
-                    "rank 0. Use equal processors and versions, and players without a state of their own."
+                    f"Weights or certificates on rank {unequal[0]} differ from those on rank 0. Use the same "
+                    "processors and versions on all ranks, and networks that do not draw or count by themselves."
                 )
 
     def checked_data(self, source: Source) -> str:
-        """What the source says of its data, the same on all ranks.
+        """The fingerprint of the data, which must be the same on all ranks.
 
         Raises:
-            InputError: They differ; OtherRankError on the ranks that follow.
+            InputError: They differ; OtherRankError on ranks other than 0.
         """
         data = self.gathered(source.fingerprint())
         unequal = [rank for rank, theirs in enumerate(data) if theirs != data[0]]
         if unequal:
             raise (OtherRankError if self.rank else InputError)(
-                f"Expected the same data on all ranks. Got {data[0]} on rank 0 and {data[unequal[0]]} on rank "
-                f"{unequal[0]}. Give them the same files."
+                f"All ranks need the same data, but rank 0 has {data[0]} and rank {unequal[0]} has {data[unequal[0]]}. "
+                "Give them the same files."
             )
         return data[0]
 
     def leave(self, reason: str) -> None:
-        """Leaves word for the others why this rank stops."""
+        """Tells the others why this rank stops."""
         if self.size > 1:
-            with suppress(Exception):  # the store went before
+            with suppress(Exception):  # the store may be gone already
                 _store().set(FAILURE, f"rank {self.rank} stopped: {reason}")
 
     def _together(self, message: Callable[[], Any]) -> None:
-        """Sends and takes a message in which all ranks have a part.
+        """Exchanges a message in which all ranks take part.
 
         Raises:
-            OtherRankError: One of them has stopped, was killed, or does not come in time.
+            OtherRankError: One of them has stopped, was killed, or does not answer in time.
         """
         Ranks.messages += 1
         try:
@@ -175,7 +175,7 @@ class Ranks:
             raise OtherRankError(self._reason(one_line(error))) from None
 
     def _reason(self, error: str) -> str:
-        """Why a message failed: what the rank that stopped has left, or which ranks have not come as far as this."""
+        """Why a message failed: the reason left by the rank that stopped, or which ranks have not got this far."""
         try:
             store = _store()
             store.set_timeout(timedelta(seconds=10))
@@ -184,17 +184,17 @@ class Ranks:
             places = [f"{PLACE}/{rank}" for rank in range(self.size)]
             behind = [rank for rank, place in enumerate(places)
                       if not store.check([place]) or int(store.get(place)) < Ranks.messages]  # fmt: skip
-        except Exception:  # the store is gone with the rank that holds it
+        except Exception:  # the store is gone, with the rank that held it
             behind = [0] * (self.rank > 0)
         who = f"rank {', '.join(map(str, behind))}" if behind else "another rank"
         if "timed out" in error.lower():
-            return f"{who} has not answered in time: it was stopped, or hangs ({error})"
+            return f"{who} did not answer in time: it was stopped, or hangs ({error})"
         return f"{who} was killed, or can't be reached ({error})"
 
     def check_divides(self, batch_size: int, parts: int) -> None:
-        """Refuses a batch that the ranks, and the parts of each, do not divide."""
+        """Refuses a batch size that is not divisible by the number of ranks and of parts."""
         if batch_size % (self.size * parts):
             by = " × ".join(
                 [f"the number of ranks ({self.size})"] * (self.size > 1) + [f"`accumulate` ({parts})"] * (parts > 1)
             )
-            raise InputError(f"`batch_size` must be divisible by {by}. Got {batch_size}.")
+            raise InputError(f"`batch_size` must be divisible by {by}, and {batch_size} is not.")

@@ -1,4 +1,4 @@
-"""Whether a critic keeps up with its generator: its value on held-out samples beside that of a copy refitted to it."""
+"""Whether a critic keeps up with its generator: its held-out value beside that of a copy refitted to the generator."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class HeldOut:
     """Two critics on samples that neither was fitted to; see :func:`keeps_up`.
 
     Attributes:
-        trained: Mean of the critic as trained on held-out real samples less that on generated ones.
+        trained: Mean of the trained critic on held-out real samples minus its mean on generated ones.
         trained_error: Its standard error.
-        refitted: The same of the copy.
+        refitted: The same for the refitted copy.
         refitted_error: Its standard error.
-        n: Real samples; there are as many generated ones.
+        n: Number of real samples; there are as many generated ones.
     """
 
     trained: float
@@ -38,10 +38,10 @@ class HeldOut:
 
 @torch.no_grad()
 def held_out_value(critic: nn.Module, real: Tensor, generated: Tensor) -> tuple[float, float]:
-    """Mean of a critic on real less that on generated samples, as it computes them, and its standard error.
+    """Mean of a critic on real minus its mean on generated samples, in its precision, and the standard error.
 
-    An estimate of E f(x) − E f(G(z)) without bias for samples the critic has not seen: at most W1 of the two laws in
-    the mean if the critic is 1-Lipschitz.
+    An unbiased estimate of E f(x) − E f(G(z)) for samples the critic has not seen: on average at most W1 of the two
+    laws if the critic is 1-Lipschitz.
 
     Arguments:
         critic: (b, d) → (b,).
@@ -58,16 +58,16 @@ def refitted(
     critic: nn.Module, real: Tensor, generated: Tensor, *, steps: int = 100, batch_size: int = 256,
     learning_rate: float = LEARNING_RATE, seed: int = 0,
 ) -> nn.Module:  # fmt: skip
-    """A copy of `critic` trained on by the dual, on batches of the samples; `critic` stays as it is.
+    """A copy of `critic`, trained further on the dual with batches of the samples; `critic` stays unchanged.
 
     Arguments:
-        critic: The potential to start from.
+        critic: The critic to start from.
         real: Samples of the training law, shape (n, d).
-        generated: Samples of the generator as it stands, shape (m, d).
-        steps: Training steps, by Adam under the constraints, its learning rate falling to zero along a cosine.
-        batch_size: Samples of each law a step, at most.
-        learning_rate: The c of :func:`wgan_lip.parameter_groups`, where it starts.
-        seed: Of the batches.
+        generated: Samples of the current generator, shape (m, d).
+        steps: Training steps, by constrained Adam, with a learning rate that falls to zero along a cosine.
+        batch_size: Samples of each law per step, at most.
+        learning_rate: The initial c of :func:`wgan_lip.parameter_groups`.
+        seed: Seed of the batches.
     """
     critic = copy.deepcopy(critic).requires_grad_(True)
     real, generated = (samples.to(next(critic.parameters())) for samples in (real, generated))
@@ -84,13 +84,13 @@ def refitted(
 
 
 def keeps_up(critic: nn.Module, fit: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], **options: Any) -> HeldOut:
-    """Values the critic as trained and a copy refitted to fresh samples, both on held-out ones.
+    """Compares the trained critic and a copy refitted to fresh samples, both on held-out samples.
 
     Arguments:
-        critic: As trained.
+        critic: The trained critic.
         fit: Real samples of the training law, and generated ones, for the copy.
-        held_out: Real and generated samples that are in neither.
-        options: Of :func:`refitted`.
+        held_out: Real and generated samples that are not among them.
+        options: Options of :func:`refitted`.
     """
     trained = held_out_value(critic, *held_out)
     return HeldOut(*trained, *held_out_value(refitted(critic, *fit, **options), *held_out), n=len(held_out[0]))

@@ -1,4 +1,4 @@
-"""The final scores of a run: its interval, its excess over the floor, and how good its critic is."""
+"""The final scores of a run: its interval, its excess over the floor, and the quality of its critic."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from wgan_lip.wasserstein.interval import bracket, estimate_ray_gradient_norm
 
 __all__ = ["Evaluation", "score_run"]
 
-FIT = 4096  # fresh samples of each law to which a copy of the critic is refitted
+FIT = 4096  # fresh samples of each law on which a copy of the critic is refitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +44,15 @@ class Evaluation(Settings):
     """How a run is scored at its end.
 
     Attributes:
-        size: Samples n of each law, at most the test set.
+        size: Samples n of each law, at most the size of the test set.
         repeats: Draws of generated and of real samples in the excess over the floor.
-        fit_steps: Training steps of a copy of the critic on the evaluated samples, which closes the interval from
-            below, and of one on fresh samples, which tells whether the critic kept up; 0 for none.
-        neighbour: Whose distance is the radius of a neighbourhood, below n; see :func:`wgan_lip.metrics.compare`.
-            None: 5, or as many as there are.
-        directions: Of the sliced distances.
-        features: What images are scored on, too: `classifier`, `lite0`, a file of weights, or None; see
-            :func:`wgan_lip.metrics.features_of`.
+        fit_steps: Training steps of a copy of the critic on the evaluated samples, which raises the lower end of the
+            interval, and of one on fresh samples, which shows whether the critic kept up; 0 for none.
+        neighbour: The k, below n, whose k-th nearest neighbour sets the radius of a neighbourhood; see
+            :func:`wgan_lip.metrics.compare`. None: 5, or fewer if there are not as many.
+        directions: Number of random lines of the sliced distances.
+        features: A network on whose features images are also scored: `classifier`, `lite0`, a file of weights, or
+            None; see :func:`wgan_lip.metrics.features_of`.
         classifier_steps: Training steps of the classifier; 0 for none.
         inception_weights: A weights file, for FID and KID; see :class:`wgan_lip.metrics.Inception`.
     """
@@ -70,13 +70,13 @@ class Evaluation(Settings):
         """Refuses what :func:`score_run` could not use on `source`, so that no run is trained in vain.
 
         Raises:
-            InputError: A neighbour beyond the samples, more samples than `source` has for training or than W1 has
-                memory for, or features or weights of Inception that cannot be used.
+            InputError: `neighbour` is not below the number of samples, `source` has too few samples for training or W1
+                of them takes too much memory, or features or weights of Inception cannot be used.
         """
         samples = len(source.test[: self.size])
         if self.neighbour is not None and self.neighbour >= samples:
             raise InputError(
-                f"Expected `neighbour` below the number of samples, {samples}. Got {self.neighbour}. "
+                f"`neighbour` must be below the number of samples, {samples}, not {self.neighbour}. "
                 "Lower it, or raise `size`."
             )
         try:
@@ -93,18 +93,18 @@ class Evaluation(Settings):
 
 
 def score_run(run: Run, source: Source, evaluation: Evaluation = Evaluation()) -> dict[str, Any]:
-    """Scores a run as it lies on disk, on the CPU.
+    """Scores a run on disk, on the CPU.
 
     Arguments:
         run: The run.
         source: Its data.
-        evaluation: On how many samples, and which scores.
+        evaluation: The number of samples, and which scores.
 
     Returns:
-        Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's own bound),
-        `score`, the headline (see :class:`wgan_lip.metrics.Excess`), of images with `blurred`, the excess of blurred
-        real ones in the generator's place; `scores` (see :func:`wgan_lip.metrics.compare`); `modes` or None;
-        `memorisation` where there is a training set; `critic` (see :class:`wgan_lip.training.refitting.HeldOut`) where
+        Plain data: `interval` (lower, upper, exact, n, dim, and lower_as_trained, the trained critic's bound);
+        `score`, the headline (see :class:`wgan_lip.metrics.Excess`), for images with `blurred`, the excess of blurred
+        real images in the generator's place; `scores` (see :func:`wgan_lip.metrics.compare`); `modes` or None;
+        `memorisation` if there is a training set; `critic` (see :class:`wgan_lip.training.refitting.HeldOut`) if
         `fit_steps` is not 0; `lipschitz`, `guarantee`, `largest_gradient_found`, `ray_gradient_norm`.
 
     Raises:
@@ -152,7 +152,7 @@ def score_run(run: Run, source: Source, evaluation: Evaluation = Evaluation()) -
 
 
 def _headline(run: Run, source: Source, size: int, draws: int) -> dict[str, Any]:
-    """The excess of the generator and of real samples, and that of blurred ones by two draws."""
+    """The excess of the generator and of real samples, and from two draws that of blurred images."""
     size = min(size, len(source.test))
     test, real = real_pools(source, size)
     floor = Floor(test, real, size=size, draws=draws)
@@ -165,7 +165,7 @@ def _headline(run: Run, source: Source, size: int, draws: int) -> dict[str, Any]
 
 
 def _copies(source: Source, generated: Tensor) -> dict[str, Any]:
-    """How many samples are copies of training samples; nothing where these are endless, or too few are held out."""
+    """The share of copied training samples; empty if training samples are endless, or too few are held out."""
     if not isinstance(source, FiniteSource) or len(source.test) < LEAST:
         return {}
     return {"memorisation": asdict(memorisation(generated, source.train, source.test))}

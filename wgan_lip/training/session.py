@@ -1,4 +1,4 @@
-"""A training with a folder: records to trackers, checkpoints, status, and the scores and pictures at the end."""
+"""Training with a folder: records to trackers, checkpoints, status, and scores and pictures at the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ __all__ = ["Players", "Session"]
 
 @dataclass(frozen=True)
 class Players:
-    """What a training is made of: its data, the two players, and their optimisers."""
+    """The parts of a training run: its data, generator and critic, and their optimisers."""
 
     source: Source
     generator: nn.Module
@@ -59,13 +59,13 @@ class Players:
 
 @dataclass(frozen=True)
 class Past:
-    """Where a run stands before it is trained.
+    """The progress of a run before it is trained further.
 
     Attributes:
         directory: Its folder; None for a new run.
         finished: Whether nothing is left to train or to score.
-        state: The state of its training; None where there is none yet.
-        checkpoint: The step of its whole `checkpoint.pt`, if there is one.
+        state: Its training state; None if there is none yet.
+        checkpoint: The step of its `checkpoint.pt`, if that is undamaged.
     """
 
     directory: Path | None = None
@@ -81,20 +81,20 @@ class Past:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A training in a folder, from its start, or where it stopped, to its scores.
+    """A training run in a folder, from its start, or from where it stopped, to its scores.
 
-    Where several processes train together, rank 0 has the folder and the last word.
+    If several processes train together, rank 0 handles the folder and makes the decisions.
 
     Attributes:
         directory: The folder of a new run.
-        config: The settings, whole, as they stand in the run's `config.yaml`.
-        build: Makes the players; called once it is clear that there is something to train.
-        past: Finds the run to go on with, or None where a new one begins.
+        config: The full settings, as stored in the run's `config.yaml`.
+        build: Builds the parts; called once it is clear that there is something to train.
+        past: Finds the run to resume, or returns None to start a new one.
         training, evaluation, checkpoint: The settings of the loop, of the scores, of the checkpoints.
-        seed: Of latents and of the choice of samples.
-        overrides: What was given where the training was started, which the folder keeps a record of.
-        command: What the training was started by, in words.
-        way_back: What goes on with a run that was interrupted, given its folder, in words.
+        seed: Seed of latents and of the choice of samples.
+        overrides: The overrides of the command, which the folder keeps as a record.
+        command: What started the training, in words.
+        way_back: Folder → the command that resumes an interrupted run, in words.
         tracking: Names of :data:`wgan_lip.runs.tracking.TRACKERS`, or trackers.
         callbacks: Called with every record, on rank 0, after it was written.
         told: Called with the finished run, on rank 0.
@@ -119,8 +119,8 @@ class Session:
         """Trains, scores and draws; returns the run.
 
         Raises:
-            InputError: Settings, data or players that cannot be trained; a folder that cannot be written to.
-            StoppedError: A training that stopped itself; its players are kept.
+            InputError: Settings, data or networks that cannot be trained; a folder that cannot be written to.
+            StoppedError: Training stopped itself; its state was saved.
             KeyboardInterrupt: A signal, after saving; a subclass for SIGTERM and SIGHUP.
         """
         ranks, saver = Ranks(), None
@@ -130,7 +130,7 @@ class Session:
                 run = Run(past.directory)
                 if ranks.rank == 0:
                     step = run.status["step"]
-                    say(f"{shown(run.directory)} is finished, at step {step}: nothing is left to train")
+                    say(f"{shown(run.directory)} is already finished, at step {step}: there is nothing left to train")
                 return run
             players = self.build()
             records = train_wgan(
@@ -188,29 +188,27 @@ class Session:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 held.enter_context(claimed(self.directory))
             except OSError as error:
-                raise InputError(
-                    f"Expected a folder that can be written to. Got {self.directory}: {error.strerror}."
-                ) from None
+                raise InputError(f"{self.directory} can't be written to: {error.strerror}.") from None
             create_run(self.directory, self.config, list(self.overrides))
             say(f"training in {shown(self.directory)}", sys.stderr)
             return self.directory
         reopen_run(past.directory, self.config, list(self.overrides))
-        warn(f"going on with {shown(past.directory)} at step {past.state['step'] if past.state else 0}")
+        warn(f"resuming {shown(past.directory)} at step {past.state['step'] if past.state else 0}")
         return past.directory
 
     @contextmanager
     def _way_back_told(self, directory: Path) -> Iterator[None]:
-        """Where a run ends early, and not by itself: says where it is, and how it goes on."""
+        """If a run is ended early from outside, says how to resume it."""
         try:
             yield
         except StoppedError:
             raise
         except BaseException:
-            warn(f"To go on with this run: {self.way_back(directory)}")
+            warn(f"To resume this run: {self.way_back(directory)}")
             raise
 
     def _watched(self, directory: Path, first: int | None) -> Trackers:
-        """The trackers that were asked for by name or are at hand."""
+        """The trackers, opened if given by name."""
         with ExitStack() as opened:
             trackers = [
                 opened.enter_context(open_tracker(tracker, directory, resume_step=first))
@@ -243,7 +241,7 @@ class Session:
                         warn(f"step {record.step}: {record.note}")
                     board.record(record, pictured=new and bool(record.scalars))
                     if record.audited or not record.scalars or stopping or saver.due(record.step):
-                        lines.flush()  # what a resumed run builds on is on the disk before the checkpoint is
+                        lines.flush()  # records must be on disk before the checkpoint that a resumed run starts from
                         board.flush()
                         saver.save(record.game.state_dict(), best=record.improved)
                         set_status(directory, "running", step=record.step, reason=record.ended)
@@ -261,7 +259,7 @@ class Session:
             stop.obey()
 
     def _conclude(self, run: Run, board: TrainingBoard) -> None:
-        """Scores the run as it lies on disk, and draws its pictures."""
+        """Scores the run on disk, and draws its pictures."""
         source = run.source
         summary = {
             **score_run(run, source, self.evaluation),
@@ -278,7 +276,7 @@ class Session:
 
 @contextmanager
 def _word_left(ranks: Ranks) -> Iterator[None]:
-    """Lets the other ranks know why this one stops."""
+    """Tells the other ranks why this one stops."""
     try:
         yield
     except OtherRankError:
@@ -290,7 +288,7 @@ def _word_left(ranks: Ranks) -> Iterator[None]:
 
 @contextmanager
 def _kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
-    """Keeps the players where the training stopped itself; says what is saved where nothing more can be."""
+    """Saves the state if training stopped itself; if nothing more can be written, says what is saved."""
     try:
         yield
     except StoppedError as error:
@@ -298,19 +296,19 @@ def _kept(directory: Path, saver: Checkpoints) -> Iterator[None]:
         set_status(directory, "running", step=error.game.step)
         raise
     except OSError as error:
-        kept = "Nothing was saved before." if saver.step is None else f"Step {saver.step} is saved whole."
+        kept = "Nothing has been saved yet." if saver.step is None else f"Step {saver.step} is saved."
         raise InputError(
-            f"Expected to write to {directory}. Got: {error.strerror or error}. {kept} "
+            f"{directory} can't be written to: {error.strerror or error}. {kept} "
             f"Make room or give write access, then resume {directory}."
         ) from error
 
 
 def _gone_on(records: Iterator[Record]) -> Iterator[Record]:
-    """The records of a run that goes on; where it gets to none, its checkpoint is to blame.
+    """The records of a resumed run; if training fails before the first one, its checkpoint is to blame.
 
     Raises:
-        InputError: It holds what a training stops at, though torch takes it: such as an optimiser's state of other
-            shapes.
+        InputError: The checkpoint holds something that torch loads but that training fails on, such as an optimiser's
+            state of other shapes.
     """
     try:
         first = next(records)
@@ -322,15 +320,14 @@ def _gone_on(records: Iterator[Record]) -> Iterator[Record]:
         if out_of_memory(error):
             raise
         raise InputError(
-            f"Expected a checkpoint that can be trained on. Got one at which it stops: {one_line(error)}. Restore an "
-            "earlier one, or train again."
+            f"Training fails on this checkpoint: {one_line(error)}. Restore an earlier one, or train again."
         ) from error
     yield first
     yield from records
 
 
 def _follow(directory: Path, records: Iterator[Record], stop: StopRequests, ranks: Ranks) -> None:
-    """Trains along with rank 0, which writes about it; notes in the run's status where that was killed."""
+    """Trains along with rank 0, which writes the records; notes in the run's status if rank 0 was killed."""
     stop.deferred = True
     try:
         for _ in records:
@@ -339,7 +336,7 @@ def _follow(directory: Path, records: Iterator[Record], stop: StopRequests, rank
             if stopping:
                 stop.obey()
     except OtherRankError as error:
-        for _ in range(20):  # the system takes a moment to let go of a dead process's folder
+        for _ in range(20):  # the system takes a moment to release the lock of a dead process
             with suppress(InputError, OSError), claimed(directory):
                 if read_status(directory)["state"] == "running":
                     set_status(directory, "failed", reason=str(error))
@@ -349,7 +346,7 @@ def _follow(directory: Path, records: Iterator[Record], stop: StopRequests, rank
 
 
 def _draw(run: Run, source: Source) -> None:
-    """The pictures in the run's folder, of the checkpoint and the records as they are."""
+    """Draws the pictures in the run's folder, from its current checkpoint and records."""
     samples = run.sample(64 if source.image_shape is not None else min(2000, max(64, len(source.test))))
     floor = run.metrics[-1].get("eval/w1_floor") if run.metrics else None
     figures.save(figures.interval_history(run.metrics, floor=floor), run.directory / "interval.png")

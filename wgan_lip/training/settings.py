@@ -1,4 +1,4 @@
-"""What a training may be told: one place for each setting, its meaning, its default and its limits."""
+"""The settings of training: each one's meaning, default and limits, in one place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Audits", "Averaging", "Batches", "Budget", "CriticSteps", "Guards", 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Settings):
-    """When a training ends: at the first of its limits; None for no such limit.
+    """When training ends: at the first of these limits; None for no such limit.
 
     Attributes:
         steps: Generator steps.
-        max_images: Generated samples in all; learning rates then move over the steps that these are.
-        max_seconds: Seconds of the clock in all, those before an interruption included.
+        max_images: Generated samples in total; learning rates are then scheduled over the steps they amount to.
+        max_seconds: Wall-clock seconds in total, including those before an interruption.
         patience: Audits in a row without a better score.
     """
 
@@ -30,17 +30,17 @@ class Budget(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Batches(Settings):
-    """What a training step works on.
+    """The batches of a training step and how they are computed.
 
     Attributes:
-        batch_size: Samples b of each law a step, over all ranks.
-        accumulate: Equal parts of a batch from which a gradient is gathered one after another: less memory, same step.
+        batch_size: Samples b of each law per step, over all ranks.
+        accumulate: Equal parts of a batch over which gradients are accumulated: less memory, same step.
         precision: Arithmetic inside the generator in training, a key of :data:`wgan_lip.training.PRECISIONS`. Samples,
-            the critic, audits and certificates stay as they are.
-        compile: Whether both players are compiled by `torch.compile`. Not for a critic with a penalty, which is
+            the critic, audits and certificates are not affected.
+        compile: Whether generator and critic are compiled by `torch.compile`. Not for a critic with a penalty, which is
             differentiated twice.
-        capture: Whether steps on a GPU are captured in CUDA graphs, which are replayed in one launch each, or a warning
-            says why not; see Note [Captured steps] of :mod:`wgan_lip.training.capturing`.
+        capture: Whether steps on a GPU are captured in CUDA graphs, and replayed in one launch each; if that is
+            impossible, a warning says why. See Note [Captured steps] of :mod:`wgan_lip.training.capturing`.
     """
 
     batch_size: int = above(0, 128)
@@ -55,14 +55,14 @@ class CriticSteps(Settings):
     """How many steps the critic takes, and where it starts.
 
     Attributes:
-        critic_steps: Critic steps a generator step.
+        critic_steps: Critic steps per generator step.
         warmup_steps: Critic steps before the first generator step.
         boost_steps: Critic steps in a boosted generator step, instead of `critic_steps`.
-        boost_first: How many generator steps at the start are boosted.
-        boost_every: Every how many generator steps one is boosted; None for none.
-        start_at_data: Whether the critic first puts its folds and cones where the samples are, by
-            :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is trained already.
-        renew_every: Every how many generator steps cones that no sample feels any more move to where samples are, by
+        boost_first: Number of generator steps at the start that are boosted.
+        boost_every: One generator step in so many is boosted; None for none.
+        start_at_data: Whether the critic is initialised at samples, where its folds and cones are placed, by
+            :meth:`wgan_lip.critics.Critic.start_at`. Not for a critic that is already trained.
+        renew_every: Generator steps after which cones without effect on any sample are moved to samples, by
             :meth:`wgan_lip.critics.Critic.renew`; None for never. Each time waits for the device.
     """
 
@@ -80,7 +80,7 @@ class CriticSteps(Settings):
         return self.boost_steps if boosted else self.critic_steps
 
     def in_all(self, steps: int) -> int:
-        """Critic steps in the first `steps` generator steps, the warm-up included."""
+        """Critic steps in the first `steps` generator steps, including the warm-up."""
         first, every = min(self.boost_first, steps), self.boost_every
         boosted = first + (0 if every is None else steps // every - first // every)
         return self.warmup_steps + (steps - boosted) * self.critic_steps + boosted * self.boost_steps
@@ -88,11 +88,11 @@ class CriticSteps(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedules(Settings):
-    """Learning rates over the training, keys of :data:`wgan_lip.training.SCHEDULES`.
+    """Learning rates during training, keys of :data:`wgan_lip.training.SCHEDULES`.
 
     Attributes:
-        critic_schedule: The critic's.
-        generator_schedule: The generator's.
+        critic_schedule: Schedule of the critic.
+        generator_schedule: Schedule of the generator.
     """
 
     critic_schedule: str = one_of(SCHEDULES, "linear")
@@ -101,33 +101,33 @@ class Schedules(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Averaging(Settings):
-    """The running average of the generator's weights, which is what samples are drawn from.
+    """The running average of the generator's weights, from which samples are drawn.
 
     Attributes:
         ema_half_life: Its half-life, in generated samples.
-        ema_ramp: Largest half-life at first, as a share of the samples generated so far; 0 for no such limit. Without
-            one the average of a short training is still that of its start.
+        ema_ramp: Largest half-life at first, as a share of the samples generated so far; 0 for no such limit, with
+            which the average of a short training still remembers its start.
     """
 
     ema_half_life: float = above(0, 20_000.0)
     ema_ramp: float = at_least(0, 0.05, most=1)
 
     def weight(self, batch: int, images: int) -> float:
-        """By how much the average moves towards the weights after a batch, `images` samples generated by then."""
+        """The share by which the average moves to the weights after a batch, with `images` samples generated so far."""
         half_life = self.ema_half_life if self.ema_ramp == 0 else min(self.ema_half_life, self.ema_ramp * images)
         return 1 - 0.5 ** (batch / half_life)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guards(Settings):
-    """What a training must not do unnoticed.
+    """Safeguards against divergence.
 
     Attributes:
         critic_clip: Largest norm of the critic's gradient: longer ones are shortened to it. None for no limit.
-        generator_clip: The same of the generator's.
+        generator_clip: The same for the generator's gradient.
         divergence: How many times the mean dual value of the first record a later record's may be; None for no limit.
-        max_rollbacks: How often a training that diverged, or is not finite, is put back to its last good state, with
-            both learning rates halved and new draws. A record without scalars tells of it in its `note`.
+        max_rollbacks: How often training that diverged or is not finite is put back to its last good state, with both
+            learning rates halved and new draws. A record without scalars reports it in its `note`.
     """
 
     critic_clip: float | None = above(0, None)
@@ -142,16 +142,16 @@ class Audits(Settings):
 
     Attributes:
         log_every: Generator steps between records.
-        audit_every: Generator steps between audits, which bracket a fixed held batch between the critic's certified
-            dual value and exact transport.
-        audit_first: Whether :func:`wgan_lip.train` audits the players before the first step, too: pictures and an
-            interval are there at once.
+        audit_every: Generator steps between audits, which enclose W1 on a fixed held-out batch between the critic's
+            certified dual value and exact transport.
+        audit_first: Whether :func:`wgan_lip.train` also audits before the first step, to give pictures and an interval
+            at once.
         audit_size: Samples of each law in an audit, at most the size of the test set.
-        audit_scores: Whether an audit takes the weight-free scores too; see :func:`wgan_lip.metrics.similarity`.
-        audit_refits: At how many audits, evenly spread, the last among them, a copy of the critic is refitted to fresh
+        audit_scores: Whether audits also compute the weight-free scores; see :func:`wgan_lip.metrics.similarity`.
+        audit_refits: Number of audits, evenly spread and including the last, that refit a copy of the critic to fresh
             samples, to see whether the critic keeps up; see :mod:`wgan_lip.training.refitting`. 0 for none.
-        score: The tag, of those of an audit, by which an audit is the best so far: the lower the better, or the higher
-            with a minus before it.
+        score: The tag of an audit that decides which audit is the best so far: lower is better, or with a minus in
+            front, higher.
     """
 
     log_every: int = above(0, 50)
@@ -163,14 +163,14 @@ class Audits(Settings):
     score: str = "eval/excess"
 
     def refits_at(self, step: int, total: int) -> bool:
-        """Whether the audit at `step`, of `total` steps, is one of those that are evenly spread for refitting."""
+        """Whether the audit at `step`, of `total` steps, is one of the evenly spread ones that refit."""
         every = self.audit_every * math.ceil(math.ceil(total / self.audit_every) / max(1, self.audit_refits))
         return self.audit_refits > 0 and step > 0 and step % every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Budget, Batches, CriticSteps, Schedules, Averaging, Guards, Audits):
-    """All settings of :func:`wgan_lip.train_wgan`, by name: those of the classes it is made of.
+    """All settings of :func:`wgan_lip.train_wgan`, by name, grouped in its base classes.
 
     Raises:
         InputError: A value outside its limits.
@@ -187,23 +187,23 @@ late_linear, cosine. Got 'lienar'.
 
     @property
     def total(self) -> int:
-        """The generator steps that `steps` and `max_images` allow, over which learning rates move."""
+        """The generator steps that `steps` and `max_images` allow, over which learning rates are scheduled."""
         return self.steps if self.max_images is None else min(self.steps, math.ceil(self.max_images / self.batch_size))
 
     def spent(self, step: int, seconds: float, stale: int) -> str | None:
-        """Why a training is over, in words; None while it is not.
+        """Why training is over, in words; None while it is not.
 
         Arguments:
             step: Generator steps done.
-            seconds: Seconds of the clock so far.
+            seconds: Wall-clock seconds so far.
             stale: Audits since the best one.
         """
         if step >= self.steps:
             return f"all {self.steps} steps are done"
         if step >= self.total:
-            return f"{self.max_images} images are generated, the most allowed"
+            return f"{self.max_images} images were generated, the limit of max_images"
         if self.patience is not None and stale >= self.patience:
             return f"none of the last {self.patience} audits was better"
         if self.max_seconds is not None and seconds >= self.max_seconds:
-            return f"{self.max_seconds:g} seconds have passed, the most allowed"
+            return f"{self.max_seconds:g} seconds have passed, the limit of max_seconds"
         return None

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes what it is at, and saves."""
+"""Signals that ask a run to stop: it finishes its current step, and saves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Interrupted", "StopRequests"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that a signal asked to stop has stopped; `status` is what the process should exit with."""
+    """A run stopped because a signal asked it to; `status` is the exit status of the process."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
@@ -20,16 +20,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests:
-    """Within the block, Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted`; while `deferred`, they are noted.
+    """Within the block, Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted`; while `deferred`, they are only noted.
 
-    SIGHUP comes where a terminal is closed or a connection drops; under nohup, which has it ignored, it stays so. A
+    SIGHUP arrives when a terminal is closed or a connection drops; under nohup, which ignores it, it stays ignored. A
     second Ctrl-C does not wait. Outside the main thread, where Python handles no signals, nothing changes.
 
     Arguments:
         waits_for: What a signal waits for while `deferred`, in words.
 
     Attributes:
-        deferred: Whether a signal waits until it is asked for.
+        deferred: Whether signals are only noted, for :meth:`obey`.
         asked: The first signal that was noted, or None.
     """
 
@@ -51,15 +51,15 @@ class StopRequests:
             signal.signal(number, handler)
 
     def obey(self) -> None:
-        """Raises :class:`Interrupted`, for the signal that came here or, if none did, to another process."""
+        """Raises :class:`Interrupted`, for the signal that arrived here or, if none did, at another process."""
         raise Interrupted(signal.SIGTERM if self.asked is None else self.asked)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.deferred or (self.asked is not None and number == signal.SIGINT):
             raise Interrupted(number)
         self.asked = number if self.asked is None else self.asked
-        line = f"wgan-lip: {signal.Signals(number).name}: {self._waits_for}; Ctrl-C once more does not wait\n"
-        with suppress(OSError):  # the terminal may be what has gone
+        line = f"wgan-lip: {signal.Signals(number).name}: {self._waits_for}; press Ctrl-C again to stop at once\n"
+        with suppress(OSError):  # the terminal may be gone
             os.write(2, line.encode())
 
 

@@ -1,4 +1,4 @@
-r"""Pairs of laws whose W1 and whose potential are known: the ground that an estimate of W1 is measured against.
+r"""Pairs of laws with known W1 and potential: the ground truth for estimates of W1.
 
 Note [Exact pairs]
 ~~~~~~~~~~~~~~~~~~
@@ -7,8 +7,8 @@ Every oracle draws its two laws together, as pairs (x, y) that lie along the ray
 .. math:: f(x) - f(y) = \|x - y\|
 
 Averaged over the pairs, the left side bounds W1 from below, because f is 1-Lipschitz, and the right side from above,
-because the pairs are a coupling. So the coupling is optimal, f is a potential, and both stay so for every finite set
-of pairs: the empirical W1 of n pairs is the mean of their n lengths, exactly, and no solver is needed.
+because the pairs are a coupling. So the coupling is optimal and f is a potential, also for every finite set of pairs:
+the empirical W1 of n pairs is the mean of their n lengths, exactly, and no solver is needed.
 """
 
 from wgan_lip.data.oracles.base import Oracle, OracleSource

@@ -1,4 +1,4 @@
-"""What an oracle is: optimal pairs of two laws, their W1, their potential with its gradient."""
+"""The base of oracles: optimal pairs of two laws, their W1, and their potential with its gradient."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["Oracle", "OracleSource", "integer", "mean_norm", "positive", "unit"]
 def _check_integer(minimum: int, **values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise InputError(f"Expected {name} to be a whole number of at least {minimum}. Got {value!r}.")
+            raise InputError(f"{name} must be a whole number of at least {minimum}, not {value!r}.")
 
 
 def _checked(default: float, check: Callable[..., None]) -> Any:
-    """A field of an oracle; `check`, called with its name and value, raises where the value is of no use."""
+    """A field of an oracle; `check`, called with its name and value, raises if the value is unusable."""
     return field(default=default, metadata={"check": check})
 
 
@@ -45,7 +45,7 @@ def positive(default: float, *, or_zero: bool = False) -> Any:
 class Oracle(ABC):
     r"""Two laws P and Q with known :math:`W_1(P, Q)` and potential; see Note [Exact pairs].
 
-    All tensors are float64 and on the CPU. Parameters that are random are fixed by a `seed` of the oracle's own.
+    All tensors are float64 and on the CPU. Random parameters are fixed by the oracle's `seed`.
 
     Arguments:
         dim: The dimension d.
@@ -71,7 +71,7 @@ class Oracle(ABC):
     @property
     @abstractmethod
     def w1(self) -> float:
-        """W1(P, Q), up to rounding where `w1_error` is 0, else an estimate with that standard error."""
+        """W1(P, Q): up to rounding if `w1_error` is 0, else an estimate with that standard error."""
 
     @property
     def w1_error(self) -> float:
@@ -96,8 +96,8 @@ class Oracle(ABC):
         return self._evaluate(self._points(x))[0]
 
     def gradient(self, x: Tensor) -> Tensor:
-        """The gradient of f in closed form, shape (n, d): of norm 1, or 0 where f is constant, and at a kink of f that
-        of one of its pieces or 0."""
+        """The gradient of f in closed form, shape (n, d): of norm 1, or 0 where f is constant; at a kink of f, 0 or the
+        gradient of one of its pieces."""
         return self._evaluate(self._points(x))[1]
 
     def sources(self, test_size: int = 2000, seed: int = 0) -> tuple[OracleSource, OracleSource]:
@@ -114,7 +114,7 @@ class Oracle(ABC):
     def _points(self, x: Tensor) -> Tensor:
         x = check_samples(x, "x").to("cpu", torch.float64)
         if x.shape[1] != self.dim:
-            raise InputError(f"Expected points of dimension {self.dim}, that of the oracle. Got {tuple(x.shape)}.")
+            raise InputError(f"x must have shape (n, {self.dim}), as the oracle's points do, not {tuple(x.shape)}.")
         return x
 
     def _normal(self, n: int, rng: torch.Generator) -> Tensor:
@@ -128,7 +128,7 @@ class OracleSource(ToySource):
         oracle: The oracle.
         side: 0 for P, 1 for Q.
         test_size: The number m of held-out samples.
-        seed: Fixes the held-out samples. Equal seeds on both sides give held-out samples that are pairs.
+        seed: Fixes the held-out samples. With equal seeds, the held-out samples of both sides are coupled pairs.
 
     Raises:
         InputError: A `test_size` that is not positive.
@@ -150,5 +150,5 @@ def mean_norm(dim: int) -> float:
 
 
 def unit(v: Tensor) -> Tensor:
-    """The rows of v, shape (n, d), over their norms; 0 stays 0, and what is too small to be squared stays small."""
+    """The rows of v, shape (n, d), over their norms; 0 stays 0, and rows whose squares underflow stay small."""
     return torch.nn.functional.normalize(v, dim=1, eps=1e-150)

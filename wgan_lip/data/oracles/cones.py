@@ -23,7 +23,7 @@ _BLOCK = 2**20  # entries of one block of intermediate results: 8 MiB
 class _Cones(Oracle):
     r""":math:`f(x) = \varsigma u(x)`, :math:`u(x) = \min_k (\|x - a_k\| + b_k)`, with a sign :math:`\varsigma`.
 
-    The cells, where one cone is lowest, are star-shaped around their apex: moving towards it never leaves them.
+    The cells, in which one cone is lowest, are star-shaped around its apex: moving towards it never leaves the cell.
     """
 
     @property
@@ -94,13 +94,13 @@ class Dilation(_Cones):
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureDilation(_Cones):
-    r"""P uniform on k equal disjoint balls, all of one weight, each of which Q shrinks by a factor of its own.
+    r"""P uniform on k equal disjoint balls with equal weights; Q shrinks each ball by a separate factor.
 
     .. math:: f(x) = \min_k \|x - c_k\|, \qquad W_1 = \tfrac{1}{k} \sum_k (1 - s_k) \, \tfrac{d}{d + 1} \, r
 
     Arguments:
         dim: The dimension d.
-        components: The number k of balls, at least 2. Their radius r is half the least distance of two centres.
+        components: The number k of balls, at least 2. Their radius r is half the least distance between two centres.
         seed: Fixes the centres, drawn from N(0, 4 I), and the factors, drawn from [0, 1].
     """
 
@@ -147,11 +147,11 @@ class Simplex(_Cones):
         W_1 = \tfrac{\Delta}{2} \sum_i |p_i - q_i|
 
     f is McShane's extension of its values at the corners. Samples are independent draws of corners: frequencies vary
-    from draw to draw, as those of any sample do.
+    from draw to draw, as in any sample.
 
     Arguments:
         dim: The dimension d.
-        spacing: The distance Δ of any two corners.
+        spacing: The distance Δ between any two corners.
         seed: Fixes the weights, both uniform among all weightings.
 
     References:
@@ -191,13 +191,13 @@ class Simplex(_Cones):
         p, q = self.weights
         start = torch.multinomial(p, n, replacement=True, generator=rng)
         lacking = torch.multinomial((-self._surplus).clamp(min=0), n, replacement=True, generator=rng)
-        stays = torch.rand(n, generator=rng, dtype=torch.float64) < (q / p)[start]  # what both weightings share
+        stays = torch.rand(n, generator=rng, dtype=torch.float64) < (q / p)[start]  # the mass that p and q share
         return self.centres[start], self.centres[torch.where(stays, start, lacking)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Funnel(_Cones):
-    r"""P is Q moved towards the apexes of random cones: :math:`x = a_k + \lambda (y - a_k)`, the k of the lowest at y.
+    r"""P is Q moved towards the apexes of random cones: :math:`x = a_k + \lambda (y - a_k)`, cone k lowest at y.
 
     .. math:: f = -u, \qquad u(x) = \min_k (\|x - a_k\| + b_k), \qquad W_1 = E\|x - y\|
 
@@ -207,8 +207,7 @@ class Funnel(_Cones):
         dim: The dimension d.
         funnels: The number of cones.
         seed: Fixes the apexes, drawn from N(0, I), and the biases, from N(0, 0.01), and the draws behind `w1`.
-        draws: `w1` is the mean length of so many pairs, taken when it is first asked for, and `w1_error` its standard
-            error.
+        draws: `w1` is the mean length of so many pairs, computed on first use, and `w1_error` its standard error.
     """
 
     name = "funnel"
@@ -250,7 +249,7 @@ class Funnel(_Cones):
 
     def sample(self, n: int, m: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         x, _ = self.pair(n, rng)
-        return x, self._draw(m, rng)  # not moved for nothing
+        return x, self._draw(m, rng)  # without moving what is not used
 
     def _pair(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         y = self._draw(n, rng)
@@ -265,7 +264,7 @@ class Funnel(_Cones):
         return self._draw(self.funnels, rng)
 
     def moved(self, y: Tensor, rng: torch.Generator) -> Tensor:
-        """Moves points y of any law, shape (n, d), so that new and old places are optimal pairs. In y's precision."""
+        """Moves points y of any law, shape (n, d), so that new and old positions are optimal pairs; in y's dtype."""
         shrink = torch.rand(len(y), 1, generator=rng, dtype=y.dtype)
         apex = self.centres.to(y)[self._lowest(y)]
         return apex + shrink * (y - apex)
@@ -311,7 +310,7 @@ class RayMonotone(Funnel):
         if self.apex_half_width is not None:
             check_positive(apex_half_width=self.apex_half_width)
         if self.power < 1:
-            raise InputError(f"Expected a power of at least 1, which moves y towards its apex. Got {self.power}.")
+            raise InputError(f"power must be at least 1, to move y towards its apex, not {self.power}.")
 
     def _draw(self, n: int, rng: torch.Generator) -> Tensor:
         return self._in_cube(n, self.half_width, rng)

@@ -1,4 +1,4 @@
-"""All oracles by name, and new ones made from others."""
+"""All oracles by name, and oracles built from others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Contamination(Oracle):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.fraction <= 1:
-            raise InputError(f"Expected a fraction above 0 and at most 1. Got {self.fraction}.")
+            raise InputError(f"fraction must be above 0 and at most 1, not {self.fraction}.")
         check_choice(self.base, [name for name in ORACLES if name != self.name], "base")
 
     @cached_property
@@ -99,17 +99,17 @@ class Moved(Oracle):
         isometry = torch.eye(d) if self.isometry is None else self.isometry
         isometry = check_samples(isometry, "isometry").detach().to("cpu", torch.float64)
         if isometry.shape[1] != d:
-            raise InputError(f"Expected an isometry of shape (D, {d}). Got {tuple(isometry.shape)}.")
+            raise InputError(f"isometry must have shape (D, {d}), not {tuple(isometry.shape)}.")
         defect = float((isometry.T @ isometry - torch.eye(d)).abs().max())
         if defect > 1e-12:
             raise InputError(
-                f"Expected an isometry with orthonormal columns. Got VᵀV off the identity by {defect:.1e}. "
-                "Take the Q of torch.linalg.qr, in float64."
+                f"The columns of isometry must be orthonormal, but VᵀV differs from the identity by {defect:.1e}. "
+                "Use the Q of torch.linalg.qr, in float64."
             )
         shift = isometry.new_zeros(len(isometry)) if self.shift is None else torch.as_tensor(self.shift)
         shift = check_samples(shift[None], "shift")[0].detach().to("cpu", torch.float64)
         if shift.shape != isometry.shape[:1]:
-            raise InputError(f"Expected a shift of shape ({len(isometry)},). Got {tuple(shift.shape)}.")
+            raise InputError(f"shift must have shape ({len(isometry)},), not {tuple(shift.shape)}.")
         return isometry, shift
 
     @property

@@ -92,9 +92,9 @@ class Marginal(Oracle):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not math.isfinite(self.mean):
-            raise InputError(f"Expected a finite mean. Got {self.mean}.")
+            raise InputError(f"mean must be finite, not {self.mean}.")
         if self.std == 1:
-            raise InputError("Expected std other than 1, where this is a shift. Got 1. Use Shift(length=mean).")
+            raise InputError("std must differ from 1, for which this is a shift. Use Shift(length=mean).")
 
     @property
     def w1(self) -> float:
@@ -118,7 +118,7 @@ class Radial(Oracle):
 
     .. math:: f(x) = -\big| \|x\| - r \big|, \qquad W_1 = E\|y\| - E\|x\| + 2 \int_0^r (G - F)
 
-    F and G are the distribution functions of the two radii; they cross once, at r, or never, where r = 0.
+    F and G are the distribution functions of the two radii; they cross once, at r, or never, in which case r = 0.
 
     Arguments:
         dim: The dimension d.
@@ -134,8 +134,8 @@ class Radial(Oracle):
 
     @cached_property
     def _crossing(self) -> float:
-        # G(s) / sᵈ falls as s grows, so T(s) − s changes its sign at most once. Below the start G has no mass to speak
-        # of, and would underflow.
+        # G(s) / sᵈ falls as s grows, so T(s) − s changes its sign at most once. Below the start, G has negligible mass
+        # and would underflow.
         start = math.sqrt(2 * gammaincinv(self.dim / 2, 1e-100))
         if start >= self._radius or self._rearranged(start) <= start:
             return 0.0

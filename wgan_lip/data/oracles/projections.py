@@ -104,7 +104,7 @@ class Subspace(_Projection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.codimension > self.dim:
-            raise InputError(f"Expected codimension of at most dim = {self.dim}. Got {self.codimension}.")
+            raise InputError(f"codimension must be at most dim = {self.dim}, not {self.codimension}.")
 
     @property
     def w1(self) -> float:
@@ -122,7 +122,7 @@ class Grid(_Projection):
         E\|U\| = \tfrac{1}{\sqrt{\pi}} \int_0^\infty \left( 1 - \phi(s)^d \right) \frac{ds}{s^2}, \qquad
         \phi(s) = E e^{-s^2 U_1^2}
 
-    with U uniform on :math:`[-\tfrac{1}{2}, \tfrac{1}{2}]^d`. On the plane
+    with U uniform on :math:`[-\tfrac{1}{2}, \tfrac{1}{2}]^d`. In the plane
     :math:`W_1 = (\sqrt{2} + \sinh^{-1} 1) / 6k`.
 
     Arguments:

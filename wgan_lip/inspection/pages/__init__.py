@@ -1,4 +1,4 @@
-"""Pages about runs: self-contained, readable in light and dark, on paper, and without an image seen."""
+"""Pages about runs: self-contained, and readable in light and dark mode, on paper, and without images."""
 
 from wgan_lip.inspection.pages.comparison import comparison_page
 from wgan_lip.inspection.pages.run import run_page

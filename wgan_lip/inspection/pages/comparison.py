@@ -16,24 +16,24 @@ from wgan_lip.utils.numbers import clock_time, rounded, rounded_up
 __all__ = ["comparison_page"]
 
 TERMS = (
-    "Excess over the floor: what W1 between generated and test samples shows beyond sampling, W1(g, t) − "
-    "½ [W1(g, g′) + W1(t, r)]; lower is better, and around that of real samples, of either sign, it is as good as they "
-    "are. Copies of training samples go unseen in it. Precision: how many generated samples have a real one near, "
-    "recall: how many real samples have a generated one near; each over what real samples in the generator's place "
-    "reach, so 1 is good. Exact W1: between generated and test samples, by exact transport. Proved: how much of it a "
-    "critic proves from below. Gradient: mean gradient norm of the critic along transport rays, 1 for a potential. "
-    "Lip(f) ≤: the proved Lipschitz constant, the largest of a setting's runs. What has a star comes from the last "
-    "audit of a run without final scores."
+    "Excess over the floor: W1 between generated and test samples, beyond what sampling explains, W1(g, t) − "
+    "½ [W1(g, g′) + W1(t, r)]; lower is better, and around that of real samples, on either side, it is as good as they "
+    "are. It does not detect copies of training samples. Precision: the share of generated samples near a real one; "
+    "recall: the share of real samples near a generated one; each divided by what real samples reach in the "
+    "generator's place, so 1 is good. Exact W1: between generated and test samples, by exact transport. Proved: the "
+    "share of it that a critic proves from below. Gradient: mean gradient norm of the critic along transport rays, 1 "
+    "for a KR potential. Lip(f) ≤: the proved Lipschitz constant, the largest of a setting's runs. A star marks values "
+    "from the last audit of a run without final scores."
 )
 MEASURED = {
     "excess over floor": "score", "precision": "precision", "recall": "recall", "exact W1": "exact",
     "proved": "proved", "gradient": "gradient", "Lip(f) ≤": "lipschitz",
 }  # fmt: skip
-"""Head of a column → what it holds."""
+"""Column head → measure."""
 
 
 def comparison_page(compared: Comparison) -> str:
-    """A comparison as a page in one file; its tables sort by a click on a heading, and can be read without scripts.
+    """A comparison as a page in one file; a click on a heading sorts its tables, which are readable without scripts.
 
     Arguments:
         compared: The runs.
@@ -92,8 +92,8 @@ def _courses(compared: Comparison) -> str:
         drawing = figures.inline_svg(figures.score_against(drawn, by=by), alt, key=f"courses-{by}")
         parts.append(figure(drawing, f"Against {what}{more}."))
     how = (
-        "A line is the mean over the runs of a setting, its band their range. The dashed line is 0, around which real "
-        "samples scatter: lower is better, and earlier is faster."
+        "Each line is the mean over the runs of a setting, and its band their range. The dashed line is 0, around "
+        "which real samples scatter: lower is better, and earlier is faster."
     )
     return paragraph(how) + f'<div class="grid">{"".join(parts)}</div>'
 
@@ -106,8 +106,8 @@ def _samples(compared: Comparison) -> str:
     if not parts:
         return paragraph("No run has a picture of its samples yet.")
     rest = len(compared.groups) - MOST_DRAWN
-    more = f" The {rest} settings that rank last are left out." if rest > 0 else ""
-    how = f"Of each setting the run with the lowest excess, as its folder's samples.png shows it.{more}"
+    more = f" The {rest} lowest-ranked settings are left out." if rest > 0 else ""
+    how = f"For each setting, samples.png of the run with the lowest excess.{more}"
     return paragraph(how) + f'<div class="grid">{"".join(parts)}</div>'
 
 
@@ -127,7 +127,7 @@ def _runs(compared: Comparison) -> str:
 
 
 def _common(folders: Sequence[Path]) -> Path:
-    """The folder that all of them lie in; none where they have no common one."""
+    """The folder that contains all of them; an empty path if there is none."""
     try:
         return Path(os.path.commonpath([folder.parent for folder in folders]))
     except ValueError:  # some are relative, some absolute
@@ -137,8 +137,8 @@ def _common(folders: Sequence[Path]) -> Path:
 def _differences(compared: Comparison) -> str:
     if not compared.differences:
         return paragraph("There is one setting.")
-    caption, labels = "Keys that do not have one value in all settings", [group.label for group in compared.groups]
-    if len(labels) > max(3, len(compared.differences)):  # a row for each setting, so that the table is no wider
+    caption, labels = "Keys whose values differ between settings", [group.label for group in compared.groups]
+    if len(labels) > max(3, len(compared.differences)):  # one row per setting, so that the table stays narrow
         columns = zip(labels, *compared.differences.values(), strict=True)
         return table(caption, ("setting", *compared.differences), list(columns))
     return table(caption, ("key", *labels), [(key, *values) for key, values in compared.differences.items()])

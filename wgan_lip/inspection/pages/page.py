@@ -1,4 +1,4 @@
-"""A page in one file: every figure within, no request, nothing that runs but what sorts a table."""
+"""A page in one file: all figures inside, no requests, and no script except one that sorts tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Section:
 
     Attributes:
         title: Its heading.
-        body: HTML; whatever came from a run has been escaped.
+        body: HTML; everything that came from a run has been escaped.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Cell:
-    """An entry of a table: its text, and what it is sorted by where that is not the text."""
+    """A table entry: its text, and the key it is sorted by if that is not the text."""
 
     text: str
     key: float | None = None
@@ -41,14 +41,14 @@ class Cell:
 def page(
     title: str, lead: str, sections: Sequence[Section], *, sortable: bool = False, wide: bool = False
 ) -> str:  # fmt: skip
-    """A whole page.
+    """A complete page.
 
     Arguments:
         title: Its name and first heading, as plain text.
-        lead: HTML that stands below it.
-        sections: Told in this order, with links to them on top.
-        sortable: Whether its tables can be sorted by a click on a heading; without scripts they stay as they are.
-        wide: Whether it takes all the width of a screen, for tables of many columns.
+        lead: HTML below the heading.
+        sections: The sections in order, with links to them at the top.
+        sortable: Whether a click on a heading sorts its tables; without scripts they stay as they are.
+        wide: Whether it uses the full width of the screen, for tables of many columns.
     """
     style, script = _asset("page.css"), _asset("sorting.js") if sortable else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -74,7 +74,7 @@ def page(
 
 
 def marked(text: str) -> str:
-    """Plain text as HTML; what stands between backticks is set as code."""
+    """Plain text as HTML; text between backticks is set as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -84,22 +84,22 @@ def paragraph(text: str) -> str:
 
 
 def preformatted(text: str, label: str) -> str:
-    """Plain text, letter by letter; long lines scroll."""
+    """Plain text, unchanged; long lines scroll."""
     return f'<pre tabindex="0" role="region" aria-label="{escape(label)}">{escape(text)}</pre>'
 
 
 def figure(picture: str, caption: str, *, wide: bool = False) -> str:
-    """A picture, as :mod:`wgan_lip.figures.embedding` gives it, with its caption in plain text."""
+    """A picture from :mod:`wgan_lip.figures.embedding`, with its caption in plain text."""
     return f"<figure{' class=wide' if wide else ''}>{picture}<figcaption>{marked(caption)}</figcaption></figure>"
 
 
 def details(summary: str, body: str) -> str:
-    """HTML that is folded away below a line of plain text."""
+    """HTML folded away under a line of plain text."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str | Cell]], *, sortable: bool = False) -> str:
-    """A table of plain text whose first column names its rows; it scrolls where the screen is narrow."""
+    """A table of plain text whose first column names its rows; it scrolls on a narrow screen."""
     kind = ' class="sortable"' if sortable else ""
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "".join(f"<tr>{''.join(_cell(cell, index == 0) for index, cell in enumerate(row))}</tr>" for row in rows)

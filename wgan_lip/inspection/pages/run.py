@@ -1,4 +1,4 @@
-"""The story of one run as a page."""
+"""The report of one run as a page."""
 
 from __future__ import annotations
 
@@ -26,32 +26,33 @@ from wgan_lip.utils.tables import flat
 __all__ = ["run_page"]
 
 HOW_TO_READ = {
-    "W1": "The least mean distance over which generated samples have to be carried to become the test samples, in the "
+    "W1": "The least mean distance over which generated samples must be moved to become the test samples, in the "
     "units of the data. It is never negative.",
-    "Interval": "lower ≤ W1 ≤ upper, with a proof at both ends: the lower one is a critic's value over its certified "
-    "constant, the upper one the cost of a transport plan. It is about these samples, not about the laws behind them.",
-    "An interval that does not close": "In many dimensions two samples of one law lie far apart. A critic of the laws "
-    "leaves about that much, the floor, unexplained. A gap well beyond the floor means a critic that can or should "
-    "see more.",
+    "Interval": "lower ≤ W1 ≤ upper, with a proof of both ends: the lower end is a critic's dual value divided by its "
+    "certified constant, the upper end is the cost of a transport plan. It is about these samples, not about the laws "
+    "they come from.",
+    "An interval that does not close": "In high dimensions, two sample sets from one law are far apart. A critic "
+    "trained on the laws leaves about that distance, the floor, unexplained. A gap well beyond the floor means that "
+    "the critic should be larger or trained longer.",
     "Floor": "W1 between real training samples and the test samples: what sampling alone explains.",
-    "Excess over the floor": "The headline: what W1 shows beyond sampling, W1(g, t) − ½ [W1(g, g′) + W1(t, r)], with g "
-    "and g′ generated, t and r real. Zero in the mean where both have one law, and signed: read it beside that of real "
-    "samples, in standard errors. Copies of training samples go unseen in it.",
-    "W1 over floor": "W1 of the generator over the floor, an older score. It rewards blur: blurred images get below "
+    "Excess over the floor": "The headline: W1 beyond what sampling explains, W1(g, t) − ½ [W1(g, g′) + W1(t, r)], "
+    "with g and g′ generated, t and r real. It has a sign, and is zero on average if both have the same law: compare "
+    "it with that of real samples, in standard errors. It does not detect copies of training samples.",
+    "W1 over floor": "W1 of the generator over the floor, an older score. It rewards blur: blurred images fall below "
     "the 1 of real ones.",
-    "Critic on held-out samples": "Its mean on real less that on generated samples which it was not trained on, and "
-    "that of a copy refitted to fresh samples. The two should be close.",
+    "Critic on held-out samples": "Its mean on real minus its mean on generated samples that it was not trained on, "
+    "and the same for a copy refitted to fresh samples. The two should be close.",
     "Certificate": "An upper bound on the critic's Lipschitz constant, proved for the stored weights, layer by layer. "
-    "It can't be exceeded anywhere; the largest gradient found shows how close it comes.",
-    "Gradient norm on rays": "A potential falls at slope 1 along every line on which mass travels. Far below "
-    "1, it is not there yet.",
+    "No slope exceeds it anywhere; the largest gradient found shows how tight it is.",
+    "Gradient norm on rays": "A KR potential falls at slope 1 along every line on which mass travels. A critic far "
+    "below 1 is not close to one yet.",
     "Critic's estimate": "The critic's mean on real minus its mean on generated samples, positive, and below W1 for a "
-    "certified critic. It falls while the generator learns.",
-    "When to stop": "When the excess over the floor no longer falls. The generator's loss says nothing: it carries an "
+    "certified critic. It falls as the generator learns.",
+    "When to stop": "When the excess over the floor stops falling. The generator's loss says nothing: it contains an "
     "arbitrary offset.",
 }
 
-NARROW = 4.6  # inches of a figure, whose letters can then be read on a telephone, too
+NARROW = 4.6  # inches of a figure whose letters are still readable on a phone
 HIGHER_IS_BETTER = {"precision", "recall", "density", "coverage"}
 
 
@@ -59,7 +60,7 @@ def run_page(looked: Inspection) -> str:
     """A run in any state as a page in one file.
 
     Arguments:
-        looked: The run, looked at.
+        looked: The inspected run.
 
     Returns:
         HTML that needs no other file and makes no request.
@@ -96,30 +97,30 @@ def _lead(looked: Inspection) -> str:
 
 
 def _headline(run: Standing) -> str:
-    """The score in large letters; nothing where there is none."""
+    """The score in bold; empty if there is none."""
     if not math.isfinite(run.score):
         return ""
     score = plus_minus(run.score, run.score_error) if run.final else f"{_number(run.score)}, at the last audit"
     return (
-        f"<p><strong>Excess over the floor: {escape(score)}</strong>, where real samples have {_number(run.real)} and "
-        "lower is better: what W1 between generated and test samples shows beyond sampling.</p>"
+        f"<p><strong>Excess over the floor: {escape(score)}</strong>: W1 between generated and test samples, beyond "
+        f"what sampling explains. Real samples have {_number(run.real)}; lower is better.</p>"
     )
 
 
 def _in_words(run: Standing) -> str:
     if not math.isfinite(run.upper):
-        return "Nothing was audited yet, so there is no interval."
+        return "There was no audit yet, so there is no interval."
     known = math.isfinite(run.exact)
-    exact = f"the exact value is {rounded(run.exact, 4)}" if known else "samples far away leave no exact value"
+    exact = f"the exact value is {rounded(run.exact, 4)}" if known else "the samples are too far away for an exact one"
     return (
-        f"{'' if run.final else 'At the last audit, '}W1 between generated and test samples lies between "
-        f"{rounded_down(run.lower)} and {rounded_up(run.upper)}; {exact}. Fresh real samples reach "
+        f"{'' if run.final else 'At the last audit, '}W1 between generated and test samples is between "
+        f"{rounded_down(run.lower)} and {rounded_up(run.upper)}; {exact}. For fresh real samples it is "
         f"{rounded(run.floor, 4)}, the floor."
     )
 
 
 def _figures(looked: Inspection) -> dict[str, str]:
-    """The figures of the last screen, by name."""
+    """The figures of the final screen, by name."""
     run, summary = looked.standing, looked.run.summary
     told = {
         "Excess over the floor": f"{_number(run.score)}; of real samples {_number(run.real)}",
@@ -136,19 +137,19 @@ def _figures(looked: Inspection) -> dict[str, str]:
         if math.isfinite(run.blurred):
             told["Excess of blurred real images"] = f"{_number(run.blurred)}, by a Gaussian filter of one pixel"
         if run.lower_as_trained != run.lower:
-            told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, before a copy was fitted to them"
+            told["Lower end as trained"] = f"{rounded_down(run.lower_as_trained)}, by the trained critic, not refitted"
     if math.isfinite(run.lipschitz):
         told["Critic"] = f"Lip(f) ≤ {rounded_up(run.lipschitz, 7)}; {run.guarantee}"
     if math.isfinite(run.tightness):
         told["Tightness"] = f"{100 * run.tightness:.1f} %, largest gradient found over the proved constant"
     if math.isfinite(run.gradient):
-        told["Gradient norm on rays"] = f"{run.gradient:.3f}, where a potential has 1"
+        told["Gradient norm on rays"] = f"{run.gradient:.3f}; a KR potential has 1"
     if math.isfinite(run.refitted):
         told["Critic on held-out samples"] = (
             f"{_number(run.trained)} as trained, {plus_minus(run.refitted, run.refitted_error)} refitted to fresh ones"
         )
     if math.isfinite(run.copies):
-        told["Copies of training samples"] = f"{plus_minus(run.copies, run.copies_error)}, 0 in the mean for none"
+        told["Copies of training samples"] = f"{plus_minus(run.copies, run.copies_error)}; 0 on average without copying"
     if run.covered is not None:
         told["Modes"] = f"{run.covered}{f' of {run.modes}' if run.modes else ''} covered"
     return told
@@ -204,15 +205,13 @@ def _findings(looked: Inspection) -> str:
     if not boxes:
         boxes.append(paragraph("None of the rules below found anything."))
     rules = [(rule.name, "warning" if rule.serious else "note", rule.statement) for rule in RULES]
-    return "".join(boxes) + details(
-        "The rules by which this is decided", table("Rules", ("finding", "kind", "rule"), rules)
-    )
+    return "".join(boxes) + details("The rules behind this", table("Rules", ("finding", "kind", "rule"), rules))
 
 
 def _history(looked: Inspection) -> str:
     records = audits(looked.run.metrics)
     if not records:
-        return paragraph("No audit was recorded yet: the first comes after training.audit_every generator steps.")
+        return paragraph("There was no audit yet: the first comes after training.audit_every generator steps.")
     last = records[-1]
     alt = (
         f"The certified interval over {len(records)} audits, from {rounded_down(records[0]['w1/lower'])} to "
@@ -223,9 +222,9 @@ def _history(looked: Inspection) -> str:
     drawn.set_size_inches(NARROW, 3.4)
     drawing = figures.inline_svg(drawn, alt, key="interval")
     caption = (
-        "W1 between a fixed held-out batch and the generator at fixed latents; the final scores are those of the "
-        "averaged generator on more samples, so they differ. The band is proved at both ends. A good run brings the "
-        "exact value down to the floor, with the lower end following."
+        "W1 between a fixed held-out batch and the generator at fixed latents; the final scores differ, because they "
+        "are those of the averaged generator on more samples. Both ends of the band are proved. In a good run, the "
+        "exact value comes down to the floor, and the lower end follows."
     )
     heads = ("step", "lower", "exact", "upper", "excess over the floor", "gradient on rays", "Lip(f) ≤")
     return figure(drawing, caption) + details(
@@ -248,7 +247,7 @@ def _audit(record: Mapping[str, float]) -> list[str]:
 def _certificate(looked: Inspection) -> str:
     proved = looked.certificate
     if proved is None:
-        return paragraph(f"None could be proved: {looked.problem}")
+        return paragraph(f"No certificate could be proved: {looked.problem}")
     rows: list[list[str | Cell]] = [
         [layer.path, layer.norm_in, layer.norm_out, Cell(rounded_up(layer.lipschitz, 9)), layer.method]
         for layer in proved.layers
@@ -260,7 +259,7 @@ def _certificate(looked: Inspection) -> str:
         "It covers": proved.covers,
     }
     return (
-        paragraph("Proved for the weights of the checkpoint when this page was written, not read from a file.")
+        paragraph("Proved for the checkpoint's weights when this page was written, not read from a file.")
         + _terms(facts)
         + table("The proof, layer by layer", ("layer", "norm in", "norm out", "Lip ≤", "method"), rows)
     )
@@ -271,14 +270,14 @@ def _curves(looked: Inspection) -> str:
     if not records:
         return paragraph("Nothing was recorded yet.")
     told = {
-        "value": ("critic's estimate", "w1/critic", "Good: it falls together with the exact value, and stays below."),
+        "value": ("critic's estimate", "w1/critic", "Good: it falls with the exact value, and stays below it."),
         "score": (
             "excess over the floor",
             "eval/excess",
             "Good: it comes down to that of real samples. Stop when it no longer falls.",
         ),
         "slope": ("mean gradient norm along rays", "critic/grad_norm", "Good: near 1 while there is much to learn."),
-        "constant": ("certified constant", "certificate/lipschitz", "Good: it never leaves 1."),
+        "constant": ("certified constant", "certificate/lipschitz", "Good: it stays at 1."),
     }
     drawn = figures.training_curves(records)
     parts = []
@@ -295,12 +294,12 @@ def _samples(looked: Inspection) -> str:
     samples, source, shape = looked.generated, looked.source, None
     if samples is None:
         drawn = looked.run.drawn_samples()
-        why = paragraph(f"None could be drawn anew: {looked.problem}")
-        return why + (figure(drawn, "As they were drawn at the end of the run.") if drawn else "")
+        why = paragraph(f"No new samples could be drawn: {looked.problem}")
+        return why + (figure(drawn, "Samples drawn at the end of the run.") if drawn else "")
     if source is not None and bool(torch.isfinite(samples).all()):
         return _scores(looked) + _pictures(looked, source, samples)
     why = looked.unopened or "some generated samples are not finite"
-    missing = paragraph(f"Real samples are not shown beside generated ones: {why}")
+    missing = paragraph(f"Real samples can't be shown beside generated ones: {why}")
     shape = looked.run.image_shape
     if shape is None or shape[0] not in (1, 3):
         return missing
@@ -320,7 +319,7 @@ def _pictures(looked: Inspection, source: Source, samples: Tensor) -> str:
     try:
         seen = explore(looked.run.critic, source, samples, certificate=looked.certificate)
     except InputError as error:
-        return "".join([*parts, paragraph(f"What the critic sees cannot be shown: {error}")])
+        return "".join([*parts, paragraph(f"What the critic sees can't be shown: {error}")])
     for picture in seen.pictures.values():
         drawn = figures.inline_png(figures.narrowed(picture.figure, NARROW), picture.alt, dpi=160)
         parts.append(f"<div><h3>{escape(picture.title)}</h3>{figure(drawn, picture.caption)}</div>")
@@ -340,7 +339,7 @@ def _scores(looked: Inspection) -> str:
         return ""
     return table(
         "Scores of generated samples",
-        ("score, of", "generated", "real in their place", "real, blurred", "better is"),
+        ("score", "generated", "real in their place", "real, blurred", "better"),
         rows,
     )
 

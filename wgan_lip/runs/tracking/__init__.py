@@ -1,4 +1,4 @@
-"""Records to TensorBoard, JSON lines and the console, and to other trackers where they are named."""
+"""Records to TensorBoard, JSON lines and the console, and to other trackers if they are named."""
 
 from wgan_lip.runs.tracking.console import Console, IntervalConsole
 from wgan_lip.runs.tracking.lines import JsonLinesTracker, read_records

@@ -21,9 +21,7 @@ REFRESH = 0.25  # seconds between two states of a notebook's bar
 
 
 class _Screen(Tracker):
-    """A line that says how things stand: below a live bar on a terminal or in a notebook, printed from time to time
-    elsewhere.
-    """
+    """A status line: below a live bar on a terminal or in a notebook, printed from time to time elsewhere."""
 
     def __init__(self, stream: TextIO | None, interval: float, clock: Callable[[], float]) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -42,10 +40,10 @@ class _Screen(Tracker):
 
     @abstractmethod
     def _share(self) -> float:
-        """How much of the bar is done, from 0 to 1."""
+        """The share of the bar that is filled, from 0 to 1."""
 
     def close(self) -> None:
-        """Gives the terminal back; elsewhere shows the last record, if that is still to do."""
+        """Releases the terminal; elsewhere prints the last record, if it has not been printed yet."""
         live, self._live = self._live, None
         if live is not None:
             try:
@@ -56,7 +54,7 @@ class _Screen(Tracker):
             self._print()
 
     def _show(self, now: bool) -> None:
-        """Shows what came: at once on a terminal or if `now`, else only where the last line is old enough."""
+        """Shows the news: at once on a terminal or if `now`, else only if the last line is old enough."""
         self._unprinted = True
         if self._terminal:
             self._live = self._live or self._start_live()
@@ -89,7 +87,7 @@ class _Screen(Tracker):
 
 
 class _Bar:
-    """How things stand, as a notebook shows it, on light and on dark pages."""
+    """The bar and status line of a notebook, for light and dark pages."""
 
     def __init__(self, share: float, status: str) -> None:
         self._percent, self._status = round(100 * share), printable(status)
@@ -108,21 +106,21 @@ class _Bar:
 
 
 def _in_notebook() -> bool:
-    """Whether a kernel runs this, for a page that updates what it shows."""
+    """Whether this runs in a notebook's kernel, whose page can update its output."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
 
 
 class Console(_Screen):
-    """Shows where the run stands: a live bar on a terminal and in a notebook, plain lines elsewhere.
+    """Shows the progress of a run: a live bar on a terminal and in a notebook, plain lines elsewhere.
 
-    Plain lines come with every record that holds an audit (`w1/exact`), with the last step, and otherwise at most one
-    in `interval` seconds. Bounds are rounded outward: what is printed is never tighter than what was proved.
+    Plain lines come with every record that holds an audit (`w1/exact`), with the last step, and otherwise at most once
+    every `interval` seconds. Bounds are rounded outward: what is printed is never tighter than what was proved.
 
     Arguments:
         total_steps: Generator steps of the whole run.
         stream: Where to write; standard error by default, which leaves standard output to results.
-        start_step: Steps done before, where a run is resumed.
+        start_step: Steps done before a resumed run continues.
         interval: Seconds between plain lines.
         clock: Seconds, monotonic.
     """
@@ -139,7 +137,7 @@ class Console(_Screen):
     def record(self, record: RecordLike) -> None:
         self._step = record.step
         self._latest.update(record.scalars)
-        self._best = min(self._best, record.scalars.get("eval/excess", math.inf))  # NaN is no less
+        self._best = min(self._best, record.scalars.get("eval/excess", math.inf))  # NaN is never smaller
         audit = "w1/exact" in record.scalars
         if audit or "w1/lower" in record.scalars:
             self._audit = record
@@ -155,7 +153,7 @@ class Console(_Screen):
         return "  ".join([f"{progress}elapsed {clock_time(elapsed)}  left {left}", *self._figures()])
 
     def _figures(self) -> list[str]:
-        """The latest key figures, the excess over the floor first; an interval from an earlier step says so."""
+        """The latest key figures, the excess over the floor first; an interval from an earlier step names it."""
         figures = []
         if math.isfinite(self._best):
             figures.append(f"excess {rounded(self._latest['eval/excess'], 3)}, best {rounded(self._best, 3)}")
@@ -170,12 +168,12 @@ class Console(_Screen):
 
 
 class IntervalConsole(_Screen):
-    """Shows how an estimate of W1 stands: a live bar on a terminal and in a notebook, plain lines elsewhere.
+    """Shows the progress of an estimate of W1: a live bar on a terminal and in a notebook, plain lines elsewhere.
 
-    The line holds the stage, the time, the interval and its width over its upper end. The time goes on between records
-    on a terminal. Plain lines come with every stage of a new name (a number at its end makes no new name), with the
-    last record, and otherwise at most one in `interval` seconds. Bounds are rounded outward, to as many digits as
-    their width asks for.
+    The line holds the stage, the time, the interval and its width relative to its upper end. On a terminal, the time
+    also advances between records. Plain lines come with every new stage (a number at the end of its name does not count
+    as new), with the last record, and otherwise at most once every `interval` seconds. Bounds are rounded outward, to
+    as many digits as their width calls for.
 
     Arguments:
         seconds: The time limit, which fills the bar; `math.inf` for none.

@@ -15,22 +15,22 @@ from wgan_lip.runs.tracking.records import RecordLike, Tracker
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.files import json_text, open_regular, read_regular, write_whole
 
-LARGEST = 2**30  # bytes of records that are read; a million of them have about as many
+LARGEST = 2**30  # most bytes of records to read, about those of a million records
 
 
 class JsonLinesTracker(Tracker):
     """Writes each record as one line of strict JSON: `{"step": 3, "time": 1.52, "w1/lower": 0.41, ...}`.
 
-    `time` counts seconds of work since the run began; a resumed run goes on from the last line it keeps. NaN and the
-    infinities, for which JSON has no number, are written as null, which :func:`read_records` reads as NaN.
+    `time` counts seconds of work since the run began; a resumed run continues from the last line it keeps. NaN and
+    infinities, which JSON does not have, are written as null, which :func:`read_records` reads as NaN.
 
     Every line goes to the operating system at once, so a killed process loses at most the line it was writing. A line
-    that does not fit on the disk is taken back before the OSError goes on.
+    that does not fit on the disk is removed again before the OSError is raised.
 
     Arguments:
         path: The file. Its folder must exist.
-        resume_step: The first step that will be recorded again. Lines at this step or later, and a half-written last
-            line, are dropped. None for a new run.
+        resume_step: The first step that will be recorded again. Lines from this step on, and a half-written last line,
+            are dropped. None for a new run.
 
     Raises:
         FileExistsError: The file has lines, and `resume_step` is None.
@@ -42,7 +42,7 @@ class JsonLinesTracker(Tracker):
         if path.exists() and path.stat().st_size:  # a pipe has no size, and is refused below
             if resume_step is None:
                 raise FileExistsError(
-                    f"Expected no records in a new run. {path} holds some. Choose another directory, or resume."
+                    f"{path} already holds the records of a run. Choose another folder, or resume the run."
                 )
             kept = [record for record in read_records(path) if record["step"] < resume_step]
             seconds = max((s for record in kept if math.isfinite(s := record.get("time", 0.0))), default=0.0)
@@ -56,7 +56,7 @@ class JsonLinesTracker(Tracker):
         data = _line({"step": int(record.step), "time": seconds, **scalars}).encode()
         end = self._file.seek(0, os.SEEK_END)
         try:
-            while data:  # an unbuffered write may take a part only
+            while data:  # an unbuffered write may write only a part
                 data = data[self._file.write(data) :]
         except BaseException:
             with suppress(OSError):
@@ -71,15 +71,15 @@ class JsonLinesTracker(Tracker):
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads what :class:`JsonLinesTracker` wrote, without a last line that was cut short.
+    """Reads what :class:`JsonLinesTracker` wrote, ignoring a last line that was cut short.
 
     Raises:
-        InputError: A line that is not the last one is no record, or the file can't be read.
+        InputError: A line other than the last is not a record, or the file can't be read.
     """
     try:
         content = read_regular(path, limit=LARGEST)
     except OSError as error:
-        raise InputError(f"Expected to read the records in {path}. Got: {error.strerror}.") from None
+        raise InputError(f"The records in {path} can't be read: {error.strerror}.") from None
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     records = []
     for number, line in lines:
@@ -87,9 +87,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             records.append(_record(json.loads(line)))
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             if number != lines[-1][0]:
-                raise InputError(
-                    f"Expected one JSON record a line in {path}. Line {number} is none: {line[:60]!r}. Delete it."
-                ) from None
+                raise InputError(f"Line {number} of {path} is not a JSON record: {line[:60]!r}. Delete it.") from None
     return records
 
 
@@ -97,7 +95,7 @@ def _record(content: Mapping[str, Any]) -> dict[str, Any]:
     """A step, and a number for every tag."""
     values = {tag: math.nan if value is None else float(value) for tag, value in content.items() if tag != "step"}
     if type(step := content["step"]) is not int or not 0 <= step < 2**63:
-        raise ValueError(f"{step!r} is no step")
+        raise ValueError(f"{step!r} is not a step")
     return {"step": step} | values
 
 

@@ -1,4 +1,4 @@
-"""What trackers take, and many of them as one."""
+"""The interface of trackers, and several trackers as one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RecordLike(Protocol):
-    """What happened at one step of a training or an estimate: `scalars` maps a tag `group/name` to its value."""
+    """The record of one step of a training or an estimate: `scalars` maps a tag `group/name` to its value."""
 
     @property
     def step(self) -> int: ...
@@ -35,17 +35,18 @@ class Closing(AbstractContextManager):
     def close(self) -> None: ...
 
     def flush(self) -> None:
-        """Lets what was recorded reach the disk."""
+        """Writes everything recorded so far to disk."""
 
     def __exit__(self, *failure: object) -> None:
         self.close()
 
 
 class Tracker(Closing):
-    """A place where a training is watched. A new one overrides :meth:`record`, and what else the place can show.
+    """A service or file that receives the records of a training. A new one overrides :meth:`record`, and what else it
+    can show.
 
-    It is a callable on records, too, so that it can stand wherever a callback can. A `with` block that ends in an
-    exception marks the run there as failed, where the place knows of that.
+    It can also be called with a record, and so be used as a callback. A `with` block that ends in an exception marks
+    the run as failed, if the service supports that.
     """
 
     @abstractmethod
@@ -56,26 +57,26 @@ class Tracker(Closing):
         self.record(record)
 
     def close(self) -> None:
-        """Ends the run there; by default there is nothing to end."""
+        """Ends the run in the tracker; by default there is nothing to end."""
 
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
-        """Takes a picture: uint8, shape (h, w, 3), which so many `colors` are enough for."""
+        """Takes a picture: uint8, shape (h, w, 3); `colors`, if given, is how many colours it needs at most."""
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Takes a text."""
 
     def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
-        """Takes values whose distribution matters."""
+        """Takes values, to show their distribution."""
 
     def surface(self, tag: str, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, step: int) -> None:
         """Takes a surface of triangles over the plane; see :meth:`TensorBoardTracker.surface`."""
 
     def hparams(self, params: Mapping[str, Any]) -> None:
-        """Takes the settings of the run, by name, once and before all else; again where a run goes on."""
+        """Takes the settings of the run, by name, once and before anything else; again when a run is resumed."""
 
 
 class Trackers(Tracker):
-    """Sends everything to each tracker in turn; closes all of them, also where one of them fails to close."""
+    """Sends everything to each tracker in turn; closes all of them, even if one fails to close."""
 
     def __init__(self, *trackers: Tracker) -> None:
         self._trackers = trackers

@@ -1,4 +1,4 @@
-"""Trackers by name: TensorBoard, and services whose packages are imported only where they are named."""
+"""Trackers by name: TensorBoard, and services whose packages are imported only if they are named."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PROJECT = "wgan_lip"
 
 
 class Service(Tracker):
-    """A service that knows many runs, this one by the same name again when it goes on.
+    """A service that holds many runs, and knows a resumed run by its name.
 
-    Infinities and NaN, at which charts break off, are left out; `metrics.jsonl` keeps everything. Services forget
-    nothing: what an interrupted run recorded after its last checkpoint stands there a second time when it goes on.
+    Infinities and NaN, at which charts break off, are left out; `metrics.jsonl` keeps everything. Services do not
+    delete anything: steps that an interrupted run recorded after its last checkpoint appear twice once it is resumed.
 
     Arguments:
-        directory: The run's folder. Another run that is trained there later, in its place, is another run.
+        directory: The run's folder. A run that is later trained in its place counts as another run.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -42,10 +42,10 @@ class Service(Tracker):
 
 
 class WandbTracker(Service):
-    """Weights & Biases, as its own environment variables say; `WANDB_MODE=offline` keeps all in the run's folder.
+    """Weights & Biases, configured by its environment variables; `WANDB_MODE=offline` keeps all in the run's folder.
 
-    The axis of its charts is `step`, for its own counts calls and would refuse steps that are recorded again. A text is
-    part of the summary.
+    The axis of its charts is `step`, because wandb's counter counts calls and would refuse steps that are recorded
+    again. Texts go into the summary.
     """
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
@@ -83,14 +83,14 @@ class WandbTracker(Service):
 
 
 class TrackioTracker(Service):
-    """Trackio, which keeps all on this machine, in `TRACKIO_DIR`, and shows a run that stopped early by an alert."""
+    """Trackio, which keeps everything on this machine, in `TRACKIO_DIR`, and raises an alert if a run stops early."""
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
         import trackio
 
         super().__init__(directory)
         self._trackio = trackio
-        with redirect_stdout(sys.stderr):  # which it tells where it keeps all
+        with redirect_stdout(sys.stderr):  # it prints where it keeps its data
             self._run = trackio.init(project=PROJECT, name=f"{self.name}-{self.id}", resume="allow", embed=False)
 
     def record(self, record: RecordLike) -> None:
@@ -116,14 +116,14 @@ class TrackioTracker(Service):
     def __exit__(self, *failure: Any) -> None:
         if failure[0] is not None:
             with redirect_stdout(sys.stderr):
-                self._run.alert("The training stopped early", one_line(failure[1]), self._trackio.AlertLevel.ERROR)
+                self._run.alert("Training stopped early", one_line(failure[1]), self._trackio.AlertLevel.ERROR)
         self.close()
 
 
 class MlflowTracker(Service):
     """MLflow, at `MLFLOW_TRACKING_URI`, or in its database in the current folder, `mlflow.db`.
 
-    It reports its use to its makers, over the network, only where `MLFLOW_DISABLE_TELEMETRY=false` asks for that.
+    Its telemetry over the network is switched off unless `MLFLOW_DISABLE_TELEMETRY=false` is set.
     """
 
     def __init__(self, directory: Path, resume_step: int | None = None) -> None:
@@ -168,7 +168,7 @@ class MlflowTracker(Service):
 
 
 class _Spared(Tracker):
-    """A service whose failures end the tracking, in a line, and not the training."""
+    """A service whose failures end its tracking, with a line of warning, but not the training."""
 
     def __init__(self, name: str, service: Tracker) -> None:
         self._name, self._service = name, service
@@ -181,7 +181,7 @@ class _Spared(Tracker):
             getattr(self._service, method)(*arguments, **keywords)
         except Exception as error:  # of classes that only the service knows
             self._failed = True
-            warn(f"{self._name} is told nothing more, for it failed: {one_line(error)}. The training goes on.")
+            warn(f"Tracking by {self._name} failed and is off from now on: {one_line(error)}. Training continues.")
 
     def record(self, record: RecordLike) -> None:
         self._tell("record", record)
@@ -214,29 +214,29 @@ TRACKERS: dict[str, Callable[[Path, int | None], Tracker]] = {
     "wandb": WandbTracker,
     "mlflow": MlflowTracker,
 }
-"""Name → what opens the tracker of a run's folder, given the first step that will be recorded again, if any.
+"""Name → a function that opens the tracker of a run's folder, given the first step to be recorded again, if any.
 
 All of them work without a network: wandb with `WANDB_MODE=offline`, after which `wandb sync` uploads the run.
 """
 
 
 def check_tracking(tracking: Sequence[str | Tracker]) -> None:
-    """Refuses names that no tracker has, and those whose package is not installed.
+    """Refuses unknown trackers, and those whose package is not installed.
 
     Raises:
-        InputError: The name, and what to install.
+        InputError: Names the tracker, and what to install.
     """
     if isinstance(tracking, str) or not isinstance(tracking, Sequence):
-        raise InputError(f"Expected tracking to be a list of trackers, such as [tensorboard]. Got {tracking!r}.")
+        raise InputError(f"tracking must be a list of trackers, such as [tensorboard], not {tracking!r}.")
     for number, name in enumerate(tracking):
         if isinstance(name, Tracker):
             continue
         if not isinstance(name, str):
-            raise InputError(f"Expected tracking to hold trackers, or names of some. Got {name!r}.")
+            raise InputError(f"tracking must hold trackers or their names, not {name!r}.")
         if name in tracking[:number]:
             raise InputError(f"tracking names {name} twice. Name it once.")
         spec = importlib.util.find_spec(check_choice(name, list(TRACKERS), "tracking"))
-        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own of runs, is no package
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's runs, is not the package
             raise InputError(f"tracking={name} needs the package {name}, which is not installed: pip install {name}")
 
 
@@ -244,7 +244,7 @@ def open_tracker(name: str, directory: Path, *, resume_step: int | None = None) 
     """The tracker of that name for the run in `directory`; see :data:`TRACKERS`.
 
     Raises:
-        InputError: There is none, or the service refuses: nobody is logged in, say.
+        InputError: There is no such tracker, or the service refuses, for example because nobody is logged in.
     """
     check_tracking([name])
     if name == "tensorboard":

@@ -29,23 +29,23 @@ SCENE = {
 }
 """How the mesh page lights a surface; side 2 is three.js' DoubleSide."""
 TILT = np.array([[1, 0, 0], [0, 0.5, 0.75**0.5], [0, -(0.75**0.5), 0.5]])
-"""Turns a surface by 60 degrees away from that page's camera, which looks straight down."""
+"""Tilts a surface by 60 degrees, since that page's camera looks straight down."""
 
-NEAR = 1e-3  # to 1, where how far a constant stays below it is worth a chart
+NEAR = 1e-3  # a constant this close to 1 gets a chart of its distance from 1
 
 
 class TensorBoardTracker(Tracker):
     """Writes one event file of scalars, pictures, text, histograms, hyperparameters and a chart of the W1 interval.
 
     TensorBoard keeps scalars in single precision, to which bounds are rounded outward, a certified constant up to 1 to
-    four digits; its charts break off at an infinity, which is left out here. An interval without an upper bound is left
-    out at both ends. Each scalar carries its meaning, of :data:`MEANINGS`, to be read beside its chart.
+    four digits. Its charts break off at infinities, which are left out here; of an interval without an upper bound,
+    both ends are left out. Each scalar comes with its meaning, from :data:`MEANINGS`, shown beside its chart.
     :class:`JsonLinesTracker` keeps everything in full.
 
     Arguments:
-        directory: Where the event file goes; the run in TensorBoard carries its name.
-        purge_step: On resume, the first step that will be recorded again: TensorBoard then forgets what the
-            interrupted run wrote at this step or later. None for a new run.
+        directory: Where the event file goes; its name is the name of the run in TensorBoard.
+        purge_step: On resume, the first step that will be recorded again: TensorBoard then drops what the interrupted
+            run wrote from this step on. None for a new run.
         charts: The charts of the page "Custom scalars": `TRAINING_CHARTS` or `ESTIMATE_CHARTS`.
     """
 
@@ -63,7 +63,7 @@ class TensorBoardTracker(Tracker):
         self._session_end: Any = None
         self._told: set[str] = set()
         self._resumed = bool(purge_step)
-        if not purge_step:  # a resumed run has its layout already, at step 0
+        if not purge_step:  # a resumed run already has its layout, at step 0
             self._open_writer().file_writer.add_summary(_layout(charts), 0)
 
     def record(self, record: RecordLike) -> None:
@@ -73,7 +73,7 @@ class TensorBoardTracker(Tracker):
         constant = scalars.get("certificate/lipschitz", math.nan)
         if abs(1 - constant) < NEAR:
             scalars["certificate/millionths_below_1"] = 1e6 * (1 - constant)
-        if constant <= 1:  # an axis that spans the seventh digit would be ticked 1, 1, 1
+        if constant <= 1:  # an axis down to the seventh digit would have the ticks 1, 1, 1
             scalars["certificate/lipschitz"] = float(rounded_up(constant))
         for tag, value in scalars.items():
             single = single_precision(tag, value)
@@ -81,14 +81,14 @@ class TensorBoardTracker(Tracker):
                 self._scalar(tag, single, record.step)
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
-        """Writes a scalar, and its meaning with the first of its tag."""
+        """Writes a scalar, and with the first of each tag its meaning."""
         from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
 
         summary = Summary.Value(tag=tag, simple_value=value)
         if tag not in self._told:
             plugin = SummaryMetadata.PluginData(plugin_name="scalars")
             summary.metadata.CopyFrom(
-                SummaryMetadata(  # without its class, the server would forget the rest of it
+                SummaryMetadata(  # without the class, the server would ignore the rest
                     summary_description=MEANINGS.get(tag, ""), plugin_data=plugin, data_class=DATA_CLASS_SCALAR
                 )
             )
@@ -96,7 +96,7 @@ class TensorBoardTracker(Tracker):
         self._open_writer().file_writer.add_summary(Summary(value=[summary]), step)
 
     def image(self, tag: str, array: np.ndarray, step: int, *, colors: int | None = None) -> None:
-        """Writes a picture: uint8, shape (h, w, 3); in a palette of so many `colors`, which makes drawings small."""
+        """Writes a picture: uint8, shape (h, w, 3); with `colors`, in a palette of that size, which is smaller."""
         from PIL import Image
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -123,14 +123,14 @@ class TensorBoardTracker(Tracker):
         self._open_writer().add_text(tag, utf8(markdown), step)
 
     def histogram(self, tag: str, values: Tensor | np.ndarray, step: int) -> None:
-        """Writes the histogram of the finite values; where there is none, writes nothing."""
+        """Writes the histogram of the finite values, if there are any."""
         values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
         finite = values[np.isfinite(values)]
         if finite.size:
             self._open_writer().add_histogram(tag, finite, step, bins=np.histogram_bin_edges(finite, 40))
 
     def surface(self, tag: str, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, step: int) -> None:
-        """Writes a surface of triangles over the plane, to be looked at from aside.
+        """Writes a surface of triangles over the plane, to be viewed from the side.
 
         Arguments:
             tag: Its name.
@@ -151,14 +151,14 @@ class TensorBoardTracker(Tracker):
     def hparams(self, params: Mapping[str, Any]) -> None:
         """Writes the hyperparameters; call it once, before training.
 
-        The summaries go through the run's own file: `SummaryWriter.add_hparams` would open a second run. The session
-        is marked a success by :meth:`close`, and left open where a `with` block ends in an exception. No experiment is
-        declared: the page would take the first run's for all, and leave out what only others have. It then finds the
-        hyperparameters of all runs, those first in which they differ, and shows the first five scalars by name, which
-        are those of `at_a_glance/*`.
+        The summaries go into the run's event file: `SummaryWriter.add_hparams` would open a second run. :meth:`close`
+        marks the session as a success; a `with` block that ends in an exception leaves it open. No experiment is
+        declared, since the page would use the first run's for all runs, and leave out what only the others have.
+        Without one it finds the hyperparameters of all runs, the differing ones first, and shows the first five scalars
+        by name, which are those of `at_a_glance/*`.
 
         Arguments:
-            params: Values by name. Numbers stay numbers, None is left out, and anything but numbers and strings is
+            params: Values by name. Numbers stay numbers, None is left out, and everything but numbers and strings is
                 written as `str(value)`.
         """
         from torch.utils.tensorboard.summary import hparams
@@ -192,12 +192,12 @@ class TensorBoardTracker(Tracker):
 
     def _open_writer(self) -> Any:
         if self._writer is None:  # SummaryWriter would silently start a second event file
-            raise ValueError("Expected an open TensorBoardTracker. This one is closed. Record before closing.")
+            raise ValueError("This TensorBoardTracker is closed. Record before closing it.")
         return self._writer
 
 
 class _Later:
-    """An event writer whose clock goes ahead."""
+    """An event writer whose clock is ahead."""
 
     def __init__(self, writer: Any, seconds: float) -> None:
         self._writer, self._seconds = writer, seconds
@@ -211,10 +211,10 @@ class _Later:
 
 
 def _made_older(directory: Path) -> float:
-    """Gives a run's event files names that come before that of one made now; says by how many seconds they are ahead.
+    """Renames a run's event files so that they sort before a new one; returns by how many seconds they are ahead.
 
-    TensorBoard reads the files of a run in the order of their names, which begin with the time: where the clock was set
-    back before the run went on, it would take what came last for the beginning.
+    TensorBoard reads the files of a run in the order of their names, which begin with the time: if the clock was set
+    back before the run was resumed, it would take the end for the beginning.
     """
     now = time.time()
     named = [(file, EVENTS.fullmatch(file.name)) for file in directory.glob("events.out.tfevents.*")]
@@ -233,7 +233,7 @@ EVENTS = re.compile(r"events\.out\.tfevents\.(\d+)\.(.*)")
 
 
 def single_precision(tag: str, value: float) -> float:
-    """In single precision; a bound stays one."""
+    """The value in single precision, rounded so that bounds stay bounds."""
     with np.errstate(over="ignore"):
         single = float(np.float32(value))  # back in double precision: numpy would compare in single
         if (tag in ROUNDED_DOWN and single > value) or (tag in ROUNDED_UP and single < value):
@@ -242,7 +242,7 @@ def single_precision(tag: str, value: float) -> float:
 
 
 def _layout(charts: Mapping[str, Mapping[str, list]]) -> Any:
-    """The summary that lays out the page "Custom scalars"; torch's own writes one series into a Margin chart."""
+    """The summary that lays out the page "Custom scalars"; torch's function allows one series in a Margin chart."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.plugins.custom_scalar import layout_pb2, metadata
