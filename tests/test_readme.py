@@ -35,7 +35,7 @@ PAGES = [
     "calls",
     "tests",
 ]
-PAGES += ["funnels", "funnels_long", "funnels_variants", *TABLES]
+PAGES += ["funnels", "funnels_long", "funnels_variants", "paper", "witness", "witness_large", *TABLES]
 
 
 @pytest.mark.parametrize("suite", TABLES)
@@ -281,6 +281,31 @@ def test_what_is_said_of_large_pairs_is_what_was_measured():
     assert f"within {widths[0]:.2f} % after {million['seconds']:.0f} s in {million['mebibytes']:.0f} MiB" in words
     assert f"100,000 in 50 dimensions within {widths[1]:.2f} % after {wide['seconds']:.0f} s" in words
     assert exact["optimal"] and f"solved exactly after {exact['seconds']:.0f} (" in words
+
+
+def test_what_is_said_of_the_papers_experiments_is_what_was_measured():
+    def span(rows) -> str:
+        found = [math.floor(1000 * row["accuracy"]) / 10 for row in rows]
+        return f"{min(found):.1f} to {max(found):.1f} %"
+
+    rows = results("paper")
+    proved = {data: [row for row in rows if row["data"] == data and row["normalised"]] for data in ("moons", "mnist")}
+    free = [row for row in rows if not row["normalised"]]
+    worst = min(proved["moons"], key=lambda row: row["accuracy"])
+    within = max(row["certified"]["0.5"] for row in proved["mnist"])
+    words = " ".join(README.split())
+    assert all(row["lipschitz"] <= 1 for of in proved.values() for row in of)
+    assert f"answer {span(proved['moons'])} of two moons correctly" in words
+    assert (worst["family"], worst["depth"]) == ("B", 64) and "64 layers of fixed width the fewest" in words
+    assert f"it is {span(free)}, with constants up to {max(row['lipschitz'] for row in free):.0f}." in words
+    assert f"On MNIST they answer {span(proved['mnist'])} correctly" in words
+    assert f"at best {math.floor(1000 * within) / 10:.1f} % provably" in words
+
+
+def test_what_is_said_of_witnesses_is_what_was_measured():
+    seconds = {row.get("n"): row["cpu_seconds"] for suite in ("witness", "witness_large") for row in results(suite)}
+    assert f"10,000 points a side take {seconds[10_000]:.0f} s" in " ".join(README.split())
+    assert f"100,000 take {seconds[100_000] / 60:.0f} minutes" in " ".join(README.split())
 
 
 def test_what_is_said_of_the_referee_is_what_was_measured():

@@ -219,14 +219,16 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
     rows = run_cases(cases, out)
     kept = [{key: value for key, value in row.items() if key != "shown"} for row in rows]
     write_results("inverse", seeds, out, overrides, threads=1, rows=kept)
-    parts = []
+    tables, pictures = [], []
     for problem in chosen["problems"]:
         of = [row for row in rows if row["problem"] == problem]
         _draw(problem, [row for row in of if row["seed"] == seeds[0]], out)
-        parts += [_table(problem, of), f"![clean, observed and recovered images]({problem}.png)"]
+        tables.append(_table(problem, of))
+        pictures.append(f"![clean, observed and recovered images]({problem}.png)")
+    table = "\n\n".join([*tables, _LEGEND]) + "\n"
     how = f"{chosen['seconds']:g} seconds of processor time for the training of a critic, one thread."
-    write_page(out, title="Critics as regularisers", how=how, parts=[*parts, _LEGEND])
-    return "\n\n".join([*parts[::2], _LEGEND]) + "\n"
+    write_page(out, title="Critics as regularisers", how=how, parts=[table, *pictures])
+    return table
 
 
 @lru_cache

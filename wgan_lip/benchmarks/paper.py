@@ -123,14 +123,15 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
     ]
     rows = run_cases(cases, out)
     write_results("paper", seeds, out, overrides, threads=1, rows=rows)
-    parts, tables = [_LEGEND, *left_out], []
+    tables, pictures = [], []
     for data in dict.fromkeys(row["data"] for row in rows):
         _draw(rows, data, out)
         tables.append(f"**{TITLES[data]}**\n\n{_table(rows, data)}")
-        parts += [tables[-1], f"![accuracy and certified accuracy over the depth]({data}.png)"]
+        pictures.append(f"![accuracy and certified accuracy over the depth]({data}.png)")
+    table = "\n\n".join([*tables, *left_out, _LEGEND]) + "\n"
     how = f"{chosen['seconds']:g} seconds of processor time a classifier, one thread."
-    write_page(out, title="The paper's experiments, with proofs", how=how, parts=parts)
-    return "\n\n".join([*tables, *left_out, _LEGEND]) + "\n"
+    write_page(out, title="The paper's experiments, with proofs", how=how, parts=[table, *pictures])
+    return table
 
 
 def _shapes(data: str) -> list[dict[str, Any]]:
