@@ -18,8 +18,10 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from wgan_lip import figures
+from wgan_lip.benchmarks import cases as case_files
 from wgan_lip.benchmarks import contest, funnels, oracles, rivals
-from wgan_lip.benchmarks.contest import Case, run_cases, train_and_measure
+from wgan_lip.benchmarks.cases import run_cases
+from wgan_lip.benchmarks.contest import Case, train_and_measure
 from wgan_lip.benchmarks.methods import METHODS, SOLVERS, Method
 from wgan_lip.cli import config_directory, main
 from wgan_lip.critics import ResNetCritic
@@ -90,7 +92,7 @@ def in_this_process(monkeypatch):
                 ),
             )
 
-    monkeypatch.setattr(contest, "_outcomes", outcomes)
+    monkeypatch.setattr(case_files, "_outcomes", outcomes)
     return names
 
 
@@ -209,7 +211,7 @@ def cases(names, seconds=0.01):
 
 
 def test_an_interrupted_suite_runs_only_what_is_missing(in_this_process, tmp_path, monkeypatch, capsys):
-    write = contest.write_json
+    write = case_files.write_json
 
     def interrupted(path, content):
         if path.name.startswith("c-"):
@@ -217,7 +219,7 @@ def test_an_interrupted_suite_runs_only_what_is_missing(in_this_process, tmp_pat
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(contest, "write_json", interrupted)
+        patch.setattr(case_files, "write_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_cases(cases("abcd"), tmp_path)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "cases").iterdir()}

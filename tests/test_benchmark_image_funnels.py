@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from wgan_lip.benchmarks import cases as case_files
 from wgan_lip.benchmarks import contest, image_funnels
 from wgan_lip.benchmarks.image_funnels import PAIRS, ImageLaw, Subspace, moved_images
 from wgan_lip.cli import main
@@ -92,7 +93,7 @@ def test_the_suite_sets_published_figures_beside_its_own(tmp_path, capsys, monke
     monkeypatch.setattr(image_funnels, "SPANNED", 5)
     monkeypatch.setattr(contest, "CHUNK", 64)
     monkeypatch.setattr(contest, "ERROR", 1.0)
-    monkeypatch.setattr(contest, "_outcomes", lambda cases, workers: ((case, case.measured()) for case in cases))
+    monkeypatch.setattr(case_files, "_outcomes", lambda cases, workers: ((case, case.measured()) for case in cases))
     monkeypatch.setattr(contest, "SEARCHED", 8)
     overrides = "overrides=['methods=image,gradient_penalty','pairs=1_funnel,subspace','seconds=0.01']"
     assert main(["benchmark", "suite=image_funnels", f"out={tmp_path}", "seeds=[0]", overrides]) == 0

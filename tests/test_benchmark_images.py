@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from wgan_lip.benchmarks import cases as case_files
 from wgan_lip.benchmarks import contest, image_pairs, images
 from wgan_lip.benchmarks.image_pairs import PAIRS, ImagePair
 from wgan_lip.benchmarks.images import METHODS, ImageCase
@@ -36,7 +37,7 @@ def quick(monkeypatch):
         for case in cases:
             yield case, case.measured()
 
-    monkeypatch.setattr(contest, "_outcomes", outcomes)
+    monkeypatch.setattr(case_files, "_outcomes", outcomes)
 
 
 # Splits ------------------------------------------------------------------------------------------------------------

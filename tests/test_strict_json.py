@@ -47,7 +47,7 @@ def test_only_one_place_writes_json():
     uses = {str(path.relative_to(package)) for path in package.rglob("*.py") if "json.dump" in path.read_text("utf-8")}
     compared = {
         "inspection/compare.py",
-        "benchmarks/contest.py",
+        "benchmarks/cases.py",
         "benchmarks/browser.py",
     }  # compared, or said to a browser, and not written
     compared |= {f"lipschitz/{name}.py" for name in ("certificates", "check_witness", "proofs")} | {

@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from wgan_lip import BettingTest, InputError, law_of_rows, two_sample_test
-from wgan_lip.benchmarks import contest
+from wgan_lip.benchmarks import cases as case_files
 from wgan_lip.benchmarks import tests as suite
 from wgan_lip.cli import main
 from wgan_lip.cli import test as command
@@ -434,7 +434,9 @@ def test_the_help_says_what_every_key_is(capsys):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    monkeypatch.setattr(contest, "_outcomes", lambda pieces, workers: ((piece, piece.measured()) for piece in pieces))
+    monkeypatch.setattr(
+        case_files, "_outcomes", lambda pieces, workers: ((piece, piece.measured()) for piece in pieces)
+    )
 
 
 def test_the_suite_writes_table_and_page(in_this_process, tmp_path, capsys):

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
-from statistics import fmean
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.benchmarks.machine import machine, threads
+from wgan_lip.benchmarks.cases import Piece, mean_of, number, percent
 from wgan_lip.benchmarks.methods import SOLVERS, Method
 from wgan_lip.critics import Critic
 from wgan_lip.data.sources import TEST, derived_generator
@@ -32,9 +22,6 @@ from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.lipschitz.layers import Solver, constrain_steps
 from wgan_lip.training import SCHEDULES
 from wgan_lip.transport import Plan
-from wgan_lip.utils.checks import InputError, one_line
-from wgan_lip.utils.devices import keep_freed_memory
-from wgan_lip.utils.files import write_json
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.pacing import largest_in_time
 from wgan_lip.utils.slopes import gradients
@@ -46,16 +33,8 @@ __all__ = [
     "BATCH",
     "Case",
     "Pair",
-    "Piece",
     "Trainable",
-    "mean_of",
     "method_table",
-    "number",
-    "parse_overrides",
-    "percent",
-    "positive_number",
-    "run_cases",
-    "some_of",
     "steps_in_time",
     "train_and_measure",
     "trained",
@@ -76,8 +55,6 @@ SEARCHED = 128  # points in the search for the steepest slope, each with a quart
 MOST_CHUNKS = 256  # after which a larger error is accepted
 COSINE_CHUNKS = 4  # on which gradients are compared
 ROUNDING = 1e-9  # by which a computed value may exceed what bounds it; relative
-CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-WORKERS = min(2, CPUS)  # cases at a time, each on one thread
 
 
 class Trainable(Protocol):
@@ -386,33 +363,6 @@ Laws = TypeVar("Laws", bound=Trainable)
 
 
 @dataclass(frozen=True)
-class Piece(ABC):
-    """A part of a suite that is measured separately.
-
-    Attributes:
-        labels: The first entries of its row. Its file is named after them.
-    """
-
-    labels: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return "-".join(str(value) if isinstance(value, str) else f"{k}{value}" for k, value in self.labels.items())
-
-    @abstractmethod
-    def measured(self) -> dict[str, Any]:
-        """The figures of its row."""
-
-    @abstractmethod
-    def in_words(self, row: Mapping[str, Any]) -> str:
-        """Its row in a few words."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Everything its result depends on, except the machine and the code, as JSON holds it."""
-
-
-@dataclass(frozen=True)
 class Case(Piece, Generic[Laws]):
     """One critic on one pair, from one seed.
 
@@ -454,151 +404,6 @@ class Case(Piece, Generic[Laws]):
         }
 
 
-def run_cases(cases: Sequence[Piece], out: Path, *, workers: int | None = None) -> list[dict[str, Any]]:
-    """Measures all cases; their rows, in order.
-
-    Every case runs in a separate process, on one thread. Its row is written to `out/cases/NAME.json` when it ends: a
-    case whose file holds the same settings is not run again. One line per case goes to standard error.
-
-    Arguments:
-        cases: Cases with different names.
-        out: The suite's folder.
-        workers: Cases at a time; two, or one on a machine with a single core.
-
-    Raises:
-        InputError: A file with other settings, before any case is run; a case that failed.
-    """
-    folder = out / "cases"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {case.name: folder / f"{case.name}.json" for case in cases}
-    rows = {case.name: row for case in cases if (row := _stored(files[case.name], case)) is not None}
-    missing = [case for case in cases if case.name not in rows]
-    for case, row in _outcomes(missing, WORKERS if workers is None else workers):
-        rows[case.name] = {**case.labels, **row}
-        content = {"settings": case.settings(), "machine": machine(), "row": rows[case.name]}
-        write_json(files[case.name], content)
-        print(f"[{len(rows)}/{len(cases)}] {case.name}: {case.in_words(row)}", file=sys.stderr, flush=True)
-    return [rows[case.name] for case in cases]
-
-
-def _stored(path: Path, case: Piece) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        settings, row = content["settings"], dict(content["row"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {one_line(error)}. Delete it.") from None
-    wanted = json.loads(json.dumps(case.settings()))
-    if settings != wanted:
-        keys = [key for key in {**wanted, **settings} if settings.get(key) != wanted.get(key)]
-        differ = ", ".join(f"{key} {settings.get(key)!r} instead of {wanted.get(key)!r}" for key in keys)
-        raise InputError(f"{path} has other settings: {differ}. Choose another out=DIR.")
-    return row
-
-
-def _outcomes(cases: Iterable[Piece], workers: int) -> Iterator[tuple[Piece, dict[str, Any]]]:
-    """The cases with their rows, as they end; `workers` processes at a time, none of which outlives the caller."""
-    context = multiprocessing.get_context("spawn")
-    waiting = list(cases)[::-1]
-    running: dict[Connection, tuple[Piece, SpawnProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                case = waiting.pop()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(sender, case), daemon=True)
-                running[receiver] = case, process
-                process.start()
-                sender.close()
-            for receiver in {*running}.intersection(wait(list(running))):
-                case, process = running[receiver]
-                try:
-                    row = receiver.recv()
-                except EOFError:
-                    process.join()
-                    row = f"its process ended with status {process.exitcode}"
-                _end(receiver, process)
-                del running[receiver]
-                if isinstance(row, str):
-                    raise InputError(
-                        f"The case {case.name} failed: {row}. Finished cases are kept: run the command again, or leave "
-                        "this case out by overrides."
-                    )
-                yield case, row
-    finally:
-        for receiver, (_, process) in running.items():
-            _end(receiver, process)
-
-
-def _end(receiver: Connection, process: SpawnProcess) -> None:
-    receiver.close()
-    if process.pid is not None:
-        process.kill()
-        process.join()
-    process.close()
-
-
-def _child(sender: Connection, case: Piece) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    keep_freed_memory()
-    with sender:
-        try:
-            with threads():
-                row: dict[str, Any] | str = case.measured()
-        except Exception as error:  # whatever it is, the parent reports it in one line
-            row = one_line(error)
-        sender.send(row)
-
-
-def parse_overrides(overrides: Iterable[str], legal: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """`KEY=VALUE` by key, each value read by its key's function.
-
-    Raises:
-        InputError: Another form, an unknown key, a key given twice, or a value that its function refuses.
-    """
-    read: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or key not in legal:
-            raise InputError(
-                f"Overrides must have the form KEY=VALUE with KEY in {', '.join(legal)}, not {override!r}."
-            )
-        if key in read:
-            raise InputError(f"The override {key} is given twice. Give it once.")
-        read[key] = legal[key](value)
-    return read
-
-
-def some_of(choices: Iterable[Any], what: str) -> Callable[[str], list[Any]]:
-    """Reads a list such as `2,16` of `choices`, which keep their order."""
-    known = {str(choice): choice for choice in choices}
-
-    def read(value: str) -> list[Any]:
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in known:
-                raise InputError(f"{what} must be among {', '.join(known)}, not {name!r}.")
-        return [choice for name, choice in known.items() if name in names]
-
-    return read
-
-
-def positive_number(what: str) -> Callable[[str], float]:
-    """Reads a positive finite number."""
-
-    def read(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            raise InputError(f"{what} must be a positive number, not {value!r}.")
-        return number
-
-    return read
-
-
 def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str, Any]], bool] | None = None) -> str:
     """The means over all pairs and seeds, one line per method; for constants, and their excess, the largest.
 
@@ -622,19 +427,3 @@ def method_table(rows: Sequence[Mapping[str, Any]], above: Callable[[Mapping[str
             cells += [number(mean_of(of, "ray_gradient_norm"), "{:.4f}"), number(mean_of(of, "steps"), "{:,.0f}")]
         lines.append(cells)
     return markdown_table(heads, lines)
-
-
-def mean_of(rows: Iterable[Mapping[str, Any]], key: str) -> float | None:
-    """The mean of the figures present; None if there are none."""
-    figures = [row[key] for row in rows if row.get(key) is not None]
-    return fmean(figures) if figures else None
-
-
-def number(value: float | None, form: str) -> str:
-    """A table cell: the number in `form`, or nothing for None."""
-    return "" if value is None else form.format(value)
-
-
-def percent(share: float | None) -> str:
-    """A table cell: a share as a percentage with one decimal, or nothing for None."""
-    return "" if share is None else f"{round(100 * share, 1) + 0.0:.1f} %"  # no -0.0

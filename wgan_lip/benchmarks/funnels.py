@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import (
-    Case,
+from wgan_lip.benchmarks.cases import (
     mean_of,
-    method_table,
     number,
     parse_overrides,
     percent,
@@ -20,6 +18,7 @@ from wgan_lip.benchmarks.contest import (
     run_cases,
     some_of,
 )
+from wgan_lip.benchmarks.contest import Case, method_table
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data.oracles import RayMonotone
@@ -95,7 +94,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     Arguments:
         seeds: Of critics and samples; the pairs are those of `RayMonotone(dim, funnels, seed=0)` throughout.
         overrides: `dims=2,16`, `funnels=64`, `methods=cones,linear`, `seconds=60`; all by default.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
     """
     legal = {
         "dims": some_of(DIMS, "dims"),

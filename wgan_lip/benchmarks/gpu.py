@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wgan_lip.benchmarks.contest import parse_overrides, some_of
+from wgan_lip.benchmarks.cases import parse_overrides, some_of
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.step_cost import convolutions, perceptron
 from wgan_lip.benchmarks.wgan import train_case

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wgan_lip.benchmarks import images
-from wgan_lip.benchmarks.contest import (
-    Case,
+from wgan_lip.benchmarks.cases import (
     mean_of,
     number,
     parse_overrides,
@@ -24,6 +23,7 @@ from wgan_lip.benchmarks.contest import (
     run_cases,
     some_of,
 )
+from wgan_lip.benchmarks.contest import Case
 from wgan_lip.benchmarks.funnels import SOURCE
 from wgan_lip.benchmarks.image_pairs import absent, cifar
 from wgan_lip.benchmarks.machine import write_page, write_results
@@ -182,7 +182,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         seeds: Of critics and samples; truths stay the same.
         overrides: `sides=32`, `pairs=1_funnel,16_funnels,subspace`, `methods=cones,image`, `seconds=300`, `root=DIR`,
             the folder that holds the data sets, by default where configurations keep them; nothing is downloaded.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
 
     Raises:
         InputError: An override that is none of these; no data.

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import (
-    ROUNDING,
-    Case,
+from wgan_lip.benchmarks.cases import (
     mean_of,
     number,
     parse_overrides,
@@ -25,8 +23,8 @@ from wgan_lip.benchmarks.contest import (
     positive_number,
     run_cases,
     some_of,
-    trained,
 )
+from wgan_lip.benchmarks.contest import ROUNDING, Case, trained
 from wgan_lip.benchmarks.image_pairs import PAIRS, ImagePair
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, Method
@@ -117,7 +115,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         overrides: `pairs=digits,mnist`, `methods=residual,torchlip`, `seconds=10`, `root=DIR`, the folder that holds
             the data sets, by default where configurations keep them; nothing is downloaded. `held_out=training` holds
             out a fifth of the training samples instead of the test samples: to choose settings by.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
 
     Raises:
         InputError: An override that is none of these; no pair's data are there.

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of, steps_in_time
+from wgan_lip.benchmarks.cases import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.contest import steps_in_time
 from wgan_lip.benchmarks.image_pairs import absent
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.critics import ConvolutionalCritic, Critic, ImageCritic, PenalizedCritic, ResNetCritic
@@ -197,7 +198,7 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
         seeds: Of critics, noise and batches.
         overrides: `problems=denoising`, `methods=convolutional,residual`, `seconds=120` of training for each critic,
             `root=DIR` of the data sets.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
 
     Raises:
         InputError: MNIST is not there.

@@ -14,12 +14,8 @@ import torch
 from torch import Tensor
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import (
-    ROUNDING,
-    Case,
-    Pair,
+from wgan_lip.benchmarks.cases import (
     mean_of,
-    method_table,
     number,
     parse_overrides,
     percent,
@@ -27,6 +23,7 @@ from wgan_lip.benchmarks.contest import (
     run_cases,
     some_of,
 )
+from wgan_lip.benchmarks.contest import ROUNDING, Case, Pair, method_table
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, METHODS
 from wgan_lip.data import Digits, Gaussians8, Gaussians25
@@ -103,7 +100,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     Arguments:
         seeds: Of critics and samples; random parameters of the pairs stay the same.
         overrides: `pairs=shift,digits`, `methods=cones,linear`, `seconds=10`; all by default.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
     """
     legal = {
         "pairs": some_of(PAIRS, "pairs"),

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of, steps_in_time
+from wgan_lip.benchmarks.cases import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.contest import steps_in_time
 from wgan_lip.benchmarks.image_pairs import absent
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.critics import Critic, FixedWidthCritic, ResNetCritic
@@ -106,7 +107,7 @@ def measure(seeds: list[int], out: Path, overrides: Sequence[str] = ()) -> str:
         seeds: Of weights and batches.
         overrides: `data=moons` or `data=mnist`, both by default; `seconds=10` for each classifier; `root=DIR` of the
             data sets.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`.
     """
     legal: dict[str, Callable[[str], Any]] = {
         "data": some_of(MARGIN, "data"),

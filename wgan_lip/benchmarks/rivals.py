@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import percent, some_of
+from wgan_lip.benchmarks.cases import percent, some_of
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.wgan import EXCESS_HEADS, excess_of, recall_of, train_case
 from wgan_lip.utils.checks import InputError

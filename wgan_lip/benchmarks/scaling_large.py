@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.cases import Piece, parse_overrides, positive_number, run_cases, some_of
 from wgan_lip.benchmarks.machine import peak_memory, threads, write_page, write_results
 from wgan_lip.data.oracles import Funnel
 from wgan_lip.transport import meet, narrow

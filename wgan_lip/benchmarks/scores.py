@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wgan_lip import figures
-from wgan_lip.benchmarks.contest import some_of
+from wgan_lip.benchmarks.cases import some_of
 from wgan_lip.benchmarks.machine import machine, threads, write_results
 from wgan_lip.data import CIFAR10, MNIST, Digits, FiniteSource, Gaussians8, ImageFolder
 from wgan_lip.metrics import (

@@ -14,7 +14,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from wgan_lip.benchmarks.contest import Piece, parse_overrides, positive_number, run_cases, some_of
+from wgan_lip.benchmarks.cases import Piece, parse_overrides, positive_number, run_cases, some_of
 from wgan_lip.benchmarks.image_pairs import FOLDERS
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.data import MNIST, Digits
@@ -104,7 +104,7 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
         seeds: Of the draws.
         overrides: `draws=100`; `cases=level,blobs,coverage`; `root=DIR`, the folder that holds MNIST, by default where
             configurations keep it. Nothing is downloaded.
-        out: The suite's folder; see :func:`wgan_lip.benchmarks.contest.run_cases`. It gets a page, `README.md`.
+        out: The suite's folder; see :func:`wgan_lip.benchmarks.cases.run_cases`. It gets a page, `README.md`.
 
     Raises:
         InputError: An override that is none of these.

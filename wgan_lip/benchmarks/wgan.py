@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from wgan_lip.benchmarks.contest import percent
+from wgan_lip.benchmarks.cases import percent
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.runs.run import Run
 from wgan_lip.training import DivergedError, NonFiniteError, RefutedError
