@@ -287,7 +287,8 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused():
     ranks = Ranks()
     ranks.size = 4
     with pytest.raises(
-        InputError, match=r"`batch_size` must be divisible by the number of ranks \(4\) × `accumulate` \(3\), and 16 is not"
+        InputError,
+        match=r"`batch_size` must be divisible by the number of ranks \(4\) × `accumulate` \(3\), and 16 is not",
     ):
         ranks.check_divides(16, 3)
     ranks.check_divides(24, 3)

@@ -405,7 +405,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["x=x.npy"], "Expected y"),
+        (["x=x.npy"], "y is missing"),
         (["x=x.npy", "y=nowhere.npy"], "nowhere.npy"),
         (["x=x.npy", "y=x.npy", "level=2"], "between 0 and 1"),
         (["x=x.npy", "y=x.npy", "samples=0", "permutations=1000000000000"], "from 1 to"),
