@@ -362,7 +362,7 @@ def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
     status = json.loads((interrupted / "status.json").read_text())
     status.update(state="failed", kind="RefutedError", reason="At step 6: a bound was above.")
     (interrupted / "status.json").write_text(json.dumps(status))
-    assert "At step 6: a bound was above. Train anew" in refused(capsys, "resume=run")
+    assert "At step 6: a bound was above. Start a new run" in refused(capsys, "resume=run")
     assert main(["train", f"resume={tiny_run}"]) == 0
 
 
@@ -384,7 +384,7 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(whole, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
         line = refused(capsys, *LONGER, "hydra.run.dir=run")
-    assert "Got: No space left on device. Step 0 is saved whole" in line and "then resume" in line
+    assert "can't be written to: No space left on device. Step 0 is saved." in line and "then resume" in line
     assert load_run("run").step == 0
     assert main(["train", "resume=run"]) == 0
     assert_same(Path("run"), whole)

@@ -58,16 +58,16 @@ def test_what_groups_can_not_be_made_of_is_refused_before_anything_is_written(ta
     np.save("x.npy", table), np.save("h.npy", np.abs(table))
     for arguments, message in (
         (["x=trees.csv", "by=sort"], "trees.csv has no column 'sort'. Its columns: height, kind, width"),
-        (["x=trees.csv", "y=trees.csv", "by=kind"], "takes no y"),
-        (["x=x.npy", "by=kind"], "no by for x.npy"),
-        (["x=data/moons", "by=kind"], "no by for data/moons"),
+        (["x=trees.csv", "y=trees.csv", "by=kind"], "does not take y"),
+        (["x=x.npy", "by=kind"], "does not take by"),
+        (["x=data/moons", "by=kind"], "data/moons is not a table, and does not take by"),
         (["x=data/digits", "by=kind"], "by=class"),
         (["x=trees.csv", "by=height"], "'ash' in column 2 (kind)"),
         (["x=data/moons", "y=data/moons", "standardise=sd"], "samples in memory on both sides"),
         (["x=x.npy", "y=x.npy", "standardise=range"], "sd, mad"),
-        (["x=x.npy", "grid=true"], "There is no y"),
+        (["x=x.npy", "grid=true"], "y is missing"),
         (["x=x.npy", "y=x.npy", "grid=true"], "must be finite and at least 0"),
-        (["x=x.npy", "y=x.npy", "grid=true", "standardise=sd"], "takes no standardise"),
+        (["x=x.npy", "y=x.npy", "grid=true", "standardise=sd"], "does not take standardise"),
         (["x=h.npy", "y=h.npy", "grid=true", "spacing=[1,2,3]"], "one for each of the 2"),
     ):
         assert main(["estimate", *arguments]) == 2, arguments

@@ -450,7 +450,7 @@ def test_odd_intervals_are_drawn(seconds, lower, upper):
     [
         ([1.0, 2.0], [0.0], [1.0, 1.0], "one shape"),
         ([2.0, 1.0], [0.0, 0.0], [1.0, 1.0], "in order"),
-        ([1.0, np.inf], [0.0, 0.0], [1.0, 1.0], "finite times"),
+        ([1.0, np.inf], [0.0, 0.0], [1.0, 1.0], "seconds must be finite and in order"),
         ([1.0], [np.nan], [1.0], "numbers"),
     ],
 )

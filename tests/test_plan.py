@@ -58,7 +58,7 @@ def test_it_counts_boosted_steps_within_the_budget(capsys):
     ("arguments", "message"),
     [
         (["train", "--dry-run", "training.steps=0"], "training.steps must be above zero, not 0"),
-        (["train", "--dry-run", "critic.widht=3"], "There is no key critic.widht of train. Did you mean critic.width"),
+        (["train", "--dry-run", "critic.widht=3"], "train has no key critic.widht. Did you mean critic.width"),
         (["train", "training.audit_size=1", "--dry-run"], "training.audit_size must be at least 2, not 1"),
         (["train", "--dry-run", "--multirun", "seed=1,2"], "--dry-run shows a single run, not a sweep"),
         (["train", "seed=1,2", "-m", "--dry-run"], "--dry-run shows a single run, not a sweep"),

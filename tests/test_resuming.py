@@ -175,8 +175,8 @@ def test_a_game_without_a_schedule_can_be_prolonged():
         (lambda state: state.pop("critic_scheduler"), "critic_scheduler is missing"),
         (lambda state: state["critic"].popitem(), "does not fit the critic"),
         (lambda state: state.update(latent_rng=torch.zeros(16, dtype=torch.uint8)), "same kind of device"),
-        (lambda state: state.update(generator_optimizer=3), "this game's generator_optimizer"),
-        (lambda state: state["critic_optimizer"]["param_groups"].clear(), "this game's critic_optimizer"),
+        (lambda state: state.update(generator_optimizer=3), "does not fit the generator_optimizer"),
+        (lambda state: state["critic_optimizer"]["param_groups"].clear(), "does not fit the critic_optimizer"),
     ],
 )
 def test_the_state_of_another_game_is_refused_at_the_call(change, message):

@@ -171,7 +171,7 @@ def test_auto_goes_on_bit_by_bit_where_an_interrupted_run_stopped():
 
 def test_a_finished_run_is_returned_and_another_configuration_is_refused(capsys):
     first = trained()
-    with pytest.raises(InputError, match="mine, which holds"):
+    with pytest.raises(InputError, match="mine already holds a run"):
         trained()
     assert "nothing is left" not in capsys.readouterr().out
     again = trained(resume="auto")

@@ -405,12 +405,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["x=x.npy"], "Expected y"),
+        (["x=x.npy"], "y is missing"),
         (["x=x.npy", "y=nowhere.npy"], "nowhere.npy"),
         (["x=x.npy", "y=x.npy", "level=2"], "between 0 and 1"),
         (["x=x.npy", "y=x.npy", "samples=0", "permutations=1000000000000"], "from 1 to"),
         (["x=data/moons", "y=data/moons", "samples=1000000000000"], "Lower samples"),
-        (["x=x.npy", "y=x.npy", "a=w.npy"], "There is no key 'a' of test: it has x, y"),
+        (["x=x.npy", "y=x.npy", "a=w.npy"], "test has no key 'a'. Its keys are x, y"),
     ],
 )
 def test_the_command_tells_bad_input_in_a_line_and_leaves_nothing(arguments, told, tmp_path, monkeypatch, capsys):
