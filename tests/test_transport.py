@@ -370,7 +370,7 @@ def test_bad_plans_and_potentials_are_refused():
         Plan(index.astype(float), index, np.ones(2), (2, 2))
     with pytest.raises(InputError, match="position 0"):
         Plan(index, index, np.array([np.nan, 1]), (2, 2))
-    with pytest.raises(InputError, match="plan of shape"):
+    with pytest.raises(InputError, match="plan must have shape"):
         upper_bound_plan_cost(normal(3, 2), normal(2, 2), Plan(index, index, np.ones(2), (2, 2)))
     with pytest.raises(InputError, match="offsets must hold one value"):
         Potential(normal(3, 2), np.zeros(2))

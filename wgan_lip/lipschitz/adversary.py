@@ -399,7 +399,7 @@ def _box(critic: nn.Module, low: Tensor | float, high: Tensor | float, most_corn
         )
     lows, highs = (end.expand(dim).numpy() for end in ends)
     if not (np.isfinite(highs - lows).all() and (lows < highs).all()):
-        raise InputError(f"low must be below high, and both must be finite. Got {lows} and {highs}.")
+        raise InputError(f"low must be below high, and both finite, not {lows} and {highs}.")
     if 2**dim > most_corners:
         raise InputError(
             f"A box in dimension {dim} has 2^{dim} corners, too many to enumerate. Search with estimate_lipschitz."

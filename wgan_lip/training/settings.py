@@ -181,8 +181,8 @@ class Training(Budget, Batches, CriticSteps, Schedules, Averaging, Guards, Audit
         >>> Training(critic_schedule="lienar")
         Traceback (most recent call last):
             ...
-        wgan_lip.utils.checks.InputError: Expected `critic_schedule` to be one of constant, linear, linear_to_tenth, \
-late_linear, cosine. Got 'lienar'.
+        wgan_lip.utils.checks.InputError: `critic_schedule` must be one of constant, linear, linear_to_tenth, \
+late_linear, cosine, not 'lienar'.
     """
 
     @property
