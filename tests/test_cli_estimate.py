@@ -296,7 +296,7 @@ def damaged(name: str) -> np.ndarray:
         ("nan", "1 of 10 rows hold NaN or infinity, the first of them row 7"),
         ("inf", "the first of them row 7"),
         ("wide", "same dimension, not shapes (10, 3) and (20, 2)"),
-        ("empty", "at least one sample. Got 0"),
+        ("empty", "at least one sample, not 0"),
         ("single", "at least 2 samples, not 1"),
         ("flat", "must have shape (n, d), not ()"),
         ("cube", "Flatten each sample into one row"),
