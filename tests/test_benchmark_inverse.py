@@ -61,5 +61,5 @@ def test_every_regulariser_is_trained_tuned_and_told(tmp_path, monkeypatch):
 
 
 def test_without_mnist_the_suite_says_so(tmp_path):
-    with pytest.raises(InputError, match="needs MNIST: no MNIST/raw"):
+    with pytest.raises(InputError, match="needs MNIST, but there is no MNIST/raw"):
         inverse.measure([0], tmp_path, [f"root={tmp_path}"])

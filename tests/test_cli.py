@@ -273,7 +273,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic.bias_scale=-1"], "-1"),
         (
             ["train", "critic=fixed_width", "critic.norm=max"],
-            "no key 'norm' of critic: it has depth, hidden, activation",
+            "critic has no key 'norm'. Its keys are depth, hidden, activation",
         ),
         (["train", "critic=sorting", "critic.group=3"], "group must divide the width 128; 3 does not"),
         (["train", "critic=sorting", "critic.group=0"], "group must divide the width 128; 0 does not"),
@@ -282,7 +282,7 @@ def test_usage_lists_every_command(capsys):
         (["train", "critic=convolutional", "critic.conv_depth=0"], "conv_depth must be at least 1, not 0"),
         (["train", "critic=convolutional", "data=moons"], "image_shape must be (c, h, w), not None"),
         (["train", "experiment=moons", "critic=convolutional"], "For samples that are not images use ResNetCritic"),
-        (["train", "critic.heads=3"], "no key 'heads' of critic"),
+        (["train", "critic.heads=3"], "critic has no key 'heads'"),
         (["train", "+critic.heads=3"], "Build it with heads=1"),
         (["train", "+critic.heads=0"], "heads must be at least 1, not 0"),
         (["train", "+critic.dim=5"], "such as shape (b, 5)"),

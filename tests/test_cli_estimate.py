@@ -433,7 +433,7 @@ def test_a_full_disk_leaves_no_half_a_result(monkeypatch, capsys):
     monkeypatch.setattr("wgan_lip.utils.files.write_whole", full)
     assert main(["estimate", "x=x.npy", "y=y.npy", ALONE]) == 2
     captured = capsys.readouterr()
-    assert "result.json. Got: No space left on device" in captured.err and captured.out == ""
+    assert "result.json can't be read or written: No space left on device" in captured.err and captured.out == ""
     assert not (only_run() / "result.json").exists() and state() == "failed"
 
 

@@ -299,7 +299,7 @@ def test_limits_end_a_run_early_and_a_higher_one_plays_on(capsys):
     assert "finished at step 1 after" in (screen := capsys.readouterr().out)
     assert "0.001 seconds have passed" in screen and Run("run").status["state"] == "finished"
     assert main(["train", *limited, "resume=auto"]) == 0
-    assert "nothing is left to train" in capsys.readouterr().out
+    assert "there is nothing left to train" in capsys.readouterr().out
     assert main(["train", "resume=run", "training.max_seconds=null"]) == 0
     assert (Run("run").status["reason"], load_run("run").step) == (None, 12)
 
@@ -369,7 +369,7 @@ def test_what_cannot_go_on_is_refused(tiny_run, interrupted, capsys):
 def test_differences_are_named_by_key_and_value():
     saved = {"a": {"b": 1, "c": 2}, "device": "cpu", "training": {"steps": 5}}
     now = {"a": {"b": 1, "new": 7}, "device": "cuda", "training": {"steps": 4}, "trust": ["x"]}
-    assert differing(saved, now) == ["a.c was 2, now not there", "training.steps was 5, now 4"]
+    assert differing(saved, now) == ["a.c was 2, now missing", "training.steps was 5, now 4"]
 
 
 def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(whole, monkeypatch, capsys):

@@ -183,4 +183,4 @@ def test_inspect_writes_what_the_critic_sees_as_files(tiny_run, tmp_path, capsys
     assert main(["inspect", f"run={tiny_run}", "out=null", f"pictures={tmp_path}/file/x"]) == 2
     assert "Give pictures=FOLDER" in capsys.readouterr().err
     assert main(["inspect", f"run={tiny_run}", "out=null", "open_data=false", f"pictures={folder}"]) == 2
-    assert "with pictures=" in capsys.readouterr().err
+    assert "pictures needs the run's critic and data" in capsys.readouterr().err

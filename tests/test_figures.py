@@ -183,9 +183,9 @@ def test_lines_leave_the_critic_as_it_was(clouds):
     ("plan", "message"),
     [
         (([0, 1], [0], [1.0, 1.0]), "one shape"),
-        (([0], [100], [1.0]), "points of y"),
-        (([-1], [0], [1.0]), "points of x"),
-        (([0.5], [0], [1.0]), "points of x"),
+        (([0], [100], [1.0]), "do not fit y, which has 100 points"),
+        (([-1], [0], [1.0]), "do not fit x, which has 100 points"),
+        (([0.5], [0], [1.0]), "do not fit x, which has 100 points"),
         (([0], [0], [0.0]), "positive total"),
         (([], [], []), "positive total"),
     ],
@@ -451,7 +451,7 @@ def test_odd_intervals_are_drawn(seconds, lower, upper):
         ([1.0, 2.0], [0.0], [1.0, 1.0], "one shape"),
         ([2.0, 1.0], [0.0, 0.0], [1.0, 1.0], "in order"),
         ([1.0, np.inf], [0.0, 0.0], [1.0, 1.0], "seconds must be finite and in order"),
-        ([1.0], [np.nan], [1.0], "numbers"),
+        ([1.0], [np.nan], [1.0], "bounds must not be NaN"),
     ],
 )
 def test_intervals_that_are_none_are_refused(seconds, lower, upper, message):

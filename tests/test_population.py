@@ -424,7 +424,7 @@ def test_two_ends_share_the_level_and_one_end_has_it_alone():
     alone = population_bounds(critic, x, y, clip=(0.0, 2.0), level=0.95)
     assert both.lower == alone.lower < 1 < both.upper
     assert (both.level, alone.level, alone.upper) == (0.9, 0.95, None)
-    assert any("each end by itself holds at level 0.95" in sentence.lower() for sentence in both.assumptions)
+    assert any("Each end alone holds at level 0.95" in sentence for sentence in both.assumptions)
     assert any("P has a support of diameter at most 1." in sentence for sentence in both.assumptions)
     assert any("no upper bound" in sentence and "P and of Q" in sentence for sentence in alone.assumptions)
     half = population_bounds(critic, x, y, clip=(0.0, 2.0), generators=(0.3, None), method="normal")

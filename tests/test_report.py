@@ -185,7 +185,7 @@ def test_a_run_in_any_state_has_its_page(plane_run, tmp_path, state, capsys):
     if "first" in state or "checkpoint cut" in state:
         assert "No certificate could be proved" in text
     else:
-        assert "Proved for the weights" in text and outline.all("img")
+        assert "weights when this page was written" in text and outline.all("img")
 
 
 def test_data_that_are_gone_leave_their_place_to_the_reason(tiny_run):

@@ -151,7 +151,7 @@ def test_an_audit_measures_what_it_names(scores):
     not_audited = {"w1/critic", "generator/loss", "perf/steps_per_second", "perf/samples_per_second"}
     with pytest.raises(InputError, match="`score` must be one of") as caught:
         game(score="nothing", audit_scores=scores, source=Gaussians8(test_size=40))
-    named = str(caught.value).split("one of ")[1].split(". Got")[0].split(", ")
+    named = str(caught.value).split("one of ")[1].split(", not ")[0].split(", ")
     no_scores = {"critic/held_out_error", "critic/refitted", "critic/refitted_error"}  # errors, and not at every audit
     assert set(named) == record.scalars.keys() - not_audited - no_scores
 

@@ -258,7 +258,7 @@ def test_a_service_that_fails_is_left_and_the_training_goes_on(json_service, cap
     assert run.status["state"] == "finished" and kept[0].steps == [0, 1, 2, 3]
     lines = [line for line in capsys.readouterr().err.splitlines() if "json" in line]
     assert lines == ["wgan-lip: Tracking by json failed and is off from now on: RuntimeError: the server is gone. Training "
-                     "goes on."]  # fmt: skip
+                     "continues."]  # fmt: skip
 
 
 def test_a_service_that_refuses_to_start_is_told_in_a_line_and_the_others_are_closed(

@@ -116,7 +116,7 @@ def test_a_run_of_plain_parts_opens_from_its_folder_alone_for_every_command(caps
     assert main(["inspect", "run=mine"]) == 0 and "Re-proved now" in capsys.readouterr().out
     assert main(["certify", "run=mine"]) == 0
     assert main(["sample", "run=mine", "n=4", "out=rows.npy"]) == 0
-    assert main(["train", "resume=mine"]) == 0 and "nothing is left to train" in capsys.readouterr().out
+    assert main(["train", "resume=mine"]) == 0 and "there is nothing left to train" in capsys.readouterr().out
     trained("other", generator=players(5)[0])
     assert len(compare_runs([wgan_lip.Run("mine"), wgan_lip.Run("other")]).entries) == 2
 
@@ -175,7 +175,7 @@ def test_a_finished_run_is_returned_and_another_configuration_is_refused(capsys)
         trained()
     assert "nothing is left" not in capsys.readouterr().out
     again = trained(resume="auto")
-    assert "nothing is left to train" in capsys.readouterr().out and again.scores == first.scores
+    assert "there is nothing left to train" in capsys.readouterr().out and again.scores == first.scores
     with pytest.raises(InputError, match=r"training.batch_size was 16, now 8; critic.width was 8, now 4"):
         trained(resume="auto", batch_size=8, critic=players(width=4)[1])
     rows = trained("rows", source=TensorSource(ROWS), generator=by_hand())
@@ -320,7 +320,7 @@ def test_a_run_that_is_not_finished_says_so_and_prints():
 
         trained(callbacks=[stop])
     run = wgan_lip.Run("mine")
-    with pytest.raises(InputError, match="mine is interrupted, and has no final scores yet"):
+    with pytest.raises(InputError, match="mine is interrupted and has no final scores yet"):
         _ = run.scores
     assert "interrupted at step" in str(run) and "audit" in str(run)
     (run.directory / "metrics.jsonl").write_text("garbage\ngarbage\n")

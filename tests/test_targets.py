@@ -105,7 +105,7 @@ def test_own_players_and_data_train_and_reload_only_by_trust_stated_anew(own, ca
     assert main(["train", f"resume={directory}"]) == 2
     assert f"say so by trust=[{own}]" in capsys.readouterr().err
     assert main(["train", f"resume={directory}", f"trust=[{own}]"]) == 0
-    assert "nothing is left to train" in capsys.readouterr().out  # so its settings were found to be the same
+    assert "there is nothing left to train" in capsys.readouterr().out  # so its settings were found to be the same
     assert main(["train", "--dry-run", *settings]) == 0 and "colour: red" in capsys.readouterr().out
     run = load_run(directory, trust=[own])
     assert type(run.generator).__name__ == "Fold" and run.generator.extra == {"colour": "red"}
@@ -133,7 +133,7 @@ def test_own_choices_join_a_group_by_a_folder(own, capsys):
         (["trust=[OWN]", "generator._target_=OWN.broken.Fold"], "No module named 'nothing_of_this_name'"),
         (["trust=[OWN]", "generator._target_=OWN.nets.Wave"], "It must be a class of OWN.nets, and a torch module."),
         (["trust=[OWN]", "data._target_=OWN.nets.Fold"], "It must be a class of OWN.nets, and a wgan_lip.data.Source."),
-        (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim of type int"),
+        (["trust=[OWN]", "generator._target_=OWN.nets.Fold", "generator.latent_dim=x"], "generator.latent_dim must be of type int"),
         (["trust=[OWN]", "critic._target_=OWN.nets.OwnCritic", "critic.widht=3"], "There is no key critic.widht. Keys: critic.dim, critic.width"),
         (["trust=[OWN]", "critic._target_=OWN.nets.Fold"], "The critic fails on its input"),
         (["trust=[O]", "generator._target_=OWN.nets.Fold"], "say so by trust=[OWN]"),
