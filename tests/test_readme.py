@@ -35,7 +35,7 @@ PAGES = [
     "calls",
     "tests",
 ]
-PAGES += ["funnels", "funnels_long", "funnels_variants", "paper", "witness", "witness_large", *TABLES]
+PAGES += ["funnels", "funnels_long", "funnels_variants", "paper", "inverse", "witness", "witness_large", *TABLES]
 
 
 @pytest.mark.parametrize("suite", TABLES)
@@ -300,6 +300,23 @@ def test_what_is_said_of_the_papers_experiments_is_what_was_measured():
     assert f"it is {span(free)}, with constants up to {max(row['lipschitz'] for row in free):.0f}." in words
     assert f"On MNIST they answer {span(proved['mnist'])} correctly" in words
     assert f"at best {math.floor(1000 * within) / 10:.1f} % provably" in words
+
+
+def test_what_is_said_of_inverse_problems_is_what_was_measured():
+    words = " ".join(README.split())
+    found = {(row["problem"], row["method"]): row for row in results("inverse")}
+
+    def best(problem: str, *methods: str) -> str:
+        return f"{max(found[problem, method]['psnr'] for method in methods):.1f}"
+
+    certified, penalties = ("convolutional", "image", "residual"), ("penalty_convolutional", "penalty_dense")
+    observed, image = found["denoising", "image"]["observed"], best("denoising", "image")
+    assert f"from {observed:.1f} to {image} dB with the certified image critic" in words
+    assert f"to {best('denoising', 'total_variation')} with total variation and to" in words
+    assert f"and to {best('denoising', *penalties)} with the better of two" in words
+    assert f"reaches {best('deblurring', 'total_variation')} dB with total variation" in words
+    assert f"{best('deblurring', *certified)} with the best certified critic, as with a gradient penalty" in words
+    assert best("deblurring", *certified) == best("deblurring", *penalties)
 
 
 def test_what_is_said_of_witnesses_is_what_was_measured():

@@ -283,9 +283,10 @@ def _table(problem: str, rows: Sequence[Mapping[str, Any]]) -> str:
         certified = f"{rounded_up(row['lipschitz'])}" if "lipschitz" in row else ""
         rule = f"{row['psnr_by_rule']:.2f}" if "psnr_by_rule" in row else ""
         steps = f"{row['steps']:,}" if "steps" in row else ""
-        lines.append([row["method"].replace("_", ", "), f"{row['psnr']:.2f}", rule, str(row["seed"]), certified, steps])
+        name = row["method"].replace("penalty_", "penalty, ").replace("_", " ")
+        lines.append([name, f"{row['psnr']:.2f}", rule, str(row["seed"]), certified, steps])
     settings = PROBLEMS[problem]
-    blurred = f"blurred by {settings.blur:g} pixels, " if settings.blur else ""
+    blurred = f"blurred with a standard deviation of {settings.blur:g} pixel, " if settings.blur else ""
     return f"**{problem.capitalize()}**: {blurred}noise {settings.noise:g}\n\n{markdown_table(heads, lines)}"
 
 
