@@ -35,7 +35,17 @@ PAGES = [
     "calls",
     "tests",
 ]
-PAGES += ["funnels", "funnels_long", "funnels_variants", "paper", "inverse", "witness", "witness_large", *TABLES]
+PAGES += [
+    "funnels",
+    "funnels_long",
+    "funnels_variants",
+    "paper",
+    "inverse",
+    "inspect",
+    "witness",
+    "witness_large",
+    *TABLES,
+]
 
 
 @pytest.mark.parametrize("suite", TABLES)
@@ -317,6 +327,13 @@ def test_what_is_said_of_inverse_problems_is_what_was_measured():
     assert f"reaches {best('deblurring', 'total_variation')} dB with total variation" in words
     assert f"{best('deblurring', *certified)} with the best certified critic, as with a gradient penalty" in words
     assert best("deblurring", *certified) == best("deblurring", *penalties)
+
+
+def test_what_is_said_of_first_pictures_is_what_was_measured():
+    content = json.loads((ROOT / "outputs/reference/inspect/results.json").read_text(encoding="utf-8"))
+    slowest = max(look["picture"] for look in content["first_looks"])
+    assert f"there within {math.ceil(slowest)} s of the command" in " ".join(README.split())
+    assert {row["overflow"] for row in content["rows"] if "overflow" in row} == {0}
 
 
 def test_what_is_said_of_witnesses_is_what_was_measured():

@@ -50,7 +50,7 @@ def training_curves(records: Iterable[Mapping[str, float]]) -> dict[str, Figure]
     for axes in (value, score, slope, constant):
         axes.set(xlabel="generator step")
         axes.title.set(horizontalalignment="left", x=0.0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         light(axes)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8.5)

@@ -49,7 +49,7 @@ def interval_history(
         axes.axhline(floor, color=INK, linestyle=(0, (5, 3)), linewidth=1, label="floor of real samples")
     axes.set(xlabel="generator step", ylabel="$W_1$ (data units)")
     axes.set_ylim(bottom=min(0.0, float(np.nanmin(lower, initial=0.0))))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     light(axes)
     legend(figure, axes, title)
     return figure

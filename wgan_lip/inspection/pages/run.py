@@ -86,9 +86,9 @@ def _lead(looked: Inspection) -> str:
     progress = f"at step {standing.step}" + (f" of {planned}" if planned else "")
     if run.summary is not None:
         progress += f", after {clock_time(run.summary['training_seconds'])} of training"
-    reason = run.status.get("reason")
+    reason = f" {reason.rstrip('.')}." if (reason := run.status.get("reason")) else ""
     names = {name: class_named(config.get(name)) for name in ("generator", "critic", "data")}
-    lead = f"<p>{state} {escape(progress)}.{escape(f' {reason}.') if reason else ''}</p>"
+    lead = f"<p>{state} {escape(progress)}.{marked(reason)}</p>"
     lead += _headline(standing)
     lead += paragraph(f"{names['generator']} against {names['critic']} on {names['data']}. {_in_words(standing)}")
     if math.isfinite(standing.exact):
@@ -228,7 +228,7 @@ def _history(looked: Inspection) -> str:
     )
     heads = ("step", "lower", "exact", "upper", "excess over the floor", "gradient on rays", "Lip(f) ≤")
     return figure(drawing, caption) + details(
-        f"All {len(records)} audits", table("Audits", heads, [_audit(record) for record in records])
+        f"All audits ({len(records)})", table("Audits", heads, [_audit(record) for record in records])
     )
 
 
