@@ -283,6 +283,22 @@ def test_what_is_said_of_a_step_is_what_was_measured():
     assert f"{found['deel-torchlip, pairs']['ratio']:.2f} for deel-torchlip" in words
 
 
+def test_what_is_said_of_exact_transport_is_what_was_measured():
+    words, rows = " ".join(README.split()), results("scaling")
+    for name, said in (("solve", "takes {} to {} times as long"), ("w1", "`w1` {} to {} times;")):
+        ratios = [row["ratios"][name] for row in rows if row["n"] >= 1000]
+        assert said.format(f"{min(ratios):.2f}", f"{max(ratios):.2f}") in words
+    few = [max(row["ratios"][name] for row in rows if row["n"] == 256) for name in ("solve", "w1")]
+    assert f"at 256 points up to {few[0]:.2f} and {few[1]:.2f} times" in words
+    assert f"256 points is up to {100 * few[0] - 100:.0f} % slower" in words
+    ours = {(row["dim"], row["n"]): min(row["seconds"][name] for name in ("solve", "w1")) for row in rows}
+    scipy = {(row["dim"], row["n"]): ours[row["dim"], row["n"]] / row["seconds"]["SciPy"] for row in rows}
+    fast = max(scipy, key=scipy.__getitem__)
+    assert fast[0] in (16, 50) and words.count(f"up to {scipy[fast]:.1f} times as fast in 16 and 50 dimensions") == 2
+    (large,) = results("scaling_8000")
+    assert f"{large['seconds']['POT'] / large['seconds']['narrow']:.1f} times as fast as POT solves" in words
+
+
 def test_what_is_said_of_large_pairs_is_what_was_measured():
     found = {(row["pair"], row["dim"], row["n"]): row for row in results("scaling_large")}
     million, wide, exact = (found[("gaussians", *size)] for size in ((2, 10**6), (50, 10**5), (50, 20_000)))
