@@ -26,7 +26,7 @@ TINY = [
     "training.log_every=3",
     "training.audit_every=3",
     "training.audit_size=20",
-    "training.audit_refits=1",
+    "training.audit_refits=0",
     "evaluation.size=30",
     "evaluation.repeats=2",
     "evaluation.fit_steps=3",
@@ -37,7 +37,8 @@ TINY = [
     "training.audit_first=false",
     "tracking=[]",
 ]
-WATCHED = ["training.audit_first=true", "tracking=[tensorboard]"]  # as users have it, where a test looks at that
+# As users have it, where a test looks at that.
+WATCHED = ["training.audit_first=true", "training.audit_refits=1", "tracking=[tensorboard]"]
 
 
 @pytest.fixture(autouse=True)

@@ -84,8 +84,9 @@ def test_simple_pairs_have_simple_critics():
     assert fitted(*drawn(Dilation(dim=8, factor=0.3), 400)[:2], critic="cones", steps=10).name == "cones-1+"
 
 
-@pytest.mark.parametrize("critic", critic_names())
-@pytest.mark.parametrize("dim", [1, 5])
+@pytest.mark.parametrize(
+    ("critic", "dim"), [(name, dim) for name in critic_names() for dim in (1, 5) if (name, dim) != ("fixed_width", 1)]
+)
 def test_no_value_exceeds_exact_transport_on_the_same_samples(critic, dim):
     x = torch.randn(60, dim, generator=generator(1))
     y = 0.5 * torch.randn(50, dim, generator=generator(2)) + 1
