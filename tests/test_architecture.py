@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -177,6 +178,18 @@ def late():
     names = imported_modules(source, "wgan_lip.cli")
     assert rooms_imported(names) == {"transport", "data", "utils", "cli"}
     assert "ot.gpu" in names
+
+
+def test_nothing_else_is_kept_at_the_top_level():
+    listed = ["git", "ls-files"]
+    kept = (
+        subprocess.run(listed, cwd=ROOT.parent, capture_output=True, text=True, check=False) if which("git") else None
+    )
+    if kept is None or kept.returncode or "pyproject.toml" not in kept.stdout.split():
+        pytest.skip("not a checkout that git can list")
+    top = {line.split("/")[0] for line in kept.stdout.splitlines()}
+    visible = {"pyproject.toml", "wgan_lip", "configs", "tests", "outputs", "README.md", "LICENSE"}
+    assert {name for name in top if not name.startswith(".")} == visible
 
 
 def test_every_room_is_in_the_table():
