@@ -118,7 +118,12 @@ def with_cones(dim, **_):
 
 
 @pytest.mark.parametrize(
-    ("critic", "settings"), [(SpectralNormCritic, {}), (with_cones, {"start_at_data": True, "renew_every": 2})]
+    ("critic", "settings"),
+    [
+        (SpectralNormCritic, {}),
+        (with_cones, {"start_at_data": True, "renew_every": 2}),
+        (ResNetCritic, {"reuse_batch": True}),
+    ],
 )
 def test_a_game_interrupted_after_every_step_is_the_whole_one(critic, settings):
     def played(state=None, **more):

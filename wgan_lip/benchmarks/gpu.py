@@ -204,7 +204,7 @@ def _step(
             module = make().to(setting.device)
             step = _ascent(module, samples)
             if captured:
-                moved = partial(moved_by, [module], step.optimizer)  # type: ignore[attr-defined]
+                moved = partial(moved_by, [module], [step.optimizer])  # type: ignore[attr-defined]
                 taken = CapturedStep(step, moved, CAPTURES.get(setting.device.type))
                 for _ in range(4):
                     taken()
@@ -228,7 +228,7 @@ def _apart(setting: Setting, critic: Callable[[], nn.Module], samples: Tensor) -
         torch.manual_seed(setting.seed)
         module = critic().to(setting.device)
         step = _ascent(module, samples)
-        moved = partial(moved_by, [module], step.optimizer)  # type: ignore[attr-defined]
+        moved = partial(moved_by, [module], [step.optimizer])  # type: ignore[attr-defined]
         moved()  # puts the rates on the device, for either
         taken = CapturedStep(step, moved, capture)
         for _ in range(10):

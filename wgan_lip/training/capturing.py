@@ -96,18 +96,18 @@ class CapturedStep:
         return self.capture is not None
 
 
-def moved_by(players: Sequence[nn.Module], optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The tensors that a step of `optimizer` reads and writes; its learning rates are put on the device."""
+def moved_by(players: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
+    """The tensors that steps of `optimizers` read and write; learning rates are put on the device."""
     device = next(players[0].parameters()).device
     tensors: list[Tensor] = []
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         if not isinstance(group["lr"], Tensor):
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
             group["capturable"] = device.type == "cuda"
         tensors.append(group["lr"])
     for player in players:
         tensors += [*player.parameters(), *player.buffers()]
-    for state in optimizer.state.values():
+    for state in (state for optimizer in optimizers for state in optimizer.state.values()):
         tensors += [value for value in state.values() if isinstance(value, Tensor)]
     return tensors
 

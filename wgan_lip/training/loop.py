@@ -18,6 +18,7 @@ from wgan_lip.generators import draw_latents
 from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.lipschitz.optimizers import rescale_lengths
 from wgan_lip.training.audit import Audit
+from wgan_lip.training.augmentation import Augmenter
 from wgan_lip.training.capturing import CAPTURES, CapturedStep, moved_by, obstacle
 from wgan_lip.training.checks import check_players, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
@@ -27,6 +28,7 @@ from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
 from wgan_lip.training.settings import Training
 from wgan_lip.utils.checks import check_choice
+from wgan_lip.utils.devices import flushed_denormals
 from wgan_lip.wasserstein.dual import ascend
 from wgan_lip.wasserstein.interval import InvariantViolation
 
@@ -96,7 +98,8 @@ def train_wgan(
     ranks.check_divides(settings.batch_size, settings.accumulate)
     check_players(source, generator, critic, batch_size=settings.batch_size, compiled=settings.compile)
     data = ranks.checked_data(source)
-    loop = _Loop(settings, ranks, generator, critic, seed=seed, pause=pause)
+    augment = Augmenter(settings, source.image_shape)
+    loop = _Loop(settings, ranks, generator, critic, augment, seed=seed, pause=pause)
     constrain_steps(critic_optimizer, critic)
     for player in (generator, critic):
         ranks.take_over(player, parameters=True)
@@ -127,15 +130,15 @@ class _Loop:
     """The training steps and their records."""
 
     def __init__(
-        self, settings: Training, ranks: Ranks, generator: nn.Module, critic: nn.Module, *, seed: int,
-        pause: Callable[[int], bool] | None,
+        self, settings: Training, ranks: Ranks, generator: nn.Module, critic: nn.Module, augment: Augmenter, *,
+        seed: int, pause: Callable[[int], bool] | None,
     ) -> None:  # fmt: skip
         self.settings, self.ranks, self.seed, self.pause = settings, ranks, seed, pause
-        self.generator, self.critic = generator, critic
+        self.generator, self.critic, self.augment = generator, critic, augment
         self.device = next(critic.parameters()).device
         self.start_at = method_of(critic, "start_at", "start_at_data") if settings.start_at_data else None
         self.renew = method_of(critic, "renew", "renew_every") if settings.renew_every is not None else None
-        self.generate = playing(compiled(generator) if settings.compile else generator, settings.precision)
+        self.play = playing(compiled(generator) if settings.compile else generator, settings.precision)
         self.value = compiled(critic) if settings.compile else critic
         self.settle_critic, self.settle_generator = (
             settler(clip, ranks) for clip in (settings.critic_clip, settings.generator_clip)
@@ -199,16 +202,21 @@ class _Loop:
                 yield Record(game.step, scalars, game, audited, improved, ended=ended)
 
     def prepare(self, game: Game) -> None:
-        """Makes the two steps, captured if that is asked for and possible."""
+        """Makes the steps, captured if that is asked for and possible."""
         capture = CAPTURES.get(self.device.type) if self.settings.capture else None
         optimizers = (game.critic_optimizer, game.generator_optimizer)
         against = obstacle(self.critic, optimizers, ranks=self.ranks.size, compiled=self.settings.compile)
         if capture is not None and against is not None:
             capture = None
             warnings.warn(f"Steps are not captured: {against}. They are taken as written.", stacklevel=2)
-        moved = [partial(moved_by, (self.critic, self.generator), optimizer) for optimizer in optimizers]
-        self.ascent = CapturedStep(partial(self.ascend, game), moved[0], capture)
-        self.descent = CapturedStep(partial(self.descend, game), moved[1], capture)
+
+        def captured(step: Callable[..., Tensor], *optimizers: torch.optim.Optimizer) -> CapturedStep:
+            players = (self.critic, self.generator)
+            return CapturedStep(partial(step, game), partial(moved_by, players, optimizers), capture)
+
+        self.ascent = captured(self.ascend, game.critic_optimizer)
+        self.descent = captured(self.descend, game.generator_optimizer)
+        self.both = captured(self.ascend_and_descend, *optimizers)
 
     def begin(self, game: Game) -> None:
         """Prepares the first step."""
@@ -224,16 +232,19 @@ class _Loop:
         settings, batch = self.settings, self.settings.batch_size
         if self.renew is not None and settings.renew_every is not None and game.step % settings.renew_every == 0:
             self.adapt(game, self.renew)
-        for _ in range(settings.at(game.step + 1)):
+        for _ in range(settings.at(game.step + 1) - settings.reuse_batch):
             value = self.critic_step(game)
-        latents = self.ranks.share(draw_latents(self.generator, batch, game.latent_rng))  # (b, k)
-        loss = self.descent(latents)
+        if settings.reuse_batch:
+            values = self.both(*self.draws(game, batch, self.ranks.share)).clone()  # a replay overwrites its result
+        else:
+            latents = self.latents(game, batch, self.ranks.share)
+            values = torch.stack((value, self.descent(latents)))
         self.ranks.take_over(self.generator, parameters=False)
         game.step += 1
         average(game.ema, self.generator, weight=settings.weight(batch, images=game.step * batch))
         game.critic_scheduler.step()
         game.generator_scheduler.step()
-        game.values.append(torch.stack((value, loss)))
+        game.values.append(values)
 
     def critic_step(self, game: Game) -> Tensor:
         """One critic step, which increases the dual value; returns that value."""
@@ -253,16 +264,39 @@ class _Loop:
             parts=self.settings.accumulate, settle=self.settle_generator,
         )  # fmt: skip
 
+    @flushed_denormals()
+    def ascend_and_descend(self, game: Game, x: Tensor, latents: Tensor) -> Tensor:
+        """The critic's step, then the generator's, on the same latents; dual value and loss, shape (2,)."""
+        if self.settings.accumulate > 1:  # the graphs of all parts would take the memory that splitting saves
+            return torch.stack((self.ascend(game, x, latents), self.descend(game, latents)))
+        samples = self.generate(latents)
+        value = ascend(self.value, game.critic_optimizer, x, samples.detach(), settle=self.settle_critic)
+        loss = descend(
+            self.generator, self.critic, game.generator_optimizer, latents, play=lambda _: samples, value=self.value,
+            settle=self.settle_generator,
+        )  # fmt: skip
+        return torch.stack((value, loss))
+
     def adapt(self, game: Game, method: Callable[[Tensor, Tensor], object]) -> None:
-        """Shows the critic samples of both laws, to initialise it or to renew cones."""
+        """Shows the critic samples of both laws, as in training, to initialise it or to renew cones."""
         x, latents = self.draws(game, max(self.settings.batch_size, START), lambda whole: whole)
         method(x, self.generated(latents))
         self.ranks.take_over(self.critic, parameters=True)
 
     def draws(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """This rank's share of samples (b, d) and latents (b, k)."""
+        """This rank's share of samples (b, d), augmented, and latents (b, k)."""
         x = share(draw(game.source, size, game.data_rng, self.device))
-        return x, share(draw_latents(self.generator, size, game.latent_rng))
+        return self.augment(x, share(self.augment.draw(size, game.latent_rng))), self.latents(game, size, share)
+
+    def latents(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> Tensor:
+        """This rank's share of latents and of the random numbers with which their samples are augmented, (b, k)."""
+        latents = draw_latents(self.generator, size, game.latent_rng)
+        return share(torch.cat((latents, self.augment.draw(size, game.latent_rng)), dim=1))
+
+    def generate(self, latents: Tensor) -> Tensor:
+        """Generated samples, augmented, shape (b, d), from what :meth:`latents` returns."""
+        latents, numbers = latents.tensor_split((latents.shape[1] - self.augment.numbers,), dim=1)
+        return self.augment(self.play(latents), numbers)
 
     @torch.no_grad()
     def generated(self, latents: Tensor) -> Tensor:

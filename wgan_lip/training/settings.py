@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from wgan_lip.training.augmentation import Augmentation
 from wgan_lip.training.moves import PRECISIONS, SCHEDULES
 from wgan_lip.utils.settings import Settings, above, at_least, one_of
 
@@ -56,6 +57,8 @@ class CriticSteps(Settings):
 
     Attributes:
         critic_steps: Critic steps per generator step.
+        reuse_batch: Whether the last of them and the generator step take the same latents. Their samples are generated
+            once, unless `accumulate` splits the batch: with one critic step, half as many in all.
         warmup_steps: Critic steps before the first generator step.
         boost_steps: Critic steps in a boosted generator step, instead of `critic_steps`.
         boost_first: Number of generator steps at the start that are boosted.
@@ -67,6 +70,7 @@ class CriticSteps(Settings):
     """
 
     critic_steps: int = above(0, 3)
+    reuse_batch: bool = False
     warmup_steps: int = at_least(0, 100)
     boost_steps: int = above(0, 100)
     boost_first: int = at_least(0, 0)
@@ -169,7 +173,7 @@ class Audits(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Budget, Batches, CriticSteps, Schedules, Averaging, Guards, Audits):
+class Training(Budget, Batches, CriticSteps, Schedules, Averaging, Augmentation, Guards, Audits):
     """All settings of :func:`wgan_lip.train_wgan`, by name, grouped in its base classes.
 
     Raises:
