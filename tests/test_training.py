@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ResNetCritic
+from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, PenalizedCritic, ResNetCritic
 from wgan_lip.data import FiniteSource, Source
 from wgan_lip.generators import MLPGenerator, draw_latents
 from wgan_lip.lipschitz.bounds import Norm
@@ -145,14 +145,17 @@ def test_equal_seeds_play_equal_games():
     assert not torch.equal(thetas[0], thetas[2])
 
 
-@pytest.mark.parametrize(("accumulate", "generated"), [(1, [False, True]), (2, [False] * 4 + [True] * 2)])
-def test_a_reused_batch_is_generated_once_and_seen_by_both(accumulate, generated):
+@pytest.mark.parametrize(
+    ("reuse", "accumulate", "generated"),
+    [("samples", 1, [False, True]), ("samples", 2, [False] * 4 + [True] * 2), ("gradient", 1, [False, True])],
+)
+def test_both_players_share_what_is_reused(reuse, accumulate, generated):
     """The steps of a plain loop with two critic steps, of which the second shares the generator's latents."""
     generator, critic, source, calls = Shift(), ResNetCritic(2, width=4, depth=1), Gaussian(), []
     mine = copy.deepcopy(critic), copy.deepcopy(generator)
     generator.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     settings = Training(
-        steps=3, batch_size=8, critic_steps=2, warmup_steps=0, reuse_batch=True, accumulate=accumulate, audit_every=3,
+        steps=3, batch_size=8, critic_steps=2, warmup_steps=0, reuse=reuse, accumulate=accumulate, audit_every=3,
         audit_size=8, audit_refits=0, critic_schedule="constant", generator_schedule="constant",
     )  # fmt: skip
     by_critic, by_generator = (torch.optim.SGD(player.parameters(), lr=0.1) for player in (critic, generator))
@@ -160,22 +163,39 @@ def test_a_reused_batch_is_generated_once_and_seen_by_both(accumulate, generated
         source, generator, critic, settings, critic_optimizer=by_critic, generator_optimizer=by_generator
     )
     calls.clear()
-    assert next(records).step == 3
+    record = next(records)
+    assert record.step == 3
     assert calls[: 3 * len(generated)] == 3 * generated  # with gradients only where the generator takes a step
     optimizers = [torch.optim.SGD(player.parameters(), lr=0.1) for player in mine]
     constrain_steps(optimizers[0], mine[0])
     by_data, by_latents = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    values = []
     for _ in range(3):
         for _ in range(2):
             x, samples = source.sample(8, by_data), mine[1](draw_latents(mine[1], 8, by_latents))
+            before = copy.deepcopy(mine[0])
             optimizers[0].zero_grad()
-            (mine[0](samples.detach()).mean() - mine[0](x).mean()).backward()
+            value = mine[0](x).mean() - mine[0](samples.detach()).mean()
+            (-value).backward()
             optimizers[0].step()
         optimizers[1].zero_grad()
-        (-mine[0](samples).mean()).backward()
+        loss = -(before if reuse == "gradient" else mine[0])(samples).mean()
+        loss.backward()
         optimizers[1].step()
+        values.append([value.item(), loss.item()])
     trained = torch.cat([p.flatten() for player in (critic, generator) for p in player.parameters()])
     assert torch.allclose(trained, torch.cat([p.flatten() for player in mine for p in player.parameters()]), atol=1e-6)
+    told = [record.scalars["w1/critic"], record.scalars["generator/loss"]]
+    assert told == pytest.approx(torch.tensor(values).mean(dim=0).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("critic", "accumulate", "message"),
+    [(ResNetCritic, 2, "a batch in several parts"), (PenalizedCritic, 1, "the penalty of PenalizedCritic")],
+)
+def test_a_gradient_that_cannot_be_shared_is_refused(critic, accumulate, message):
+    with pytest.raises(InputError, match=f"`reuse=gradient` does not work with {message}. Use `reuse=samples`"):
+        play(critic=critic(2, width=4, depth=1), reuse="gradient", accumulate=accumulate)
 
 
 def test_the_state_holds_all_that_moves():

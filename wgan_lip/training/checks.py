@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wgan_lip.data import Source
 from wgan_lip.generators import draw_latents
+from wgan_lip.training.settings import Training
 from wgan_lip.utils.checks import InputError, check_memory, one_line
 from wgan_lip.wasserstein.dual import Penalized
 from wgan_lip.wasserstein.interval import kr_lower_bound
@@ -17,8 +18,9 @@ from wgan_lip.wasserstein.interval import kr_lower_bound
 __all__ = ["check_players", "method_of"]
 
 
-def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, batch_size: int, compiled: bool) -> None:
+def check_players(source: Source, generator: nn.Module, critic: nn.Module, settings: Training) -> None:
     """Refuses networks that do not fit the data or each other, a critic that can't be certified, too large a batch."""
+    batch_size = settings.batch_size
     for name, player in (("generator", generator), ("critic", critic)):
         if not isinstance(player, nn.Module):
             raise InputError(f"{name} must be a torch module, not {player!r:.60}. Build it first.")
@@ -57,7 +59,10 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, *, ba
             "Build it with heads=1; end your own with Squeeze()."
         )
     kr_lower_bound(critic, test, test)  # refuses what an audit would refuse
-    if compiled and isinstance(critic, Penalized):
+    if settings.reuse == "gradient" and (isinstance(critic, Penalized) or settings.accumulate > 1):
+        why = "a batch in several parts" if settings.accumulate > 1 else f"the penalty of {type(critic).__name__}"
+        raise InputError(f"`reuse=gradient` does not work with {why}. Use `reuse=samples`.")
+    if settings.compile and isinstance(critic, Penalized):
         raise InputError(
             f"`compile` does not work with {type(critic).__name__}, whose penalty is differentiated twice, which "
             "torch.compile can't do. Leave `compile` out."

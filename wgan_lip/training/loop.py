@@ -23,12 +23,11 @@ from wgan_lip.training.capturing import CAPTURES, CapturedStep, moved_by, obstac
 from wgan_lip.training.checks import check_players, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
-from wgan_lip.training.moves import average, compiled, descend, draw, playing, scheduler, settler
+from wgan_lip.training.moves import ascend_and_descend, average, compiled, descend, draw, playing, scheduler, settler
 from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
 from wgan_lip.training.settings import Training
 from wgan_lip.utils.checks import check_choice
-from wgan_lip.utils.devices import flushed_denormals
 from wgan_lip.wasserstein.dual import ascend
 from wgan_lip.wasserstein.interval import InvariantViolation
 
@@ -96,7 +95,7 @@ def train_wgan(
     # Not itself a generator, so that bad settings are refused at the call, before anything is written about the run.
     ranks = Ranks()
     ranks.check_divides(settings.batch_size, settings.accumulate)
-    check_players(source, generator, critic, batch_size=settings.batch_size, compiled=settings.compile)
+    check_players(source, generator, critic, settings)
     data = ranks.checked_data(source)
     augment = Augmenter(settings, source.image_shape)
     loop = _Loop(settings, ranks, generator, critic, augment, seed=seed, pause=pause)
@@ -216,7 +215,7 @@ class _Loop:
 
         self.ascent = captured(self.ascend, game.critic_optimizer)
         self.descent = captured(self.descend, game.generator_optimizer)
-        self.both = captured(self.ascend_and_descend, *optimizers)
+        self.both = captured(self.step_of_both, *optimizers)
 
     def begin(self, game: Game) -> None:
         """Prepares the first step."""
@@ -232,9 +231,10 @@ class _Loop:
         settings, batch = self.settings, self.settings.batch_size
         if self.renew is not None and settings.renew_every is not None and game.step % settings.renew_every == 0:
             self.adapt(game, self.renew)
-        for _ in range(settings.at(game.step + 1) - settings.reuse_batch):
+        shared = settings.reuse != "nothing"
+        for _ in range(settings.at(game.step + 1) - shared):
             value = self.critic_step(game)
-        if settings.reuse_batch:
+        if shared:
             values = self.both(*self.draws(game, batch, self.ranks.share)).clone()  # a replay overwrites its result
         else:
             latents = self.latents(game, batch, self.ranks.share)
@@ -264,16 +264,20 @@ class _Loop:
             parts=self.settings.accumulate, settle=self.settle_generator,
         )  # fmt: skip
 
-    @flushed_denormals()
-    def ascend_and_descend(self, game: Game, x: Tensor, latents: Tensor) -> Tensor:
-        """The critic's step, then the generator's, on the same latents; dual value and loss, shape (2,)."""
+    def step_of_both(self, game: Game, x: Tensor, latents: Tensor) -> Tensor:
+        """The critic's step and the generator's on the same latents; dual value and loss, shape (2,)."""
         if self.settings.accumulate > 1:  # the graphs of all parts would take the memory that splitting saves
             return torch.stack((self.ascend(game, x, latents), self.descend(game, latents)))
-        samples = self.generate(latents)
-        value = ascend(self.value, game.critic_optimizer, x, samples.detach(), settle=self.settle_critic)
+        samples, settle = self.generate(latents), (self.settle_critic, self.settle_generator)
+        if self.settings.reuse == "gradient":
+            return ascend_and_descend(
+                self.generator, self.critic, game.generator_optimizer, game.critic_optimizer, x, samples,
+                value=self.value, settle=settle,
+            )  # fmt: skip
+        value = ascend(self.value, game.critic_optimizer, x, samples.detach(), settle=settle[0])
         loss = descend(
             self.generator, self.critic, game.generator_optimizer, latents, play=lambda _: samples, value=self.value,
-            settle=self.settle_generator,
+            settle=settle[1],
         )  # fmt: skip
         return torch.stack((value, loss))
 
