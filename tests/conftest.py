@@ -7,7 +7,12 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+# Before torch is imported: processes that tests start inherit it, and share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -39,6 +44,30 @@ TINY = [
 ]
 # As users have it, where a test looks at that.
 WATCHED = ["training.audit_first=true", "training.audit_refits=1", "tracking=[tensorboard]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_runs() -> Iterator[None]:
+    """What takes most of a run of a few steps, and is the same in all of them.
+
+    The final scores search less for a steep slope; test_adversary tests the search, test_installation a run with all of
+    it. And Hydra does not compose every command twice: the first time, it looks for `hydra.mode`, which is None unless
+    it was typed.
+    """
+    from hydra._internal.hydra import Hydra
+
+    from wgan_lip.training import scoring
+
+    genuine = Hydra.get_mode
+
+    def mode(hydra, config_name, overrides):
+        typed = any("hydra" in override for override in overrides)
+        return genuine(hydra, config_name=config_name, overrides=overrides) if typed else None
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scoring, "estimate_lipschitz", partial(scoring.estimate_lipschitz, starts=32, steps=8))
+        patched.setattr(Hydra, "get_mode", mode)
+        yield
 
 
 @pytest.fixture(autouse=True)

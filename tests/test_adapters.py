@@ -259,7 +259,8 @@ def test_a_game_on_a_loader_goes_on_bit_by_bit():
         critic, generator = ResNetCritic(2, width=8, depth=1), MLPGenerator(2, latent_dim=2, width=8)
         records = train_wgan(
             source, generator, critic,
-            Training(steps=6, batch_size=7, critic_steps=2, warmup_steps=2, log_every=2, audit_every=6, audit_size=6),
+            Training(steps=6, batch_size=7, critic_steps=2, warmup_steps=2, log_every=2, audit_every=6, audit_size=6,
+                     audit_refits=0),
             critic_optimizer=torch.optim.Adam(critic.parameters()),
             generator_optimizer=torch.optim.Adam(generator.parameters()), state=state,
         )  # fmt: skip

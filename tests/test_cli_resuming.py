@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, WATCHED
+from conftest import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_resuming import differences
 
@@ -32,7 +32,7 @@ from wgan_lip.runs.run import Run, load_run
 from wgan_lip.training.signals import Interrupted, StopRequests
 from wgan_lip.utils.checks import InputError
 
-LONGER = [*TINY, *WATCHED, "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
+LONGER = [*TINY, "tracking=[tensorboard]", "training.audit_first=true", "training.steps=12", "training.log_every=2", "training.audit_every=6", "evaluation.fit_steps=0",
           "evaluation.repeats=1"]  # fmt: skip
 
 
@@ -190,12 +190,29 @@ def test_a_sweep_goes_on_in_its_folder(monkeypatch):
     assert (Path("sweep/seed=0") / CHECKPOINT).stat().st_mtime_ns == before
 
 
+def interrupted_in(folder: Path, step: int, *settings: str) -> Path:
+    """The run in a folder of its own that SIGTERM interrupted at the given step, without pictures."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("wgan_lip.training.board.TrainingBoard._show", lambda *_: None)
+            signalled(patched, signal.SIGTERM, step=step)
+            assert main(["train", *LONGER, *settings, "hydra.run.dir=run"]) == 143
+    finally:
+        os.chdir(before)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """A run that was interrupted at step 7, to copy."""
+    return interrupted_in(tmp_path_factory.mktemp("stopped"), 7)
+
+
 @pytest.fixture
-def interrupted(monkeypatch) -> Path:
-    with monkeypatch.context() as patched:
-        signalled(patched, signal.SIGTERM, step=7)
-        assert main(["train", *LONGER, "hydra.run.dir=run"]) == 143
-    return Path("run")
+def interrupted(stopped) -> Path:
+    return Path(shutil.copytree(stopped, "run"))
 
 
 def refused(capsys, *arguments: str) -> str:
@@ -219,15 +236,20 @@ def test_another_configuration_is_refused_by_every_key_that_differs(interrupted,
     assert main(["train", "resume=run", "checkpoint.keep=5", "threads=2"]) == 0
 
 
+@pytest.fixture(scope="module")
+def stopped_on_a_file(tmp_path_factory) -> Path:
+    """A run on the file x.npy beside it that was interrupted at step 5, to copy."""
+    folder = tmp_path_factory.mktemp("on_a_file")
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(80, 2)))
+    return interrupted_in(folder, 5, "data=file", "data.path=x.npy")
+
+
 @pytest.fixture
-def on_a_file(monkeypatch) -> np.ndarray:
+def on_a_file(stopped_on_a_file) -> np.ndarray:
     """The rows of x.npy, on which `run` was interrupted at step 5."""
-    rows = np.random.default_rng(0).normal(size=(80, 2))
-    np.save("x.npy", rows)
-    with monkeypatch.context() as patched:
-        signalled(patched, signal.SIGTERM, step=5)
-        assert main(["train", *LONGER, "data=file", "data.path=x.npy", "hydra.run.dir=run"]) == 143
-    return rows
+    shutil.copytree(stopped_on_a_file, "run")
+    shutil.copyfile(stopped_on_a_file.parent / "x.npy", "x.npy")
+    return np.load("x.npy")
 
 
 def test_a_run_goes_on_with_the_same_data_wherever_they_lie_now(on_a_file, capsys):
@@ -464,10 +486,8 @@ def test_a_run_whose_process_is_gone_is_not_said_to_run(interrupted, capsys):
 @pytest.mark.parametrize(
     "content", ["", '{"state": "interr', '{"state": 7}', '{"state": "running", "started": "then"}', None]
 )
-def test_auto_goes_on_with_a_run_whose_status_is_torn(whole, monkeypatch, content, capsys):
-    with monkeypatch.context() as patched:
-        signalled(patched, signal.SIGTERM, step=7)
-        assert main(["train", *LONGER]) == 143
+def test_auto_goes_on_with_a_run_whose_status_is_torn(whole, stopped, content, capsys):
+    shutil.copytree(stopped, "outputs/train/run")
     (run,) = runs()
     (run / "status.json").unlink() if content is None else (run / "status.json").write_text(content)
     assert main(["train", *LONGER, "resume=auto"]) == 0
@@ -534,15 +554,19 @@ def test_a_console_that_is_gone_is_no_failure(whole, monkeypatch, error):
     assert_same(Path("run"), whole)
 
 
+BRIEF = [*TINY, "data=moons", "data.test_size=30", "training.steps=2", "evaluation.fit_steps=0", "evaluation.repeats=1"]
+"""A run whose process does not take long to start either."""
+
+
 def test_a_pipe_that_is_closed_early_leaves_a_finished_run_and_status_0():
-    command = f"{sys.executable} -m wgan_lip train {' '.join(LONGER)} training.steps=2 hydra.run.dir=run 2>&1"
+    command = f"{sys.executable} -m wgan_lip train {' '.join(BRIEF)} hydra.run.dir=run 2>&1"
     done = subprocess.run(["bash", "-c", f"({command}; echo $? > status) | head -n 1"], capture_output=True, text=True)
     assert done.stdout == "training in run\n" and done.stderr == ""
     assert Path("status").read_text() == "0\n" and Run("run").status["state"] == "finished"
 
 
 def test_a_run_without_a_console_is_finished():
-    command = f"{sys.executable} -m wgan_lip train {' '.join(LONGER)} training.steps=2 hydra.run.dir=run"
+    command = f"{sys.executable} -m wgan_lip train {' '.join(BRIEF)} hydra.run.dir=run"
     assert subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"]).returncode == 0
     assert Run("run").status["state"] == "finished"
 
@@ -603,7 +627,7 @@ for line in sys.stdin:
 
 def test_a_process_killed_at_any_instant_loses_no_more_than_since_its_last_checkpoint():
     """Kills a real process WGAN_LIP_KILLS times, 3 by default, each time at a random instant of its life."""
-    settings = [*TINY, *WATCHED, "training.steps=60", "training.log_every=5", "training.audit_every=20", "checkpoint.every=10",
+    settings = [*TINY, "tracking=[tensorboard]", "training.audit_first=true", "training.steps=60", "training.log_every=5", "training.audit_every=20", "checkpoint.every=10",
                 "checkpoint.keep=3", "evaluation.fit_steps=0", "evaluation.repeats=1"]  # fmt: skip
     assert main(["train", *settings, "hydra.run.dir=whole"]) == 0
     life = 0.5 + 1.5 * Run("whole").metrics[-1]["time"]
