@@ -601,7 +601,7 @@ def test_equal_seeds_play_equal_games(name):
             source,
             generator,
             critic,
-            Training(steps=6, batch_size=16, log_every=1, audit_size=20),
+            Training(steps=6, batch_size=16, log_every=1, audit_size=20, audit_refits=0),
             critic_optimizer=torch.optim.Adam(critic.parameters(), lr=1e-3),
             generator_optimizer=torch.optim.Adam(generator.parameters(), lr=1e-3),
             seed=seed,

@@ -82,7 +82,9 @@ def test_a_training_that_stops_itself_is_counted_and_the_others_go_on(small, tmp
                       tmp_path)  # fmt: skip
     row = {**case.labels, **case.measured()}
     assert row["stopped"] == "At step 2 the dual value is NaN." and row["final"]["steps"] == 1
-    assert "| clipped, 1 of 1 stopped |" in image_rivals._table([row], case.images, image_rivals._final)
+    assert f"| clipped, 1 of 1 stopped | {RIVALS['clipped'].tries} |" in image_rivals._table(
+        [row], case.images, image_rivals._final
+    )
 
 
 def test_a_lead_is_told_in_standard_errors_of_the_differences_seed_by_seed():

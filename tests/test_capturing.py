@@ -129,8 +129,7 @@ GAMES = {
     "clipped, in parts": {"critic_clip": 0.5, "generator_clip": 0.1, "accumulate": 4},
     "in bfloat16": {"precision": "bfloat16"},
     "boosted": {"boost_first": 2, "boost_steps": 4},
-    "on one batch": {"reuse": "samples"},
-    "on one gradient": {"reuse": "gradient"},
+    "on one batch": {"reuse_batch": True},
     "from the data on, renewed": {"critic": "cones", "start_at_data": True, "renew_every": 5},
 }
 

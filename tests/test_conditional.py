@@ -188,7 +188,7 @@ def test_a_conditional_game_moves_each_class_to_its_place():
     *_, last = wgan_lip.train_wgan(
         source, generator, critic,
         wgan_lip.Training(steps=160, batch_size=64, critic_steps=2, warmup_steps=20, audit_size=100, audit_every=160,
-                          ema_half_life=500.0),
+                          audit_refits=0, ema_half_life=500.0),
         generator_optimizer=torch.optim.Adam(generator.parameters(), 3e-3, betas=(0.5, 0.9)),
         critic_optimizer=torch.optim.Adam(critic.parameters(), 1e-2, betas=(0.5, 0.9)),
     )  # fmt: skip
@@ -200,7 +200,7 @@ def test_a_conditional_game_moves_each_class_to_its_place():
 
 def test_the_command_trains_scores_and_samples_with_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    conditional = ["data.label_scale=4", "critic=convolutional"]
+    conditional = ["data.label_scale=4", "critic=convolutional", "critic.width=16"]
     assert main(["train", *TINY, *conditional, "hydra.run.dir=run"]) == 0
     run = load_run("run")
     samples = run.sample(40)

@@ -712,7 +712,7 @@ def test_the_lower_bound_holds_for_the_samples_the_critic_was_trained_on():
 def test_the_uniform_law_on_rows_is_named_as_what_it_is():
     x, y = (torch.randn(200, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (0, 1))
     result = estimate_w1(
-        law_of_rows(x, "x.npy"), law_of_rows(y, "y.npy"), laws=True, critic_steps=20, samples=300, seconds=5
+        law_of_rows(x, "x.npy"), law_of_rows(y, "y.npy"), laws=True, critic="cones", critic_steps=1, samples=300
     )
     for name, file in (("P", "x.npy"), ("Q", "y.npy")):
         sentence = f"{name} is the uniform law on the 200 rows of {file}"
@@ -723,10 +723,10 @@ def test_the_uniform_law_on_rows_is_named_as_what_it_is():
 def test_samples_that_repeat_others_are_counted_and_told():
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x, y = rows.repeat(20, 1), torch.randn(400, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    result = estimate_w1(x, y, laws=True, critic_steps=20, seconds=5)
+    result = estimate_w1(x, y, laws=True, critic="cones", critic_steps=1)
     (note,) = (note for note in result.notes if "repeat another one" in note)
     assert note.startswith("570 of the 600 samples of P") and note in result.population.assumptions
-    distinct = estimate_w1(y, y + 1, laws=True, critic_steps=20, seconds=5)
+    distinct = estimate_w1(y, y + 1, laws=True, critic="cones", critic_steps=1)
     assert not any("repeat" in told for told in (*distinct.notes, *distinct.population.assumptions))
 
 

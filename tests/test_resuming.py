@@ -129,8 +129,7 @@ def with_cones(dim, **_):
     [
         (SpectralNormCritic, {}),
         (with_cones, {"start_at_data": True, "renew_every": 2}),
-        (ResNetCritic, {"reuse": "samples"}),
-        (ResNetCritic, {"reuse": "gradient"}),
+        (ResNetCritic, {"reuse_batch": True}),
     ],
 )
 def test_a_game_interrupted_after_every_step_is_the_whole_one(critic, settings):

@@ -26,7 +26,7 @@ from wgan_lip.lipschitz.layers import GradientFlow, GroupSort, Linear, Lipschitz
 from wgan_lip.lipschitz.optimizers import LEARNING_RATE, Muon, parameter_groups
 from wgan_lip.transport import solve
 
-__all__ = ["COMPARED", "METHODS", "SOLVERS", "Method", "interleaved"]
+__all__ = ["COMPARED", "METHODS", "SOLVERS", "Method", "interleaved", "mean_of"]
 
 SOLVERS: dict[str, Solver | None] = {"samples": None, "transport": lambda x, y: solve(x, y).potential}
 

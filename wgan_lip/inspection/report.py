@@ -45,6 +45,7 @@ def write_report(looked: Inspection, out: str | Path) -> Path:
     """Writes the page about an inspected run; see :func:`report`."""
     path = place_in(looked.run, out)
     try:
+        path.parent.stat()  # before the page is drawn, which takes seconds
         return write_whole(path, utf8(run_page(looked)).encode())
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}. Give another file by out=FILE.") from None

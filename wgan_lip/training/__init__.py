@@ -7,14 +7,13 @@
 from wgan_lip.training.api import train
 from wgan_lip.training.game import DivergedError, Game, NonFiniteError, Record, RefutedError, StoppedError
 from wgan_lip.training.loop import train_wgan
-from wgan_lip.training.moves import PRECISIONS, REUSES, SCHEDULES
+from wgan_lip.training.moves import PRECISIONS, SCHEDULES
 from wgan_lip.training.ranks import OtherRankError, Ranks
 from wgan_lip.training.scoring import Evaluation
 from wgan_lip.training.settings import Training
 
 __all__ = [
     "PRECISIONS",
-    "REUSES",
     "SCHEDULES",
     "DivergedError",
     "Evaluation",

@@ -59,9 +59,6 @@ def check_players(source: Source, generator: nn.Module, critic: nn.Module, setti
             "Build it with heads=1; end your own with Squeeze()."
         )
     kr_lower_bound(critic, test, test)  # refuses what an audit would refuse
-    if settings.reuse == "gradient" and (isinstance(critic, Penalized) or settings.accumulate > 1):
-        why = "a batch in several parts" if settings.accumulate > 1 else f"the penalty of {type(critic).__name__}"
-        raise InputError(f"`reuse=gradient` does not work with {why}. Use `reuse=samples`.")
     if settings.compile and isinstance(critic, Penalized):
         raise InputError(
             f"`compile` does not work with {type(critic).__name__}, whose penalty is differentiated twice, which "

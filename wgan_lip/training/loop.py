@@ -23,7 +23,7 @@ from wgan_lip.training.capturing import CAPTURES, CapturedStep, moved_by, obstac
 from wgan_lip.training.checks import check_players, method_of
 from wgan_lip.training.game import Game, Record, RefutedError
 from wgan_lip.training.guards import Guard, table_of_values
-from wgan_lip.training.moves import ascend_and_descend, average, compiled, descend, draw, playing, scheduler, settler
+from wgan_lip.training.moves import average, compiled, descend, draw, playing, scheduler, settler
 from wgan_lip.training.randomness import global_rng_state
 from wgan_lip.training.ranks import Ranks
 from wgan_lip.training.settings import Training
@@ -231,10 +231,9 @@ class _Loop:
         settings, batch = self.settings, self.settings.batch_size
         if self.renew is not None and settings.renew_every is not None and game.step % settings.renew_every == 0:
             self.adapt(game, self.renew)
-        shared = settings.reuse != "nothing"
-        for _ in range(settings.at(game.step + 1) - shared):
+        for _ in range(settings.at(game.step + 1) - settings.reuse_batch):
             value = self.critic_step(game)
-        if shared:
+        if settings.reuse_batch:
             values = self.both(*self.draws(game, batch, self.ranks.share)).clone()  # a replay overwrites its result
         else:
             latents = self.latents(game, batch, self.ranks.share)
@@ -268,16 +267,11 @@ class _Loop:
         """The critic's step and the generator's on the same latents; dual value and loss, shape (2,)."""
         if self.settings.accumulate > 1:  # the graphs of all parts would take the memory that splitting saves
             return torch.stack((self.ascend(game, x, latents), self.descend(game, latents)))
-        samples, settle = self.generate(latents), (self.settle_critic, self.settle_generator)
-        if self.settings.reuse == "gradient":
-            return ascend_and_descend(
-                self.generator, self.critic, game.generator_optimizer, game.critic_optimizer, x, samples,
-                value=self.value, settle=settle,
-            )  # fmt: skip
-        value = ascend(self.value, game.critic_optimizer, x, samples.detach(), settle=settle[0])
+        samples = self.generate(latents)
+        value = ascend(self.value, game.critic_optimizer, x, samples.detach(), settle=self.settle_critic)
         loss = descend(
             self.generator, self.critic, game.generator_optimizer, latents, play=lambda _: samples, value=self.value,
-            settle=settle[1],
+            settle=self.settle_generator,
         )  # fmt: skip
         return torch.stack((value, loss))
 

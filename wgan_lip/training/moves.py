@@ -16,9 +16,7 @@ from wgan_lip.utils.devices import flushed_denormals
 
 __all__ = [
     "PRECISIONS",
-    "REUSES",
     "SCHEDULES",
-    "ascend_and_descend",
     "average",
     "compiled",
     "descend",
@@ -30,9 +28,6 @@ __all__ = [
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Name → inner arithmetic of the generator in training."""
-
-REUSES = ("nothing", "samples", "gradient")
-"""What a generator step may take over from the critic step before it."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -138,50 +133,6 @@ def descend(
     optimizer.step()
     critic.requires_grad_(True)
     return losses[0] if parts == 1 else torch.stack(losses).mean()
-
-
-@flushed_denormals()
-def ascend_and_descend(
-    generator: nn.Module,
-    critic: nn.Module,
-    generator_optimizer: torch.optim.Optimizer,
-    critic_optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    samples: Tensor,
-    *,
-    value: Callable[[Tensor], Tensor],
-    settle: tuple[Callable[[nn.Module], None], Callable[[nn.Module], None]],
-) -> Tensor:
-    r"""A step of both players from one evaluation of the critic f: both follow its gradient before its step.
-
-    .. math:: \theta_f \mathrel{+}= \nabla_{\theta_f} \bigl( E f(x) - E f(G(z)) \bigr), \qquad
-              \theta_G \mathrel{+}= \nabla_{\theta_G} E f(G(z))
-
-    for gradient steps; any optimisers take them. Returns the dual value and the generator's loss, shape (2,), detached.
-
-    Arguments:
-        generator: The generator.
-        critic: The critic, without a penalty, whose gradient would be mixed with its own.
-        generator_optimizer: Built on the generator's parameters.
-        critic_optimizer: Built on the critic's.
-        x: Real samples, shape (b, d).
-        samples: G(z), shape (b, d), with their graph.
-        value: Evaluates the critic.
-        settle: Called with critic and generator between gradient and step.
-    """
-    for optimizer in (generator_optimizer, critic_optimizer):
-        optimizer.zero_grad(set_to_none=True)
-    leaves = samples.detach().requires_grad_()
-    real, generated = value(torch.cat((x, leaves))).split((len(x), len(leaves)))
-    loss = -generated.mean()
-    dual = real.mean() + loss
-    (-dual).backward()
-    assert leaves.grad is not None
-    samples.backward(-leaves.grad)
-    for player, optimizer, settled in zip((critic, generator), (critic_optimizer, generator_optimizer), settle):
-        settled(player)
-        optimizer.step()
-    return torch.stack((dual, loss)).detach()
 
 
 @flushed_denormals()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from wgan_lip.training.augmentation import Augmentation
-from wgan_lip.training.moves import PRECISIONS, REUSES, SCHEDULES
+from wgan_lip.training.moves import PRECISIONS, SCHEDULES
 from wgan_lip.utils.settings import Settings, above, at_least, one_of
 
 __all__ = ["Audits", "Averaging", "Batches", "Budget", "CriticSteps", "Guards", "Schedules", "Training"]
@@ -57,9 +57,8 @@ class CriticSteps(Settings):
 
     Attributes:
         critic_steps: Critic steps per generator step.
-        reuse: What the generator step takes over from the last of them, a key of :data:`wgan_lip.training.REUSES`:
-            `nothing`; `samples`, which are then generated once for both, unless `accumulate` splits the batch; or
-            `gradient`, the critic's at these samples before its step, so that the critic is not evaluated once more.
+        reuse_batch: Whether the last of them and the generator step take the same latents. Their samples are generated
+            once, unless `accumulate` splits the batch: with one critic step, half as many in all.
         warmup_steps: Critic steps before the first generator step.
         boost_steps: Critic steps in a boosted generator step, instead of `critic_steps`.
         boost_first: Number of generator steps at the start that are boosted.
@@ -71,7 +70,7 @@ class CriticSteps(Settings):
     """
 
     critic_steps: int = above(0, 3)
-    reuse: str = one_of(REUSES, "nothing")
+    reuse_batch: bool = False
     warmup_steps: int = at_least(0, 100)
     boost_steps: int = above(0, 100)
     boost_first: int = at_least(0, 0)
