@@ -10,7 +10,8 @@ from torch import nn
 
 from wgan_lip import ImageCritic, InputError, PrincipalCritic, certify, constrain_steps, parameter_groups, verify
 from wgan_lip.lipschitz.layers import PrincipalEnergies, block_groups
-from wgan_lip.wasserstein.dual import ascend
+from wgan_lip.lipschitz.optimizers import Muon
+from wgan_lip.wasserstein.dual import ascend, kr_value
 
 
 def layer(dim=6, axes=2, groups=(0, 0, 1, 1, 2, 2), **settings):
@@ -20,7 +21,7 @@ def layer(dim=6, axes=2, groups=(0, 0, 1, 1, 2, 2), **settings):
 
 def test_it_gives_coordinates_as_they_are_and_the_norms_of_the_rest():
     principal = layer()
-    principal.mean.copy_(torch.arange(6.0))
+    principal.mean.data.copy_(torch.arange(6.0))
     x = torch.randn(7, 6, dtype=torch.float64)
     u = (x - principal.mean) @ principal.weight.T
     rest = (x - principal.mean) - u @ principal.weight
@@ -151,3 +152,42 @@ def test_images_come_as_images_and_as_rows_and_labels_are_energies_of_their_own(
     plain = ImageCritic((2, 4, 4), axes=3, partitions=2)
     assert torch.equal(plain(torch.ones(3, 2, 4, 4)), plain(torch.ones(3, 32)))
     assert certify(plain).lipschitz <= 1
+
+
+def test_trained_axes_find_the_subspace_that_the_laws_are_moved_towards():
+    rng = torch.Generator().manual_seed(0)
+    subspace = torch.linalg.qr(torch.randn(40, 3, generator=rng)).Q  # not along the largest variances
+
+    def pairs(n):
+        y = torch.randn(n, 40, generator=rng) * torch.linspace(3, 0.3, 40) + 2
+        rest = y - 2 - (y - 2) @ subspace @ subspace.T
+        return y - torch.rand(n, 1, generator=rng) * rest, y
+
+    def share_of_w1(trained):
+        torch.manual_seed(0)
+        critic = PrincipalCritic(40, axes=6, depth=1, trained=trained)
+        critic.start_at(*pairs(2000))
+        optimizer = Muon(parameter_groups(critic, 0.1))
+        constrain_steps(optimizer, critic)
+        for step in range(400):
+            for group in optimizer.param_groups:
+                group["lr"] *= 1 - 1 / (400 - step)  # linearly to 0
+            ascend(critic, optimizer, pairs(128)[0], pairs(128)[1])  # independent
+        certificate = certify(critic)
+        assert certificate.lipschitz <= 1 and verify(certificate, critic)
+        x, y = pairs(20_000)
+        with torch.no_grad():
+            return float(kr_value(critic, x, y) / (x - y).norm(dim=1).mean())
+
+    shares = share_of_w1(trained=True), share_of_w1(trained=False)
+    assert shares[0] > 0.97 > 0.9 > shares[1], shares
+
+
+def test_the_middle_trains_with_the_axes_and_only_with_them():
+    names = {"principal.weight", "principal.mean"}
+    for trained in (False, True):
+        critic = PrincipalCritic(10, axes=2, depth=1, trained=trained)
+        found = {name for name, parameter in critic.named_parameters() if parameter.requires_grad}
+        assert found & names == (names if trained else set())
+        front, _ = critic.split_frozen()
+        assert ("principal" in dict(front.named_children())) is not trained

@@ -25,8 +25,8 @@ class PrincipalCritic(Critic):
     .. math:: f = v \circ \varphi_L \circ \cdots \circ \varphi_1 \circ Q \circ P
 
     P is :class:`wgan_lip.lipschitz.layers.PrincipalEnergies`, which :meth:`Critic.start_at` sets from samples and
-    training leaves unchanged; Q, φ and v are as in :class:`ResNetCritic`. Start it at samples: before that its axes are
-    random. Muon trains it better than Adam.
+    training leaves unchanged, unless `trained`; Q, φ and v are as in :class:`ResNetCritic`. Start it at samples: before
+    that its axes are random. Muon trains it better than Adam.
 
     Arguments:
         dim: Dimension d of the samples.
@@ -39,6 +39,9 @@ class PrincipalCritic(Critic):
         bias_scale: The layers' biases start uniform in [−bias_scale, bias_scale], in the samples' units; see
             :class:`ResNetCritic`.
         heads: Number of potentials on the one body; see :class:`Critic`.
+        trained: Whether P trains with the rest. Its axes then turn to what the laws have in common, or differ in, and
+            its energies become distances from a subspace; but P is evaluated in each step, so that steps on fixed
+            samples take several times as long.
 
     Example:
         >>> critic = PrincipalCritic(100, axes=8)
@@ -57,10 +60,11 @@ class PrincipalCritic(Critic):
         activation: str = "relu",
         bias_scale: float = 0.05,
         heads: int = 1,
+        trained: bool = False,
     ) -> None:
         check_sizes(dim=dim, depth=depth, heads=heads)
         axes = max(1, min(AXES, dim // 2)) if axes is None else axes
-        principal = PrincipalEnergies(dim, axes, groups)
+        principal = PrincipalEnergies(dim, axes, groups, trained=trained)
         width = min(principal.width, WIDTH) if width is None else width
         check_sizes(width=width)
         state = Norm.euclidean(width)
@@ -85,7 +89,7 @@ class ImageCritic(PrincipalCritic):
         axes: Principal coordinates; by default 192, or half of the dimension if that is less.
         block: Height and width of the blocks; by default 8 for images of 16 pixels and more, else 2.
         partitions: Number of partitions into blocks, shifted against each other, which share all energies equally.
-        width, depth, activation, bias_scale, heads: As for :class:`PrincipalCritic`.
+        width, depth, activation, bias_scale, heads, trained: As for :class:`PrincipalCritic`.
         label_count: K; 0 for samples without labels.
 
     Raises:
@@ -110,6 +114,7 @@ class ImageCritic(PrincipalCritic):
         bias_scale: float = 0.05,
         heads: int = 1,
         label_count: int = 0,
+        trained: bool = False,
     ) -> None:
         if image_shape is None or len(image_shape) != 3:
             raise InputError(
@@ -127,14 +132,14 @@ class ImageCritic(PrincipalCritic):
         super().__init__(
             math.prod(image_shape) + label_count,
             axes=axes, groups=groups, width=width, depth=depth, activation=activation, bias_scale=bias_scale,
-            heads=heads,
+            heads=heads, trained=trained,
         )  # fmt: skip
 
     @classmethod
     def examples(cls) -> Iterator[ImageCritic]:
         yield cls((1, 4, 5), axes=3, depth=1)
         yield cls((2, 4, 4), axes=3, block=2, partitions=2, width=6, depth=2)
-        yield cls((1, 4, 4), axes=3, depth=1, label_count=2)
+        yield cls((1, 4, 4), axes=3, depth=1, label_count=2, trained=True)
 
 
 def _shares(groups: Tensor) -> Tensor:

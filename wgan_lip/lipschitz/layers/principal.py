@@ -32,14 +32,15 @@ class PrincipalEnergies(LipschitzLayer):
     direction, where a projection alone is blind to most. Energies lose what moves *within* a group: signs and places.
 
     W, μ, s and ε do not train by default: they are set by :meth:`start_at`, and layers behind this one can be trained
-    on states computed once.
+    on states computed once. If they train, W and μ can become any affine subspace: with one group, e is the distance
+    from it. The negative distance is the potential of laws that agree along the subspace, where P is nearer to it.
 
     Arguments:
         dim: Dimension d of the samples, shape (b, d).
         axes: Number k of principal coordinates, at most d.
         groups: The group of each coordinate, d integers from 0 to B − 1, as :func:`block_groups` gives them for images;
             or shares s, shape (B, d), not negative. By default all coordinates form one group.
-        trained: Whether W trains, kept semi-orthogonal.
+        trained: Whether W, kept semi-orthogonal, and μ train.
 
     Raises:
         InputError: Sizes that do not fit; shares below zero or not finite.
@@ -55,8 +56,7 @@ class PrincipalEnergies(LipschitzLayer):
     """
 
     summary = Summary("(W(x − μ), √(s r² + ε)), r the rest of x − μ", constant="1 for ‖W‖ ≤ 1 and shares s of sum 1")
-    lengths = ()
-    mean: Tensor
+    lengths = ("mean",)
     shares: Tensor
     softening: Tensor
 
@@ -67,7 +67,7 @@ class PrincipalEnergies(LipschitzLayer):
         if not 1 <= axes <= dim:
             raise InputError(f"axes must be from 1 to {dim}, the dimension of the samples, not {axes}.")
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(axes, dim)), requires_grad=trained)
-        self.register_buffer("mean", torch.zeros(dim))
+        self.mean = nn.Parameter(torch.zeros(dim), requires_grad=trained)
         self.register_buffer("shares", _shares(dim, groups))
         self.register_buffer("softening", torch.tensor(SOFTENING))
         Retraction(self)()
