@@ -41,7 +41,8 @@ __all__ = [
 ]
 
 BATCH = 512  # samples of each law per step
-START = 4096  # samples of each law, at most, that a critic starts from
+START = 16_384  # samples of each law, at most, that a critic starts from
+START_ENTRIES = 2**25  # coordinates of these, at most
 STARTING = 0.1  # of the time, at most, for a start
 SIZING = 0.3  # of that, for finding the number of samples
 PLANNING = 0.7  # of the rest of it, for the plan
@@ -92,7 +93,7 @@ def train_and_measure(
     r"""Trains one critic on fresh independent samples, in float32, and measures it on fresh pairs, in float64.
 
     The optimiser ascends the KR dual, real and fake samples in one pass, with learning rates by a schedule in time. A
-    :class:`~wgan_lip.critics.Critic` starts at samples of each law, 4,096 if that takes at most a tenth of the time.
+    :class:`~wgan_lip.critics.Critic` starts at samples of each law, 16,384 if that takes at most a tenth of the time.
     Time is processor time of this process, so other work on the machine makes the wait longer but does not change the
     result; drawing samples counts, and so does the start. With zero seconds the critic is measured as it was built,
     from 128 samples.
@@ -100,7 +101,7 @@ def train_and_measure(
     Note [Starts]
         An exact plan between many samples in many dimensions may take longer than the training itself, and so may
         clustering them. So a start takes a tenth of the time: a part of it goes to larger and larger sets of samples,
-        up to 4,096 of each law, then the start is made at that many, with a plan between as many of these as the rest
+        up to 16,384 of each law, then the start is made at that many, with a plan between as many of these as the rest
         allows. A potential from fewer samples hurts cones less than fewer tips.
 
         If a method has several starts, a critic trains from each for 15 % of the time, with its learning rate falling
@@ -202,8 +203,8 @@ def _start(critic: Critic, pair: Trainable, start: str, seconds: float, rng: tor
         left = PLANNING * (began + seconds - time.process_time())
         return largest_in_time(lambda n: solver(x[:n], y[:n]), len(x), left, clock=time.process_time)[1]
 
-    trial = None if solver is None else _flat
-    size, _ = largest_in_time(lambda size: at(size, trial), START, SIZING * seconds, growth=1, clock=time.process_time)
+    trial, most = None if solver is None else _flat, max(1, min(START, START_ENTRIES // pair.dim))
+    size, _ = largest_in_time(lambda size: at(size, trial), most, SIZING * seconds, growth=1, clock=time.process_time)
     if solver is not None:
         at(size, in_time)
     return size

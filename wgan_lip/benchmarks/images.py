@@ -96,6 +96,7 @@ _VARIANTS: dict[str, Method] = {
     "residual_constant": replace(_RESIDUAL, schedule="constant"),
     "image_adam": Method(image, learning_rate=0.2),
     "image_64": Method(image, {"axes": 64}, optimizer="Muon"),
+    "image_trained": Method(image, {"axes": 64, "trained": True}, optimizer="Muon"),
     "image_narrow": Method(image, {"width": 96}, optimizer="Muon"),
     "image_shallow": Method(image, {"depth": 2}, optimizer="Muon"),
     "sorting_16": replace(_SORTING, arguments={"group": 16}),

@@ -21,7 +21,7 @@ _STRIDE = 4.0  # standard deviations of the samples that a coordinate of a tip m
 _WARMTH = 0.1  # the initial temperature, in distances of the samples from their mean
 _COLDEST = 20.0  # natural logarithm of the largest factor by which it falls: beyond, quotients by it exceed float32
 _HEAD_START = 2.0  # how far rising cones start above falling ones, in temperatures
-_SOLVED = 2048  # states of each law whose transport is solved exactly
+_SOLVED = 8192  # states of each law whose transport is solved exactly
 _REACH = 6.0  # distances between neighbouring tips, over the root of the dimension, that tips move so, at most
 _CHUNK = 2**22  # distances of one block
 _SHARPNESS = 0.1  # the temperature at a start from a solver, in distances between neighbouring tips
@@ -197,7 +197,7 @@ class Cones(LipschitzLayer):
         both groups, except that rising ones start a little above, so that falling ones count at first: from equal
         heights they would share the samples for long, and a group far above is never trained.
 
-        With one, tips start at k-means centres, on the potential of an exact plan between up to 2,048 states of each
+        With one, tips start at k-means centres, on the potential of an exact plan between up to 8,192 states of each
         law: rising cones bound it from above, falling ones from below. The group whose bound has the larger dual value
         on other states leads: f starts as that bound. The temperature is a tenth of the distance between neighbouring
         tips, so f starts almost hard.

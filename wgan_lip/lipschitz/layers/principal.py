@@ -32,8 +32,13 @@ class PrincipalEnergies(LipschitzLayer):
     direction, where a projection alone is blind to most. Energies lose what moves *within* a group: signs and places.
 
     W, μ, s and ε do not train by default: they are set by :meth:`start_at`, and layers behind this one can be trained
-    on states computed once. If they train, W and μ can become any affine subspace: with one group, e is the distance
-    from it. The negative distance is the potential of laws that agree along the subspace, where P is nearer to it.
+    on states computed once.
+
+    Note [Common subspaces]
+        Where P is Q moved towards an affine subspace c + V, so that the laws agree along V and not across it,
+        −dist(x, c + V) is a potential. With one group e is that distance, if the rows of W span V and μ is in c + V:
+        W and μ that train find both. The dimension of V need not be known. A spare row w takes E (wᵀr)² from the mean
+        square of e, so the spare ones turn to the directions across V with the least variance, where they cost least.
 
     Arguments:
         dim: Dimension d of the samples, shape (b, d).
