@@ -267,9 +267,14 @@ def test_processes_give_the_same_rows_and_tell_a_failure_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("suite", "overrides", "message"),
     [
-        ("funnels", ["dims"], "Overrides must have the form KEY=VALUE with KEY in dims, funnels, methods, seconds"),
-        ("funnels", ["pairs=shift"], "KEY in dims, funnels, methods, seconds, not 'pairs=shift'"),
+        (
+            "funnels",
+            ["dims"],
+            "Overrides must have the form KEY=VALUE with KEY in dims, funnels, draws, methods, seconds",
+        ),
+        ("funnels", ["pairs=shift"], "KEY in dims, funnels, draws, methods, seconds, not 'pairs=shift'"),
         ("funnels", ["dims=3"], "dims must be among 2, 4, 8, 16, 32, 64, 128, not '3'"),
+        ("funnels", ["draws=10"], "draws must be among 0, 1, .*, not '10'"),
         ("funnels", ["methods=cones,linaer"], "methods must be among cones, .*, not 'linaer'"),
         ("funnels", ["seconds=0"], "seconds must be a positive number, not '0'"),
         ("funnels", ["seconds=inf"], "seconds must be a positive number, not 'inf'"),
@@ -302,6 +307,24 @@ def test_funnels_writes_table_figure_and_all_figures(in_this_process, tmp_path, 
     assert "| gradient_penalty | not certified | 4 |" in table
     assert table.startswith("| dimension | funnels | best published cosine | linear | best baseline trained here |\n")
     assert len(re.findall(r"^\| 2 \| (?:4|16) \| 0\.8\d+, \S+ \| ", table, re.MULTILINE)) == 2
+
+
+def test_funnels_measures_several_draws_of_the_centres(in_this_process, tmp_path):
+    overrides = "overrides=['dims=2','funnels=4','draws=0,2','methods=linear','seconds=0.05']"
+    assert main(["benchmark", "suite=funnels", overrides, f"out={tmp_path}"]) == 0
+    assert in_this_process == ["dim2-funnels4-linear-seed0", "dim2-funnels4-draw2-linear-seed0"]
+    first, second = (row["certified_ratio"] for row in json.loads((tmp_path / "results.json").read_text())["rows"])
+    cells = f"| 2 | 4 | linear | {100 * first:.1f} % | {100 * second:.1f} % |"
+    assert first != second and cells in (tmp_path / "table.md").read_text()
+
+
+def test_few_samples_start_a_critic_in_many_dimensions(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(contest, "START_ENTRIES", 4 * 300)
+    monkeypatch.setattr(ResNetCritic, "start_at", lambda critic, x, y, solver: sizes.append(len(x)))
+    monkeypatch.setattr(contest, "_ascended", lambda *_: 0)
+    contest.trained(Method(ResNetCritic), Shift(dim=4), seconds=1000.0, batch=8, seed=0)
+    assert max(sizes) == 300
 
 
 def test_oracles_writes_table_figure_and_all_figures(in_this_process, tmp_path, capsys):
