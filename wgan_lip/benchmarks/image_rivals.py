@@ -381,8 +381,8 @@ W1(t, r)] between sets of {SCORED:,} samples, on features of a classifier traine
 EfficientNet-Lite0 (CIFAR-10), in their units, in brackets that of real images; KID, precision and recall are on the
 same features. A lead is a mean over seeds, with its standard error from the differences seed by seed. Read: the share
 of samples whose class the classifier is at least {100 * SURE:.0f} % sure of. Copies: see
-`wgan_lip.metrics.memorisation`. Critic: its value between generated samples and training images, and test images, over
-the certified constant where there is one."""
+`wgan_lip.metrics.memorisation`. Critic: its value between generated samples and training images, and test images; for
+critics of this package over their certified constant, which is under `Lip ≤`."""
 
 
 def _part(name: str, images: Images, rows: Sequence[Mapping[str, Any]], out: Path) -> Iterator[str]:
@@ -406,8 +406,8 @@ def _part(name: str, images: Images, rows: Sequence[Mapping[str, Any]], out: Pat
         figure = figures.score_against(groups, by=by, quantity="excess of W1 on features")
         figures.save(figure, out / f"{name}_{by}.png", dpi=130)
         yield f"![{name}: scores against {by}]({name}_{by}.png)"
-    figures.save(_samples_side_by_side(name, images.source, of, out), out / f"{name}_samples.png")
-    yield f"![{name}: samples of the generator beside each critic, first seed]({name}_samples.png)"
+    figures.save(_samples_side_by_side(name, images.source, of, out), out / f"{name}_grid.png")
+    yield f"![{name}: samples of the generator beside each critic, first seed]({name}_grid.png)"
 
 
 def _final(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
