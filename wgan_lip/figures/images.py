@@ -145,7 +145,7 @@ def image_table(
     Arguments:
         rows: Of equal lengths; each image of shape (c * h * w,).
         captions: One for each image.
-        heads: One for each column.
+        heads: One for each column, of one or more lines.
         image_shape: (c, h, w).
         value_range: As in :func:`sample_grid`.
         title: Title of the figure.
@@ -159,7 +159,7 @@ def image_table(
             tile = sample_grid(image[None], image_shape, columns=1, scale=scale, value_range=value_range)
             top, left = row * high, column * wide + gap // 2
             canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    head = 54 if title else 26
+    head = 10 + 16 * max(text.count("\n") + 1 for text in heads) + (28 if title else 0)
     figure = Figure(figsize=(canvas.shape[1] / 100, (canvas.shape[0] + head) / 100))
     axes = figure.add_axes((0, 0, 1, canvas.shape[0] / (canvas.shape[0] + head)))
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
