@@ -12,8 +12,10 @@ import torch
 from wgan_lip.benchmarks import cases as case_files
 from wgan_lip.benchmarks import image_rivals
 from wgan_lip.benchmarks.image_rivals import RIVALS, ImageRival, Images, ImageSet, _lead
+from wgan_lip.benchmarks.images import shaped
 from wgan_lip.cli import main
 from wgan_lip.data import Digits, ImageSource
+from wgan_lip.generators import DCGANGenerator
 
 
 def digits(root, tuning):
@@ -69,9 +71,6 @@ def test_every_rival_trains(name, small, tmp_path):
 
 
 def players(case):
-    from wgan_lip.benchmarks.images import shaped
-    from wgan_lip.generators import DCGANGenerator
-
     method = shaped(case.rival.method, (1, 8, 8))
     generator = DCGANGenerator((1, 8, 8), low=0.0, high=1.0, latent_dim=64, channels=2)
     return generator, method.critic(64, **method.arguments)

@@ -352,19 +352,8 @@ DISTURBANCES = {
 }
 
 
-def disturbing(names):
-    """Every module with every disturbance that changes one of its weights."""
-    shapes = {name: {p.ndim for p in CASES[name][0]().parameters()} for name in names}
-    needed = {"rank one": 2} | {name: 0 for name in DISTURBANCES if name.endswith(" tau")}
-    return [
-        (name, disturbance)
-        for name in names
-        for disturbance in DISTURBANCES
-        if needed.get(disturbance) in {None, *shapes[name]}
-    ]
-
-
-@pytest.mark.parametrize(("name", "disturbance"), disturbing(WITH_WEIGHTS))
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_the_claim_bounds_disturbed_weights(name, disturbance):
     module, norm_in, norm_out = build(name)
     with torch.no_grad():
@@ -403,13 +392,10 @@ OPTIMISERS = {
 }
 
 
-CRITICS = [name for name in KEPT if name not in LAYERS]  # from layers of all kinds
-STEPS = [(name, "Adam", torch.float32) for name in KEPT]
-STEPS += [(name, optimiser, torch.float32) for name in CRITICS for optimiser in OPTIMISERS if optimiser != "Adam"]
-STEPS += [(name, "Adam", torch.float64) for name in CRITICS]
-
-
-@pytest.mark.parametrize(("name", "optimiser", "dtype"), STEPS)
+@pytest.mark.parametrize(
+    ("optimiser", "dtype"), [*((name, torch.float32) for name in OPTIMISERS), ("Adam", torch.float64)]
+)
+@pytest.mark.parametrize("name", KEPT)
 def test_the_constant_stays_at_most_1_after_every_step_of_any_optimiser(name, optimiser, dtype):
     module, norm_in, norm_out = build(name)
     module = module.to(dtype)
@@ -431,7 +417,8 @@ def test_the_constant_stays_at_most_1_after_every_step_of_any_optimiser(name, op
     assert_bounded(module, norm_in, norm_out)
 
 
-@pytest.mark.parametrize(("name", "disturbance"), disturbing(KEPT))
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("disturbance", [d for d in DISTURBANCES if d != "tiny"])
 def test_one_step_repairs_disturbed_weights(name, disturbance):
     module, _, _ = build(name)
     with torch.no_grad():
@@ -443,6 +430,11 @@ def test_one_step_repairs_disturbed_weights(name, disturbance):
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert constant(module) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_one_step_repairs_tiny_weights(name):
+    test_one_step_repairs_disturbed_weights(name, "tiny")
 
 
 @pytest.mark.parametrize("name", PACKAGE_WEIGHTS)

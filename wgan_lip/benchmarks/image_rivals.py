@@ -62,8 +62,7 @@ SAMPLES = 4000  # generated samples that are scored
 SCORED = 1000  # of each set in a score
 DRAWS = 5
 QUERIES = 1000  # samples whose nearest training sample is sought
-SHOWN = 40  # samples that are kept
-ROWS = 8  # of them in the picture
+SHOWN = 8  # samples that are kept for the picture
 SURE = 0.9  # confidence at which a classifier is said to read a digit
 HELD_OUT = 10_000  # training images held out while settings are chosen
 
@@ -99,12 +98,12 @@ _FULL = {"width": 128, "depth": 2, "group": 128}
 _SMALL = {"members": 2, "width": 64, "depth": 3, "group": 64}
 
 RIVALS: dict[str, Rival] = {
-    "sorting": Rival(Method(SortingCritic, _FULL, 0.015, _BETAS), tries=26),
-    "sorting_mean": Rival(Method(mean_of, _SMALL, 0.03, _BETAS), tries=12),
-    "residual": Rival(Method(ResNetCritic, {}, 0.02, _BETAS), tries=3),
-    "image": Rival(Method(image, {}, 0.02, _BETAS), tries=2),
+    "sorting": Rival(Method(SortingCritic, _FULL, 0.015, _BETAS), tries=8),
+    "sorting_mean": Rival(Method(mean_of, _SMALL, 0.03, _BETAS), tries=19),
+    "residual": Rival(Method(ResNetCritic, {}, 0.02, _BETAS), tries=2),
+    "image": Rival(Method(image, {}, 0.02, _BETAS), tries=3),
     "fixed_width": Rival(Method(FixedWidthCritic, {"depth": 2}, 0.02, _BETAS)),
-    "gradient_penalty": Rival(_PENALTY, tries=8),
+    "gradient_penalty": Rival(_PENALTY, tries=6),
     "gradient_penalty_usual": Rival(replace(_PENALTY, learning_rate=0.1), 1e-3, 2),
     "one_sided_penalty": Rival(replace(_PENALTY, arguments={"width": 128, "one_sided": True})),
     "spectral_norm": Rival(Method(SpectralNormCritic, {}, 0.1, (0.0, 0.9), baseline=True), tries=2),
@@ -488,12 +487,12 @@ def _samples_side_by_side(
     name: str, source: ImageSource, rows: Sequence[Mapping[str, Any]], out: Path
 ) -> figures.Figure:
     """A column a critic, real images first."""
-    columns = {"real": source.test[:ROWS].numpy()}
+    columns = {"real": source.test[:SHOWN].numpy()}
     for critic in dict.fromkeys(row["critic"] for row in rows):
         first = next((row for row in rows if row["critic"] == critic and "final" in row), None)
         if first is not None:
             path = out / "samples" / f"{name}-{critic}-seed{first['seed']}.npy"
             if path.exists():  # cases that were kept may have lost it
-                columns[critic.replace("_", "\n")] = np.load(path, allow_pickle=False)[:ROWS] / np.float32(255)
-    images = [[samples[row] for samples in columns.values()] for row in range(ROWS)]
-    return figures.image_table(images, [[""] * len(columns)] * ROWS, list(columns), image_shape=source.image_shape)
+                columns[critic.replace("_", "\n")] = np.load(path, allow_pickle=False)[:SHOWN] / np.float32(255)
+    images = [[samples[row] for samples in columns.values()] for row in range(SHOWN)]
+    return figures.image_table(images, [[""] * len(columns)] * SHOWN, list(columns), image_shape=source.image_shape)

@@ -284,15 +284,21 @@ class _Loop:
     def draws(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """This rank's share of samples (b, d), augmented, and latents (b, k)."""
         x = share(draw(game.source, size, game.data_rng, self.device))
-        return self.augment(x, share(self.augment.draw(size, game.latent_rng))), self.latents(game, size, share)
+        if self.augment.numbers:
+            x = self.augment(x, share(self.augment.draw(size, game.latent_rng)))
+        return x, self.latents(game, size, share)
 
     def latents(self, game: Game, size: int, share: Callable[[Tensor], Tensor]) -> Tensor:
         """This rank's share of latents and of the random numbers with which their samples are augmented, (b, k)."""
         latents = draw_latents(self.generator, size, game.latent_rng)
-        return share(torch.cat((latents, self.augment.draw(size, game.latent_rng)), dim=1))
+        if self.augment.numbers:
+            latents = torch.cat((latents, self.augment.draw(size, game.latent_rng)), dim=1)
+        return share(latents)
 
     def generate(self, latents: Tensor) -> Tensor:
         """Generated samples, augmented, shape (b, d), from what :meth:`latents` returns."""
+        if not self.augment.numbers:
+            return self.play(latents)
         latents, numbers = latents.tensor_split((latents.shape[1] - self.augment.numbers,), dim=1)
         return self.augment(self.play(latents), numbers)
 
