@@ -329,9 +329,11 @@ class RayMonotone(Funnel):
     def _moved_along(self, y: Tensor) -> Tensor:
         """x, shape (n, d), from y, shape (n, d), by matrices of shapes (n, k) and (n, d)."""
         centres, biases = self.centres.to(y), self.biases.to(y)
-        distances = self._distances(y)  # (n, k)
-        height, k = (distances + biases).min(dim=1, keepdim=True)  # (n, 1)
-        start, apex, side = distances.gather(1, k), centres[k[:, 0]], y.new_tensor(self.half_width)
+        distances = torch.cdist(y, centres, compute_mode="use_mm_for_euclid_dist")  # (n, k), several times as fast
+        k = (distances + biases).argmin(dim=1)
+        apex, side = centres[k], y.new_tensor(self.half_width)
+        start = torch.linalg.vector_norm(y - apex, dim=1, keepdim=True)  # anew: products lose digits close to an apex
+        height = start + biases[k, None]
         v = (y - apex) / start  # (n, d)
         cube = ((torch.copysign(side, v) - y) / v).amin(dim=1, keepdim=True)
 
@@ -340,7 +342,7 @@ class RayMonotone(Funnel):
         ahead = (y * v).sum(dim=1, keepdim=True) - v @ centres.T  # (y − a_j)·v
         r = (distances - delta) * (distances + delta) / (2 * (delta - ahead))
         rivals = (r > 0) & (r > -delta)
-        rivals.scatter_(1, k, False)
+        rivals.scatter_(1, k[:, None], False)
         border = r.where(rivals, math.inf).amin(dim=1, keepdim=True)
         whole = start + torch.minimum(cube, border)
         return apex + (start / whole) ** self.power * whole * v
