@@ -44,6 +44,7 @@ from wgan_lip.data.images import ImageSource
 from wgan_lip.generators import DCGANGenerator, draw_latents
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.metrics import Features, Floor, Pool, features_of, memorisation, on_features
+from wgan_lip.metrics.classifier import LEARNING_RATE as CLASSIFIER_RATE
 from wgan_lip.metrics.classifier import Classifier
 from wgan_lip.training import DivergedError, RefutedError, Training, train_wgan
 from wgan_lip.utils.checks import InputError
@@ -141,7 +142,7 @@ class ImageSet:
     read: Callable[[Path, bool], ImageSource]
     channels: int
     features: str
-    classifier_steps: int = 1500
+    classifier_steps: int = 5000
 
 
 SETS: dict[str, ImageSet] = {"mnist": ImageSet(_mnist, 8, "classifier"), "cifar10": ImageSet(_cifar10, 16, "lite0")}
@@ -208,8 +209,10 @@ class ImageRival(Piece):
     folder: Path
 
     def settings(self) -> dict[str, Any]:
+        of = SETS[self.images.name]
         return {
             "labels": self.labels, "images": self.images.name, "tuning": self.images.tuning,
+            "features": [of.features, of.classifier_steps, CLASSIFIER_RATE],
             "rival": self.rival.settings(), "seconds": self.seconds, "batch": BATCH,
         }  # fmt: skip
 
@@ -220,7 +223,7 @@ class ImageRival(Piece):
 
         Returns:
             `steps`, `seconds`, `along`, scores after some of the steps and at some of the times; `final`, those at the
-            end, with `memorisation`; the critic's `guarantee`, certified constant `lipschitz` if there is one, and its
+            end, with `memorisation`; the critic's `guarantee`, certified constant `lipschitz`, if any, and its
             value between generated samples and `train`, and `held_out` images, over that constant; `stopped`, why
             training stopped itself, if it did.
         """
@@ -290,7 +293,8 @@ class ImageRival(Piece):
 
     def _of_critic(self, critic: nn.Module, source: ImageSource, generated: Tensor) -> dict[str, Any]:
         """Its constant, and its value on images it was trained on and on others."""
-        lipschitz = certify(critic).lipschitz if not self.rival.method.baseline else None
+        certified = getattr(critic, "guarantee", "certified") != "not certified"
+        lipschitz = certify(critic).lipschitz if certified else None
         n = min(SAMPLES, len(source.test))
         with torch.no_grad():
             values = [float(kr_value(critic, real, generated)) for real in (source.reference(n, 1), source.test[:n])]
@@ -380,8 +384,8 @@ W1(t, r)] between sets of {SCORED:,} samples, on features of a classifier traine
 EfficientNet-Lite0 (CIFAR-10), in their units, in brackets that of real images; KID, precision and recall are on the
 same features. A lead is a mean over seeds, with its standard error from the differences seed by seed. Read: the share
 of samples whose class the classifier is at least {100 * SURE:.0f} % sure of. Copies: see
-`wgan_lip.metrics.memorisation`. Critic: its value between generated samples and training images, and test images; for
-critics of this package over their certified constant, which is under `Lip ≤`."""
+`wgan_lip.metrics.memorisation`. Critic: its value between generated samples and training images, and test images; where
+its constant is certified, over that constant, which is under `Lip ≤`."""
 
 
 def _part(name: str, images: Images, rows: Sequence[Mapping[str, Any]], out: Path) -> Iterator[str]:
