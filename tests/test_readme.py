@@ -356,6 +356,20 @@ def test_what_is_said_of_images_with_known_plans_is_what_was_measured():
     )
     assert f"residual layers certify {residual:.1f} %, the image critic {image:.1f} %, and cones {cones:.1f} %" in words
 
+    rows = {(row["method"], row["pair"], row["side"]): row for row in results("image_funnels_long")}
+
+    def after(pair: str, method: str) -> str:
+        return " and ".join(f"{100 * rows[method, pair, side]['certified_ratio']:.1f} %" for side in (32, 64))
+
+    assert f"cones certify {after('1_funnel', 'cones')} of W1 with 1 funnel, {after('16_funnels', 'cones')}" in words
+    told = [after(pair, "principal") for pair in ("1_funnel", "16_funnels")]
+    assert f"certifies {told[0]}, and {told[1]}; all cosines are at least" in words
+    least = min(row["cosine"] for (_, pair, _), row in rows.items() if pair != "subspace")
+    assert f"all cosines are at least {math.floor(1000 * least) / 1000:.3f}." in words
+    cosines = " and ".join(f"{rows['principal', 'subspace', side]['cosine']:.3f}" for side in (32, 64))
+    assert f"it certifies {after('subspace', 'principal')}, at cosines of {cosines}, because" in words
+    assert f"cones stay at {after('subspace', 'cones')}." in words
+
 
 def test_what_is_said_of_first_pictures_is_what_was_measured():
     content = json.loads((ROOT / "outputs/reference/inspect/results.json").read_text(encoding="utf-8"))
