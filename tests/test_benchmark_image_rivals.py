@@ -52,7 +52,7 @@ def test_the_page_compares_at_equal_times_and_at_equal_steps(small, tmp_path, ca
         assert row["steps"] >= marks[-2][0] and 0.3 <= row["seconds"] < 3
         assert (row["lipschitz"] is None) is (row["critic"] == "gradient_penalty")
         assert row["critic"] != "sorting_mean" or 0.9 < row["lipschitz"] <= 1
-        assert 0 <= row["final"]["read"] <= 1 and row["final"]["least_class"] <= 0.1 <= row["final"]["largest_class"]
+        assert 0 <= row["final"]["read"] <= 1 and row["final"]["rarest_class"] <= 0.1 <= row["final"]["commonest_class"]
         assert (tmp_path / "samples" / f"mnist-{row['critic']}-seed{row['seed']}.npy").exists()
     names = ["mnist_seconds.png", "mnist_samples.png", "mnist_grid.png"]
     assert (

@@ -487,3 +487,16 @@ def test_fid_and_kid_on_the_features_of_the_file(tmp_path, extractor):
     assert found.values.keys() == {"fid", "kid"} and inception.weights_sha256 in found.extractor
     with pytest.raises(InputError, match="FID and KID need images of 1 or 3 channels, not 2"):
         inception.embedded(source.test, (2, 4, 8))
+
+
+def test_a_classifier_reads_digits_and_not_noise_and_sees_missing_classes():
+    source = Digits()
+    classifier = trained_classifier(source, steps=200)
+    real = classifier.reading(classifier.embedded(source.test))
+    noise = classifier.reading(classifier.embedded(torch.rand(500, 64, generator=torch.Generator().manual_seed(0))))
+    one = classifier.reading(classifier.embedded(source.test[source.test_labels == 3]))
+    assert real["read"] > 0.8 > 0.5 > noise["read"]
+    assert 0.05 < real["rarest_class"] <= 0.1 <= real["commonest_class"] < 0.15
+    assert one["rarest_class"] == 0 and one["commonest_class"] > 0.9
+    found = compare(source.test, source, features=classifier, draws=2)["features"]
+    assert found.values.items() >= real.items() and set(real) <= set(found.floors)

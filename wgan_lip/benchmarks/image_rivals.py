@@ -45,7 +45,7 @@ from wgan_lip.generators import DCGANGenerator, draw_latents
 from wgan_lip.lipschitz.certificates import certify
 from wgan_lip.metrics import Features, Floor, Pool, features_of, memorisation, on_features
 from wgan_lip.metrics.classifier import LEARNING_RATE as CLASSIFIER_RATE
-from wgan_lip.metrics.classifier import Classifier
+from wgan_lip.metrics.classifier import SURE, Classifier
 from wgan_lip.training import DivergedError, RefutedError, Training, train_wgan
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import plus_minus, rounded, rounded_up
@@ -64,7 +64,6 @@ SCORED = 1000  # of each set in a score
 DRAWS = 5
 QUERIES = 1000  # samples whose nearest training sample is sought
 SHOWN = 8  # samples that are kept for the picture
-SURE = 0.9  # confidence at which a classifier is said to read a digit
 HELD_OUT = 10_000  # training images held out while settings are chosen
 
 
@@ -191,11 +190,7 @@ class Images:
         row = {"excess": excess.excess, "w1_over_floor": excess.ratio}
         row |= {name: of[name] for name in ("kid", "precision", "recall", "coverage")}
         if isinstance(self.features, Classifier):
-            with torch.no_grad():
-                read = self.features.head(found.float()).softmax(dim=1)
-            shares = read.argmax(dim=1).bincount(minlength=read.shape[1]) / len(read)
-            row |= {"read": float((read.amax(dim=1) >= SURE).float().mean())}
-            row |= {"least_class": float(shares.min()), "largest_class": float(shares.max())}
+            row |= self.features.reading(found.float())
         return row
 
 
@@ -452,7 +447,7 @@ def _table(rows: Sequence[Mapping[str, Any]], images: Images, when: When) -> str
             f"{means['recall']:.3f}",
         ]  # fmt: skip
         if read:
-            least, largest = min(e["least_class"] for e in found), max(e["largest_class"] for e in found)
+            least, largest = min(e["rarest_class"] for e in found), max(e["commonest_class"] for e in found)
             line += [percent(means["read"]), f"{100 * least:.0f} to {100 * largest:.0f} %"]
         if when is _final:
             line += [

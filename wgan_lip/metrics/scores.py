@@ -84,8 +84,9 @@ def compare(
         seed: Seed of the reference samples.
 
     Returns:
-        `samples`, and, if available, `features` and `inception`. If samples carry labels, `features` of a classifier
-        includes `as_labelled`: the share that it classifies as their label.
+        `samples`, and, if available, `features` and `inception`. `features` of a classifier includes its
+        :meth:`~wgan_lip.metrics.Classifier.reading` and, if samples carry labels, `as_labelled`: the share that it
+        classifies as their label.
 
     Raises:
         InputError: Fewer than two samples or than `neighbour` needs, or unusable ones.
@@ -119,9 +120,11 @@ def compare(
             excess = excess_over_floor(at_generated, at_test, at_reference, size=third, draws=draws, seed=seed)
             values["excess"], floors["excess"] = excess.excess, excess.real
             errors["excess"] = excess.error, excess.real_error
-        if isinstance(features, Classifier) and source.label_shares is not None:
-            for scores, samples in ((values, generated), (floors, reference)):
-                scores["as_labelled"] = _as_labelled(samples, features, len(source.label_shares))
+        if isinstance(features, Classifier):
+            for scores, samples, at in ((values, generated, at_generated), (floors, reference, at_reference)):
+                scores |= features.reading(at)
+                if source.label_shares is not None:
+                    scores["as_labelled"] = _as_labelled(samples, features, len(source.label_shares))
         found["features"] = Compared(values, floors, n, features.description, blurs, errors)
     if inception is not None:
         pixels = image_range(source)
