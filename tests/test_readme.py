@@ -37,8 +37,11 @@ PAGES = [
 ]
 PAGES += [
     "funnels",
+    "funnels_last",
     "funnels_long",
     "funnels_variants",
+    "image_funnels",
+    "image_funnels_long",
     "paper",
     "inverse",
     "inspect",
@@ -334,6 +337,18 @@ def test_what_is_said_of_inverse_problems_is_what_was_measured():
     assert f"reaches {best('deblurring', 'total_variation')} dB with total variation" in words
     assert f"{best('deblurring', *certified)} with the best certified critic, as with a gradient penalty" in words
     assert best("deblurring", *certified) == best("deblurring", *penalties)
+
+
+def test_what_is_said_of_the_last_three_settings_of_funnels_is_what_was_measured():
+    of = {}
+    for row in results("funnels_last"):
+        of.setdefault((row["dim"], row["funnels"]), []).append(row)
+    shares = {setting: [100 * row["certified_ratio"] for row in rows] for setting, rows in of.items()}
+    words = " ".join(README.split())
+    assert f"at least {min(shares[64, 256]):.1f} % and {min(shares[128, 64]):.1f} % of W1 certified" in words
+    hardest = shares[128, 256]
+    cosine = sum(row["cosine"] for row in of[128, 256]) / 3
+    assert f"it is {min(hardest):.1f} % to {max(hardest):.1f} %, at a mean cosine of {cosine:.4f}:" in words
 
 
 def test_what_is_said_of_images_with_known_plans_is_what_was_measured():

@@ -135,10 +135,15 @@ def measure(seeds: list[int], overrides: list[str], out: Path) -> str:
     return table
 
 
+def _ours(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of our critics, without baselines."""
+    return list(dict.fromkeys(row["method"] for row in rows if not METHODS[row["method"]].baseline))
+
+
 def _losses(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where each of our critics is behind the best published cosine, or misses W1 by more than a twentieth."""
     lines = ["**Where ours lose**", ""]
-    for method in dict.fromkeys(row["method"] for row in rows if not METHODS[row["method"]].baseline):
+    for method in _ours(rows):
         of = _of(rows, method=method)
         behind = [f"({row['dim']}, {row['funnels']})" for row in of if not _above(row)]
         short = [f"({row['dim']}, {row['funnels']})" for row in of if row["certified_ratio"] < 0.95]
@@ -173,7 +178,7 @@ def _of(rows: Sequence[Mapping[str, Any]], **labels: Any) -> list[Mapping[str, A
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line a setting, means over seeds, and a line a method."""
-    shown = [name for name in DRAWN if _of(rows, method=name)]
+    shown = [name for name in DRAWN if _of(rows, method=name)] or _ours(rows)
     with_baselines = any(METHODS[row["method"]].baseline for row in rows)
     heads = ["dimension", "funnels", "best published cosine", *shown, *["best baseline trained here"] * with_baselines]
     heads += ["value / W1, cones", "Lip ≤"] * ("cones" in shown)
@@ -221,6 +226,8 @@ def _draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """The cosines over the number of funnels, a panel a dimension."""
     names = {"cones": "this package, cones", "linear": "this package, linear read-out"}
     names |= {name: name.replace("_", " ") for name, method in COMPARED.items() if method.baseline}
+    if not any(row["method"] in names for row in rows):
+        names = {name: f"this package, {name.replace('_', ' ')}" for name in _ours(rows)}
 
     def curves(dim: int) -> dict[str, list[tuple[float, float]]]:
         counts = sorted({row["funnels"] for row in rows if row["dim"] == dim})
