@@ -36,7 +36,7 @@ SCORES: dict[str, dict[str, tuple[str, ...]]] = {
         "  precision, recall": ("precision", "recall"),
         "  density, coverage": ("density", "coverage"),
         "  read with p ≥ 0.9": ("read",),
-        "  rarest, commonest class": ("rarest_class", "commonest_class"),
+        "  rarest, top class": ("rarest_class", "commonest_class"),
         "  read as labelled": ("as_labelled",),
     },
     "inception": {"FID, KID": ("fid", "kid")},
