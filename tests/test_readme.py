@@ -137,6 +137,13 @@ def test_the_figures_of_mnist_are_the_committed_ones(images):
     assert f"excess is {far['values']['excess']:.2f} ({far['floors']['excess']:.2f})" in told
     lower, upper = row["interval"]["lower_as_trained"], row["interval"]["upper"]
     assert f"{math.floor(100 * lower) / 100:.2f} ≤ W1 ≤ {math.ceil(100 * upper) / 100:.2f}" in told
+    assert f"fitted to these samples proves {math.floor(100 * row['interval']['lower']) / 100:.2f}." in told
+    read, shares = far["values"]["read"], (far["values"]["rarest_class"], far["values"]["commonest_class"])
+    assert f"reads {100 * read:.1f} % of the samples with a probability of at least 0.9" in told
+    assert f"({100 * far['floors']['read']:.1f} % of real ones)" in told
+    assert "every class has between {:.1f} % and {:.1f} %".format(*(100 * share for share in shares)) in told
+    assert f"{row['training_seconds'] / 60:.0f} minutes without its scores" in told
+    assert f"A {' '.join(far['extractor'].split(',')[0].split())} reads" in told
 
 
 def test_the_figures_of_cifar10_are_the_committed_ones(images):
