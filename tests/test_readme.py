@@ -42,6 +42,7 @@ PAGES += [
     "funnels_variants",
     "image_funnels",
     "image_funnels_long",
+    "image_rivals_optimistic",
     "paper",
     "inverse",
     "inspect",
@@ -344,6 +345,22 @@ def test_what_is_said_of_inverse_problems_is_what_was_measured():
     assert f"reaches {best('deblurring', 'total_variation')} dB with total variation" in words
     assert f"{best('deblurring', *certified)} with the best certified critic, as with a gradient penalty" in words
     assert best("deblurring", *certified) == best("deblurring", *penalties)
+
+
+def test_what_is_said_of_optimistic_generators_is_what_was_measured():
+    rows = results("image_rivals_optimistic")
+
+    def excess(critic: str, steps: int | None = None) -> str:
+        of = [row["along"] for row in rows if row["critic"] == critic]
+        at = [along[-1] if steps is None else next(a for a in along if a["steps"] == steps) for along in of]
+        return f"{sum(each['excess'] for each in at) / len(at):.2f}"
+
+    ours, penalty, words = "sorting", "one_sided_penalty", " ".join(README.split())
+    early = [excess(f"{name}{kind}", 4000) for name in (ours, penalty) for kind in ("_optimistic", "")]
+    assert "the excess after 4,000 steps is {} with full sorts ({} without) and {} with a".format(*early) in words
+    assert f"one-sided penalty ({early[3]}): certified critics lead there." in words
+    late = [excess(f"{name}{kind}") for name in (ours, penalty) for kind in ("_optimistic", "")]
+    assert "At equal time it is {} ({}) and {} ({}): the penalty wins".format(*late) in words
 
 
 def test_what_is_said_of_the_last_three_settings_of_funnels_is_what_was_measured():
