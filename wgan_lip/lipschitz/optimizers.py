@@ -163,10 +163,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes a step; returns what `closure` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         by_kind: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for group in self.param_groups:
             by_kind["semi_orthogonal" in group].append(group)
@@ -219,10 +216,7 @@ class OptimisticAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes a step; returns what `closure` does."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         before = [parameter.clone() for parameter in parameters]
         self._adam.param_groups, self._adam.state = self.param_groups, self.state
@@ -233,3 +227,11 @@ class OptimisticAdam(torch.optim.Optimizer):
                 parameter.add_(delta - state["delta"])
             state["delta"] = delta
         return loss
+
+
+def _evaluated(closure: Callable[[], Any] | None) -> Any:
+    """What `closure` returns, with gradients; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
