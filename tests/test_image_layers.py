@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -455,6 +456,39 @@ def test_the_error_of_a_residual_layer_counts_underflow_before_a_large_step():
     found = evaluate(critic, torch.tensor([[x]], dtype=torch.float64))
     truth = Fraction(x) - Fraction(tau) * Fraction(w) ** 2 * Fraction(x)
     assert abs(truth - Fraction(found.values.item())) <= found.error.item() < 1e-200
+
+
+def test_the_error_of_a_residual_layer_counts_weights_that_underflow_under_a_huge_bias():
+    flow = ConvGradientFlow(1, 1, 1).double()
+    tiny = 5e-324
+    with torch.no_grad():
+        flow.weight.fill_(3 * tiny)
+        flow.bias.fill_(1e300)
+        flow.tau.fill_(0.5)
+    rounding = flow.claim().rounding
+    exact = -Fraction(0.5) * Fraction(3 * tiny) * Fraction(1e300)
+    error = abs(Fraction(flow(torch.zeros(1, 1, 1, 1, dtype=torch.float64)).item()) - exact)
+    assert error > Fraction(1e-16) * abs(exact), "the case must underflow"
+    assert error <= Fraction(gamma(rounding.operations)) * Fraction(rounding.offset)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6), (2, 5, 7), (2, 2, 3)])
+def test_windows_that_tile_an_image_are_those_of_a_convolution(shape):
+    layer = Conv2d(2, 3, (2, 3), stride=(2, 3)).double()
+    torch.nn.init.uniform_(layer.bias)
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    found = layer(x)
+    assert torch.allclose(found, F.conv2d(x, layer.weight, layer.bias, (2, 3)), atol=1e-14)
+    y = torch.randn_like(found)
+    adjoint = layer.convolution.adjoint(y, layer.weight, shape[1:])
+    forward = found - layer.bias.view(1, -1, 1, 1)
+    assert (adjoint * x).sum().item() == pytest.approx((y * forward).sum().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 3, 8), (2, 8, 3)])
+def test_images_that_tiles_do_not_fit_are_refused(shape):
+    with pytest.raises(InputError, match=re.escape(f"h at least 4 and w at least 4, not {(5, *shape)}")):
+        Conv2d(2, 3, 4, stride=4)(torch.zeros(5, *shape))
 
 
 def test_normalising_acts_on_channels_of_rows_and_images():

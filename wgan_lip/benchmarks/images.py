@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import product
@@ -29,16 +31,25 @@ from wgan_lip.benchmarks.image_pairs import PAIRS, ImagePair
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.benchmarks.methods import COMPARED, Method
 from wgan_lip.benchmarks.peers import torchlip_critic
-from wgan_lip.critics import ConvolutionalCritic, FixedWidthCritic, ImageCritic, ResNetCritic, SortingCritic
+from wgan_lip.critics import (
+    ConvolutionalCritic,
+    Critic,
+    FixedWidthCritic,
+    ImageCritic,
+    PenalizedCritic,
+    ResNetCritic,
+    SortingCritic,
+)
 from wgan_lip.lipschitz.adversary import estimate_lipschitz
 from wgan_lip.lipschitz.certificates import certify
+from wgan_lip.lipschitz.layers import Squeeze
 from wgan_lip.transport import solve
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded_up
 from wgan_lip.utils.tables import markdown_table
 from wgan_lip.wasserstein.interval import estimate_ray_gradient_norm
 
-__all__ = ["METHODS", "ImageCase", "measure", "shaped"]
+__all__ = ["METHODS", "ImageCase", "PenalizedConvolutions", "measure", "shaped"]
 
 SECONDS = 60.0  # of training, for every method
 ROOT = "~/.cache/wgan_lip"
@@ -61,9 +72,59 @@ def image(dim: int, *, image_shape: tuple[int, int, int], **arguments: Any) -> I
     return ImageCritic(image_shape, **arguments)
 
 
+class PenalizedConvolutions(PenalizedCritic):
+    """A :class:`PenalizedCritic` of convolutions for images of one shape, each followed by a leaky ReLU.
+
+    Arguments:
+        dim: c·h·w.
+        image_shape: (c, h, w).
+        channels: Channels after each convolution.
+        kernel_size: Height and width of every kernel; zeros around images keep their size before strides.
+        strides: Of each convolution.
+        slope: Of the leaky ReLU below 0.
+        width: Width of a hidden layer after the convolutions; 0 for none.
+        one_sided: As for :class:`PenalizedCritic`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        image_shape: tuple[int, int, int],
+        channels: Sequence[int] = (16, 32),
+        kernel_size: int = 4,
+        strides: Sequence[int] = (2, 2),
+        slope: float = 0.2,
+        width: int = 0,
+        one_sided: bool = False,
+    ) -> None:
+        super().__init__(dim, one_sided=one_sided)
+        before, *size = image_shape
+        padding = (kernel_size - 1) // 2
+        layers: OrderedDict[str, nn.Module] = OrderedDict(unflatten=nn.Unflatten(1, image_shape))
+        for index, (after, stride) in enumerate(zip(channels, strides, strict=True)):
+            layers[f"convolution_{index}"] = nn.Conv2d(before, after, kernel_size, stride, padding)
+            layers[f"activation_{index}"] = nn.LeakyReLU(slope)
+            before, size = after, [(pixels + 2 * padding - kernel_size) // stride + 1 for pixels in size]
+        layers["flatten"] = nn.Flatten()
+        rows = before * math.prod(size)
+        if width:
+            layers["hidden"] = nn.Linear(rows, width)
+            layers["activation"] = nn.LeakyReLU(slope)
+        layers["readout"] = nn.Linear(width or rows, 1)
+        layers["squeeze"] = Squeeze()
+        self._modules.clear()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    @classmethod
+    def examples(cls) -> Iterator[Critic]:
+        yield cls(64, image_shape=(1, 8, 8), channels=(2, 3), width=4)
+
+
 def shaped(method: Method, image_shape: tuple[int, int, int]) -> Method:
     """The method for images of that shape, where its critic needs to know."""
-    if method.critic not in (convolutional, image):
+    if method.critic not in (convolutional, image, PenalizedConvolutions):
         return method
     return replace(method, arguments={**method.arguments, "image_shape": image_shape})
 

@@ -8,8 +8,7 @@ descent on a data term plus the critic, as in *Adversarial regularizers in inver
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -19,17 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wgan_lip import figures
 from wgan_lip.benchmarks.cases import Piece, parse_overrides, positive_number, run_cases, some_of
 from wgan_lip.benchmarks.contest import steps_in_time
 from wgan_lip.benchmarks.image_pairs import absent
+from wgan_lip.benchmarks.images import PenalizedConvolutions
 from wgan_lip.benchmarks.machine import write_page, write_results
 from wgan_lip.critics import ConvolutionalCritic, Critic, ImageCritic, PenalizedCritic, ResNetCritic
 from wgan_lip.data import MNIST
 from wgan_lip.lipschitz.certificates import certify
-from wgan_lip.lipschitz.layers import Squeeze, constrain_steps
+from wgan_lip.lipschitz.layers import constrain_steps
 from wgan_lip.lipschitz.optimizers import parameter_groups
 from wgan_lip.utils.checks import InputError
 from wgan_lip.utils.numbers import rounded_up
@@ -113,36 +113,14 @@ def psnr(x: Tensor, truth: Tensor) -> float:
     return float(-10 * (x - truth).square().mean(dim=1).log10().mean())
 
 
-class PenalizedConvolutions(PenalizedCritic):
-    """A :class:`PenalizedCritic` of convolutions."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        layers: OrderedDict[str, nn.Module] = OrderedDict(unflatten=nn.Unflatten(1, SHAPE))
-        channels, size = 1, SHAPE[1]
-        for index, after in enumerate((16, 32, 64)):
-            layers[f"convolution_{index}"] = nn.Conv2d(channels, after, 5, stride=2 if index else 1, padding=2)
-            layers[f"activation_{index}"] = nn.LeakyReLU(0.1)
-            channels, size = after, size if not index else math.ceil(size / 2)
-        layers["flatten"] = nn.Flatten()
-        layers["hidden"] = nn.Linear(channels * size * size, 128)
-        layers["activation"] = nn.LeakyReLU(0.1)
-        layers["readout"] = nn.Linear(128, 1)
-        layers["squeeze"] = Squeeze()
-        self._modules.clear()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    @classmethod
-    def examples(cls) -> Iterator[Critic]:
-        yield cls(math.prod(SHAPE))
-
-
+_CONVOLUTIONS: dict[str, Any] = {
+    "channels": (16, 32, 64), "kernel_size": 5, "strides": (1, 2, 2), "slope": 0.1, "width": 128
+}  # fmt: skip
 CRITICS: dict[str, Callable[[], Critic]] = {
     "convolutional": partial(ConvolutionalCritic, SHAPE),
     "image": partial(ImageCritic, SHAPE),
     "residual": partial(ResNetCritic, math.prod(SHAPE)),
-    "penalty_convolutional": partial(PenalizedConvolutions, math.prod(SHAPE)),
+    "penalty_convolutional": partial(PenalizedConvolutions, math.prod(SHAPE), image_shape=SHAPE, **_CONVOLUTIONS),
     "penalty_dense": partial(PenalizedCritic, math.prod(SHAPE)),
 }
 METHODS = ("total_variation", *CRITICS)

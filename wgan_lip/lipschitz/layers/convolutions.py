@@ -82,15 +82,42 @@ class Convolution:
         """Distances between windows are multiples of it; wrapped round an image of any size, they take any value."""
         return (1, 1) if self.wraps else self.stride
 
+    @property
+    def tiles(self) -> bool:
+        """Whether windows are tiles of the image, so that K is one product of matrices on all of them."""
+        return (
+            self.stride == self.kernel_size and self.dilation == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        )
+
     def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.tiles:
+            return self._on_tiles(x, kernel, bias)
         vertical, horizontal = padding = self.padding
         if self.wraps:
             x = F.pad(x, (horizontal, horizontal, vertical, vertical), mode="circular")
             padding = (0, 0)
         return F.conv2d(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
+    def _on_tiles(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        (p, q), (c, h, w) = self.kernel_size, x.shape[1:]
+        if c != kernel.shape[1] or h < p or w < q:
+            raise InputError(
+                f"Images must have shape (b, {kernel.shape[1]}, h, w), h at least {p} and w at least {q}, "
+                f"not {tuple(x.shape)}."
+            )
+        tiles = x.permute(0, 2, 3, 1)[:, : h - h % p, : w - w % q]  # channels last, as copies of long runs are faster
+        tiles = tiles.unflatten(2, (-1, q)).unflatten(1, (-1, p)).transpose(2, 3).flatten(3)  # (b, rows, columns, pqc)
+        return F.linear(tiles, kernel.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+
+    def _from_tiles(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
+        tiles = y.permute(0, 2, 3, 1) @ kernel.permute(0, 2, 3, 1).flatten(1)  # (b, rows, columns, pqc)
+        x = tiles.unflatten(3, (*self.kernel_size, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return F.pad(x, (0, 0, 0, size[1] - x.shape[2], 0, size[0] - x.shape[1])).permute(0, 3, 1, 2)
+
     def adjoint(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
         """Kᵀ y, shape (b, c, *size), for y of the shape that K gives to images of that size."""
+        if self.tiles:
+            return self._from_tiles(y, kernel, size)
         padding = (0, 0) if self.wraps else self.padding
         padded = [n + 2 * (p - q) for n, p, q in zip(size, self.padding, padding)]
         unseen = [
@@ -282,8 +309,9 @@ class ConvGradientFlow(LipschitzLayer):
     def forward(self, x: Tensor) -> Tensor:
         seen = check_images(x)[:, :, self.shift :, self.shift :]
         slope = self.activation(self.convolution(seen, self.weight, self.bias))  # (b, m, …)
-        step = self.convolution.adjoint(self.tau * slope, self.weight, (seen.shape[2], seen.shape[3]))
-        return x - F.pad(step, (self.shift, 0, self.shift, 0))
+        # The weight has fewer entries than the slope.
+        step = self.convolution.adjoint(slope, -self.tau * self.weight, (seen.shape[2], seen.shape[3]))
+        return x + F.pad(step, (self.shift, 0, self.shift, 0))
 
     def claim(self) -> Claim:
         bound = _genuine(self.convolution).upper_bound_norm(self.weight)
@@ -298,7 +326,7 @@ class ConvGradientFlow(LipschitzLayer):
         rounding = Rounding(
             operations=2 * summed_products(self.weight, self.convolution.groups) + self.activation.roundings + 12,
             gain=1.01 * (1 + abs(tau) * size * size * steepest),
-            offset=1.01 * windows * abs(tau) * size * slope,
+            offset=1.01 * windows * (abs(tau) * size + 1e-290) * slope,  # 1e-290 for entries of tau K that underflow
         )
         method = f"max(1, tau*B^2 - 1), tau = {tau:.6g}, B = {bound:.9g} at any size"
         return Claim(constant, method, Norm.euclidean(), Norm.euclidean(), rounding, IMAGES)
