@@ -106,12 +106,15 @@ class Convolution:
                 f"not {tuple(x.shape)}."
             )
         tiles = x.permute(0, 2, 3, 1)[:, : h - h % p, : w - w % q]  # channels last, as copies of long runs are faster
-        tiles = tiles.unflatten(2, (-1, q)).unflatten(1, (-1, p)).transpose(2, 3).flatten(3)  # (b, rows, columns, pqc)
-        return F.linear(tiles, kernel.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+        tiles = tiles.unflatten(2, (-1, q)).unflatten(1, (-1, p)).transpose(2, 3)  # (b, rows, columns, p, q, c)
+        found = F.linear(tiles.reshape(-1, p * q * c), kernel.permute(0, 2, 3, 1).flatten(1), bias)
+        return found.unflatten(0, (-1, h // p, w // q)).permute(0, 3, 1, 2)
 
     def _from_tiles(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
-        tiles = y.permute(0, 2, 3, 1) @ kernel.permute(0, 2, 3, 1).flatten(1)  # (b, rows, columns, pqc)
-        x = tiles.unflatten(3, (*self.kernel_size, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        rows, columns = y.shape[2:]
+        tiles = y.permute(0, 2, 3, 1).flatten(0, 2) @ kernel.permute(0, 2, 3, 1).flatten(1)
+        tiles = tiles.unflatten(1, (*self.kernel_size, -1)).unflatten(0, (-1, rows, columns))
+        x = tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return F.pad(x, (0, 0, 0, size[1] - x.shape[2], 0, size[0] - x.shape[1])).permute(0, 3, 1, 2)
 
     def adjoint(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
