@@ -121,7 +121,14 @@ RIVALS: dict[str, Rival] = {
 }
 RIVALS |= {
     f"{name}_optimistic": replace(RIVALS[name], optimistic=True, tries=RIVALS[name].tries + 1)
-    for name in ("sorting", "convolutional", "residual", "one_sided_penalty", "one_sided_convolutions")
+    for name in (
+        "sorting",
+        "convolutional",
+        "residual",
+        "gradient_penalty",
+        "one_sided_penalty",
+        "one_sided_convolutions",
+    )
 }
 """By name."""
 
