@@ -105,15 +105,17 @@ _SMALL = {"members": 2, "width": 64, "depth": 3, "group": 64}
 RIVALS: dict[str, Rival] = {
     "sorting": Rival(Method(SortingCritic, _FULL, 0.015, _BETAS), tries=8),
     "sorting_mean": Rival(Method(mean_of, _SMALL, 0.03, _BETAS), tries=19),
-    "convolutional": Rival(Method(convolutional, {"depth": 2}, 0.015, _BETAS), tries=16),
+    "convolutional": Rival(Method(convolutional, {"depth": 2}, 0.015, _BETAS), tries=17),
     "residual": Rival(Method(ResNetCritic, {}, 0.02, _BETAS), tries=2),
     "image": Rival(Method(image, {}, 0.02, _BETAS), tries=3),
     "fixed_width": Rival(Method(FixedWidthCritic, {"depth": 2}, 0.02, _BETAS)),
     "gradient_penalty": Rival(_PENALTY, tries=6),
     "gradient_penalty_usual": Rival(replace(_PENALTY, learning_rate=0.1), 1e-3, 2),
-    "one_sided_penalty": Rival(replace(_PENALTY, arguments={"width": 128, "one_sided": True})),
+    "one_sided_penalty": Rival(
+        replace(_PENALTY, arguments={"width": 128, "one_sided": True}, learning_rate=0.3), tries=13
+    ),
     "one_sided_convolutions": Rival(
-        Method(PenalizedConvolutions, {"channels": (8, 16), "one_sided": True}, 0.3, (0.0, 0.9), baseline=True), tries=9
+        Method(PenalizedConvolutions, {"channels": (8, 16), "one_sided": True}, 0.6, _BETAS, baseline=True), tries=10
     ),
     "spectral_norm": Rival(Method(SpectralNormCritic, {}, 0.1, (0.0, 0.9), baseline=True), tries=2),
     "groupsort": Rival(Method(GroupSortCritic, {}, 1.0, (0.0, 0.9), baseline=True), tries=2),
