@@ -145,6 +145,9 @@ def test_the_figures_of_mnist_are_the_committed_ones(images):
     assert "every class has between {:.1f} % and {:.1f} %".format(*(100 * share for share in shares)) in told
     assert f"{row['training_seconds'] / 60:.0f} minutes without its scores" in told
     assert f"A {' '.join(far['extractor'].split(',')[0].split())} reads" in told
+    other = row["another_classifier"]
+    assert f"one of {other['accuracy']:.3f}, trained on" in told
+    assert f"{100 * other['read']:.1f} % ({100 * other['read_real']:.1f} %)" in told
 
 
 def test_the_figures_of_cifar10_are_the_committed_ones(images):
