@@ -475,6 +475,7 @@ def test_a_damaged_status_hides_nothing_else(tiny_run, tmp_path, capsys, content
         ("gradient_penalty", {}), ("one_sided_penalty", {"one_sided": True}), ("spectral_norm", {}), ("groupsort", {}),
         ("resnet_plane", {"width": 64, "depth": 10, "bias_scale": 0.2}), ("resnet_wide", {"width": 256}),
         ("sorting_small", {"width": 64, "depth": 3, "group": 16}), ("sorting_full", {"depth": 2, "group": 128}), ("mean", {}),
+        ("convolutional_small", {"depth": 4}), ("convolutional_labels", {"depth": 4, "channels": 32}),
         ("cones", {"depth": 0, "readout": "cones", "centers": 1024}),
         ("cones_plane", {"depth": 0, "readout": "cones", "centers": 128, "cooling": 0.05}),
     ],
@@ -506,6 +507,8 @@ def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained()
         "sorting_full",
         "mean",
         "convolutional",
+        "convolutional_small",
+        "convolutional_labels",
         "image",
     }
     assert files.keys() == ours | {"clipped", "gradient_penalty", "one_sided_penalty", "spectral_norm", "groupsort"}
