@@ -150,6 +150,20 @@ def test_the_figures_of_mnist_are_the_committed_ones(images):
     assert f"{100 * other['read']:.1f} % ({100 * other['read_real']:.1f} %)" in told
 
 
+def test_the_figures_of_conditional_mnist_are_the_committed_ones(images):
+    row, told = images["mnist_conditional"], " ".join(README.split())
+    (values, floors), near = (
+        (row["scores"]["features"][side] for side in ("values", "floors")),
+        row["scores"]["samples"],
+    )
+    assert f"reads {100 * values['as_labelled']:.1f} % of the samples as the digit" in told
+    assert f"({100 * floors['as_labelled']:.1f} % of real ones), and {100 * values['read']:.1f} % with" in told
+    assert f"at least 0.9 ({100 * floors['read']:.1f} %). Excess over the floor {row['score']['excess']:.3f} ±" in told
+    precision, recall = (near["values"][name] for name in ("precision", "recall"))
+    assert f"precision {precision:.2f}, recall {recall:.2f} on {near['n']:,} samples, images" in told
+    assert f"{row['training_seconds'] / 60:.0f} minutes of one CPU thread (`experiment=mnist_conditional`" in told
+
+
 def test_the_figures_of_cifar10_are_the_committed_ones(images):
     row, told = images["cifar10"], " ".join(README.split())
     values, floors = (row["scores"]["samples"][side] for side in ("values", "floors"))
