@@ -519,14 +519,15 @@ def test_every_critic_file_is_tested_and_every_key_of_a_plain_one_is_explained()
             assert all(" # " in line for line in lines if not line.startswith("_target_"))
 
 
-def test_an_experiment_takes_another_critic_as_its_file_has_it():
+@pytest.mark.parametrize(("player", "name"), [("critic", "fixed_width"), ("generator", "mlp"), ("generator", "dcgan")])
+def test_an_experiment_takes_another_player_as_its_file_has_it(player, name):
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        plain = compose("train", overrides=["critic=fixed_width"]).critic  # it has the fewest keys
+        plain = compose("train", overrides=[f"{player}={name}"])[player]
         for path in (config_directory() / "experiment").glob("*.yaml"):
-            config = compose("train", overrides=[f"experiment={path.stem}", "critic=fixed_width"])
-            assert config.critic == plain, path
+            config = compose("train", overrides=[f"experiment={path.stem}", f"{player}={name}"])
+            assert config[player] == plain, path
 
 
 def test_every_experiment_and_choice_composes():
