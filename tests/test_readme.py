@@ -42,6 +42,7 @@ PAGES += [
     "funnels_variants",
     "image_funnels",
     "image_funnels_long",
+    "image_rivals_cifar10",
     "image_rivals_convolutional",
     "image_rivals_optimistic",
     "paper",
@@ -365,11 +366,10 @@ def test_what_is_said_of_inverse_problems_is_what_was_measured():
     assert best("deblurring", *certified) == best("deblurring", *penalties)
 
 
-def excesses(rows, critic, steps=None):
-    """Those of every seed, at the end or after some steps."""
+def excesses(rows, critic, steps=None, key="excess"):
+    """Those of every seed, or another score, at the end or after some steps."""
     of = [row["along"] for row in rows if row["critic"] == critic]
-    return [along[-1]["excess"] if steps is None else next(a["excess"] for a in along if a["steps"] == steps)
-            for along in of]  # fmt: skip
+    return [along[-1][key] if steps is None else next(a[key] for a in along if a["steps"] == steps) for along in of]
 
 
 def test_what_is_said_of_certified_convolutions_on_mnist_is_what_was_measured():
@@ -396,6 +396,31 @@ def test_what_is_said_of_certified_convolutions_on_mnist_is_what_was_measured():
     ms = [fmean(1000 * row["seconds"] / row["steps"] for row in rows if row["critic"] == f"{name}_optimistic")
           for name in ("convolutional", "one_sided_penalty")]  # fmt: skip
     assert "a step takes {:.0f} ms with them and {:.0f} ms with the penalty".format(*ms) in words
+
+
+def test_what_is_said_of_certified_convolutions_on_cifar10_is_what_was_measured():
+    rows, words = results("image_rivals_cifar10"), " ".join(README.split())
+    names = ("convolutional_optimistic", "gradient_penalty_optimistic", "one_sided_penalty_optimistic", "clipped")
+
+    def told(key: str, digits: int, steps: int | None = None) -> list[str]:
+        of = [excesses(rows, name, steps, key) for name in names]
+        assert all(fmean(of[0]) < fmean(others) for others in of[1:])
+        return [f"{fmean(values):.{digits}f} ± {stdev(values):.{digits}f}" for values in of]
+
+    assert ("the excess is {} with certified convolutions, {} with the usual penalty, {} with a one-sided one and {} "
+            "with weight clipping").format(*told("excess", 1)) in words  # fmt: skip
+    assert "; KID {}, {}, {} and {}. After 500 steps".format(*told("kid", 2)) in words
+    assert "After 500 steps KID is {}, {}, {} and {}.".format(*told("kid", 2, 500)) in words
+    leads = []
+    for steps in (None, 500):
+        ours, *others = (excesses(rows, name, steps) for name in names)
+        lead = [theirs - own for own, theirs in zip(ours, min(others, key=fmean), strict=True)]
+        leads += [fmean(lead), stdev(lead) / math.sqrt(len(lead))]
+    assert "its excess by {:.1f} ± {:.1f} less than the best penalty's at equal time and {:.1f} ± {:.1f} less".format(
+        *leads
+    ) in words and all(mean < 2 * error for mean, error in zip(leads[::2], leads[1::2]))
+    recall = max(value for name in names for value in excesses(rows, name, None, "recall"))
+    assert f"recall is at most {recall:.3f} for all" in words and not any("stopped" in row for row in rows)
 
 
 def test_what_is_said_of_other_critics_on_mnist_is_what_was_measured():
