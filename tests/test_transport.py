@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from wgan_lip import transport
-from wgan_lip.transport import Plan, Potential, TransportError, lower_bound_kr, solve, upper_bound_plan_cost
+from wgan_lip.transport import (
+    Plan,
+    Potential,
+    TransportError,
+    lower_bound_kr,
+    solve,
+    transport_cost,
+    upper_bound_plan_cost,
+)
 from wgan_lip.utils import checks
 from wgan_lip.utils.checks import InputError
 
@@ -155,6 +163,17 @@ def test_interval_contains_rational_truth_of_collinear_points(d, exponent, data)
     result = solve(x, y, a=a, b=b)
     truth = exact_on_line(x[:, -1], y[:, -1], a.tolist(), b.tolist())
     assert Fraction(result.lower) <= truth <= Fraction(result.upper)
+
+
+@pytest.mark.parametrize("share", [1.484e-47, 1e-30, 1e-17, 1e-16, 1e-12])
+@pytest.mark.parametrize("solved", [solve, transport_cost])
+def test_a_mass_too_small_for_its_total_still_has_to_travel(share, solved):
+    """All of P lies at one point of Q, but for a share of Q below the rounding error of its total."""
+    x, y = np.array([[0.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 0.0]])
+    a, b = np.array([0.1]), np.array([0.1, share])
+    truth = exact_on_line(x[:, 1], y[:, 1], a.tolist(), b.tolist())
+    result = solved(x, y, a=a, b=b)
+    assert Fraction(result.lower) <= truth <= Fraction(result.upper) < truth + Fraction(1e-14)
 
 
 # --- closed forms -----------------------------------------------------------------------------------------------------

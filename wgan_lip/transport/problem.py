@@ -191,7 +191,7 @@ class Problem:
         a, b = (masses[index] for masses, index in zip(left, kept))
         weights = (_unless_uniform(a), _unless_uniform(b))
         if not whole:
-            if stays is None and not any(side.merged for side in sides):
+            if not (len(common[0]) or any(side.merged for side in sides)):
                 weights = (sides[0].weights, sides[1].weights)
             else:
                 defect = _defect(sides, common, kept, (a, b), share)
