@@ -123,7 +123,16 @@ def test_the_guide_to_the_configuration_is_what_the_files_say():
         ("wgan-lip tr", ["train"]),
         ("wgan-lip guide th", ["theory"]),
         ("wgan-lip train training.critic_s", ["training.critic_schedule=", "training.critic_steps="]),
-        ("wgan-lip train critic=cone", ["critic=cones", "critic=cones_plane"]),
+        (
+            "wgan-lip train critic=co",
+            [
+                "critic=cones",
+                "critic=cones_plane",
+                "critic=convolutional",
+                "critic=convolutional_labels",
+                "critic=convolutional_small",
+            ],
+        ),
         ("wgan-lip train --multirun critic=resnet,fixed", ["critic=resnet,fixed_width"]),
         ("wgan-lip train optimizer@critic_optimizer=mu", ["optimizer@critic_optimizer=muon"]),
         ("wgan-lip train experiment=moo", ["experiment=moons"]),
@@ -143,9 +152,15 @@ def test_bash_completes_what_follows_the_equals_sign(tmp_path):
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wgan_lip "$@"\n')
     program.chmod(0o755)
     script = (
-        'eval "$(wgan-lip completion)"; COMP_LINE="wgan-lip train critic=cone"; COMP_POINT=${#COMP_LINE}; '
-        'COMP_WORDS=(wgan-lip train critic = cone); _wgan_lip; echo "${COMPREPLY[@]}"'
+        'eval "$(wgan-lip completion)"; COMP_LINE="wgan-lip train critic=co"; COMP_POINT=${#COMP_LINE}; '
+        'COMP_WORDS=(wgan-lip train critic = co); _wgan_lip; echo "${COMPREPLY[@]}"'
     )
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path})
-    assert ended.stdout.split() == ["cones", "cones_plane"]
+    assert ended.stdout.split() == [
+        "cones",
+        "cones_plane",
+        "convolutional",
+        "convolutional_labels",
+        "convolutional_small",
+    ]

@@ -127,14 +127,11 @@ def rivals() -> str:
 def image_rivals() -> str:
     rows, told = results("image_rivals_convolutional"), []
     for when, steps in (("4,000 steps", 4000), ("3 minutes", None)):
-        ours, theirs = (
-            [
-                next(at["excess"] for at in row["along"][:: 1 if steps else -1] if steps in (None, at["steps"]))
-                for row in rows
-                if row["critic"] == f"{critic}_optimistic"
-            ]
-            for critic in ("convolutional", "one_sided_penalty")
-        )
+        excess = {}
+        for row in rows:
+            at = row["along"][-1] if steps is None else next(at for at in row["along"] if at["steps"] == steps)
+            excess.setdefault(row["critic"], []).append(at["excess"])
+        ours, theirs = excess["convolutional_optimistic"], excess["one_sided_penalty_optimistic"]
         leads = [penalty - certified for certified, penalty in zip(ours, theirs, strict=True)]
         clear = abs(fmean(leads)) > 2 * stdev(leads) / math.sqrt(len(leads))
         verdict = ("ahead" if fmean(leads) > 0 else "behind") if clear else "level"

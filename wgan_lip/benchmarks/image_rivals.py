@@ -115,7 +115,7 @@ RIVALS: dict[str, Rival] = {
         replace(_PENALTY, arguments={"width": 128, "one_sided": True}, learning_rate=0.3), tries=13
     ),
     "one_sided_convolutions": Rival(
-        Method(PenalizedConvolutions, {"channels": (8, 16), "one_sided": True}, 0.6, _BETAS, baseline=True), tries=10
+        Method(PenalizedConvolutions, {"channels": (8, 16), "one_sided": True}, 0.6, _BETAS, baseline=True), tries=8
     ),
     "spectral_norm": Rival(Method(SpectralNormCritic, {}, 0.1, (0.0, 0.9), baseline=True), tries=2),
     "groupsort": Rival(Method(GroupSortCritic, {}, 1.0, (0.0, 0.9), baseline=True), tries=2),

@@ -270,6 +270,7 @@ def marginal_defect(index: np.ndarray, mass: np.ndarray, weights: np.ndarray | N
     if weights is None and (counts == 1).all() and (mass == mass[0]).all():
         return 0.0  # a permutation: exactly uniform
     whole = np.ones(size) if weights is None else weights
+    assert len(whole) == size  # others would broadcast, and hide a defect
     if is_whole(mass) and is_whole(whole):
         share, rest = divmod(mass.sum(), whole.sum())
         if not rest and np.array_equal(np.bincount(index, mass, size), share * whole):
