@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,38 +89,36 @@ class Convolution:
             self.stride == self.kernel_size and self.dilation == (1, 1) and self.padding == (0, 0) and self.groups == 1
         )
 
-    def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None, *, shift: int = 0) -> Tensor:
+        """K x + b, where no window reaches the first `shift` rows and columns of x."""
         if self.tiles:
-            return self._on_tiles(x, kernel, bias)
+            places = self._places(x.shape, kernel, shift, x.device)  # (rows, columns, c, p, q)
+            tiles = x.flatten(1).index_select(1, places.flatten()).view(-1, kernel[0].numel())
+            found = F.linear(tiles, kernel.flatten(1), bias)
+            return found.unflatten(0, (-1, *places.shape[:2])).permute(0, 3, 1, 2)
+        x = x[:, :, shift:, shift:]
         vertical, horizontal = padding = self.padding
         if self.wraps:
             x = F.pad(x, (horizontal, horizontal, vertical, vertical), mode="circular")
             padding = (0, 0)
         return F.conv2d(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
-    def _on_tiles(self, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        (p, q), (c, h, w) = self.kernel_size, x.shape[1:]
-        if c != kernel.shape[1] or h < p or w < q:
+    def _places(self, shape: Sequence[int], kernel: Tensor, shift: int, device: torch.device) -> Tensor:
+        """Where a row of c·h·w entries holds those of each tile: selecting them is faster than strided copies."""
+        (p, q), (c, h, w) = self.kernel_size, shape[1:]
+        if c != kernel.shape[1] or h < p + shift or w < q + shift:
             raise InputError(
-                f"Images must have shape (b, {kernel.shape[1]}, h, w), h at least {p} and w at least {q}, "
-                f"not {tuple(x.shape)}."
+                f"Images must have shape (b, {kernel.shape[1]}, h, w), h at least {p + shift} and w at least "
+                f"{q + shift}, not {tuple(shape)}."
             )
-        tiles = x.permute(0, 2, 3, 1)[:, : h - h % p, : w - w % q]  # channels last, as copies of long runs are faster
-        tiles = tiles.unflatten(2, (-1, q)).unflatten(1, (-1, p)).transpose(2, 3)  # (b, rows, columns, p, q, c)
-        found = F.linear(tiles.reshape(-1, p * q * c), kernel.permute(0, 2, 3, 1).flatten(1), bias)
-        return found.unflatten(0, (-1, h // p, w // q)).permute(0, 3, 1, 2)
-
-    def _from_tiles(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
-        rows, columns = y.shape[2:]
-        tiles = y.permute(0, 2, 3, 1).flatten(0, 2) @ kernel.permute(0, 2, 3, 1).flatten(1)
-        tiles = tiles.unflatten(1, (*self.kernel_size, -1)).unflatten(0, (-1, rows, columns))
-        x = tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return F.pad(x, (0, 0, 0, size[1] - x.shape[2], 0, size[0] - x.shape[1])).permute(0, 3, 1, 2)
+        places = torch.arange(c * h * w, device=device).view(c, h, w)
+        places = places[:, shift : h - (h - shift) % p, shift : w - (w - shift) % q]
+        return places.unflatten(2, (-1, q)).unflatten(1, (-1, p)).permute(1, 3, 0, 2, 4)
 
     def adjoint(self, y: Tensor, kernel: Tensor, size: Pair) -> Tensor:
         """Kᵀ y, shape (b, c, *size), for y of the shape that K gives to images of that size."""
         if self.tiles:
-            return self._from_tiles(y, kernel, size)
+            return self.plus_adjoint(y.new_zeros(y.shape[0], kernel.shape[1], *size), y, kernel)
         padding = (0, 0) if self.wraps else self.padding
         padded = [n + 2 * (p - q) for n, p, q in zip(size, self.padding, padding)]
         unseen = [
@@ -133,6 +131,15 @@ class Convolution:
                 shape = (*x.shape[:axis], n, *x.shape[axis + 1 :])
                 x = x.new_zeros(shape).index_add(axis, places, x)
         return x
+
+    def plus_adjoint(self, x: Tensor, y: Tensor, kernel: Tensor, *, shift: int = 0) -> Tensor:
+        """x + Kᵀ y, where no window reaches the first `shift` rows and columns of x."""
+        if self.tiles:
+            places = self._places(x.shape, kernel, shift, x.device)
+            tiles = y.permute(0, 2, 3, 1).flatten(0, 2) @ kernel.flatten(1)
+            return x.flatten(1).index_add(1, places.flatten(), tiles.view(x.shape[0], places.numel())).view(x.shape)
+        step = self.adjoint(y, kernel, (x.shape[2] - shift, x.shape[3] - shift))
+        return x + F.pad(step, (shift, 0, shift, 0))
 
     def new_kernel(self, channels_in: int, channels_out: int) -> Tensor:
         """A kernel to start from: semi-orthogonal on disjoint windows, else on one tap each (delta-orthogonal)."""
@@ -310,11 +317,9 @@ class ConvGradientFlow(LipschitzLayer):
         Retraction(self)()
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = check_images(x)[:, :, self.shift :, self.shift :]
-        slope = self.activation(self.convolution(seen, self.weight, self.bias))  # (b, m, …)
-        # The weight has fewer entries than the slope.
-        step = self.convolution.adjoint(slope, -self.tau * self.weight, (seen.shape[2], seen.shape[3]))
-        return x + F.pad(step, (self.shift, 0, self.shift, 0))
+        slope = self.activation(self.convolution(check_images(x), self.weight, self.bias, shift=self.shift))
+        # The weight has fewer entries than the slope, shape (b, m, …).
+        return self.convolution.plus_adjoint(x, slope, -self.tau * self.weight, shift=self.shift)
 
     def claim(self) -> Claim:
         bound = _genuine(self.convolution).upper_bound_norm(self.weight)
