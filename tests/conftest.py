@@ -61,7 +61,7 @@ def quick_runs() -> Iterator[None]:
     genuine = Hydra.get_mode
 
     def mode(hydra, config_name, overrides):
-        typed = any("hydra" in override for override in overrides)
+        typed = any(override.lstrip("+~").startswith(("hydra.mode", "hydra=")) for override in overrides)
         return genuine(hydra, config_name=config_name, overrides=overrides) if typed else None
 
     with pytest.MonkeyPatch.context() as patched:
