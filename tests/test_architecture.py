@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from shutil import which
 
@@ -135,7 +136,9 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@cache
 def sources() -> dict[Path, set[str]]:
+    """Path of each module → what it imports; parsed once, by the process whose tests need it."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         package = ".".join([PACKAGE, *path.relative_to(ROOT).parts[:-1]])
@@ -143,8 +146,7 @@ def sources() -> dict[Path, set[str]]:
     return found
 
 
-SOURCES = sources()
-ROOMS = {room_of(path) for path in SOURCES}
+ROOMS = {room_of(path) for path in ROOT.rglob("*.py")}
 
 
 def rooms_imported(names: set[str]) -> set[str]:
@@ -160,7 +162,7 @@ def rooms_imported(names: set[str]) -> set[str]:
 
 def graph() -> dict[str, set[str]]:
     arrows: dict[str, set[str]] = {room: set() for room in ROOMS}
-    for path, names in SOURCES.items():
+    for path, names in sources().items():
         arrows[room_of(path)] |= rooms_imported(names) - {room_of(path)}
     return arrows
 
@@ -219,7 +221,7 @@ def test_the_facade_imports_no_room_but_knows_where_each_name_lives():
 def test_only_its_owners_import_a_dependency(dependency):
     users = {
         path.relative_to(ROOT).as_posix()
-        for path, names in SOURCES.items()
+        for path, names in sources().items()
         if any(name == dependency or name.startswith(f"{dependency}.") for name in names)
     }
     owner_of = {user: [owner for owner in OWNERS[dependency] if user.startswith(owner)] for user in users}
@@ -228,7 +230,7 @@ def test_only_its_owners_import_a_dependency(dependency):
 
 
 def test_only_these_places_import_by_computed_name():
-    dynamic = {path.relative_to(ROOT).as_posix() for path, names in SOURCES.items() if "<dynamic>" in names}
+    dynamic = {path.relative_to(ROOT).as_posix() for path, names in sources().items() if "<dynamic>" in names}
     assert dynamic == {
         "__init__.py",
         "cli/running.py",

@@ -66,27 +66,23 @@ def test_pricing_stops_with_its_time():
 
 
 @pytest.mark.parametrize("certified", [True, False])
-def test_the_training_of_record_goes_on_in_pieces(certified, tmp_path):
-    first = gpu._piece(certified, setting(tmp_path, seconds=0))
+def test_the_training_of_record_goes_on_in_pieces_and_ends_where_one_without_a_break_ends(certified, tmp_path):
+    pieces, whole = tmp_path / "pieces", tmp_path / "whole"
+    first = gpu._piece(certified, setting(pieces, seconds=0))
     assert first["unfinished"] and 0 < first["step"] < first["of"] == 6
-    second = gpu._piece(certified, setting(tmp_path))
+    second = gpu._piece(certified, setting(pieces))
     assert "unfinished" not in second and second["step"] == 6
     assert [record["step"] for record in second["scores"]] == [0, 3, 6]
     assert second["summary"]["score"]["ratio"] > 0
-    (run,) = (Run(folder) for folder in tmp_path.iterdir() if folder.is_dir())
+    (run,) = (Run(folder) for folder in pieces.iterdir() if folder.is_dir())
     assert [record["step"] for record in run.metrics] == [0, 3, 6]
-
-
-def test_pieces_end_where_a_training_without_a_break_ends(tmp_path):
-    weights = []
-    for name, pieces in (("whole", [1e6]), ("pieces", [0, 1e6])):
-        out = tmp_path / name
-        for seconds in pieces:
-            row = gpu._piece(True, setting(out, seconds=seconds))
-        state = torch.load(out / "record-certified" / "checkpoint.pt", weights_only=True)["game"]
-        weights.append(state["ema"] | state["critic"])
-        assert row["step"] == 6
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    if certified:
+        assert gpu._piece(certified, setting(whole))["step"] == 6
+        one, two = (
+            torch.load(out / "record-certified" / "checkpoint.pt", weights_only=True)["game"] for out in (whole, pieces)
+        )
+        for part in ("ema", "critic"):
+            assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
 
 
 def test_the_twin_has_the_convolutions_and_a_penalty():
